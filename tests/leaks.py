@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +64,7 @@ def left_since(before: Left, look: Callable[[], Left] = everything, patience: fl
 
 
 @contextmanager
-def complaints() -> Iterator[list[str]]:
+def complaints() -> Generator[list[str]]:
     """Collects what asyncio says of tasks: those a loop had to cancel at its end, and those nobody looked at.
 
     The innermost block gets it, so a test that means to provoke some puts its own around them.
