@@ -219,7 +219,8 @@ def lint(arguments: list[str]) -> int:
 def format(arguments: list[str]) -> int:
     """ruff's formatter and its safe fixes"""
     venv = ready("dev")
-    return call(venv, "ruff", "check", "--fix") or call(venv, "ruff", "format")
+    tidy = call(venv, "ruff", "format", "--quiet")
+    return tidy or call(venv, "ruff", "check", "--fix") or call(venv, "ruff", "format", "--quiet")
 
 
 def names(arguments: list[str]) -> int:
