@@ -17,7 +17,7 @@ LAYERS = [
     {"llama.tls"},
     {"llama.http", "llama.socks5"},
     {"llama.ws", "llama.mitm", "llama.transports"},
-    {"llama._asgi", "llama._run"},
+    {"llama._asgi", "llama._run", "llama._serve"},
     {"llama", "llama._cli", "llama.__main__"},
     {"pango"},
 ]
@@ -26,7 +26,17 @@ BESIDE = {
     "llama.testing": {"llama._core", "llama.http"},
     "llama._pytest": {"llama._core", "llama.http", "llama.testing", "llama._run"},
 }
-CORE = {"_service", "_stack", "_extensions", "_errors", "_stream", "_shutdown", "_target"}
+CORE = {
+    "_service",
+    "_stack",
+    "_extensions",
+    "_errors",
+    "_stream",
+    "_shutdown",
+    "_target",
+    "_meter",
+    "_server",
+}
 IMPURE = {"asyncio", "ssl", "socket", "selectors", "select", "threading", "subprocess"}
 OPTIONAL: set[str] = set()  # modules of extras, which are imported where they are needed
 
