@@ -1,0 +1,63 @@
+"""The proxy framework in which everything is a service."""
+
+from llama import tcp, unix
+from llama._errors import (
+    Busy,
+    Closed,
+    ConfigError,
+    LlamaError,
+    Overloaded,
+    ProtocolError,
+    Refused,
+    TLSError,
+    TooLarge,
+    Truncated,
+    Unreachable,
+)
+from llama._extensions import Extensions
+from llama._meter import Meter
+from llama._serve import Serving, serve
+from llama._server import Local, Peer, Server
+from llama._service import Layer, Middleware, Service
+from llama._shutdown import Shutdown
+from llama._stack import describe, layer, stack
+from llama._stream import Buffer, Handler, ReadyStream, Stream
+from llama._target import Bridge, Connector, Relay, Target
+
+__all__ = [
+    "Bridge",
+    "Buffer",
+    "Busy",
+    "Closed",
+    "ConfigError",
+    "Connector",
+    "Extensions",
+    "Handler",
+    "Layer",
+    "LlamaError",
+    "Local",
+    "Meter",
+    "Middleware",
+    "Overloaded",
+    "Peer",
+    "ProtocolError",
+    "ReadyStream",
+    "Refused",
+    "Relay",
+    "Server",
+    "Service",
+    "Serving",
+    "Shutdown",
+    "Stream",
+    "TLSError",
+    "Target",
+    "TooLarge",
+    "Truncated",
+    "Unreachable",
+    "describe",
+    "layer",
+    "serve",
+    "stack",
+    "tcp",
+    "unix",
+]

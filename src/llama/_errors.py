@@ -1,0 +1,74 @@
+"""The error tree: one root, and leaves that carry what they mean to an HTTP client."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LlamaError(Exception):
+    """The root of the errors that llama raises itself.
+
+    `status` is the HTTP status that a server answers with, `retry_after` the seconds after which a client
+    may try again (None: unsaid). Both can be set on an instance.
+    """
+
+    default_status: ClassVar[int] = 500
+
+    def __init__(self, *args: object, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(*args)
+        self.status = self.default_status if status is None else status
+        self.retry_after = retry_after
+
+
+class Closed(LlamaError, ConnectionError):
+    """The stream was closed or aborted on this side, or a write on it was cancelled halfway."""
+
+
+class Busy(LlamaError, RuntimeError):
+    """A second reader or a second writer used a stream at the same time."""
+
+
+class Truncated(LlamaError, EOFError):
+    """The other side's end came unannounced, so what was read may not be all."""
+
+    default_status = 502
+
+
+class TooLarge(LlamaError, ValueError):
+    """What the peer sent is over a limit."""
+
+    default_status = 413
+
+
+class Refused(LlamaError, PermissionError):
+    """A rule does not allow this."""
+
+    default_status = 403
+
+
+class Overloaded(LlamaError):
+    """A limit is reached: try again later."""
+
+    default_status = 503
+
+
+class Unreachable(LlamaError, ConnectionError):
+    """No connection to the target could be made."""
+
+    default_status = 502
+
+
+class ProtocolError(LlamaError, ValueError):
+    """The peer sent what its protocol does not allow."""
+
+    default_status = 400
+
+
+class TLSError(LlamaError, ConnectionError):
+    """A TLS handshake or session failed."""
+
+    default_status = 502
+
+
+class ConfigError(LlamaError, ValueError):
+    """A setting is wrong: the message names it and says what was expected."""

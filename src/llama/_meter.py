@@ -1,0 +1,61 @@
+"""Meters watch what passes a stream; a stream keeps their pace."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Meter:
+    """Sees how many bytes pass a stream, and may slow them; it never sees or changes the bytes.
+
+    Streams and relays honour the meters attached to a stream, so that bytes still pass without a copy.
+    """
+
+    __slots__ = ()
+
+    chunk: int | None = None
+    """The most bytes that one read or write may move, or None."""
+
+    def received(self, count: int) -> float:
+        """Note bytes read from the peer; the seconds to wait before the next read."""
+        return 0.0
+
+    def sent(self, count: int) -> float:
+        """Note bytes written to the peer; the seconds to wait before the next write."""
+        return 0.0
+
+
+class Pace:
+    """What a stream keeps for its meters: the size of one call, and when the next may happen."""
+
+    __slots__ = ("_read_at", "_write_at", "chunk", "meters")
+
+    def __init__(self, meters: tuple[Meter, ...], before: Pace | None = None) -> None:
+        self.meters = meters
+        self.chunk = min((each.chunk for each in meters if each.chunk is not None), default=None)
+        self._read_at: float = before._read_at if before else 0.0
+        self._write_at: float = before._write_at if before else 0.0
+
+    def received(self, count: int) -> None:
+        """Note bytes that were read."""
+        delay = max(each.received(count) for each in self.meters)
+        if delay > 0:
+            self._read_at = asyncio.get_running_loop().time() + delay
+
+    def sent(self, count: int) -> None:
+        """Note bytes that were written."""
+        delay = max(each.sent(count) for each in self.meters)
+        if delay > 0:
+            self._write_at = asyncio.get_running_loop().time() + delay
+
+    def cap(self, limit: int) -> int:
+        """The most bytes that one call may move."""
+        return limit if self.chunk is None else min(limit, self.chunk)
+
+    def read_delay(self) -> float:
+        """Seconds until the next read may happen; 0 for now."""
+        return self._read_at and max(0.0, self._read_at - asyncio.get_running_loop().time())
+
+    def write_delay(self) -> float:
+        """Seconds until the next write may happen; 0 for now."""
+        return self._write_at and max(0.0, self._write_at - asyncio.get_running_loop().time())

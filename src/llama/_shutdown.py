@@ -1,0 +1,138 @@
+"""Who owns the tasks: nothing ends before the last one is released."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, TypeVar
+
+log = logging.getLogger("llama.server")
+T = TypeVar("T")
+
+_current: ContextVar[Shutdown | None]
+
+
+class Shutdown:
+    """Owns every task of a running server, and the order in which they end.
+
+    As an async context manager it is the current one within its block. Leaving the block waits until the last
+    task is released, then closes what was registered with `on_close`, last first. A cancelled wait cancels
+    the tasks.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stoppers: dict[object, Callable[[], object]] = {}
+        self._closers: list[Callable[[], Awaitable[object]]] = []
+        self._idle: asyncio.Future[None] | None = None
+        self.stopping = False
+
+    @staticmethod
+    def current() -> Shutdown:
+        """The one that owns the running task; raises RuntimeError outside `run`, `serve` and `Shutdown`."""
+        shutdown = _current.get()
+        if shutdown is None:
+            raise RuntimeError("no llama server runs here: use `async with Shutdown():`, serve() or run()")
+        return shutdown
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
+        """Start a task that this shutdown owns; an exception nobody awaits is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._released)
+        return task
+
+    def _released(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def on_stop(self, callback: Callable[[], object], /) -> Callable[[], None]:
+        """Call back once when stopping begins (at once when it has); returns what takes this back."""
+        if self.stopping:
+            callback()
+            return _nothing
+        key = object()
+        self._stoppers[key] = callback
+        return lambda: self._stoppers.pop(key, None) and None
+
+    def on_close(self, closer: Callable[[], Awaitable[object]], /) -> None:
+        """Await this after the last task is released: how a resource that opened on first use is freed."""
+        self._closers.append(closer)
+
+    def stop(self) -> None:
+        """Begin to stop: no new work; what is in flight goes on. Again does nothing."""
+        if self.stopping:
+            return
+        self.stopping = True
+        stoppers, self._stoppers = list(self._stoppers.values()), {}
+        for callback in stoppers:
+            callback()
+
+    def cancel(self) -> None:
+        """End at once: cancel every task."""
+        self.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    async def drain(self, grace: float | None = None) -> bool:
+        """Wait until the last task is released; after `grace` seconds cancel those left.
+
+        True when all of them ended by themselves. None waits without bound.
+        """
+        self.stop()
+        try:
+            async with asyncio.timeout(grace):
+                await self._wait()
+        except TimeoutError:
+            self.cancel()
+            await self._wait()
+            return False
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        return True
+
+    async def _wait(self) -> None:
+        while self._tasks:
+            self._idle = asyncio.get_running_loop().create_future()
+            try:
+                await self._idle
+            finally:
+                self._idle = None
+
+    async def __aenter__(self) -> Shutdown:
+        self._token = _current.set(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None:
+                self.cancel()
+            await self.drain()
+        finally:
+            _current.reset(self._token)
+            await self._close()
+
+    async def _close(self) -> None:
+        while self._closers:
+            closer = self._closers.pop()
+            try:
+                await closer()
+            except Exception:
+                log.exception("closing %r failed", closer)
+
+
+def _nothing() -> None:
+    return None
+
+
+_current = ContextVar("llama.shutdown", default=None)

@@ -1,0 +1,408 @@
+"""Stacks: layers around a service, checked when they are built, described in one line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast, overload
+
+from llama._service import I2, O2, I, Layer, O, Service
+
+C = TypeVar("C")
+F = TypeVar("F", bound=Callable[..., object])
+T0 = TypeVar("T0")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
+T7 = TypeVar("T7")
+T8 = TypeVar("T8")
+T9 = TypeVar("T9")
+T10 = TypeVar("T10")
+T11 = TypeVar("T11")
+T12 = TypeVar("T12")
+T13 = TypeVar("T13")
+T14 = TypeVar("T14")
+T15 = TypeVar("T15")
+T16 = TypeVar("T16")
+
+
+def factory(name: str, makes: str = "layer") -> Callable[[F], F]:
+    """Mark a function as the factory of a layer or a service, so that a forgotten call is told apart."""
+
+    def mark(function: F) -> F:
+        function.__llama_factory__ = f"{name} is a {makes} factory: call it"  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class _Layer(Generic[I2, O2, I, O]):
+    """What layer factories return: builds the service, and knows its name and both sides' kinds."""
+
+    name: str
+    build: Callable[[Service[I2, O2]], Service[I, O]]
+    takes: type | None
+    gives: type | None
+
+    def __call__(self, inner: Service[I2, O2], /) -> Service[I, O]:
+        _check_inner(self, inner)
+        return self.build(inner)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def named_layer(
+    name: str,
+    build: Callable[[Service[I2, O2]], Service[I, O]],
+    *,
+    takes: type | None = None,
+    gives: type | None = None,
+) -> Layer[I2, O2, I, O]:
+    """A layer that shows its name and that refuses a service of the wrong kind when the stack is built.
+
+    `takes` is the type of what goes in, `gives` of what it hands to the service within; None fits all.
+    """
+    return _Layer(name, build, takes, gives)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class _Wrapped(Generic[I2, O2, I, O]):
+    inner: Service[I2, O2]
+    function: Callable[[I, Service[I2, O2]], Awaitable[O]]
+    takes: type | None
+
+    def __call__(self, input: I, /) -> Awaitable[O]:
+        return self.function(input, self.inner)
+
+    def __repr__(self) -> str:
+        return _function_name(self.function)
+
+
+def layer(function: Callable[[I, Service[I2, O2]], Awaitable[O]], /) -> Layer[I2, O2, I, O]:
+    """Make a layer of an async function of the input and the service within."""
+    takes = _annotated_input(function)
+    return named_layer(_function_name(function), lambda inner: _Wrapped(inner, function, takes), takes=takes)
+
+
+def _annotated_input(function: Callable[..., object]) -> type | None:
+    try:
+        first = next(iter(inspect.signature(function, eval_str=True).parameters.values()), None)
+    except (NameError, TypeError, ValueError):
+        return None
+    return first.annotation if first is not None and first.annotation in _kinds else None
+
+
+_kinds: set[type] = set()
+
+
+def kind(cls: type[C]) -> type[C]:
+    """Declare a type that services take, such as Stream: stacks are checked by these."""
+    _kinds.add(cls)
+    return cls
+
+
+@overload
+def stack(service: T0, /) -> T0: ...
+@overload
+def stack(l1: Callable[[T0], T1], service: T0, /) -> T1: ...
+@overload
+def stack(l2: Callable[[T1], T2], l1: Callable[[T0], T1], service: T0, /) -> T2: ...
+@overload
+def stack(l3: Callable[[T2], T3], l2: Callable[[T1], T2], l1: Callable[[T0], T1], service: T0, /) -> T3: ...
+@overload
+def stack(
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T4: ...
+@overload
+def stack(
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T5: ...
+@overload
+def stack(
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T6: ...
+@overload
+def stack(
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T7: ...
+@overload
+def stack(
+    l8: Callable[[T7], T8],
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T8: ...
+@overload
+def stack(
+    l9: Callable[[T8], T9],
+    l8: Callable[[T7], T8],
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T9: ...
+@overload
+def stack(
+    l10: Callable[[T9], T10],
+    l9: Callable[[T8], T9],
+    l8: Callable[[T7], T8],
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T10: ...
+@overload
+def stack(
+    l11: Callable[[T10], T11],
+    l10: Callable[[T9], T10],
+    l9: Callable[[T8], T9],
+    l8: Callable[[T7], T8],
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T11: ...
+@overload
+def stack(
+    l12: Callable[[T11], T12],
+    l11: Callable[[T10], T11],
+    l10: Callable[[T9], T10],
+    l9: Callable[[T8], T9],
+    l8: Callable[[T7], T8],
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T12: ...
+@overload
+def stack(
+    l13: Callable[[T12], T13],
+    l12: Callable[[T11], T12],
+    l11: Callable[[T10], T11],
+    l10: Callable[[T9], T10],
+    l9: Callable[[T8], T9],
+    l8: Callable[[T7], T8],
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T13: ...
+@overload
+def stack(
+    l14: Callable[[T13], T14],
+    l13: Callable[[T12], T13],
+    l12: Callable[[T11], T12],
+    l11: Callable[[T10], T11],
+    l10: Callable[[T9], T10],
+    l9: Callable[[T8], T9],
+    l8: Callable[[T7], T8],
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T14: ...
+@overload
+def stack(
+    l15: Callable[[T14], T15],
+    l14: Callable[[T13], T14],
+    l13: Callable[[T12], T13],
+    l12: Callable[[T11], T12],
+    l11: Callable[[T10], T11],
+    l10: Callable[[T9], T10],
+    l9: Callable[[T8], T9],
+    l8: Callable[[T7], T8],
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T15: ...
+@overload
+def stack(
+    l16: Callable[[T15], T16],
+    l15: Callable[[T14], T15],
+    l14: Callable[[T13], T14],
+    l13: Callable[[T12], T13],
+    l12: Callable[[T11], T12],
+    l11: Callable[[T10], T11],
+    l10: Callable[[T9], T10],
+    l9: Callable[[T8], T9],
+    l8: Callable[[T7], T8],
+    l7: Callable[[T6], T7],
+    l6: Callable[[T5], T6],
+    l5: Callable[[T4], T5],
+    l4: Callable[[T3], T4],
+    l3: Callable[[T2], T3],
+    l2: Callable[[T1], T2],
+    l1: Callable[[T0], T1],
+    service: T0,
+    /,
+) -> T16: ...
+def stack(*parts: Any) -> Any:
+    """Put layers around a service, in the order in which data flows: outermost first, the service last.
+
+    Raises TypeError at once for a stack that cannot work: a factory that was not called, a layer without
+    a service, kinds that do not fit.
+    """
+    if not parts:
+        raise TypeError("stack() takes layers and, last, a service")
+    *layers, service = parts
+    for part in parts:
+        _check_part(part)
+    check_service(service)
+    for each in reversed(layers):
+        service = _apply(each, service)
+    return service
+
+
+def _apply(each: Callable[[Any], Any], inner: Any) -> Any:
+    if not isinstance(each, _Layer) and _takes(each) is not None:
+        raise TypeError(f"{name_of(each)} is a service: only the last part of a stack can be one")
+    service = each(inner)
+    if inspect.iscoroutine(service):
+        service.close()
+        raise TypeError(
+            f"{name_of(each)} is a service, not a layer: only the last part of a stack can be one"
+        )
+    if not callable(service):
+        raise TypeError(f"{name_of(each)} is not a layer: it returned {service!r}, not a service")
+    return service
+
+
+def check_service(service: object) -> None:
+    """Raise TypeError when this cannot be a service: a layer, a factory that was not called, no callable."""
+    _check_part(service)
+    if isinstance(service, _Layer):
+        raise TypeError(f"{service!r} is a layer: put a service after it")
+
+
+def check_takes(service: object, kind: type, who: str) -> None:
+    """Raise TypeError when a service is known to take something else than what `who` gives it."""
+    check_service(service)
+    takes = _takes(service)
+    if takes is not None and takes is not kind:
+        raise TypeError(f"{who} gives {kind.__name__}, {name_of(service)} takes {takes.__name__}")
+
+
+def _check_part(part: object) -> None:
+    forgotten = getattr(part, "__llama_factory__", None)
+    if forgotten is not None:
+        raise TypeError(forgotten)
+    if not callable(part):
+        raise TypeError(f"{part!r} is neither a layer nor a service: it cannot be called")
+
+
+def _check_inner(outer: _Layer[Any, Any, Any, Any], inner: object) -> None:
+    check_service(inner)
+    takes = _takes(inner)
+    if outer.gives is not None and takes is not None and takes is not outer.gives:
+        raise TypeError(
+            f"{outer!r} gives {outer.gives.__name__}, {name_of(inner)} takes {takes.__name__}: swap them"
+        )
+
+
+def _takes(service: object) -> type | None:
+    """The type a service is known to take: its own, or that of the service within it."""
+    while service is not None:
+        if isinstance(service, _Wrapped):
+            return service.takes
+        known = getattr(service, "__takes__", None)
+        if isinstance(known, type):
+            return known
+        service = getattr(service, "inner", None)
+    return None
+
+
+def describe(service: object) -> str:
+    """The chain of services in one line, outermost first: `tcp.limit(10000) > echo`."""
+    names: list[str] = []
+    while service is not None:
+        names.append(name_of(service))
+        service = getattr(service, "inner", None)
+    return " > ".join(names)
+
+
+def name_of(service: object) -> str:
+    """What to call one service or layer in a message."""
+    if inspect.isroutine(service):
+        return _function_name(service)
+    if type(service).__repr__ is object.__repr__:
+        return type(service).__name__
+    return repr(service)
+
+
+def _function_name(function: object) -> str:
+    name = cast("str", getattr(function, "__qualname__", type(function).__name__))
+    return name.rpartition("<locals>.")[2]

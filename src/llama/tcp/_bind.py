@@ -1,0 +1,126 @@
+"""Addresses to bound sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from collections.abc import Sequence
+
+from llama._errors import ConfigError
+from llama._target import split_address
+
+Address = str | int | tuple[str, int] | socket.socket
+
+
+def bind(
+    where: Address, backlog: int, *, shared: bool = False, like: Sequence[socket.socket] = ()
+) -> list[socket.socket]:
+    """Listening, non-blocking sockets for an address; on any failure none is left open."""
+    if isinstance(where, socket.socket):
+        return [_ready(where.dup(), backlog)]
+    if isinstance(where, str) and where.startswith("fd:"):
+        return [_ready(_inherited(where), backlog)]
+    if isinstance(where, str) and where.startswith("unix:"):
+        return [like[0].dup()] if like else [_bind_path(where[5:], backlog)]
+    if isinstance(where, int):
+        host, port = "", where
+    else:
+        host, port = split_address(where) if isinstance(where, str) else where
+    return _bind_hosts(host, port, backlog, shared=shared, like=like)
+
+
+def _bind_hosts(
+    host: str, port: int, backlog: int, *, shared: bool, like: Sequence[socket.socket]
+) -> list[socket.socket]:
+    opened: list[socket.socket] = []
+    try:
+        for position, (family, address) in enumerate(_places(host, port)):
+            if not port and (position < len(like) or opened):
+                known = like[position] if position < len(like) else opened[0]
+                address = (address[0], known.getsockname()[1], *address[2:])
+            opened.append(_bind_one(family, address, backlog, shared=shared, dual=not host))
+    except BaseException:
+        for each in opened:
+            each.close()
+        raise
+    return opened
+
+
+def _places(host: str, port: int) -> list[tuple[int, tuple[str, int] | tuple[str, int, int, int]]]:
+    if not host:
+        if socket.has_dualstack_ipv6():
+            return [(socket.AF_INET6, ("::", port, 0, 0))]
+        return [(socket.AF_INET, ("0.0.0.0", port))]  # noqa: S104
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise OSError(error.errno, f"cannot listen on {host}: {error.strerror}") from None
+    return list(dict.fromkeys((int(each[0]), each[4]) for each in found))  # type: ignore[misc]
+
+
+def _bind_one(
+    family: int,
+    address: tuple[str, int] | tuple[str, int, int, int],
+    backlog: int,
+    *,
+    shared: bool,
+    dual: bool,
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":  # there it would let two programs share a port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        sock.bind(address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        return _ready(sock, backlog)
+    except OSError as error:
+        sock.close()
+        raise OSError(
+            error.errno, f"cannot listen on {address[0]} port {address[1]}: {error.strerror}"
+        ) from None
+
+
+def _bind_path(path: str, backlog: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        sock.bind(path)
+        return _ready(sock, backlog)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, f"cannot listen on unix:{path}: {error.strerror or error}") from None
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that nobody listens on any more; a live one makes `bind` fail."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def _inherited(where: str) -> socket.socket:
+    if not where[3:].isdigit():
+        raise ConfigError(f"{where!r} is not an inherited socket: expected fd:NUMBER")
+    try:
+        return socket.socket(fileno=os.dup(int(where[3:])))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from None
+
+
+def _ready(sock: socket.socket, backlog: int) -> socket.socket:
+    sock.listen(backlog)
+    sock.setblocking(False)
+    return sock

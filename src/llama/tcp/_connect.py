@@ -1,0 +1,227 @@
+"""The TCP connector: names resolved, addresses raced, options set."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import ClassVar, TypeAlias
+
+from llama._errors import Unreachable
+from llama._stack import factory
+from llama._stream import Stream
+from llama._target import Connector, Target
+from llama.tcp._readiness import Readiness
+from llama.tcp._stream import SocketStream
+
+Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Host name and port to addresses, the preferred first; raises OSError when there are none."""
+
+STAGGER = 0.25
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Connect:
+    """Reaches a target over TCP."""
+
+    timeout: float | None
+    resolver: Resolver
+    bind: tuple[str, int] | None
+    keepalive: float | None
+    nodelay: bool
+
+    __takes__: ClassVar[type] = Target
+
+    def __repr__(self) -> str:
+        return "tcp.connect()"
+
+    async def __call__(self, target: Target, /) -> Stream:
+        try:
+            if self.timeout is None:
+                return await self._connect(target)
+            async with asyncio.timeout(self.timeout):
+                return await self._connect(target)
+        except TimeoutError:
+            if self.timeout is None:
+                raise
+            raise TimeoutError(f"no connection to {target} within {self.timeout:g} s") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise Unreachable(f"cannot connect to {target}: {reason}") from error
+
+    async def _connect(self, target: Target) -> SocketStream:
+        if target.host.startswith("unix:"):
+            return await _open_path(target.host[5:], target)
+        if _family(target.host) is not None:
+            return await self._open(target.host, target.port, target)
+        addresses = interleave(await self.resolver(target.host, target.port))
+        if not addresses:
+            raise OSError(errno.EADDRNOTAVAIL, f"{target.host} has no address")
+        if len(addresses) == 1:
+            return await self._open(addresses[0], target.port, target)
+        return await _race([partial(self._open, each, target.port, target) for each in addresses])
+
+    async def _open(self, address: str, port: int, target: Target) -> SocketStream:
+        family = _family(address)
+        if family is None:
+            raise OSError(errno.EADDRNOTAVAIL, f"the resolver gave {address!r}, which is no address")
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            self._set_options(sock)
+            await connect_socket(sock, (address, port))
+        except BaseException:
+            sock.close()
+            raise
+        return SocketStream(sock, str(target))
+
+    def _set_options(self, sock: socket.socket) -> None:
+        if self.nodelay:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.keepalive is not None:
+            set_keepalive(sock, self.keepalive)
+        if self.bind is not None:
+            sock.bind(self.bind)
+
+
+async def _open_path(path: str, target: Target) -> SocketStream:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await connect_socket(sock, path)
+    except BaseException:
+        sock.close()
+        raise
+    return SocketStream(sock, str(target))
+
+
+@factory("tcp.connect", "connector")
+def connect(
+    *,
+    timeout: float | None = None,
+    resolver: Resolver | None = None,
+    bind: tuple[str, int] | None = None,
+    keepalive: float | None = None,
+    nodelay: bool = True,
+) -> Connector:
+    """Connect over TCP; where a name has several addresses, they race (RFC 8305).
+
+    A target `unix:PATH` is reached by its path.
+
+    `timeout` in seconds covers resolving and connecting; `resolver` replaces the system's; `bind` is the
+    local address and port (0: any); `keepalive` probes a silent peer after so many seconds; `nodelay`
+    sends small writes at once. Raises Unreachable, or TimeoutError.
+    """
+    return Connect(timeout, resolver or resolve, bind, keepalive, nodelay)
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The system's resolver, in its own order."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+@lru_cache(4096)
+def _family(host: str) -> socket.AddressFamily | None:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host.partition("%")[0])
+        except (OSError, ValueError):
+            continue
+        return family
+    return None
+
+
+def interleave(addresses: Sequence[str]) -> list[str]:
+    """Take addresses of both families in turn, beginning with the first one's (RFC 8305, section 4)."""
+    if not addresses:
+        return []
+    first = [each for each in addresses if _family(each) == _family(addresses[0])]
+    second = [each for each in addresses if _family(each) != _family(addresses[0])]
+    mixed: list[str] = []
+    for position in range(max(len(first), len(second))):
+        mixed += first[position : position + 1] + second[position : position + 1]
+    return mixed
+
+
+async def _race(attempts: Sequence[Callable[[], Awaitable[SocketStream]]]) -> SocketStream:
+    """Start an attempt every quarter second, or at once when one failed; the first connection wins."""
+    won: list[SocketStream] = []
+    errors: list[OSError] = []
+
+    async def attempt(start: Callable[[], Awaitable[SocketStream]], failed: asyncio.Event) -> None:
+        try:
+            won.append(await start())
+        except OSError as error:
+            errors.append(error)
+            failed.set()
+        else:
+            raise _Won
+
+    try:
+        await _stagger(attempts, attempt)
+    except BaseException:
+        for stream in won:
+            stream.abort()
+        raise
+    for spare in won[1:]:
+        spare.abort()
+    if not won:
+        raise errors[0]
+    return won[0]
+
+
+async def _stagger(
+    attempts: Sequence[Callable[[], Awaitable[SocketStream]]],
+    attempt: Callable[[Callable[[], Awaitable[SocketStream]], asyncio.Event], Coroutine[None, None, None]],
+) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for start in attempts:
+                failed = asyncio.Event()
+                group.create_task(attempt(start, failed))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STAGGER):
+                        await failed.wait()
+    except* _Won:
+        pass
+
+
+class _Won(Exception):
+    """Ends the race."""
+
+
+async def connect_socket(sock: socket.socket, address: object) -> None:
+    """Connect a non-blocking socket; raises OSError. The socket stays the caller's."""
+    loop = asyncio.get_running_loop()
+    if sys.platform != "linux":
+        await loop.sock_connect(sock, address)  # type: ignore[arg-type]  # a path or any family's address
+        return
+    code = sock.connect_ex(address)  # type: ignore[arg-type]
+    if code == errno.EINPROGRESS:  # on this machine it is often done by now, without a round of the loop
+        code = sock.connect_ex(address)  # type: ignore[arg-type]
+    if code in (errno.EINPROGRESS, errno.EALREADY):
+        writable = Readiness(sock.fileno(), loop.add_writer, loop.remove_writer)
+        try:
+            await writable.wait()
+        finally:
+            writable.on(None)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code not in (0, errno.EISCONN):
+        raise OSError(code, errno.errorcode.get(code, str(code)))
+
+
+def set_keepalive(sock: socket.socket, seconds: float) -> None:
+    """Probe a peer that is silent for so many seconds, and three times more, as the system rounds."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    idle = max(1, round(seconds))
+    for name, value in (("TCP_KEEPIDLE", idle), ("TCP_KEEPALIVE", idle), ("TCP_KEEPINTVL", idle)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,49 @@
+"""Forwarding: a fixed target, reached by a connector, handed to a relay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._stack import check_takes, factory
+from llama._stream import Handler, Stream
+from llama._target import Bridge, Connector, Relay, Target
+from llama.tcp._connect import connect as tcp_connect
+from llama.tcp._relay import relay as tcp_relay
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Forward:
+    """Relays each connection to one target."""
+
+    target: Target
+    connect: Connector
+    relay: Relay
+
+    __takes__: ClassVar[type] = Stream
+
+    def __repr__(self) -> str:
+        return f"tcp.forward({self.target})"
+
+    async def __call__(self, stream: Stream, /) -> None:
+        bridge = Bridge(stream, self.target, self.connect)
+        try:
+            await self.relay(bridge)
+            await bridge.aclose()
+        finally:
+            bridge.abort()
+
+
+@factory("tcp.forward", "handler")
+def forward(to: str | Target, *, connect: Connector | None = None, relay: Relay | None = None) -> Handler:
+    """Relay every connection to one target, `HOST:PORT` or a Target.
+
+    `connect` reaches it, by default `tcp.connect()`; `relay` carries the bytes, by default `tcp.relay()`.
+    Raises ConfigError for an address that cannot be one.
+    """
+    target = Target.parse(to) if isinstance(to, str) else to
+    connect = connect or tcp_connect()
+    relay = relay or tcp_relay()
+    check_takes(connect, Target, "tcp.forward(connect=)")
+    check_takes(relay, Bridge, "tcp.forward(relay=)")
+    return Forward(target, connect, relay)

@@ -1,0 +1,157 @@
+"""The relay: bytes between a client and its target, both ways, untouched."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._stack import factory
+from llama._stream import ReadyStream, Stream
+from llama._target import Bridge, Relay
+from llama.tcp._pump import Pump, WriteFailed
+
+
+LOOKS = 4  # an idle bridge is found within a quarter of its timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """The bytes that a relay carried: `sent` from the client to its target, `received` the other way."""
+
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class TcpRelay:
+    """Copies bytes both ways; each end's end is passed on by itself."""
+
+    idle_timeout: float | None
+
+    __takes__: ClassVar[type] = Bridge
+
+    def __repr__(self) -> str:
+        return (
+            "tcp.relay()" if self.idle_timeout is None else f"tcp.relay(idle_timeout={self.idle_timeout:g})"
+        )
+
+    async def __call__(self, bridge: Bridge, /) -> None:
+        client, target = bridge.client, await bridge.upstream()
+        if isinstance(client, ReadyStream) and isinstance(target, ReadyStream):
+            await _Relaying(client, target, bridge, self.idle_timeout).run()
+        else:
+            await _Copying(client, target, bridge, self.idle_timeout).run()
+
+
+@factory("tcp.relay", "relay")
+def relay(*, idle_timeout: float | None = None) -> Relay:
+    """Copy bytes between a bridge's two ends until both have ended.
+
+    Half-closes pass through, a reset resets the other side, `Transferred` is left in the bridge's extensions.
+    `idle_timeout` in seconds ends a bridge on which nothing moves either way, with TimeoutError. On Linux
+    bytes between plain sockets go by splice once a direction proves to be bulk.
+    """
+    return TcpRelay(idle_timeout)
+
+
+class _Relaying:
+    """Two pumps over streams that have readiness callbacks."""
+
+    __slots__ = ("_bridge", "_done", "_down", "_error", "_idle", "_moved", "_still", "_timer", "_up")
+
+    def __init__(self, client: ReadyStream, target: ReadyStream, bridge: Bridge, idle: float | None) -> None:
+        self._bridge = bridge
+        self._up = Pump(client, target, self._ended)
+        self._down = Pump(target, client, self._ended)
+        self._idle = idle
+        self._moved = self._still = 0
+        self._error: Exception | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        self._up.start()
+        self._down.start()
+        self._watch()
+        try:
+            await self._done
+        finally:
+            self._up.stop()
+            self._down.stop()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._bridge.extensions.set(Transferred(self._up.count, self._down.count))
+
+    def _ended(self, pump: Pump, error: Exception | None) -> None:
+        other = self._down if pump is self._up else self._up
+        if isinstance(error, WriteFailed):
+            # The far end takes nothing more, but what it said before may still be on its way to the client.
+            self._error = error.cause
+            if not other.over:
+                return
+        elif error is not None:
+            self._finish(error)
+            return
+        if other.over:
+            self._finish(self._error)
+
+    def _finish(self, error: Exception | None) -> None:
+        if not self._done.done():
+            if error is None:
+                self._done.set_result(None)
+            else:
+                self._done.set_exception(error)
+
+    def _watch(self) -> None:
+        if self._idle is not None:
+            self._timer = asyncio.get_running_loop().call_later(self._idle / LOOKS, self._look)
+
+    def _look(self) -> None:
+        moved = self._up.count + self._down.count
+        self._still = 0 if moved != self._moved else self._still + 1
+        self._moved = moved
+        if self._still < LOOKS:
+            self._watch()
+        else:
+            self._finish(TimeoutError(f"nothing moved for {self._idle:g} s"))
+
+
+class _Copying:
+    """Two coroutines, for streams of any kind."""
+
+    __slots__ = ("_bridge", "_client", "_down", "_idle", "_target", "_up")
+
+    def __init__(self, client: Stream, target: Stream, bridge: Bridge, idle: float | None) -> None:
+        self._client = client
+        self._target = target
+        self._bridge = bridge
+        self._idle = idle
+        self._up = self._down = 0
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.timeout(None) as clock, asyncio.TaskGroup() as group:
+                self._moved(clock)
+                group.create_task(self._copy(self._target, self._client, clock, up=False))
+                await self._copy(self._client, self._target, clock, up=True)
+        except TimeoutError:
+            raise TimeoutError(f"nothing moved for {self._idle} s") from None
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+        finally:
+            self._bridge.extensions.set(Transferred(self._up, self._down))
+
+    async def _copy(self, src: Stream, dst: Stream, clock: asyncio.Timeout, *, up: bool) -> None:
+        while data := await src.read():
+            await dst.write(data)
+            if up:
+                self._up += len(data)
+            else:
+                self._down += len(data)
+            self._moved(clock)
+        await dst.write_eof()
+
+    def _moved(self, clock: asyncio.Timeout) -> None:
+        if self._idle is not None:
+            clock.reschedule(asyncio.get_running_loop().time() + self._idle)

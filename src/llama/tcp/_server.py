@@ -1,0 +1,158 @@
+"""The listener: its own accept loop, each connection a task of the current Shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from llama._errors import LlamaError
+from llama._server import Peer, Server
+from llama._shutdown import Shutdown
+from llama._stack import check_takes, describe
+from llama._stream import Handler, Stream
+from llama.tcp._bind import bind
+from llama.tcp._readiness import Readiness
+from llama.tcp._stream import SocketStream
+
+log = logging.getLogger("llama.server")
+BURST = 64
+PAUSE = 0.25
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class TcpServer(Server):
+    """Accepts TCP or Unix connections and gives each to a handler."""
+
+    where: str | int | tuple[str, int] | socket.socket
+    handler: Handler
+    backlog: int
+
+    def __repr__(self) -> str:
+        return f"tcp.server({self.address})"
+
+    @property
+    def address(self) -> str:
+        if isinstance(self.where, tuple):
+            return str(Peer(*self.where))
+        return f"fd:{self.where.fileno()}" if isinstance(self.where, socket.socket) else str(self.where)
+
+    @property
+    def service(self) -> Handler:
+        return self.handler
+
+    def bind(self, *, shared: bool = False, like: Sequence[socket.socket] = ()) -> list[socket.socket]:
+        return bind(self.where, self.backlog, shared=shared, like=like)
+
+    async def serve(self, sockets: Sequence[socket.socket], shutdown: Shutdown) -> None:
+        gates = _gates(self.handler)
+        chain = describe(self.handler)
+        async with asyncio.TaskGroup() as group:
+            for each in sockets:
+                acceptor = _Acceptor(each, self.handler, shutdown, gates, chain)
+                task = group.create_task(acceptor.run(), name=f"accept {self.address}")
+                shutdown.on_stop(task.cancel)
+
+
+def server(
+    address: str | int | tuple[str, int] | socket.socket, handler: Handler, *, backlog: int = 4096
+) -> TcpServer:
+    """Accept connections at an address and call a handler for each.
+
+    Address: `HOST:PORT`, `:PORT` for every address of both families, a port (0: any free one), `unix:PATH`,
+    `fd:N` or a bound socket that was inherited. `backlog` is how many connections the kernel queues.
+    Raises TypeError when the handler takes no stream.
+    """
+    check_takes(handler, Stream, "tcp.server()")
+    return TcpServer(address, handler, backlog)
+
+
+def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
+    """The `ready` methods along the chain, outermost first."""
+    found: list[Callable[[], Awaitable[None]]] = []
+    while handler is not None:
+        ready = getattr(handler, "ready", None)
+        if callable(ready):
+            found.append(ready)
+        handler = getattr(handler, "inner", None)
+    return tuple(found)
+
+
+class _Acceptor:
+    """Accepts on one socket until it is cancelled."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        handler: Handler,
+        shutdown: Shutdown,
+        gates: tuple[Callable[[], Awaitable[None]], ...],
+        chain: str,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._handler = handler
+        self._shutdown = shutdown
+        self._gates = gates
+        self._chain = chain
+        self._burst = 1 if gates else BURST
+        self._readable = Readiness(sock.fileno(), loop.add_reader, loop.remove_reader)
+        self._short_of_descriptors = False
+
+    async def run(self) -> None:
+        try:
+            while True:
+                for ready in self._gates:
+                    await ready()
+                try:
+                    self._accept()
+                except BlockingIOError:
+                    await self._readable.wait()
+                except OSError as error:
+                    await self._recover(error)
+                else:
+                    await asyncio.sleep(0)
+        finally:
+            self._readable.on(None)
+
+    def _accept(self) -> None:
+        for _ in range(self._burst):
+            sock, address = self._sock.accept()
+            self._short_of_descriptors = False
+            sock.setblocking(False)
+            peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer("unix", 0)
+            stream = SocketStream(sock, str(peer))
+            stream.extensions.set(peer)
+            self._shutdown.spawn(self._connection(stream))
+
+    async def _recover(self, error: OSError) -> None:
+        if error.errno not in _NO_DESCRIPTORS:  # the connection died in the queue
+            return
+        if not self._short_of_descriptors:
+            self._short_of_descriptors = True
+            log.error("%s: accepting pauses: %s", self._sock.getsockname(), error)
+        self._readable.on(None)
+        await self._readable.pause(PAUSE)
+
+    async def _connection(self, stream: SocketStream) -> None:
+        try:
+            await self._handler(stream)
+            await stream.aclose()
+        except Exception as error:
+            self._report(stream, error)
+        finally:
+            stream.abort()
+
+    def _report(self, stream: SocketStream, error: Exception) -> None:
+        extra = {"client.address": stream.peer, "error.type": type(error).__name__}
+        if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)):
+            log.debug("%s: %s [%s]", stream.peer, error, self._chain, extra=extra)
+        elif isinstance(error, (LlamaError, TimeoutError, OSError)):
+            text = str(error) or type(error).__name__
+            log.warning("%s: %s [%s]", stream.peer, text, self._chain, extra=extra)
+        else:
+            log.error("%s: %r [%s]", stream.peer, error, self._chain, exc_info=error, extra=extra)

@@ -1,0 +1,33 @@
+"""The Unix-domain connector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._stack import factory
+from llama._stream import Stream
+from llama._target import Connector, Target
+from llama.tcp._connect import connect as tcp_connect
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class UnixConnect:
+    """Reaches one socket path, whatever the target's name is."""
+
+    inner: Connector
+    path: Target
+
+    __takes__: ClassVar[type] = Target
+
+    def __repr__(self) -> str:
+        return f"unix.connect({self.path.host[5:]})"
+
+    async def __call__(self, target: Target, /) -> Stream:
+        return await self.inner(self.path.fork(target.extensions))
+
+
+@factory("unix.connect", "connector")
+def connect(path: str, *, timeout: float | None = None) -> Connector:
+    """Connect to a Unix-domain socket; `timeout` in seconds. Raises Unreachable, or TimeoutError."""
+    return UnixConnect(tcp_connect(timeout=timeout), Target(f"unix:{path}", 0))
