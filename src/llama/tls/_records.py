@@ -1,0 +1,81 @@
+"""Joins the TLS records that a connection begins with into one handshake message, and refuses all else."""
+
+from struct import Struct
+from typing import Final
+
+from llama._errors import ProtocolError, TooLarge
+from llama.tls._not_tls import describe_message, describe_record, describe_start
+
+HELLO_LIMIT: Final = 65536
+"""Within how many bytes a ClientHello has to end, record headers included."""
+
+_RECORD_LIMIT = 16384
+_RECORD_HEADER = 5
+_HANDSHAKE, _CLIENT_HELLO, _ALERT = 22, 1, 21
+_MAJOR = 3
+
+_u16 = Struct(">H").unpack_from
+
+
+class RecordReader:
+    """Reads records until they hold a ClientHello (RFC 8446, 5.1); each byte is looked at once."""
+
+    __slots__ = ("_limit", "_message", "_pending", "_seen")
+
+    def __init__(self, limit: int = HELLO_LIMIT) -> None:
+        self._limit = limit
+        self._message = bytearray()
+        self._pending = bytearray()  # a record that is not whole yet
+        self._seen = 0
+
+    def feed(self, data: bytes | bytearray | memoryview) -> bytes | None:
+        """Take the next bytes: the handshake message when it is whole, None before."""
+        pending = self._pending
+        pending += data
+        at, end = 0, len(pending)
+        while end - at >= _RECORD_HEADER:
+            size = self._record_size(at)
+            if size == 0 or end - at < size:
+                break
+            self._message += pending[at + _RECORD_HEADER : at + size]
+            at += size
+            if self._is_whole():
+                return bytes(self._message)
+        self._seen += at
+        del pending[:at]
+        return None
+
+    def _record_size(self, at: int) -> int:
+        """The size of the record that begins here, its header included; 0 while that is not known."""
+        pending = self._pending
+        kind, major = pending[at], pending[at + 1]
+        if kind != _HANDSHAKE or major != _MAJOR:
+            if self._message:
+                raise ProtocolError(describe_record(kind))
+            if kind == _ALERT and major == _MAJOR and len(pending) < 7:
+                return 0
+            raise ProtocolError(describe_start(bytes(pending[at : at + 7])))
+        length: int = _u16(pending, at + 3)[0]
+        if not 0 < length <= _RECORD_LIMIT:
+            raise ProtocolError(f"a TLS record of {length} bytes: 1 to {_RECORD_LIMIT} are allowed")
+        size = _RECORD_HEADER + length
+        if self._seen + at + size > self._limit:
+            raise TooLarge(f"no whole ClientHello in the first {self._limit} bytes")
+        if not self._message and len(pending) > at + _RECORD_HEADER:
+            self._check_type(pending[at + _RECORD_HEADER])
+        return size
+
+    def _check_type(self, kind: int) -> None:
+        if kind != _CLIENT_HELLO:
+            raise ProtocolError(describe_message(kind))
+
+    def _is_whole(self) -> bool:
+        message = self._message
+        if len(message) < 4:
+            return False
+        size = 4 + int.from_bytes(message[1:4], "big")
+        if size > self._limit:
+            raise TooLarge(f"a ClientHello of {size} bytes: the limit is {self._limit}")
+        if len(message) > size:
+            raise ProtocolError(f"{len(message) - size} bytes follow the ClientHello in its record")
+        return len(message) == size
