@@ -17,7 +17,7 @@ LAYERS = [
     {"llama.tls"},
     {"llama.http", "llama.socks5"},
     {"llama.ws", "llama.mitm", "llama.transports"},
-    {"llama._asgi", "llama._run", "llama._serve"},
+    {"llama._asgi", "llama._run", "llama._serve", "llama._resources"},
     {"llama", "llama._cli", "llama.__main__"},
     {"pango"},
 ]

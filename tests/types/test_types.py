@@ -1,4 +1,4 @@
-"""Stacks as the type checkers see them: good ones pass, and each line marked `# expect: error` is refused by both."""
+"""Stacks as the type checkers see them: good ones pass, a line marked `# expect: error` is refused by both."""
 
 import ast
 import importlib.util
@@ -14,19 +14,24 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CASES = sorted(Path(__file__).with_name("cases").glob("*.py"))
+CONFIG = Path(__file__).with_name("pyrightconfig.json")
 MARK = "# expect: error"
 Lines = dict[str, set[int]]  # the name of a case, the first lines of statements
 
 pytestmark = [
     pytest.mark.house,
-    pytest.mark.skipif(not importlib.util.find_spec("mypy"), reason="needs the checkers: python dev.py check"),
+    pytest.mark.skipif(
+        not importlib.util.find_spec("mypy"), reason="needs the checkers: python dev.py check"
+    ),
 ]
 
 
 def statements(path: Path) -> dict[int, int]:
     """For each line the first line of the innermost statement that it belongs to."""
     first: dict[int, int] = {}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):  # outer statements come before inner ones
+    for node in ast.walk(
+        ast.parse(path.read_text(encoding="utf-8"))
+    ):  # outer statements come before inner ones
         if isinstance(node, ast.stmt):
             first.update(dict.fromkeys(range(node.lineno, (node.end_lineno or node.lineno) + 1), node.lineno))
     return first
@@ -55,7 +60,7 @@ def by_case(errors: Iterable[tuple[str, int]]) -> Lines:
 
 def run(*command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", *command, *map(str, CASES)],
+        [sys.executable, "-m", *command],
         cwd=ROOT,
         env={**os.environ, "MYPYPATH": str(ROOT / "src")},
         capture_output=True,
@@ -67,13 +72,13 @@ def run(*command: str) -> str:
 
 
 def test_mypy_accepts_the_good_and_refuses_the_bad() -> None:
-    output = run("mypy", "--no-error-summary", "--no-pretty", "--hide-error-context")
+    output = run("mypy", "--no-error-summary", "--no-pretty", "--hide-error-context", *map(str, CASES))
     found = re.findall(r"^(.+?):(\d+)(?::\d+)?: error:", output, re.MULTILINE)
     assert by_case((file, int(line)) for file, line in found) == expected(), output
 
 
 def test_pyright_accepts_the_good_and_refuses_the_bad() -> None:
-    report = json.loads(run("pyright", "--outputjson"))
+    report = json.loads(run("pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(CONFIG)))
     assert report["summary"]["filesAnalyzed"] >= len(CASES)
     errors = [each for each in report["generalDiagnostics"] if each["severity"] == "error"]
     found = by_case((each["file"], each["range"]["start"]["line"] + 1) for each in errors)
