@@ -7,13 +7,11 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from llama._errors import ConfigError
 from llama._target import split_address
 
 Address = str | int | tuple[str, int] | socket.socket
-SocketAddress = tuple[Any, ...]  # the socket module's: host, port, and two more numbers for IPv6
 
 
 def bind(
@@ -50,22 +48,21 @@ def _bind_hosts(
     return opened
 
 
-def _places(host: str, port: int) -> list[tuple[int, SocketAddress]]:
+def _places(host: str, port: int) -> list[tuple[int, tuple[str, int] | tuple[str, int, int, int]]]:
     if not host:
         if socket.has_dualstack_ipv6():
             return [(socket.AF_INET6, ("::", port, 0, 0))]
-        return [(socket.AF_INET, ("0.0.0.0", port))]
+        return [(socket.AF_INET, ("0.0.0.0", port))]  # noqa: S104
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise OSError(error.errno, f"cannot listen on {host}: {error.strerror}") from None
-    places: dict[tuple[int, SocketAddress], None] = dict.fromkeys((int(each[0]), each[4]) for each in found)
-    return list(places)
+    return list(dict.fromkeys((int(each[0]), each[4]) for each in found))  # type: ignore[misc]
 
 
 def _bind_one(
     family: int,
-    address: SocketAddress,
+    address: tuple[str, int] | tuple[str, int, int, int],
     backlog: int,
     *,
     shared: bool,

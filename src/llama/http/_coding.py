@@ -1,0 +1,126 @@
+"""What turns the bytes of a body into others, piece by piece: replacing, and taking content codings off."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from llama._errors import ProtocolError, Truncated
+
+PIECE = 1 << 18
+
+
+class Transform(Protocol):
+    """Bytes in, bytes out; it may hold some back."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Add `data`; what can be given on now."""
+        ...
+
+    def more(self) -> bytes:
+        """Further output of what was fed, for one small input must not become one huge output; or b""."""
+        ...
+
+    def finish(self) -> bytes:
+        """The input has ended; what is left."""
+        ...
+
+
+class Map:
+    """Each piece through a function."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[bytes], bytes]) -> None:
+        self._function = function
+
+    def feed(self, data: bytes) -> bytes:
+        return self._function(data)
+
+    def more(self) -> bytes:
+        return b""
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class Replace:
+    """Replaces across the borders of pieces: only what could begin a match is held back."""
+
+    __slots__ = ("_held", "_new", "_old")
+
+    def __init__(self, old: bytes, new: bytes) -> None:
+        self._old = old
+        self._new = new
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        parts = (self._held + data).split(self._old)
+        last = parts[-1]
+        keep = min(len(self._old) - 1, len(last))
+        while keep and not self._old.startswith(last[-keep:]):
+            keep -= 1
+        self._held = last[len(last) - keep :]
+        parts[-1] = last[: len(last) - keep]
+        return self._new.join(parts)
+
+    def more(self) -> bytes:
+        return b""
+
+    def finish(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
+
+
+class Inflate:
+    """Takes gzip (RFC 1952, several members too) or deflate (zlib, or raw as some send it) off."""
+
+    __slots__ = ("_coding", "_inflater", "_rest")
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+        self._inflater: zlib._Decompress | None = None
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        self._rest += data
+        return self.more()
+
+    def more(self) -> bytes:
+        while self._rest:
+            inflater = self._inflater or self._start(self._rest)
+            try:
+                out = inflater.decompress(self._rest, PIECE)
+            except zlib.error as error:
+                raise ProtocolError(f"the body is not {self._coding}: {error}") from None
+            self._rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            if inflater.eof:
+                self._inflater = None
+            if out:
+                return out
+        return b""
+
+    def _start(self, data: bytes) -> zlib._Decompress:
+        window = 31
+        if self._coding == "deflate":
+            is_zlib = data[0] & 0x0F == 8 and (len(data) < 2 or int.from_bytes(data[:2], "big") % 31 == 0)
+            window = 15 if is_zlib else -15
+        self._inflater = zlib.decompressobj(window)
+        return self._inflater
+
+    def finish(self) -> bytes:
+        if self._inflater is not None and not self._inflater.eof:
+            raise Truncated(f"the {self._coding} body ended too early")
+        return b""
+
+
+def decoders(codings: Sequence[str]) -> list[Transform]:
+    """What takes these content codings off, in order of use; ProtocolError for one that is not known."""
+    found: list[Transform] = []
+    for coding in reversed(codings):
+        if coding in ("gzip", "x-gzip", "deflate"):
+            found.append(Inflate(coding))
+        elif coding != "identity":
+            raise ProtocolError(f"content coding {coding!r} cannot be taken off", status=415)
+    return found

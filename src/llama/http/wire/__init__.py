@@ -1,0 +1,1 @@
+"""What HTTP looks like as bytes: bytes in, messages out, no input or output."""

@@ -1,0 +1,116 @@
+"""Messages as HTTP/1.1 bytes.
+
+The writer owns Connection, Keep-Alive and Transfer-Encoding; every other field goes as it stands.
+"""
+
+import re
+from http import HTTPStatus
+
+from llama._errors import ProtocolError
+from llama.http._headers import Headers
+from llama.http.wire._h1_framing import CHUNKED, UNTIL_CLOSE, content_length
+
+_LINE_PART = re.compile(r"[!-~\x80-\xff]+")
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_REASON = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding"})
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+
+
+def status_line(status: int, reason: str = "") -> str:
+    """The first line of a response; `reason` or the phrase of the status."""
+    if not reason and status in _STATUS_LINES:
+        return _STATUS_LINES[status]
+    if not 100 <= status <= 599:
+        raise ValueError(f"status {status} is not between 100 and 599")
+    if _REASON.fullmatch(reason) is None:
+        raise ValueError(f"reason {reason!r} has a control character or one beyond Latin-1")
+    return f"HTTP/1.1 {status} {reason}\r\n"
+
+
+def response_framing(method: str, status: int, version: str, headers: Headers, length: int | None) -> int:
+    """How to send a body of `length` bytes (None: not known) to `method`: bytes, CHUNKED or UNTIL_CLOSE.
+
+    A Content-Length in `headers` binds a body of unknown length; ProtocolError where it contradicts.
+    """
+    if method == "HEAD" or status < 200 or status in (204, 304):
+        return 0
+    announced = content_length(headers)
+    if length is None:
+        if announced is not None:
+            return announced
+        return UNTIL_CLOSE if version == "1.0" else CHUNKED
+    if announced is not None and announced != length:
+        raise ProtocolError(f"Content-Length says {announced}, the body has {length} bytes", status=500)
+    return length
+
+
+def encode_response(
+    method: str,
+    status: int,
+    reason: str,
+    headers: Headers,
+    framing: int,
+    extra: str = "",
+    length: int | None = None,
+) -> bytes:
+    """The head of a response, with `extra` lines (each ended by CRLF) after its fields.
+
+    `length` is what a HEAD request is told of a body that is not sent.
+    """
+    keys = headers.names
+    if _HOP.isdisjoint(keys) and not (status == 204 and "content-length" in keys):
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
+    else:
+        gone = _HOP if status >= 200 and status != 204 else _HOP | {"content-length"}
+        lines = [f"{n}: {v}\r\n" for (n, v), key in zip(headers, keys, strict=True) if key not in gone]
+    if framing == CHUNKED:
+        lines.append("Transfer-Encoding: chunked\r\n")
+    elif status >= 200 and status != 204 and "content-length" not in keys:
+        if framing >= 0 and method != "HEAD" and status != 304:
+            length = framing
+        if length is not None and framing != UNTIL_CLOSE:
+            lines.append(f"Content-Length: {length}\r\n")
+    return f"{status_line(status, reason)}{''.join(lines)}{extra}\r\n".encode("latin-1")
+
+
+def request_framing(headers: Headers, length: int | None) -> int:
+    """How to send a request's body of `length` bytes (None: not known): bytes or CHUNKED."""
+    announced = content_length(headers)
+    if length is None:
+        return CHUNKED if announced is None else announced
+    if announced is not None and announced != length:
+        raise ProtocolError(f"Content-Length says {announced}, the body has {length} bytes", status=500)
+    return length
+
+
+def encode_request(method: str, target: str, headers: Headers, framing: int, extra: str = "") -> bytes:
+    """The head of a request, with `extra` lines (each ended by CRLF) after its fields."""
+    if _METHOD.fullmatch(method) is None:
+        raise ValueError(f"method {method!r} is not a token")
+    if _LINE_PART.fullmatch(target) is None:
+        raise ValueError(f"request target {target!r} cannot stand in a request line")
+    keys = headers.names
+    if _HOP.isdisjoint(keys):
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
+    else:
+        lines = [f"{n}: {v}\r\n" for (n, v), key in zip(headers, keys, strict=True) if key not in _HOP]
+    if framing == CHUNKED:
+        lines.append("Transfer-Encoding: chunked\r\n")
+    elif "content-length" not in keys and (framing or method in _BODY_EXPECTED):
+        lines.append(f"Content-Length: {framing}\r\n")
+    return f"{method} {target} HTTP/1.1\r\n{''.join(lines)}{extra}\r\n".encode("latin-1")
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """One chunk; `data` is not empty, for an empty chunk is the last one."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def encode_last_chunk(trailers: Headers | None = None) -> bytes:
+    """The end of a chunked body."""
+    if not trailers:
+        return b"0\r\n\r\n"
+    fields = "".join([f"{name}: {value}\r\n" for name, value in trailers])
+    return f"0\r\n{fields}\r\n".encode("latin-1")

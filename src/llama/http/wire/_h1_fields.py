@@ -1,0 +1,123 @@
+"""HTTP/1.1 heads as lines: where a head ends, and its fields (RFC 9112 sections 2.2 and 5)."""
+
+import re
+from dataclasses import dataclass
+
+from llama._errors import ProtocolError
+from llama.http._headers import Headers, headers_from_wire
+
+# Everything but CR, LF, NUL and other controls: what is left when these are deleted must be the line ends.
+_TEXT = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_FIELD = re.compile(r"(?m)^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)\r\n")
+_NAME_AND_COLON = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of each part of an HTTP/1.1 message is read: bytes, and fields for `fields`."""
+
+    line: int = 16_384
+    head: int = 65_536
+    fields: int = 128
+    chunk_line: int = 256
+    trailers: int = 16_384
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def malformed(message: str, status: int = 400) -> ProtocolError:
+    """A ProtocolError that carries the status to answer with."""
+    return ProtocolError(message, status=status)
+
+
+class HeadBuffer:
+    """Collects the bytes of one head; at most the bytes of one read are kept beyond it.
+
+    One empty line before the start line is skipped (RFC 9112 section 2.2). A head that cannot become valid is
+    refused as soon as it shows, not when it has ended or timed out.
+    """
+
+    __slots__ = ("_data", "_limits", "_skipped")
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._data = b""
+        self._skipped = False
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Add `data`; the head (its last CRLF included) and what follows its empty line, once it is whole."""
+        known = len(self._data)
+        if known:
+            data = self._data + data
+        if data[:1] == b"\r":
+            data = self._skip_empty_line(data)
+        end = data.find(b"\r\n\r\n", max(known - 3, 0))
+        if end < 0:
+            self._check_partial(data, max(known - 1, 0))
+            self._data = data
+            return None
+        if end > self._limits.head:
+            raise self._too_large()
+        self._data = b""
+        self._skipped = False
+        return data[: end + 2], data[end + 4 :]
+
+    def _skip_empty_line(self, data: bytes) -> bytes:
+        if data[:2] not in (b"\r", b"\r\n"):
+            raise malformed("a bare CR before the start line")
+        if len(data) < 2:
+            return data
+        if self._skipped or data[2:3] == b"\r":
+            raise malformed("more than one empty line before the start line")
+        self._skipped = True
+        return data[2:]
+
+    def _check_partial(self, data: bytes, start: int) -> None:
+        if len(data) > self._limits.head:
+            raise self._too_large()
+        fresh = data[start:]
+        if fresh.translate(None, _TEXT).strip(b"\r\n"):
+            raise malformed("a control character in the head")
+        lines = fresh.count(b"\r\n")
+        if fresh.count(b"\n") != lines + (start > 0 and fresh[:1] == b"\n"):
+            raise malformed("a bare LF in the head")
+        if fresh.count(b"\r") != lines + (fresh[-1:] == b"\r"):
+            raise malformed("a bare CR in the head")
+        if len(data) > self._limits.line and data.find(b"\r\n", 0, self._limits.line + 2) < 0:
+            raise malformed(f"the start line is longer than {self._limits.line} bytes", 414)
+
+    def _too_large(self) -> ProtocolError:
+        return malformed(f"the head is larger than {self._limits.head} bytes", 431)
+
+
+def parse_fields(raw: bytes, text: str, start: int, limits: Limits) -> Headers:
+    """The fields of `raw`, whose Latin-1 text is `text`, from `start` on (after one line if that is > 0).
+
+    Raises ProtocolError for bare CR or LF, control characters, obs-fold, and names that are no tokens.
+    """
+    pairs: list[tuple[str, str]] = _FIELD.findall(text, start)
+    if raw.translate(None, _TEXT) != b"\r\n" * (len(pairs) + (start > 0)):
+        raise malformed(_complaint(text, start))
+    if len(pairs) > limits.fields:
+        raise malformed(f"more than {limits.fields} header fields", 431)
+    if " \r\n" in text or "\t\r\n" in text:
+        pairs = [(name, value.rstrip(" \t")) for name, value in pairs]
+    return headers_from_wire(pairs, [name.lower() for name, _ in pairs])
+
+
+def _complaint(text: str, start: int) -> str:
+    lines = text[start:].split("\r\n")[:-1]
+    for line in lines:
+        if "\r" in line or "\n" in line:
+            return "a bare CR or LF in the head"
+        if any((char < " " and char != "\t") or char == "\x7f" for char in line):
+            return "a control character in the head"
+        if line[:1] in (" ", "\t"):
+            return "a folded header line (obs-fold)"
+        if _NAME_AND_COLON.match(line) is None:
+            return f"a malformed header line {line[:60]!r}"
+    return "a malformed start line"

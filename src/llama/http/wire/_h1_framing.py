@@ -1,0 +1,85 @@
+"""How long a body is, and whether the connection lives on (RFC 9112 sections 6.3 and 9.3).
+
+What is ambiguous is refused.
+"""
+
+from llama.http._headers import Headers
+from llama.http.wire._h1_fields import malformed
+
+CHUNKED = -1
+"""A length: the body comes in chunks."""
+UNTIL_CLOSE = -2
+"""A length: the body is what comes before the connection ends."""
+
+_USUAL = frozenset({"keep-alive", "Keep-Alive"})
+
+
+def content_length(headers: Headers) -> int | None:
+    """The one Content-Length, or None; a list, a sign, a duplicate or 19 digits and more are refused."""
+    values = headers.get_all("content-length")
+    if not values:
+        return None
+    if len(values) > 1:
+        raise malformed(f"{len(values)} Content-Length fields")
+    value = values[0]
+    if not value.isdecimal() or len(value) > 18:
+        raise malformed(f"Content-Length {value[:40]!r} is not a length")
+    return int(value)
+
+
+def _is_chunked(headers: Headers, version: str) -> bool:
+    if "transfer-encoding" not in headers.names:
+        return False
+    codings = [
+        part.strip(" \t").lower() for v in headers.get_all("transfer-encoding") for part in v.split(",")
+    ]
+    if version == "1.0":
+        raise malformed("Transfer-Encoding in an HTTP/1.0 message")
+    if "content-length" in headers.names:
+        raise malformed("both Transfer-Encoding and Content-Length")
+    if codings == ["chunked"]:
+        return True
+    if codings.count("chunked") > 1 or "" in codings or "chunked" in codings[:-1]:
+        raise malformed("Transfer-Encoding must end with chunked, once")
+    raise malformed(f"unknown transfer coding {', '.join(codings)[:60]!r}", 501)
+
+
+def request_length(method: str, version: str, headers: Headers) -> int:
+    """Bytes of the body of a request, or CHUNKED. A request never goes on until the connection closes."""
+    keys = headers.names
+    if "content-length" not in keys and "transfer-encoding" not in keys:
+        return 0
+    length = CHUNKED if _is_chunked(headers, version) else content_length(headers) or 0
+    if length and method == "CONNECT":
+        raise malformed("CONNECT with a body")
+    return length
+
+
+def response_length(method: str, status: int, version: str, headers: Headers) -> int:
+    """Bytes of the body of a response to `method`, CHUNKED, or UNTIL_CLOSE."""
+    chunked = _is_chunked(headers, version)
+    length = content_length(headers)
+    if status < 200 or status == 204:
+        if chunked or length:
+            raise malformed(f"a {status} response with a body")
+        return 0
+    if method == "HEAD" or status == 304:
+        return 0
+    if method == "CONNECT" and status < 300:
+        return 0
+    if chunked:
+        return CHUNKED
+    return UNTIL_CLOSE if length is None else length
+
+
+def keeps_alive(version: str, headers: Headers) -> bool:
+    """Whether the connection may carry another message after this one."""
+    names = headers.names
+    if "connection" not in names:
+        return version != "1.0"
+    if headers["connection"] in _USUAL and names.count("connection") == 1:
+        return True
+    tokens = headers.tokens("connection")
+    if "close" in tokens:
+        return False
+    return version != "1.0" or "keep-alive" in tokens

@@ -1,0 +1,187 @@
+"""Heads of HTTP/1.1 requests and responses, read strictly (RFC 9112 sections 2 to 5)."""
+
+import re
+
+from llama._errors import ProtocolError
+from llama.http._headers import Headers
+from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits, malformed, parse_fields
+from llama.http.wire._h1_framing import keeps_alive, request_length, response_length
+
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_HOST = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)"
+_USUAL_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,4})?")
+_AUTHORITY = re.compile(_HOST + r"(?::[0-9]{0,5})?")
+_HOST_AND_PORT = re.compile(_HOST + r":[0-9]{1,5}")
+_ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]+)(.*)")
+_TARGET = re.compile(r'[!"$-~\x80-\xff]+')
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (.*))?")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"})
+_VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
+
+
+class RequestHead:
+    """The head of one request, checked: what it asks for and how its body is framed."""
+
+    __slots__ = (
+        "absolute", "authority", "expects_continue", "headers", "keep_alive",
+        "length", "method", "path", "protocol", "scheme", "target", "version",
+    )  # fmt: skip
+
+    method: str
+    target: str
+    """The request target as it was sent."""
+    version: str
+    headers: Headers
+    scheme: str
+    """Of an absolute target, else empty."""
+    authority: str | None
+    """Of an absolute target or CONNECT, else None: the Host field tells."""
+    path: str
+    absolute: bool
+    length: int
+    keep_alive: bool
+    expects_continue: bool
+    protocol: str
+    """What an Upgrade asks for, in lower case."""
+
+
+class ResponseHead:
+    """The head of one response, checked."""
+
+    __slots__ = ("headers", "keep_alive", "length", "protocol", "reason", "status", "version")
+
+    status: int
+    reason: str
+    version: str
+    headers: Headers
+    length: int
+    keep_alive: bool
+    protocol: str
+
+
+def parse_request(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> RequestHead:
+    """Read a request's head: from its first byte up to and with the CRLF of its last line.
+
+    Raises ProtocolError with the status to answer: 400, 414, 417, 431, 501 or 505.
+    """
+    text = raw.decode("latin-1")
+    end = text.find("\r\n")
+    head = RequestHead()
+    head.headers = headers = parse_fields(raw, text, end + 2, limits)
+    _request_line(head, text[:end], limits)
+    keys = headers.names
+    _check_host(head, keys)
+    head.length = request_length(head.method, head.version, headers)
+    head.keep_alive = keeps_alive(head.version, headers)
+    head.expects_continue = "expect" in keys and _expects_continue(head)
+    head.protocol = _upgrade(head.version, headers) if "upgrade" in keys else ""
+    return head
+
+
+def parse_response(raw: bytes, method: str, limits: Limits = DEFAULT_LIMITS) -> ResponseHead:
+    """Read the head of a response to `method`; ProtocolError (502) where it is malformed or ambiguous."""
+    text = raw.decode("latin-1")
+    end = text.find("\r\n")
+    line = _STATUS_LINE.fullmatch(text, 0, end)
+    if line is None or end > limits.line:
+        raise malformed(f"a malformed status line {text[: min(end, 60)]!r}", 502)
+    head = ResponseHead()
+    head.version = "1.1" if line[1] == "1" else "1.0"
+    head.status = int(line[2])
+    head.reason = line[3] or ""
+    try:
+        head.headers = parse_fields(raw, text, end + 2, limits)
+        head.length = response_length(method, head.status, head.version, head.headers)
+    except ProtocolError as error:
+        raise malformed(f"in a response: {error}", 502) from None
+    head.keep_alive = head.length != -2 and keeps_alive(head.version, head.headers)
+    head.protocol = _upgrade(head.version, head.headers) if "upgrade" in head.headers.names else ""
+    return head
+
+
+def _request_line(head: RequestHead, line: str, limits: Limits) -> None:
+    parts = line.split(" ")
+    if len(line) > limits.line:
+        raise malformed(f"the request line is longer than {limits.line} bytes", 414)
+    if len(parts) != 3:
+        raise malformed(f"a malformed request line {line[:60]!r}")
+    head.method, target, version = parts
+    if head.method not in _METHODS and _METHOD.fullmatch(head.method) is None:
+        raise malformed(f"method {head.method[:60]!r} is not a token")
+    if version not in _VERSIONS:
+        raise _wrong_version(version)
+    head.version = _VERSIONS[version]
+    if _TARGET.fullmatch(target) is None:
+        raise malformed(f"a malformed request target {target[:60]!r}")
+    head.target = target
+    head.scheme = ""
+    head.authority = None
+    head.absolute = False
+    head.path = target
+    if target[0] != "/" or head.method == "CONNECT":
+        _other_form(head, target)
+
+
+def _wrong_version(version: str) -> ProtocolError:
+    known = re.fullmatch(r"HTTP/[0-9]\.[0-9]", version) is not None
+    return malformed(f"HTTP version {version[:20]!r} is not spoken here", 505 if known else 400)
+
+
+def _other_form(head: RequestHead, target: str) -> None:
+    """Everything but origin-form (RFC 9112 section 3.2)."""
+    if head.method == "CONNECT":
+        if not is_host_and_port(target):
+            raise malformed(f"CONNECT target {target[:60]!r} is not host:port")
+        head.authority, head.path = target, ""
+        return
+    if target == "*" and head.method == "OPTIONS":
+        return
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or not is_authority(match[2]):
+        raise malformed(f"request target {target[:60]!r} does not fit {head.method}")
+    head.absolute = True
+    head.scheme, head.authority, head.path = match[1].lower(), match[2], match[3]
+
+
+def is_authority(text: str) -> bool:
+    """Whether `text` is a host with an optional port, and no user information."""
+    return _AUTHORITY.fullmatch(text) is not None and _port_fits(text)
+
+
+def is_host_and_port(text: str) -> bool:
+    """Whether `text` is a host and a port, as CONNECT needs it."""
+    if _HOST_AND_PORT.fullmatch(text) is None or text[0] == ":":
+        return False
+    return 0 < int(text.rpartition(":")[2]) < 65536
+
+
+def _port_fits(authority: str) -> bool:
+    port = authority.rpartition(":")[2] if authority[-1:] != "]" and ":" in authority else ""
+    return not port or int(port) < 65536
+
+
+def _check_host(head: RequestHead, keys: list[str]) -> None:
+    count = keys.count("host")
+    if count != 1:
+        if count:
+            raise malformed(f"{count} Host fields")
+        if head.version != "1.0":
+            raise malformed("no Host field")
+        return
+    host = head.headers["host"]
+    if _USUAL_HOST.fullmatch(host) is None and not is_authority(host):
+        raise malformed(f"a malformed Host {host[:60]!r}")
+
+
+def _expects_continue(head: RequestHead) -> bool:
+    if head.version == "1.0":
+        return False
+    if head.headers.tokens("expect") != ["100-continue"]:
+        raise malformed(f"expectation {head.headers['expect'][:60]!r} cannot be met", 417)
+    return head.length != 0
+
+
+def _upgrade(version: str, headers: Headers) -> str:
+    if version == "1.0" or "upgrade" not in headers.tokens("connection"):
+        return ""
+    return ", ".join(headers.tokens("upgrade"))
