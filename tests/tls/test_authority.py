@@ -185,6 +185,10 @@ def test_nonsense_is_refused() -> None:
         AUTHORITY.issue("a.example", days=1e9)
     with pytest.raises(ConfigError, match="is no name for an authority"):
         CertificateAuthority.create(name="")
+    with pytest.raises(ConfigError, match="the name of a client is empty"):
+        AUTHORITY.issue("", client=True)
+    with pytest.raises(ConfigError, match="key='dsa': keys are 'ec' or 'rsa'"):
+        AUTHORITY.issue("a.example", key="dsa")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_a_key_does_not_show_in_a_repr() -> None:
