@@ -1,0 +1,104 @@
+"""The proxies that are compared: each peer turns a place into the command that starts it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a peer shall listen, what it shall reach, and what it may use."""
+
+    port: int
+    to: int
+    cert: Path
+    key: Path
+    both: Path
+    folder: Path
+
+
+Peer = Callable[[Place], list[str]]
+
+HAPROXY = """\
+global
+    nbthread 1
+    maxconn {connections}
+    maxpipes 100
+    no strict-limits
+defaults
+    mode {mode}
+    timeout connect 5s
+    timeout client 300s
+    timeout server 300s
+    {defaults}
+listen bench
+    bind 127.0.0.1:{port} backlog 4096 {tls}
+    {service}
+"""
+
+
+def haproxy(*, tls: bool = False, splice: bool = False, leaf: bool = False, connections: int = 9500) -> Peer:
+    """HAProxy with one thread, `mode tcp`; `leaf` answers HTTP itself, without an origin."""
+
+    def command(place: Place) -> list[str]:
+        service = 'http-request return status 200 content-type text/plain string "hello"'
+        configuration = HAPROXY.format(
+            connections=connections,
+            mode="http" if leaf else "tcp",
+            defaults="option splice-auto" if splice else "",
+            port=place.port,
+            tls=f"ssl crt {place.both}" if tls else "",
+            service=service if leaf else f"server origin 127.0.0.1:{place.to}",
+        )
+        path = place.folder / f"haproxy-{place.port}.cfg"
+        path.write_text(configuration)
+        return ["haproxy", "-f", str(path)]
+
+    return command
+
+
+def forward(*, tls: bool = False) -> Peer:
+    """The program itself: `pango serve`, with a certificate or without."""
+
+    def command(place: Place) -> list[str]:
+        replaced = os.environ.get("BENCH_OURS_TLS" if tls else "BENCH_OURS")
+        if replaced:
+            return shlex.split(replaced.format_map(vars_of(place)))
+        listen, to = f"127.0.0.1:{place.port}", f"127.0.0.1:{place.to}"
+        if tls:
+            keys = ["--cert", str(place.cert), "--key", str(place.key)]
+            return [sys.executable, "-m", "pango", "serve", "--listen", listen, "--to", to, *keys]
+        return server("forward", listen, to)(place)
+
+    return command
+
+
+def leaf(*, tls: bool = False) -> Peer:
+    """A llama server that answers itself: an echo handler."""
+
+    def command(place: Place) -> list[str]:
+        keys = [str(place.cert), str(place.key)] if tls else []
+        return server("leaf", f"127.0.0.1:{place.port}", *keys)(place)
+
+    return command
+
+
+def server(name: str, *arguments: str) -> Peer:
+    """A program of benchmarks/servers."""
+
+    def command(place: Place) -> list[str]:
+        return [sys.executable, str(ROOT / "benchmarks" / "servers" / f"{name}.py"), *arguments]
+
+    return command
+
+
+def vars_of(place: Place) -> dict[str, object]:
+    """The fields by name, for a command of your own: {port} {to} {cert} {key}."""
+    return {name: getattr(place, name) for name in Place.__slots__}

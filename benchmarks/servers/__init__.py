@@ -1,0 +1,1 @@
+"""Programs on llama that the benchmarks start where no command does the same."""

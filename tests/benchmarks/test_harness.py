@@ -1,0 +1,86 @@
+"""The arithmetic of the benchmarks and the table that they write; nothing is timed."""
+
+import os
+import time
+
+from benchmarks.clock import cpu_seconds, family
+from benchmarks.harness import Case, Result
+from benchmarks.profile import summary
+from benchmarks.report import document, figure, outcome, table
+
+
+def result(samples: dict[str, list[float]], bound: float | None = 0.9) -> Result:
+    case = Case("a", "a case", "us", peers={}, sample=lambda running: 0.0, bound=bound)
+    return Result(case, samples)
+
+
+def test_the_ratio_is_the_median_of_the_rounds_and_not_the_ratio_of_the_medians() -> None:
+    measured = result({"HAProxy": [1.0, 10.0, 100.0], "llama": [2.0, 5.0, 50.0]})
+    assert measured.ratios == [2.0, 0.5, 0.5]
+    assert measured.ratio == 0.5
+    assert measured.met
+
+
+def test_the_better_setting_is_the_one_compared_with() -> None:
+    measured = result(
+        {"HAProxy": [4.0, 4.0, 1.0], "HAProxy splice-auto": [2.0, 2.0, 9.0], "llama": [3.0, 3.0, 3.0]}
+    )
+    assert measured.other == "HAProxy splice-auto"
+    assert measured.ratio == 1.5
+    assert measured.met is False
+
+
+def test_a_case_without_a_bound_is_neither_met_nor_missed() -> None:
+    assert result({"HAProxy": [1.0], "llama": [2.0]}, bound=None).met is None
+
+
+def test_ours_alone_has_no_ratio() -> None:
+    measured = result({"llama": [2.0, 3.0]})
+    assert (measured.other, measured.ratio, measured.met) == (None, None, None)
+    assert outcome(measured) == "llama 2.50 us (bound 0.9)"
+
+
+def test_the_table_says_what_ran_and_whether_the_bound_is_met() -> None:
+    results = [
+        result({"HAProxy": [2.0, 2.0], "llama": [1.0, 1.5]}),
+        result({"HAProxy": [100.0], "llama": [123.4]}),
+    ]
+    assert table(results).splitlines() == [
+        "| what   | unit | compared with | theirs | llama | ratio | of rounds    | bound | met    |",
+        "|--------|------|---------------|--------|-------|-------|--------------|-------|--------|",
+        "| a case | us   | HAProxy       | 2.00   | 1.25  | 0.62  | 0.50 to 0.75 | 0.9   | yes    |",
+        "| a case | us   | HAProxy       | 100    | 123   | 1.23  |              | 0.9   | **no** |",
+    ]
+
+
+def test_figures_keep_three_digits() -> None:
+    assert [figure(value) for value in (0.4567, 15.84, 123.4, 1025.0)] == ["0.46", "15.8", "123", "1025"]
+
+
+def test_the_document_holds_the_notes_as_they_are_written() -> None:
+    notes = "## Notes\n\n- *why* | so\n"
+    text = document([result({"HAProxy": [1.0], "llama": [1.0]})], about="- a machine\n", notes=notes)
+    assert text.startswith("# Results\n")
+    assert "- a machine\n" in text
+    assert text.endswith(notes)
+
+
+def test_a_document_with_several_settings_lists_each() -> None:
+    several = result({"HAProxy": [4.0], "HAProxy splice-auto": [2.0], "llama": [1.0]})
+    assert "- a case, us: HAProxy 4.00, HAProxy splice-auto 2.00, llama 1.00\n" in document(
+        [several], about="", notes=""
+    )
+
+
+def test_a_profile_counts_a_recursive_function_once() -> None:
+    lines = summary(["main;walk;walk;recv 3", "main;walk 1"]).splitlines()
+    assert lines[0] == "4 samples"
+    assert lines[lines.index("own time") + 1] == " 75.0%  recv"
+    assert "100.0%  walk" in lines
+
+
+def test_the_clock_of_a_process_counts_its_work() -> None:
+    before, mine = cpu_seconds(os.getpid()), time.process_time()
+    sum(range(1_000_000))
+    assert os.getpid() in family(os.getpid())
+    assert cpu_seconds(os.getpid()) - before >= (time.process_time() - mine) * 0.5 > 0
