@@ -254,7 +254,7 @@ def static(venv: Venv) -> list[str]:
         *step("format", venv, "ruff", "format", "--check", "--quiet"),
         *step("lint", venv, "ruff", "check", "--quiet"),
         *step("types by mypy", venv, "mypy", "--no-error-summary"),
-        *step("types by pyright", venv, "pyright"),
+        *step("types by pyright", venv, "pyright", "--pythonpath", venv.python),
     ]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from llama._resources import enter
@@ -61,7 +61,7 @@ async def serve(
     *parts: Server | Handler,
     listen: str | int | tuple[str, int] | socket.socket | None = None,
     grace: float | None = None,
-) -> AsyncIterator[Serving]:
+) -> AsyncGenerator[Serving]:
     """Serve while the block runs: `async with serve(echo, listen="127.0.0.1:0") as server:`.
 
     Takes any number of servers, or one handler and where to `listen`. Leaving the block stops accepting and

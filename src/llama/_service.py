@@ -24,4 +24,7 @@ Layer: TypeAlias = Callable[[Service[I2, O2]], Service[I, O]]
 """Takes a service and returns a service."""
 
 Middleware: TypeAlias = Callable[[Service[I, O]], Service[I, O]]
-"""A layer that leaves the kind of service as it is."""
+"""A layer that leaves the kind of service as it is.
+
+A factory of a layer for any kind spells this out instead: mypy takes an alias' variables for the factory's own.
+"""

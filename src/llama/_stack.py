@@ -68,7 +68,8 @@ def named_layer(
 
     `takes` is the type of what goes in, `gives` of what it hands to the service within; None fits all.
     """
-    return _Layer(name, build, takes, gives)
+    made: _Layer[I2, O2, I, O] = _Layer(name, build, takes, gives)
+    return made
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -87,7 +88,13 @@ class _Wrapped(Generic[I2, O2, I, O]):
 def layer(function: Callable[[I, Service[I2, O2]], Awaitable[O]], /) -> Layer[I2, O2, I, O]:
     """Make a layer of an async function of the input and the service within."""
     takes = _annotated_input(function)
-    return named_layer(_function_name(function), lambda inner: _Wrapped(inner, function, takes), takes=takes)
+
+    def build(inner: Service[I2, O2]) -> Service[I, O]:
+        made: _Wrapped[I2, O2, I, O] = _Wrapped(inner, function, takes)
+        return made
+
+    made: _Layer[I2, O2, I, O] = _Layer(_function_name(function), build, takes, None)
+    return made
 
 
 def _annotated_input(function: Callable[..., object]) -> type | None:
@@ -328,7 +335,7 @@ def stack(*parts: Any) -> Any:
 
 
 def _apply(each: Callable[[Any], Any], inner: Any) -> Any:
-    if not isinstance(each, _Layer) and _takes(each) is not None:
+    if not _is_layer(each) and _takes(each) is not None:
         raise TypeError(f"{name_of(each)} is a service: only the last part of a stack can be one")
     service = each(inner)
     if inspect.iscoroutine(service):
@@ -344,8 +351,12 @@ def _apply(each: Callable[[Any], Any], inner: Any) -> Any:
 def check_service(service: object) -> None:
     """Raise TypeError when this cannot be a service: a layer, a factory that was not called, no callable."""
     _check_part(service)
-    if isinstance(service, _Layer):
+    if _is_layer(service):
         raise TypeError(f"{service!r} is a layer: put a service after it")
+
+
+def _is_layer(part: object) -> bool:
+    return isinstance(part, _Layer)
 
 
 def check_takes(service: object, kind: type, who: str) -> None:

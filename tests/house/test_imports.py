@@ -17,7 +17,7 @@ LAYERS = [
     {"llama.tls"},
     {"llama.http", "llama.socks5"},
     {"llama.ws", "llama.mitm", "llama.transports"},
-    {"llama._asgi", "llama._run", "llama._serve"},
+    {"llama._asgi", "llama._run", "llama._serve", "llama._resources"},
     {"llama", "llama._cli", "llama.__main__"},
     {"pango"},
 ]
@@ -38,7 +38,7 @@ CORE = {
     "_server",
 }
 # Wire modules by another name.
-PURE = {"llama.http._headers"} | {
+PURE = {
     f"llama.tls.{name}"
     for name in ("_hello", "_hello_fields", "_records", "_not_tls", "_fingerprint", "_names")
 }

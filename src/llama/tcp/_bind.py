@@ -7,11 +7,13 @@ import socket
 import stat
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from llama._errors import ConfigError
 from llama._target import split_address
 
 Address = str | int | tuple[str, int] | socket.socket
+SocketAddress = tuple[Any, ...]  # the socket module's: host, port, and two more numbers for IPv6
 
 
 def bind(
@@ -48,21 +50,22 @@ def _bind_hosts(
     return opened
 
 
-def _places(host: str, port: int) -> list[tuple[int, tuple[str, int] | tuple[str, int, int, int]]]:
+def _places(host: str, port: int) -> list[tuple[int, SocketAddress]]:
     if not host:
         if socket.has_dualstack_ipv6():
             return [(socket.AF_INET6, ("::", port, 0, 0))]
-        return [(socket.AF_INET, ("0.0.0.0", port))]  # noqa: S104
+        return [(socket.AF_INET, ("0.0.0.0", port))]
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise OSError(error.errno, f"cannot listen on {host}: {error.strerror}") from None
-    return list(dict.fromkeys((int(each[0]), each[4]) for each in found))  # type: ignore[misc]
+    places: dict[tuple[int, SocketAddress], None] = dict.fromkeys((int(each[0]), each[4]) for each in found)
+    return list(places)
 
 
 def _bind_one(
     family: int,
-    address: tuple[str, int] | tuple[str, int, int, int],
+    address: SocketAddress,
     backlog: int,
     *,
     shared: bool,

@@ -11,7 +11,6 @@ from llama._stream import ReadyStream, Stream
 from llama._target import Bridge, Relay
 from llama.tcp._pump import Pump, WriteFailed
 
-
 LOOKS = 4  # an idle bridge is found within a quarter of its timeout
 
 

@@ -75,7 +75,7 @@ def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
     """The `ready` methods along the chain, outermost first."""
     found: list[Callable[[], Awaitable[None]]] = []
     while handler is not None:
-        ready = getattr(handler, "ready", None)
+        ready: Callable[[], Awaitable[None]] | None = getattr(handler, "ready", None)
         if callable(ready):
             found.append(ready)
         handler = getattr(handler, "inner", None)

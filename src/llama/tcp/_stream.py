@@ -130,7 +130,7 @@ class SocketStream(ReadyStream):
                 return None
         scratch = _scratch.view
         try:
-            count = self._sock.recv_into(scratch, limit if limit < SCRATCH else SCRATCH)
+            count = self._sock.recv_into(scratch, min(SCRATCH, limit))
         except BlockingIOError:
             return None
         self._received(count, limit)
