@@ -1,0 +1,158 @@
+"""TLS over a stream that has readiness callbacks: what relays drive without a task."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from llama._stream import CHUNK, Buffer, ReadyStream, Stream, closed
+from llama.tcp._stream import SocketStream
+from llama.tls._stream import SCRATCH, SLICE, TLSStream, _scratch
+
+
+class ReadyTLSStream(TLSStream, ReadyStream):
+    """A TLS session over a stream that has readiness callbacks, and so with them."""
+
+    __slots__ = ("_drained", "_fin", "_most", "_on_readable", "_outbox", "_ready")
+
+    def __init__(
+        self,
+        inner: ReadyStream,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+    ) -> None:
+        super().__init__(inner, context, server_side=server_side, server_hostname=server_hostname)
+        self._ready = inner
+        # What a socket lends is in another buffer than the one that plaintext goes to.
+        self._most = SCRATCH if isinstance(inner, SocketStream) else SLICE
+        self._outbox: bytes | memoryview = b""
+        self._fin = False
+        self._drained: list[asyncio.Future[None]] | None = None
+        self._on_readable: Callable[[], object] | None = None
+
+    def read_nowait(self, limit: int = CHUNK, /) -> Buffer | None:
+        if self._closed:
+            raise closed(self)
+        if self._plain:
+            return self._take(limit)
+        data = self._decrypt(limit) if self._incoming.pending or self._more or self._ended is not False else None
+        while data is None:
+            if self._outgoing.pending and not self.flush_nowait() and self._outgoing.pending > SLICE:
+                return None
+            received = self._ready.read_nowait(min(limit, self._most))
+            if received is None:
+                return None
+            data = self._decrypt_slices(received, limit)
+        if len(data) and (self._incoming.pending or self._more or self._ended is not False):
+            asyncio.get_running_loop().call_soon(self._again)
+        return data
+
+    def _decrypt_slices(self, received: Buffer, limit: int) -> memoryview | None:
+        if len(received) <= SLICE:
+            self._feed(received)
+            return self._decrypt(limit)
+        filled = 0
+        view = memoryview(received)
+        for start in range(0, len(view), SLICE):
+            self._incoming.write(view[start : start + SLICE])
+            if self._ended is False:
+                filled = self._decrypt_into(_scratch.view, filled, SCRATCH)
+        return _scratch.view[:filled] if filled else self._decrypt(limit)
+
+    def on_readable(self, callback: Callable[[], object] | None, /) -> None:
+        self._on_readable = callback
+        self._ready.on_readable(callback)
+        if callback is not None and (
+            self._plain or self._incoming.pending or self._more or self._ended is not False
+        ):
+            asyncio.get_running_loop().call_soon(self._again)
+
+    def _again(self) -> None:
+        """The session holds more, of which the transport below reports nothing."""
+        if self._on_readable is not None:
+            self._on_readable()
+
+    def write_nowait(self, data: Buffer, /) -> int:
+        if self._eof_sent or self._broken or self._closed:
+            raise self._no_write()
+        if self._outbox and not self.flush_nowait():
+            return 0
+        size = len(data)
+        if size <= SLICE:
+            self._encrypt(memoryview(data))
+            self.flush_nowait()
+            return size
+        view, taken = memoryview(data), 0
+        while taken < size:
+            piece = view[taken : taken + SLICE]
+            self._encrypt(piece)
+            taken += len(piece)
+            if not self.flush_nowait():
+                break
+        return taken
+
+    def flush_nowait(self) -> bool:
+        while True:
+            if not self._outbox:
+                if not self._outgoing.pending:
+                    break
+                self._outbox = self._outgoing.read()
+            taken = self._ready.write_nowait(self._outbox)
+            if taken < len(self._outbox):
+                self._outbox = memoryview(self._outbox)[taken:]
+                return False
+            self._outbox = b""
+        if self._eof_sent and not self._fin:
+            self._fin = True
+            self._ready.write_eof_nowait()
+        return self._ready.flush_nowait()
+
+    def write_eof_nowait(self) -> None:
+        if self._closed:
+            raise closed(self)
+        if not self._eof_sent:
+            self._say_goodbye()
+            self.flush_nowait()
+
+    def on_writable(self, callback: Callable[[], object] | None, /) -> None:
+        self._ready.on_writable(callback)
+
+    async def _flush(self) -> None:
+        while not self.flush_nowait():
+            waiter = asyncio.get_running_loop().create_future()
+            if self._drained is None:
+                self._drained = []
+            self._drained.append(waiter)
+            self._ready.on_writable(self._push)
+            try:
+                await waiter
+            finally:
+                self._drained.remove(waiter)
+
+    def _push(self) -> None:
+        """The transport below takes more, or is closed, which the waiting calls find out by themselves."""
+        try:
+            if not self.flush_nowait():
+                return
+        except Exception:  # noqa: S110  # raised again for the call that waits
+            pass
+        self._ready.on_writable(None)
+        for waiter in self._drained or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _end_writing(self) -> None:
+        if not self._eof_sent:
+            self._say_goodbye()
+            await self._flush()
+
+
+def open_session(
+    inner: Stream, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+) -> TLSStream:
+    """A TLS stream over a stream, with readiness callbacks where that one has them; hands are not shaken yet."""
+    make = ReadyTLSStream if isinstance(inner, ReadyStream) else TLSStream
+    return make(inner, context, server_side=server_side, server_hostname=server_hostname)  # type: ignore[arg-type]  # the test above chose by it

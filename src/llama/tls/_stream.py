@@ -1,0 +1,289 @@
+"""TLS over any stream: an SSLObject between two memory BIOs, with an outbox of its own for ciphertext."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+
+from llama._errors import Closed, LlamaError, TLSError, Truncated
+from llama._extensions import Extensions
+from llama._meter import Meter
+from llama._stream import CHUNK, Buffer, Stream, busy, closed
+from llama.tls._failures import tls_error
+
+SLICE = 65536  # BIOs never shrink, so they are never given more than this
+SCRATCH = 262144
+RECORD = 16384
+OWED = 65536
+CLOSING = 1.0
+
+
+class _Scratch(threading.local):
+    """Room for plaintext, one for each thread, and so for each running loop."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(SCRATCH))
+
+
+_scratch = _Scratch()
+
+
+class TLSStream(Stream):
+    """A TLS session over a stream, which it owns. Its extensions are that stream's.
+
+    A peer that ends without close_notify makes reads raise Truncated (RFC 8446, section 6.1). Meters see what
+    passes below: records, not plaintext.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_closed",
+        "_ended",
+        "_eof_sent",
+        "_incoming",
+        "_inner",
+        "_lock",
+        "_more",
+        "_outgoing",
+        "_plain",
+        "_reading",
+        "_tls",
+        "_writing",
+    )
+
+    def __init__(
+        self,
+        inner: Stream,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+    ) -> None:
+        super().__init__()
+        self._inner = inner
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        self._plain = b""
+        self._more = False  # the session may hold plaintext that there was no room for
+        self._ended: Exception | bool = False
+        self._reading = self._writing = self._eof_sent = self._closed = False
+        self._broken = True  # until hands are shaken
+        self._lock: asyncio.Lock | None = None
+
+    def __repr__(self) -> str:
+        return f"<tls over {self._inner!r}>"
+
+    @property
+    def extensions(self) -> Extensions:
+        return self._inner.extensions
+
+    @extensions.setter
+    def extensions(self, value: Extensions) -> None:
+        self._inner.extensions = value
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject:
+        """The session's own object, for what it knows: version, cipher, certificates."""
+        return self._tls
+
+    def attach(self, meter: Meter, /) -> None:
+        self._inner.attach(meter)
+
+    def detach(self, meter: Meter, /) -> None:
+        self._inner.detach(meter)
+
+    async def handshake(self, received: Buffer = b"") -> None:
+        """Shake hands, beginning with bytes that were read from the peer already.
+
+        Raises TLSError after the alert was sent; the stream is then only good for `aclose` or `abort`.
+        """
+        if received:
+            self._incoming.write(received)
+        while not self._shake():
+            await self._flush()
+            if not (data := await self._inner.read(RECORD)):
+                raise TLSError("the peer left during the handshake")
+            self._incoming.write(data)
+        await self._flush()
+        self._broken = False
+
+    def _shake(self) -> bool:
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    async def send_alert(self) -> None:
+        """Send what the session has to say about its failure, as far as it goes within a second."""
+        with contextlib.suppress(OSError, LlamaError, TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                await self._flush()
+
+    # plaintext out of what was received
+
+    def _decrypt(self, room: int) -> memoryview | None:
+        """Plaintext in the scratch buffer; empty at the end, None when more ciphertext is needed."""
+        view = _scratch.view
+        filled = self._decrypt_into(view, 0, min(room, SCRATCH)) if self._ended is False else 0
+        if filled:
+            return view[:filled]
+        if self._ended is False:
+            return None
+        if self._ended is not True:
+            raise self._ended
+        return view[:0]
+
+    def _decrypt_into(self, view: memoryview, filled: int, room: int) -> int:
+        read, incoming = self._tls.read, self._incoming
+        try:
+            while filled < room:
+                count = read(room - filled, view[filled:] if filled else view)
+                if not count:
+                    self._ended = True
+                    break
+                filled += count
+                if not incoming.pending:
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._ended = True
+        except ssl.SSLEOFError:
+            self._ended = Truncated(f"{self!r} ended without close_notify")
+        except ssl.SSLError as error:
+            self._ended = tls_error(error)
+        self._more = filled == room
+        return filled
+
+    def _feed(self, data: Buffer) -> None:
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    async def read(self, limit: int = CHUNK, /) -> bytes:
+        if self._reading:
+            raise busy(self, "reading")
+        if self._closed:
+            raise closed(self)
+        if limit < 1:
+            raise ValueError(f"a read of {limit} bytes: expected at least 1")
+        if self._plain:
+            return self._take(limit)
+        self._reading = True
+        try:
+            while (data := self._decrypt(limit)) is None:
+                if self._outgoing.pending > OWED and not self._broken:
+                    # Answers to key updates may leave with the next write (RFC 8446, section 4.6.3), but a
+                    # peer that makes them grow waits for them.
+                    await self._flush()
+                self._feed(await self._inner.read(SLICE))
+            return bytes(data)
+        except Closed:
+            raise closed(self) from None
+        finally:
+            self._reading = False
+
+    def _take(self, limit: int) -> bytes:
+        data, self._plain = self._plain[:limit], self._plain[limit:]
+        return data
+
+    def unread(self, data: bytes, /) -> None:
+        self._plain = data + self._plain
+
+    # plaintext into ciphertext, and ciphertext out
+
+    def _encrypt(self, view: memoryview) -> None:
+        done = 0
+        try:
+            while done < len(view):
+                done += self._tls.write(view[done:] if done else view)
+        except ssl.SSLError as error:
+            raise tls_error(error) from error
+
+    async def write(self, data: Buffer, /) -> None:
+        if self._writing or self._eof_sent or self._broken or self._closed:
+            raise self._no_write()
+        view = memoryview(data).cast("B")
+        self._writing = True
+        try:
+            for start in range(0, len(view), SLICE):
+                self._encrypt(view[start : start + SLICE])
+                await self._flush()
+        except BaseException as error:
+            self._broken = True
+            if self._closed and isinstance(error, Closed):
+                raise closed(self) from None
+            raise
+        finally:
+            self._writing = False
+
+    def _no_write(self) -> Exception:
+        if self._writing:
+            return busy(self, "writing")
+        if self._closed:
+            return closed(self)
+        reason = "write_eof was called" if self._eof_sent else "an earlier write failed or was cancelled halfway"
+        return Closed(f"{self!r} takes no more writes: {reason}")
+
+    async def _flush(self) -> None:
+        """Send all ciphertext there is."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:
+            while self._outgoing.pending:
+                await self._inner.write(self._outgoing.read())
+
+    # the end
+
+    async def write_eof(self) -> None:
+        if self._writing:
+            raise busy(self, "writing")
+        if self._closed:
+            raise closed(self)
+        await self._end_writing()
+
+    async def _end_writing(self) -> None:
+        if not self._eof_sent:
+            self._say_goodbye()
+            await self._flush()
+            await self._inner.write_eof()
+
+    def _say_goodbye(self) -> None:
+        """Put close_notify into the outgoing ciphertext."""
+        self._eof_sent = True
+        # The session looks for the peer's close_notify at once, and would stumble over data before it.
+        if self._ended is False and (self._incoming.pending or self._more):
+            filled = self._decrypt_into(_scratch.view, 0, SCRATCH)
+            self._plain += bytes(_scratch.view[:filled])
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if not self._writing and not self._broken:
+                async with asyncio.timeout(CLOSING):
+                    await self._finish()
+        except (OSError, LlamaError, TimeoutError):
+            pass
+        finally:
+            await self._inner.aclose()
+
+    async def _finish(self) -> None:
+        """Send close_notify, then wait for the peer's; one who reads beside this is woken by the inner stream."""
+        await self._end_writing()
+        while not self._reading and self._decrypt(SCRATCH) != b"":
+            self._feed(await self._inner.read(SLICE))
+
+    def abort(self) -> None:
+        self._closed = True
+        self._inner.abort()
