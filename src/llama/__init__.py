@@ -1,6 +1,6 @@
 """The proxy framework in which everything is a service."""
 
-from llama import tcp, unix
+from llama import tcp, tls, unix
 from llama._errors import (
     Busy,
     Closed,
@@ -59,5 +59,6 @@ __all__ = [
     "serve",
     "stack",
     "tcp",
+    "tls",
     "unix",
 ]

@@ -78,7 +78,7 @@ class Stream(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """End both directions in the protocol's own way, within bounds, and free everything. Again does nothing."""
+        """End both directions in the protocol's own way, within bounds, and free all. Again does nothing."""
 
     @abstractmethod
     def abort(self) -> None:

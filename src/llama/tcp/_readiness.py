@@ -83,7 +83,9 @@ class Readiness:
             callback()
 
     def fail(self, error: Exception) -> None:
-        """Leave the loop, and wake who waits with an error."""
+        """Leave the loop, wake who waits with an error, and call the callback a last time to find it."""
+        if self._callback is not None:
+            asyncio.get_running_loop().call_soon(self._callback)
         self.on(None)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)

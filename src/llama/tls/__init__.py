@@ -1,0 +1,28 @@
+"""TLS: termination, connections, routing without termination, certificates."""
+
+from llama.tls._authority import CertificateAuthority
+from llama.tls._certificates import Certificate
+from llama.tls._connect import Wanted, connect
+from llama.tls._hello import ClientHello
+from llama.tls._info import TLSInfo
+from llama.tls._key_pair import KeyPair
+from llama.tls._peek import peek_hello
+from llama.tls._route import route
+from llama.tls._rules import allow, deny, require_sni
+from llama.tls._server import server
+
+__all__ = [
+    "Certificate",
+    "CertificateAuthority",
+    "ClientHello",
+    "KeyPair",
+    "TLSInfo",
+    "Wanted",
+    "allow",
+    "connect",
+    "deny",
+    "peek_hello",
+    "require_sni",
+    "route",
+    "server",
+]

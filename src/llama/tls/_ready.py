@@ -38,7 +38,9 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             raise closed(self)
         if self._plain:
             return self._take(limit)
-        data = self._decrypt(limit) if self._incoming.pending or self._more or self._ended is not False else None
+        data = (
+            self._decrypt(limit) if self._incoming.pending or self._more or self._ended is not False else None
+        )
         while data is None:
             if self._outgoing.pending and not self.flush_nowait() and self._outgoing.pending > SLICE:
                 return None
@@ -137,7 +139,7 @@ class ReadyTLSStream(TLSStream, ReadyStream):
         try:
             if not self.flush_nowait():
                 return
-        except Exception:  # noqa: S110  # raised again for the call that waits
+        except Exception:  # raised again for the call that waits
             pass
         self._ready.on_writable(None)
         for waiter in self._drained or ():
@@ -153,6 +155,6 @@ class ReadyTLSStream(TLSStream, ReadyStream):
 def open_session(
     inner: Stream, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
 ) -> TLSStream:
-    """A TLS stream over a stream, with readiness callbacks where that one has them; hands are not shaken yet."""
+    """A TLS stream over a stream, ready where that one is; hands are not shaken yet."""
     make = ReadyTLSStream if isinstance(inner, ReadyStream) else TLSStream
     return make(inner, context, server_side=server_side, server_hostname=server_hostname)  # type: ignore[arg-type]  # the test above chose by it

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import ssl
 import threading
+from collections.abc import Callable
+from typing import cast
 
 from llama._errors import Closed, LlamaError, TLSError, Truncated
 from llama._extensions import Extensions
@@ -140,7 +142,8 @@ class TLSStream(Stream):
         return view[:0]
 
     def _decrypt_into(self, view: memoryview, filled: int, room: int) -> int:
-        read, incoming = self._tls.read, self._incoming
+        read = cast("Callable[[int, memoryview], int]", self._tls.read)  # into a buffer it counts
+        incoming = self._incoming
         try:
             while filled < room:
                 count = read(room - filled, view[filled:] if filled else view)
@@ -218,7 +221,7 @@ class TLSStream(Stream):
                 await self._flush()
         except BaseException as error:
             self._broken = True
-            if self._closed and isinstance(error, Closed):
+            if isinstance(error, Closed):
                 raise closed(self) from None
             raise
         finally:
@@ -229,7 +232,9 @@ class TLSStream(Stream):
             return busy(self, "writing")
         if self._closed:
             return closed(self)
-        reason = "write_eof was called" if self._eof_sent else "an earlier write failed or was cancelled halfway"
+        reason = (
+            "write_eof was called" if self._eof_sent else "an earlier write failed or was cancelled halfway"
+        )
         return Closed(f"{self!r} takes no more writes: {reason}")
 
     async def _flush(self) -> None:
@@ -279,10 +284,11 @@ class TLSStream(Stream):
             await self._inner.aclose()
 
     async def _finish(self) -> None:
-        """Send close_notify, then wait for the peer's; one who reads beside this is woken by the inner stream."""
+        """Send close_notify, then wait for the peer's; who reads beside this is woken by the inner stream."""
         await self._end_writing()
-        while not self._reading and self._decrypt(SCRATCH) != b"":
-            self._feed(await self._inner.read(SLICE))
+        while not self._reading and ((data := self._decrypt(SCRATCH)) is None or data):
+            if data is None:
+                self._feed(await self._inner.read(SLICE))
 
     def abort(self) -> None:
         self._closed = True

@@ -1,0 +1,234 @@
+"""Certificates for servers: files to contexts, re-read when they change."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+from llama._errors import ConfigError
+
+log = logging.getLogger("llama.tls")
+PathLike: TypeAlias = str | os.PathLike[str]
+Password: TypeAlias = str | Callable[[], str]
+ClientAuth: TypeAlias = Literal["none", "optional", "required"]
+VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+_AUTH = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_LOOK = 1.0  # seconds between looks at the files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a server asks of a session beside its certificate."""
+
+    client_ca: PathLike | None = None
+    client_auth: ClientAuth | None = None
+    minimum_version: str = "TLSv1.2"
+    alpn: tuple[str, ...] = ()
+
+
+class Certificate:
+    """A certificate chain with its key, for the names it is to be used for, and its own policy.
+
+    `cert` is a PEM file with the whole chain, `key` its key's file (None: in the same file), `password` what
+    the key is encrypted with. `names` default to the certificate's own subject alternative names.
+    `client_ca`, `client_auth`, `minimum_version` and `alpn` are those of `tls.server` unless given.
+    """
+
+    __slots__ = ("alpn", "cert", "client_auth", "client_ca", "key", "minimum_version", "names", "password")
+
+    def __init__(
+        self,
+        cert: PathLike,
+        key: PathLike | None = None,
+        *,
+        password: Password | None = None,
+        names: Sequence[str] = (),
+        client_ca: PathLike | None = None,
+        client_auth: ClientAuth | None = None,
+        minimum_version: str | None = None,
+        alpn: Sequence[str] | None = None,
+    ) -> None:
+        self.cert = cert
+        self.key = key
+        self.password = password
+        self.names = tuple(names)
+        self.client_ca = client_ca
+        self.client_auth = client_auth
+        self.minimum_version = minimum_version
+        self.alpn = None if alpn is None else tuple(alpn)
+
+    def __repr__(self) -> str:
+        return f"tls.Certificate({os.fspath(self.cert)})"
+
+    def policy(self, default: Policy) -> Policy:
+        """This certificate's policy, with the server's where it says nothing."""
+        return Policy(
+            client_ca=self.client_ca or default.client_ca,
+            client_auth=self.client_auth or (None if self.client_ca else default.client_auth),
+            minimum_version=self.minimum_version or default.minimum_version,
+            alpn=default.alpn if self.alpn is None else self.alpn,
+        )
+
+
+class Site:
+    """A certificate in use: its context, which follows the files.
+
+    A changed pair is loaded into a context of its own first; when that fails, it is logged and the old pair
+    stays. Sessions that are open keep what they were opened with, and tickets stay valid.
+    """
+
+    def __init__(self, certificate: Certificate, policy: Policy) -> None:
+        self.certificate = certificate
+        self.policy = policy
+        self._files = [Path(each) for each in (certificate.cert, certificate.key, policy.client_ca) if each]
+        self._stamp = self._look()
+        self._looked = time.monotonic()
+        self.leaf = read_leaf(Path(certificate.cert))
+        self._context = self._load()
+        self.version_floor = VERSIONS[policy.minimum_version]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The server names that this certificate is for."""
+        return self.certificate.names or names_of(self.leaf)
+
+    def context(self) -> ssl.SSLContext:
+        """The context for a new session; looks at the files at most once a second."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK:
+            self._looked = now
+            if (stamp := self._look()) != self._stamp:
+                self._reload(stamp)
+        return self._context
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        return [_stamp(each) for each in self._files]
+
+    def _reload(self, stamp: list[tuple[int, int, int] | None]) -> None:
+        before, self._stamp = self._stamp, stamp
+        try:
+            fresh = self._load()
+            leaf = read_leaf(Path(self.certificate.cert))
+        except (ConfigError, OSError) as error:
+            log.error("the certificate was not replaced: %s", error)
+            return
+        same_authority = before[-1] == stamp[-1] or not self.policy.client_ca
+        if same_authority and _kind(leaf) == _kind(self.leaf):
+            self._load_pair(self._context)  # proven just now; the ticket keys stay
+        else:
+            self._context = fresh
+        self.leaf = leaf
+        log.info("%s was read again: serial %x", os.fspath(self.certificate.cert), leaf.serial_number)
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _set_floor(context, self.policy.minimum_version)
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        self._load_pair(context)
+        if self.policy.alpn:
+            context.set_alpn_protocols(list(self.policy.alpn))
+        auth = self.policy.client_auth or ("required" if self.policy.client_ca else "none")
+        if auth not in _AUTH:
+            raise ConfigError(f"client_auth={auth!r}: expected none, optional or required")
+        if auth != "none":
+            if not self.policy.client_ca:
+                raise ConfigError(f"client_auth={auth!r} needs client_ca, the authority of the clients")
+            load_authority(context, self.policy.client_ca)
+        context.verify_mode = _AUTH[auth]
+        return context
+
+    def _load_pair(self, context: ssl.SSLContext) -> None:
+        load_pair(context, self.certificate.cert, self.certificate.key, self.certificate.password)
+
+
+def load_pair(
+    context: ssl.SSLContext, cert: PathLike, key: PathLike | None, password: Password | None
+) -> None:
+    """Load a chain and its key; ConfigError names the file and what is wrong with it."""
+    for path in (cert, key):
+        if path is not None and not Path(path).is_file():
+            raise ConfigError(f"{os.fspath(path)}: no such file")
+    key_file = os.fspath(key or cert)
+    try:
+        # Without a password of ours the library would ask on the terminal.
+        context.load_cert_chain(cert, key, password=password or _Missing(key_file))
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError(f"{key_file}: the key is not the one of {os.fspath(cert)}") from None
+        if error.reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ"):
+            raise ConfigError(f"{key_file}: the password does not open the key") from None
+        reason = error.reason or error
+        raise ConfigError(f"{os.fspath(cert)}, {key_file}: no chain with its key in PEM: {reason}") from None
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(cert)}, {key_file}: {error.strerror}") from None
+
+
+class _Missing:
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __call__(self) -> str:
+        raise ConfigError(f"{self._path}: the key is encrypted: give its password")
+
+
+def load_authority(context: ssl.SSLContext, path: PathLike) -> None:
+    """Trust the certificates in a PEM file or a hashed directory; ConfigError names it."""
+    try:
+        if Path(path).is_dir():
+            context.load_verify_locations(capath=path)
+        else:
+            context.load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{os.fspath(path)}: no certificates in PEM: {error.reason or error}") from None
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(path)}: {error.strerror}") from None
+
+
+def _set_floor(context: ssl.SSLContext, version: str) -> None:
+    if version not in VERSIONS:
+        raise ConfigError(f"minimum_version={version!r}: expected one of {', '.join(VERSIONS)}")
+    context.minimum_version = ssl.TLSVersion(VERSIONS[version])
+    if VERSIONS[version] < VERSIONS["TLSv1.2"]:
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # the old versions need SHA-1, which higher levels refuse
+
+
+def read_leaf(path: Path) -> x509.Certificate:
+    """The first certificate of a PEM file; ConfigError when there is none."""
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{path}: no certificate in PEM") from None
+
+
+def names_of(leaf: x509.Certificate) -> tuple[str, ...]:
+    """The DNS names that a certificate is for."""
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(found.value.get_values_for_type(x509.DNSName))
+
+
+def _kind(leaf: x509.Certificate) -> type[CertificatePublicKeyTypes]:
+    return type(leaf.public_key())
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

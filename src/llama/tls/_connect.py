@@ -1,0 +1,153 @@
+"""The TLS connector: verified by default, over any other connector."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from llama._errors import ConfigError, LlamaError, TLSError
+from llama._stack import check_takes, factory
+from llama._stream import Stream
+from llama._target import Connector, Target
+from llama.tcp import connect as tcp_connect
+from llama.tls._certificates import VERSIONS, Password, PathLike, load_authority, load_pair
+from llama.tls._failures import tls_error
+from llama.tls._info import TLSInfo
+from llama.tls._ready import open_session
+from llama.tls._stream import TLSStream
+
+KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client wants of a session, in a target's extensions: it goes before the connector's own."""
+
+    alpn: tuple[str, ...] | None = None
+    server_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    ca: PathLike | None
+    cert: PathLike | None
+    key: PathLike | None
+    password: Password | None
+    minimum_version: str
+    insecure: bool
+
+    def context(self, alpn: tuple[str, ...]) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.minimum_version not in VERSIONS:
+            raise ConfigError(
+                f"minimum_version={self.minimum_version!r}: expected one of {', '.join(VERSIONS)}"
+            )
+        context.minimum_version = ssl.TLSVersion(VERSIONS[self.minimum_version])
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif self.ca is not None:
+            load_authority(context, self.ca)
+        else:
+            context.load_default_certs()
+        if self.cert is not None:
+            load_pair(context, self.cert, self.key, self.password)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class TLSConnect:
+    """Reaches a target and shakes hands with it."""
+
+    inner: Connector
+    settings: _Settings
+    alpn: tuple[str, ...]
+    server_name: str | None
+    handshake_timeout: float | None
+    contexts: dict[tuple[str, ...], ssl.SSLContext] = field(
+        default_factory=dict[tuple[str, ...], ssl.SSLContext]
+    )
+
+    __takes__: ClassVar[type] = Target
+
+    def __repr__(self) -> str:
+        return f"tls.connect({'insecure=True' if self.settings.insecure else ''})"
+
+    async def __call__(self, target: Target, /) -> Stream:
+        wanted = target.extensions.get(Wanted) or Wanted()
+        name = wanted.server_name or self.server_name or target.host
+        if name.startswith("unix:"):
+            raise ConfigError(f"{target} names no host to verify: give server_name")
+        context = self._context(self.alpn if wanted.alpn is None else wanted.alpn)
+        stream = await self.inner(target)
+        try:
+            session = open_session(stream, context, server_side=False, server_hostname=name)
+            await self._shake(session, target)
+        except BaseException:
+            stream.abort()
+            raise
+        session.extensions.set(TLSInfo(session.ssl_object, name))
+        return session
+
+    async def _shake(self, session: TLSStream, target: Target) -> None:
+        try:
+            async with asyncio.timeout(self.handshake_timeout):
+                await session.handshake()
+        except TimeoutError:
+            raise TimeoutError(f"no TLS handshake with {target} within {self.handshake_timeout} s") from None
+        except ssl.SSLError as error:
+            await session.send_alert()
+            raise TLSError(f"TLS handshake with {target} failed: {tls_error(error)}") from error
+        except (LlamaError, OSError) as error:
+            raise TLSError(f"TLS handshake with {target} failed: {error}") from error
+
+    def _context(self, alpn: tuple[str, ...]) -> ssl.SSLContext:
+        found = self.contexts.get(alpn)
+        if found is None:
+            if len(self.contexts) >= KEPT:
+                self.contexts.clear()
+            found = self.contexts[alpn] = self.settings.context(alpn)
+        return found
+
+
+@factory("tls.connect", "connector")
+def connect(
+    over: Connector | None = None,
+    *,
+    ca: PathLike | None = None,
+    cert: PathLike | None = None,
+    key: PathLike | None = None,
+    password: Password | None = None,
+    alpn: Sequence[str] = (),
+    server_name: str | None = None,
+    minimum_version: str = "TLSv1.2",
+    handshake_timeout: float | None = None,
+    insecure: bool = False,
+) -> Connector:
+    """Connect by TLS, over `tcp.connect()` or any other connector.
+
+    The peer's certificate is verified for the target's host or for `server_name`, against the system's
+    authorities (SSL_CERT_FILE and SSL_CERT_DIR are honoured) or those in `ca`, a PEM file or directory;
+    `insecure=True` verifies nothing. `cert` and `key` are the client's own. `alpn` lists the protocols that
+    are offered. The stream's extensions have `TLSInfo`. Raises ConfigError at once for files that do not
+    work; TLSError when the handshake fails, TimeoutError after `handshake_timeout` seconds, and what the
+    connector below raises.
+    """
+    inner = over or tcp_connect()
+    check_takes(inner, Target, "tls.connect(over=)")
+    if insecure and ca is not None:
+        raise ConfigError(
+            f"tls.connect(): insecure=True verifies nothing, so ca={os.fspath(ca)!r} has no use"
+        )
+    settings = _Settings(ca, cert, key, password, minimum_version, insecure)
+    offered = tuple(alpn)
+    return TLSConnect(
+        inner, settings, offered, server_name, handshake_timeout, {offered: settings.context(offered)}
+    )

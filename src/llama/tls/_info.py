@@ -1,0 +1,58 @@
+"""What is known of a TLS session, computed when asked for."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, cast
+
+from llama.tls._hello import ClientHello
+
+
+class TLSInfo:
+    """The session of a connection, in its extensions once hands are shaken."""
+
+    __slots__ = ("_asked", "_tls")
+
+    def __init__(self, tls: ssl.SSLObject, asked: ClientHello | str) -> None:
+        """Wrap a session; `asked` tells the server name: the client's hello, or the name itself."""
+        self._tls = tls
+        self._asked = asked
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the client asked for, None when it named none."""
+        return self._asked if isinstance(self._asked, str) else self._asked.server_name
+
+    @property
+    def version(self) -> str:
+        """`TLSv1.2` or `TLSv1.3`."""
+        return self._tls.version() or ""
+
+    @property
+    def cipher(self) -> str:
+        """The cipher suite's name."""
+        found = self._tls.cipher()
+        return found[0] if found else ""
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that was agreed on."""
+        return self._tls.selected_alpn_protocol()
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier session was resumed."""
+        return bool(self._tls.session_reused)
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The peer's verified certificate as `ssl.SSLSocket.getpeercert` shows it, None without one."""
+        return cast("dict[str, Any] | None", self._tls.getpeercert() or None)
+
+    @property
+    def peer_certificate_der(self) -> bytes | None:
+        """The peer's certificate in DER, None without one."""
+        return self._tls.getpeercert(binary_form=True)
+
+    def __repr__(self) -> str:
+        return f"TLSInfo({self.version}, {self.cipher}, alpn={self.alpn!r}, server_name={self.server_name!r})"

@@ -1,0 +1,71 @@
+"""The ClientHello, looked at without taking it from the stream."""
+
+from __future__ import annotations
+
+from llama._errors import ProtocolError, TLSError, TooLarge
+from llama._stream import Stream
+from llama.tls._hello import ClientHello, HelloReader
+
+_FATAL = b"\x15\x03\x01\x00\x02\x02"  # an alert record, of level fatal
+UNEXPECTED_MESSAGE = 10
+HANDSHAKE_FAILURE = 40
+DECODE_ERROR = 50
+UNRECOGNIZED_NAME = 112
+NO_APPLICATION_PROTOCOL = 120
+ACCESS_DENIED = 49
+
+
+async def read_hello(stream: Stream) -> tuple[ClientHello, bytes]:
+    """Read until the ClientHello is whole: it, and all bytes that were read, for whoever goes on.
+
+    Raises TLSError for anything else, after the alert that the RFC names; what was read is lost then.
+    """
+    reader = HelloReader()
+    pieces: list[bytes] = []
+    hello: ClientHello | None = None
+    while hello is None:
+        if not (data := await stream.read(16384)):
+            raise TLSError("the peer left before its ClientHello" if pieces else "the peer sent nothing")
+        pieces.append(data)
+        try:
+            hello = reader.feed(data)
+        except (ProtocolError, TooLarge) as error:
+            if pieces[0][0] == 0x16:  # it does speak TLS, so it understands an alert
+                await send_alert(stream, DECODE_ERROR)
+            raise TLSError(str(error)) from None
+    return hello, b"".join(pieces) if len(pieces) > 1 else pieces[0]
+
+
+async def peek_hello(stream: Stream, /) -> ClientHello:
+    """The ClientHello that the client sends, which stays in the stream, and is put into its extensions.
+
+    It may be split over records and segments, up to 64 KiB. Raises TLSError where the bytes are none.
+    """
+    hello, data = await read_hello(stream)
+    stream.unread(data)
+    await check_hello(stream, hello)
+    stream.extensions.set(hello)
+    return hello
+
+
+async def check_hello(stream: Stream, hello: ClientHello) -> None:
+    """Send decode_error and raise TLSError for a hello that is malformed inside."""
+    try:
+        hello.validate()
+    except ProtocolError as error:
+        await send_alert(stream, DECODE_ERROR)
+        raise TLSError(str(error)) from None
+
+
+async def send_alert(stream: Stream, description: int) -> None:
+    """Send a fatal alert in the clear, before a session has keys (RFC 8446, section 6)."""
+    try:
+        await stream.write(_FATAL + bytes((description,)))
+    except OSError:
+        return  # it has left already
+
+
+async def refuse(stream: Stream, description: int, reason: str) -> TLSError:
+    """Send an alert; the error to raise."""
+    await send_alert(stream, description)
+    return TLSError(reason)

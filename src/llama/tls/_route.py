@@ -1,0 +1,74 @@
+"""Routing by the ClientHello, which is parsed and stays in the stream: TLS is not terminated here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import ConfigError
+from llama._stack import check_takes, describe, factory
+from llama._stream import Handler, Stream
+from llama.tls._hello import ClientHello
+from llama.tls._names import NameTable
+from llama.tls._peek import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, peek_hello, refuse
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Route:
+    """Gives each connection to the handler for what its ClientHello asks for."""
+
+    names: NameTable[Handler]
+    protocols: Mapping[str, Handler]
+    default: Handler | None
+    handlers: tuple[Handler, ...]
+
+    __takes__: ClassVar[type] = Stream
+
+    def __repr__(self) -> str:
+        rules = [(name, handler) for name, handler in self.names.items()]
+        rules += [(f"alpn {name}", handler) for name, handler in self.protocols.items()]
+        shown = [f"{name}: {describe(handler)}" for name, handler in rules]
+        if self.default is not None:
+            shown.append(f"default: {describe(self.default)}")
+        return f"tls.route({', '.join(shown)})"
+
+    async def __call__(self, stream: Stream, /) -> None:
+        hello = await peek_hello(stream)
+        handler = self._choose(hello)
+        if handler is None:
+            if hello.server_name is None and not len(self.names):
+                alert, asked = NO_APPLICATION_PROTOCOL, f"the protocols {', '.join(hello.alpn) or '(none)'}"
+            else:
+                alert, asked = UNRECOGNIZED_NAME, f"the name {hello.server_name!r}"
+            raise await refuse(stream, alert, f"there is no route for {asked}")
+        await handler(stream)
+
+    def _choose(self, hello: ClientHello) -> Handler | None:
+        for protocol in hello.alpn:
+            if (found := self.protocols.get(protocol)) is not None:
+                return found
+        return self.names.lookup(hello.server_name) or self.default
+
+
+@factory("tls.route", "handler")
+def route(
+    names: Mapping[str, Handler] | None = None,
+    *,
+    alpn: Mapping[str, Handler] | None = None,
+    default: Handler | None = None,
+) -> Handler:
+    """Choose a handler by the server name, or first of all by an ALPN protocol, without terminating TLS.
+
+    `names` are exact or `*.example.com` for one label; `alpn` maps protocols, taken in the client's order.
+    `default` gets what matches nothing and clients that name no server; without one they get the alert
+    unrecognized_name. With encrypted client hello the outer name counts. The handler finds the `ClientHello`
+    in the extensions and all bytes still in the stream. Raises ConfigError for a name that cannot be one.
+    """
+    if not names and not alpn and default is None:
+        raise ConfigError("tls.route() has no routes: give names, alpn or default")
+    names, alpn = names or {}, alpn or {}
+    handlers = tuple(dict.fromkeys((*names.values(), *alpn.values(), *([default] if default else []))))
+    for each in handlers:
+        check_takes(each, Stream, "tls.route()")
+    return Route(NameTable(names), dict(alpn), default, handlers)

@@ -1,0 +1,100 @@
+"""TLS middleware: who may come in, by what the ClientHello says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import ConfigError, Refused
+from llama._service import Middleware
+from llama._stack import factory, named_layer
+from llama._stream import Handler, Stream
+from llama.tls._hello import ClientHello
+from llama.tls._peek import ACCESS_DENIED, UNRECOGNIZED_NAME, peek_hello, send_alert
+from llama.tls._stream import TLSStream
+
+Rule = Callable[[ClientHello], str | None]
+"""The reason to refuse a client, or None."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class HelloRule:
+    """Refuses what a rule gives a reason against; before `tls.server` with an alert, after it by closing."""
+
+    inner: Handler
+    rule: Rule
+    alert: int
+    name: str
+
+    __takes__: ClassVar[type] = Stream
+
+    def __repr__(self) -> str:
+        return self.name
+
+    async def __call__(self, stream: Stream, /) -> None:
+        terminated = isinstance(stream, TLSStream)
+        hello = stream.extensions[ClientHello] if terminated else await peek_hello(stream)
+        if (reason := self.rule(hello)) is not None:
+            if not terminated:
+                await send_alert(stream, self.alert)
+            raise Refused(reason)
+        await self.inner(stream)
+
+
+def _layer(name: str, rule: Rule, alert: int) -> Middleware[Stream, None]:
+    return named_layer(name, lambda inner: HelloRule(inner, rule, alert, name), takes=Stream, gives=Stream)
+
+
+def _matches(fingerprints: frozenset[str], hello: ClientHello) -> bool:
+    return hello.ja4 in fingerprints or hello.ja3 in fingerprints
+
+
+def _known(fingerprints: tuple[str, ...], where: str) -> frozenset[str]:
+    for each in fingerprints:
+        if not (len(each) == 32 and "_" not in each) and each.count("_") != 2:
+            raise ConfigError(
+                f"{where}: {each!r} is neither a JA3 hash (32 digits) nor a JA4 fingerprint (a_b_c)"
+            )
+    return frozenset(each.lower() for each in fingerprints)
+
+
+@factory("tls.allow")
+def allow(*fingerprints: str) -> Middleware[Stream, None]:
+    """Let only clients with one of these JA3 or JA4 fingerprints in; others get the alert access_denied.
+
+    Goes before `tls.server` or after it. Raises Refused for the connection.
+    """
+    known = _known(fingerprints, "tls.allow()")
+
+    def rule(hello: ClientHello) -> str | None:
+        return None if _matches(known, hello) else f"the client's fingerprint {hello.ja4} is not allowed"
+
+    return _layer(f"tls.allow({', '.join(fingerprints)})", rule, ACCESS_DENIED)
+
+
+@factory("tls.deny")
+def deny(*fingerprints: str) -> Middleware[Stream, None]:
+    """Keep clients with one of these JA3 or JA4 fingerprints out, with the alert access_denied.
+
+    Goes before `tls.server` or after it. Raises Refused for the connection.
+    """
+    known = _known(fingerprints, "tls.deny()")
+
+    def rule(hello: ClientHello) -> str | None:
+        return f"the client's fingerprint {hello.ja4} is denied" if _matches(known, hello) else None
+
+    return _layer(f"tls.deny({', '.join(fingerprints)})", rule, ACCESS_DENIED)
+
+
+@factory("tls.require_sni")
+def require_sni() -> Middleware[Stream, None]:
+    """Keep clients that name no server out, with the alert unrecognized_name.
+
+    Goes before `tls.server` or after it. Raises Refused for the connection.
+    """
+
+    def rule(hello: ClientHello) -> str | None:
+        return "the client names no server" if hello.server_name is None else None
+
+    return _layer("tls.require_sni()", rule, UNRECOGNIZED_NAME)

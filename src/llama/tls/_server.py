@@ -1,0 +1,139 @@
+"""TLS termination: the ClientHello is parsed first, then the certificate and its policy chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import ConfigError, TLSError
+from llama._service import Middleware
+from llama._stack import factory, named_layer
+from llama._stream import Handler, Stream
+from llama.tls._certificates import Certificate, ClientAuth, Password, PathLike, Policy, Site
+from llama.tls._failures import tls_error
+from llama.tls._hello import ClientHello
+from llama.tls._info import TLSInfo
+from llama.tls._names import NameTable
+from llama.tls._peek import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, check_hello, read_hello, send_alert
+from llama.tls._ready import open_session
+from llama.tls._stream import TLSStream
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class TLSServer:
+    """Shakes hands and gives the plaintext stream to the handler within."""
+
+    inner: Handler
+    sites: NameTable[Site]
+    only: Site | None
+    handshake_timeout: float | None
+    name: str
+
+    __takes__: ClassVar[type] = Stream
+
+    def __repr__(self) -> str:
+        return self.name
+
+    async def __call__(self, stream: Stream, /) -> None:
+        session = await self._open(stream)
+        try:
+            await self.inner(session)
+            await session.aclose()
+        finally:
+            session.abort()
+
+    async def _open(self, stream: Stream) -> TLSStream:
+        if self.handshake_timeout is None:
+            return await self._shake(stream)
+        try:
+            async with asyncio.timeout(self.handshake_timeout):
+                return await self._shake(stream)
+        except TimeoutError:
+            raise TimeoutError(f"no TLS handshake within {self.handshake_timeout:g} s") from None
+
+    async def _shake(self, stream: Stream) -> TLSStream:
+        try:
+            hello, data = await read_hello(stream)
+            site = self.only or await self._choose(stream, hello)
+            if site.policy.alpn:
+                await self._check_alpn(stream, hello, site)
+            stream.extensions.set(hello)
+            session = open_session(stream, site.context(), server_side=True)
+            try:
+                await session.handshake(data)
+            except ssl.SSLError as error:
+                await session.send_alert()
+                raise tls_error(error) from error
+            stream.extensions.set(TLSInfo(session.ssl_object, hello))
+            return session
+        except TLSError as error:
+            raise TLSError(f"TLS handshake failed: {error}") from error.__cause__
+
+    async def _choose(self, stream: Stream, hello: ClientHello) -> Site:
+        await check_hello(stream, hello)
+        site = self.sites.lookup(hello.server_name)
+        if site is None:
+            await send_alert(stream, UNRECOGNIZED_NAME)
+            raise TLSError(f"there is no certificate for the name {hello.server_name!r}")
+        return site
+
+    async def _check_alpn(self, stream: Stream, hello: ClientHello, site: Site) -> None:
+        await check_hello(stream, hello)
+        if hello.alpn and not set(hello.alpn) & set(site.policy.alpn):
+            await send_alert(stream, NO_APPLICATION_PROTOCOL)  # RFC 7301, section 3.2
+            raise TLSError(f"the client speaks {', '.join(hello.alpn)}, not {', '.join(site.policy.alpn)}")
+
+
+@factory("tls.server")
+def server(
+    cert: PathLike | Certificate,
+    key: PathLike | None = None,
+    /,
+    *more: Certificate,
+    password: Password | None = None,
+    alpn: Sequence[str] | None = None,
+    client_ca: PathLike | None = None,
+    client_auth: ClientAuth | None = None,
+    minimum_version: str = "TLSv1.2",
+    handshake_timeout: float | None = None,
+) -> Middleware[Stream, None]:
+    """Terminate TLS with a certificate, or with one of several, chosen by the name that the client asks for.
+
+    `cert` and `key` are PEM files (the key may be in the first); further certificates are `Certificate`s,
+    each with its names and its own policy; the first is also for every other name. A changed file is read
+    again. `alpn` lists protocols, the preferred first; without it the service within says what it speaks.
+    `client_ca` is the authority of clients, `client_auth` then `required` (the default) or `optional`. The
+    handler finds `ClientHello` and `TLSInfo` in the extensions. Raises ConfigError at once for files that do
+    not work; for a connection TLSError after the alert, TimeoutError after `handshake_timeout` seconds.
+    """
+    first = cert if isinstance(cert, Certificate) else Certificate(cert, key, password=password)
+    if isinstance(cert, Certificate) and key is not None:
+        raise ConfigError("tls.server(): a key file goes with a certificate file, not with a Certificate")
+
+    def build(inner: Handler) -> Handler:
+        offered = tuple(alpn) if alpn is not None else spoken(inner)
+        policy = Policy(
+            client_ca=client_ca, client_auth=client_auth, minimum_version=minimum_version, alpn=offered
+        )
+        sites = [Site(each, each.policy(policy)) for each in (first, *more)]
+        table = NameTable({name: site for site in reversed(sites) for name in site.names}, sites[0])
+        return TLSServer(inner, table, sites[0] if len(sites) == 1 else None, handshake_timeout, name)
+
+    name = f"tls.server({first.cert})"
+    if alpn is None:  # the files are looked at when the layer is made, so that an error names its line
+        for each in (first, *more):
+            Site(each, each.policy(Policy(client_ca=client_ca, client_auth=client_auth)))
+    return named_layer(name, build, takes=Stream, gives=Stream)
+
+
+def spoken(handler: object) -> tuple[str, ...]:
+    """The ALPN protocols that the first service in a chain to declare any speaks."""
+    while handler is not None:
+        found = getattr(handler, "__alpn__", None)
+        if isinstance(found, tuple):
+            return found
+        handler = getattr(handler, "inner", None)
+    return ()
