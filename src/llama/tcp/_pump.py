@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import cast
 
 from llama._stream import Buffer, ReadyStream
 from llama.tcp._stream import SCRATCH, SocketStream
@@ -155,9 +156,9 @@ class Pump:
     # By splice, while the direction is bulk and both ends are plain sockets.
 
     def _splice(self) -> None:
-        assert self._pipe is not None and isinstance(self._src, SocketStream)
+        src, pipe = cast("SocketStream", self._src), cast("tuple[int, int]", self._pipe)
         try:
-            size = os.splice(self._src.socket.fileno(), self._pipe[1], SCRATCH, flags=_SPLICE)
+            size = os.splice(src.socket.fileno(), pipe[1], SCRATCH, flags=_SPLICE)
         except BlockingIOError:
             return
         except OSError as error:
@@ -176,10 +177,10 @@ class Pump:
 
     def _empty_pipe(self) -> bool:
         """Push what the pipe holds; True when it is empty."""
-        assert self._pipe is not None and isinstance(self._dst, SocketStream)
+        dst, pipe = cast("SocketStream", self._dst), cast("tuple[int, int]", self._pipe)
         try:
             while self._piped:
-                sent = os.splice(self._pipe[0], self._dst.socket.fileno(), self._piped, flags=_SPLICE)
+                sent = os.splice(pipe[0], dst.socket.fileno(), self._piped, flags=_SPLICE)
                 self._piped -= sent
                 self.count += sent
         except BlockingIOError:
@@ -194,9 +195,9 @@ class Pump:
             self._src.on_readable(self._splice)
 
     def _leave_splice(self) -> None:
-        assert self._pipe is not None
-        _pipes.give(self._pipe)
-        self._pipe = None
+        if self._pipe is not None:
+            _pipes.give(self._pipe)
+            self._pipe = None
         self._full = 0
         self._src.on_readable(self._step)
 
