@@ -42,6 +42,12 @@ PURE = {
     f"llama.tls.{name}"
     for name in ("_hello", "_hello_fields", "_records", "_not_tls", "_fingerprint", "_names")
 }
+SINGLE = {
+    "_asgi",
+    "_cli",
+    "__main__",
+    "_pytest",
+}  # every other module at the top that is not core belongs to run
 IMPURE = {"asyncio", "ssl", "socket", "selectors", "select", "threading", "subprocess"}
 OPTIONAL: set[str] = set()  # modules of extras, which are imported where they are needed
 
@@ -52,7 +58,9 @@ def part(name: str) -> str:
     if top != "llama" or not rest:
         return top
     first = rest.split(".")[0]
-    return "llama._core" if is_core(first) else f"llama.{first}"
+    if is_core(first):
+        return "llama._core"
+    return "llama._run" if first.startswith("_") and first not in SINGLE else f"llama.{first}"
 
 
 def is_core(first: str) -> bool:

@@ -62,7 +62,7 @@ class Certificate:
         self.password = password
         self.names = tuple(names)
         self.client_ca = client_ca
-        self.client_auth = client_auth
+        self.client_auth: ClientAuth | None = client_auth
         self.minimum_version = minimum_version
         self.alpn = None if alpn is None else tuple(alpn)
 

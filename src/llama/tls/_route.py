@@ -68,7 +68,7 @@ def route(
     if not names and not alpn and default is None:
         raise ConfigError("tls.route() has no routes: give names, alpn or default")
     names, alpn = names or {}, alpn or {}
-    handlers = tuple(dict.fromkeys((*names.values(), *alpn.values(), *([default] if default else []))))
+    handlers: list[Handler] = [*names.values(), *alpn.values(), *([default] if default else [])]
     for each in handlers:
         check_takes(each, Stream, "tls.route()")
-    return Route(NameTable(names), dict(alpn), default, handlers)
+    return Route(NameTable(names), dict(alpn), default, tuple(dict.fromkeys(handlers)))

@@ -132,8 +132,8 @@ def server(
 def spoken(handler: object) -> tuple[str, ...]:
     """The ALPN protocols that the first service in a chain to declare any speaks."""
     while handler is not None:
-        found = getattr(handler, "__alpn__", None)
-        if isinstance(found, tuple):
+        found: tuple[str, ...] | None = getattr(handler, "__alpn__", None)
+        if found is not None:
             return found
         handler = getattr(handler, "inner", None)
     return ()
