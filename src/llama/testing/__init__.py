@@ -1,0 +1,25 @@
+"""What tests of handlers, layers and streams need: no sockets, no sleeps."""
+
+from llama.testing._clock import Clock, clock
+from llama.testing._conformance import check_stream, stream_cases
+from llama.testing._connect import connect
+from llama.testing._faulty import FaultyStream, faulty
+from llama.testing._helpers import MakePair, StreamCase
+from llama.testing._memory import MemoryStream, lockstep, memory_pair
+from llama.testing._transcript import play
+
+__all__ = [
+    "Clock",
+    "FaultyStream",
+    "MakePair",
+    "MemoryStream",
+    "StreamCase",
+    "check_stream",
+    "clock",
+    "connect",
+    "faulty",
+    "lockstep",
+    "memory_pair",
+    "play",
+    "stream_cases",
+]

@@ -1,0 +1,68 @@
+"""A handler's client, without a listener."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from llama._errors import LlamaError
+from llama._resources import enter
+from llama._server import Peer
+from llama._shutdown import Shutdown
+from llama._stack import check_takes
+from llama._stream import Handler, Stream
+from llama.testing._memory import memory_pair
+
+log = logging.getLogger("llama.testing")
+CLIENT = Peer("192.0.2.1", 50000)
+
+Pair = Callable[[], tuple[Stream, Stream]]
+"""Makes two connected streams, the client's first: `memory_pair`, `lockstep`, or a partial of one."""
+
+
+@asynccontextmanager
+async def connect(
+    handler: Handler, *, peer: Peer | None = CLIENT, pair: Pair = memory_pair
+) -> AsyncGenerator[Stream]:
+    """Connect to a handler in memory: `async with testing.connect(stack(timeout(5), echo)) as stream:`.
+
+    It is served as a listener serves it: what the stack owns is entered, the stream is closed after a normal
+    return and aborted after an exception. Leaving the block closes the client and waits for the handler. An
+    exception that a listener would take for a bug (no LlamaError, TimeoutError or OSError) is raised there;
+    a block that raises cancels the handler. `peer` is the client's address in the extensions.
+    """
+    check_takes(handler, Stream, "testing.connect()")
+    client, server = pair()
+    if peer is not None:
+        server.extensions.set(peer)
+    bugs: list[Exception] = []
+    async with AsyncExitStack() as exits:
+        await enter(exits, handler)
+        async with Shutdown() as shutdown:
+            shutdown.spawn(_serve(handler, server, bugs), name="handler")
+            try:
+                yield client
+                await client.aclose()
+                await shutdown.drain()
+            except Exception as error:
+                for bug in bugs:
+                    error.add_note(f"the handler had raised {bug!r}")
+                raise
+            finally:
+                client.abort()
+    if bugs:
+        raise bugs[0]
+
+
+async def _serve(handler: Handler, stream: Stream, bugs: list[Exception]) -> None:
+    try:
+        await handler(stream)
+        await stream.aclose()
+    except (LlamaError, TimeoutError, OSError) as error:
+        log.warning("%s", str(error) or type(error).__name__)
+    except Exception as error:
+        log.exception("the handler failed")
+        bugs.append(error)
+    finally:
+        stream.abort()

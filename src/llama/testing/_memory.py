@@ -1,0 +1,284 @@
+"""Streams in memory: what a test puts in the place of sockets."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from llama._errors import Closed
+from llama._stream import CHUNK, Buffer, ReadyStream, busy, closed
+from llama.testing._side import Side
+
+CAPACITY = 65536
+
+
+class Channel:
+    """One direction: bytes that were written and not yet read, at most `capacity` of them."""
+
+    __slots__ = (
+        "_broken",
+        "_data",
+        "_ended",
+        "_refused",
+        "capacity",
+        "lockstep",
+        "piece",
+        "reader",
+        "writer",
+    )
+
+    def __init__(self, capacity: int, piece: int | None, *, lockstep: bool) -> None:
+        self.capacity = capacity
+        self.piece = piece
+        self.lockstep = lockstep
+        self.reader: Side | None = None
+        self.writer: Side | None = None
+        self._data = bytearray()
+        self._ended = False
+        self._broken: int | None = None
+        self._refused: int | None = None
+
+    def readable(self) -> bool:
+        """Whether `take` has an answer."""
+        return bool(self._data) or self._ended or self._broken is not None
+
+    def writable(self) -> bool:
+        """Whether `put` or `flushed` may get further."""
+        return self._refused is not None or len(self._data) < (1 if self.lockstep else self.capacity)
+
+    def take(self, limit: int) -> bytes | None:
+        """What is there, b"" at the end, None when nothing is there yet; what was written before a break comes first."""
+        if self._data:
+            size = limit if self.piece is None else min(limit, self.piece)
+            data = bytes(self._data[:size])
+            del self._data[:size]
+            _check(self.writer)
+            return data
+        if self._broken is not None:
+            raise system_error(self._broken)
+        return b"" if self._ended else None
+
+    def put(self, data: memoryview) -> int:
+        """Take what there is room for."""
+        if self._refused is not None:
+            raise system_error(self._refused)
+        room = self.capacity - len(self._data)
+        if room <= 0:
+            return 0
+        self._data += data[:room]
+        _check(self.reader)
+        return min(room, len(data))
+
+    def flushed(self) -> bool:
+        """Whether a write may return: in lockstep when everything was read."""
+        if self.lockstep and self._refused is not None:
+            raise system_error(self._refused)
+        return not (self.lockstep and self._data)
+
+    def end(self) -> None:
+        """The writer says that nothing more comes."""
+        self._ended = True
+        _check(self.reader)
+
+    def break_off(self, code: int) -> None:
+        """The writer is gone without an end."""
+        self._broken = code
+        _check(self.reader)
+
+    def refuse(self, code: int) -> None:
+        """The reader is gone."""
+        self._refused = code
+        self._data.clear()
+        _check(self.writer)
+
+
+def _check(side: Side | None) -> None:
+    if side is not None:
+        side.check()
+
+
+def system_error(code: int) -> OSError:
+    """The error that a socket would raise."""
+    return OSError(code, os.strerror(code))
+
+
+class MemoryStream(ReadyStream):
+    """One end of a connection in memory, with a socket's manners; `memory_pair` makes two."""
+
+    __slots__ = (
+        "_broken",
+        "_closed",
+        "_eof_sent",
+        "_incoming",
+        "_name",
+        "_outgoing",
+        "_reading",
+        "_reads",
+        "_unread",
+        "_writes",
+        "_writing",
+    )
+
+    def __init__(self, incoming: Channel, outgoing: Channel, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._reads = incoming.reader = Side(self._readable, self._read_delay)
+        self._writes = outgoing.writer = Side(outgoing.writable, self._write_delay)
+        self._unread = b""
+        self._reading = self._writing = self._eof_sent = self._closed = self._broken = False
+
+    def __repr__(self) -> str:
+        return f"<memory stream {self._name}>"
+
+    def _readable(self) -> bool:
+        return bool(self._unread) or self._incoming.readable()
+
+    def _read_delay(self) -> float:
+        return 0.0 if self._pace is None or self._unread else self._pace.read_delay()
+
+    def _write_delay(self) -> float:
+        return 0.0 if self._pace is None else self._pace.write_delay()
+
+    async def read(self, limit: int = CHUNK, /) -> bytes:
+        if self._reading:
+            raise busy(self, "reading")
+        if limit < 1:
+            raise ValueError(f"a read of {limit} bytes: expected at least 1")
+        self._reading = True
+        try:
+            while (data := self.read_nowait(limit)) is None:
+                await self._reads.wait()
+            return data
+        finally:
+            self._reading = False
+
+    def read_nowait(self, limit: int = CHUNK, /) -> bytes | None:
+        if self._closed:
+            raise closed(self)
+        if self._unread:
+            data, self._unread = self._unread[:limit], self._unread[limit:]
+            return data
+        pace = self._pace
+        if pace is None:
+            return self._incoming.take(limit)
+        if self._read_delay() > 0:
+            return None
+        taken = self._incoming.take(pace.cap(limit))
+        if taken:
+            pace.received(len(taken))
+        return taken
+
+    def unread(self, data: bytes, /) -> None:
+        self._unread = data + self._unread
+        self._reads.check()
+
+    def on_readable(self, callback: Callable[[], object] | None, /) -> None:
+        if not self._closed:
+            self._reads.on(callback)
+
+    async def write(self, data: Buffer, /) -> None:
+        if self._writing:
+            raise busy(self, "writing")
+        view = memoryview(data).cast("B")
+        count = 0
+        self._writing = True
+        try:
+            while count < len(view):
+                taken = self.write_nowait(view[count:])
+                count += taken
+                if not taken:
+                    await self._writes.wait()
+            while not self.flush_nowait():
+                await self._writes.wait()
+        except BaseException:
+            self._broken = self._broken or count > 0
+            raise
+        finally:
+            self._writing = False
+
+    def write_nowait(self, data: Buffer, /) -> int:
+        self._check_write()
+        view = memoryview(data).cast("B")
+        pace = self._pace
+        if pace is None:
+            return self._outgoing.put(view)
+        if self._write_delay() > 0:
+            return 0
+        count = self._outgoing.put(view[: pace.cap(len(view))])
+        if count:
+            pace.sent(count)
+        return count
+
+    def _check_write(self) -> None:
+        if self._closed:
+            raise closed(self)
+        if self._eof_sent:
+            raise Closed(f"{self!r} takes no more writes: write_eof was called")
+        if self._broken:
+            raise Closed(f"{self!r} takes no more writes: an earlier write was cancelled halfway")
+
+    def flush_nowait(self) -> bool:
+        if self._closed:
+            raise closed(self)
+        return self._outgoing.flushed()
+
+    def on_writable(self, callback: Callable[[], object] | None, /) -> None:
+        if not self._closed:
+            self._writes.on(callback)
+
+    async def write_eof(self) -> None:
+        if self._writing:
+            raise busy(self, "writing")
+        self.write_eof_nowait()
+
+    def write_eof_nowait(self) -> None:
+        if self._closed:
+            raise closed(self)
+        if not self._eof_sent:
+            self._eof_sent = True
+            self._outgoing.end()
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._leave()
+            self._outgoing.end()
+            self._incoming.refuse(errno.EPIPE)
+
+    def abort(self) -> None:
+        if not self._closed:
+            self._leave()
+            self._outgoing.break_off(errno.ECONNRESET)
+            self._incoming.refuse(errno.ECONNRESET)
+
+    def _leave(self) -> None:
+        self._closed = True
+        self._reads.fail(closed(self))
+        self._writes.fail(closed(self))
+
+
+def memory_pair(
+    *, capacity: int = CAPACITY, names: tuple[str, str] = ("client", "server")
+) -> tuple[MemoryStream, MemoryStream]:
+    """Two connected streams; each direction holds at most `capacity` bytes, then its writer waits."""
+    return _pair(capacity, None, names, lockstep=False)
+
+
+def lockstep(
+    *, piece: int | None = None, capacity: int = CAPACITY, names: tuple[str, str] = ("client", "server")
+) -> tuple[MemoryStream, MemoryStream]:
+    """Two connected streams on which a write ends only when the other side has read it all.
+
+    That finds two sides that both write first. `piece` is the most that one read gives: 1 for byte at a time.
+    """
+    return _pair(capacity, piece, names, lockstep=True)
+
+
+def _pair(
+    capacity: int, piece: int | None, names: tuple[str, str], *, lockstep: bool
+) -> tuple[MemoryStream, MemoryStream]:
+    there = Channel(capacity, piece, lockstep=lockstep)
+    back = Channel(capacity, piece, lockstep=lockstep)
+    return MemoryStream(back, there, names[0]), MemoryStream(there, back, names[1])

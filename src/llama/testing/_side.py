@@ -1,0 +1,68 @@
+"""Who waits on one side of a channel in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Side:
+    """A coroutine that waits, or a callback that is called in each round while there is cause.
+
+    It only wakes; whoever was woken does the call. `ready` tells whether there is cause, `delay` for how many
+    seconds it must be held back.
+    """
+
+    __slots__ = ("_callback", "_delay", "_handle", "_ready", "_waiter")
+
+    def __init__(self, ready: Callable[[], bool], delay: Callable[[], float]) -> None:
+        self._ready = ready
+        self._delay = delay
+        self._waiter: asyncio.Future[None] | None = None
+        self._callback: Callable[[], object] | None = None
+        self._handle: asyncio.Handle | None = None
+
+    async def wait(self) -> None:
+        """Return when there may be cause; raises what `fail` was given."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(self._delay(), self.check) if self._ready() else None
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def on(self, callback: Callable[[], object] | None) -> None:
+        """Call back while there is cause, or no longer."""
+        self._callback = callback
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self.check()
+
+    def check(self) -> None:
+        """Wake who waits if there is cause."""
+        if not self._ready():
+            return
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        if self._callback is not None and self._handle is None:
+            loop, delay = asyncio.get_running_loop(), self._delay()
+            self._handle = loop.call_later(delay, self._report) if delay > 0 else loop.call_soon(self._report)
+
+    def _report(self) -> None:
+        self._handle = None
+        if self._callback is not None and self._ready():
+            self._callback()
+            self.check()
+
+    def fail(self, error: Exception) -> None:
+        """End the callbacks, and wake who waits with an error."""
+        self._callback = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
