@@ -36,6 +36,7 @@ CORE = {
     "_target",
     "_meter",
     "_server",
+    "_resources",
 }
 # Wire modules by another name.
 PURE = {

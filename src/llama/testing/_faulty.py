@@ -102,6 +102,6 @@ class FaultyStream(Stream):
 def faulty(stream: Stream, *, seed: int = 0, breaks: int | None = None) -> FaultyStream:
     """Put a bad network in front of a stream: bytes come in pieces of odd sizes, some rounds late.
 
-    The same `seed` gives the same pieces. After about `breaks` bytes, both ways together, the connection breaks.
+    The same `seed` gives the same pieces. After about `breaks` bytes, both ways together, it breaks.
     """
     return FaultyStream(stream, Random(seed), breaks)

@@ -48,7 +48,7 @@ class Channel:
         return self._refused is not None or len(self._data) < (1 if self.lockstep else self.capacity)
 
     def take(self, limit: int) -> bytes | None:
-        """What is there, b"" at the end, None when nothing is there yet; what was written before a break comes first."""
+        """What is there, b"" at the end, None when nothing is there yet; a break shows after what came before."""
         if self._data:
             size = limit if self.piece is None else min(limit, self.piece)
             data = bytes(self._data[:size])
