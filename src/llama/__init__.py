@@ -16,6 +16,7 @@ from llama._errors import (
 )
 from llama._extensions import Extensions
 from llama._meter import Meter
+from llama._run import run
 from llama._serve import Serving, serve
 from llama._server import Local, Peer, Server
 from llama._service import Layer, Middleware, Service
@@ -56,6 +57,7 @@ __all__ = [
     "Unreachable",
     "describe",
     "layer",
+    "run",
     "serve",
     "stack",
     "tcp",

@@ -60,5 +60,6 @@ class Server(ABC):
     async def serve(self, sockets: Sequence[socket.socket], shutdown: Shutdown) -> None:
         """Serve these sockets until the shutdown begins to stop; connections may outlive this call.
 
-        The sockets stay the caller's and stay open.
+        Stopping takes what the kernel has queued, in its callback: the caller, whose the sockets are, may
+        close those of streams right after. Cancelling takes nothing more and leaves the queue as it is.
         """

@@ -55,7 +55,7 @@ class TcpServer(Server):
             for each in sockets:
                 acceptor = _Acceptor(each, self.handler, shutdown, gates, chain)
                 task = group.create_task(acceptor.run(), name=f"accept {self.address}")
-                shutdown.on_stop(task.cancel)
+                acceptor.stop_with(task, self.backlog)
 
 
 def server(
@@ -103,6 +103,31 @@ class _Acceptor:
         self._readable = Readiness(sock.fileno(), loop.add_reader, loop.remove_reader)
         self._short_of_descriptors = False
 
+    def stop_with(self, task: asyncio.Task[None], backlog: int) -> None:
+        """When the shutdown stops, take what the kernel has queued: closing the socket would reset it.
+
+        A task that is cancelled before that leaves the queue to whoever has the socket too.
+        """
+
+        def stop() -> None:
+            if task.cancel():
+                self._readable.on(None)
+                self._take_queued(backlog)
+
+        task.add_done_callback(lambda _: forget())
+        forget = self._shutdown.on_stop(stop)
+
+    def _take_queued(self, backlog: int) -> None:
+        for _ in range(backlog + 1):
+            try:
+                self._accept_one()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_DESCRIPTORS:
+                    log.error("%s: connections in the queue are lost: %s", self._sock.getsockname(), error)
+                    return
+
     async def run(self) -> None:
         try:
             while True:
@@ -121,13 +146,16 @@ class _Acceptor:
 
     def _accept(self) -> None:
         for _ in range(self._burst):
-            sock, address = self._sock.accept()
-            self._short_of_descriptors = False
-            sock.setblocking(False)
-            peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer("unix", 0)
-            stream = SocketStream(sock, str(peer))
-            stream.extensions.set(peer)
-            self._shutdown.spawn(self._connection(stream))
+            self._accept_one()
+
+    def _accept_one(self) -> None:
+        sock, address = self._sock.accept()
+        self._short_of_descriptors = False
+        sock.setblocking(False)
+        peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer("unix", 0)
+        stream = SocketStream(sock, str(peer))
+        stream.extensions.set(peer)
+        self._shutdown.spawn(self._connection(stream))
 
     async def _recover(self, error: OSError) -> None:
         if error.errno not in _NO_DESCRIPTORS:  # the connection died in the queue

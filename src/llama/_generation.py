@@ -1,0 +1,114 @@
+"""One generation of servers at work: from their resources' opening to their last connection's end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from llama._listeners import STREAM, Listener, close
+from llama._resources import enter
+from llama._shutdown import Shutdown
+
+log = logging.getLogger("llama.server")
+
+
+class Generation:
+    """Servers at work on their sockets, which it closes, with a Shutdown of their own."""
+
+    def __init__(self, listeners: Sequence[Listener], grace: float | None = None) -> None:
+        self.listeners = listeners
+        self.shutdown = Shutdown()
+        self._grace = grace
+        self._serving: dict[Listener, asyncio.Task[None]] = {}
+        self._stopped = asyncio.Event()
+        self._task: asyncio.Task[object] | None = None
+        self._cancelled = False
+        self._failure: BaseException | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens."""
+        return tuple(address for each in self.listeners for address in each.addresses())
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncGenerator[None]:
+        """Serve while the block runs; leaving it waits for what is in flight, within the grace.
+
+        A block that raises cancels it. Raises what a server failed with.
+        """
+        async with AsyncExitStack() as exits:
+            exits.callback(close, self.listeners)
+            await enter(exits, *(each.server.service for each in self.listeners))
+            async with self.shutdown:
+                for each in self.listeners:
+                    self._serve(each)
+                await asyncio.sleep(0)
+                # After the servers' own callbacks, which take what the kernel has queued.
+                self.shutdown.on_stop(self._close_streams)
+                self.shutdown.on_stop(self._stopped.set)
+                yield
+                if not await self.shutdown.drain(self._grace):
+                    log.warning("the grace of %g seconds is over: what was left is cancelled", self._grace)
+        if self._failure is not None:
+            raise self._failure
+
+    def _serve(self, listener: Listener) -> None:
+        server = listener.server
+        task = self.shutdown.spawn(server.serve(listener.sockets, self.shutdown), name=repr(server))
+        self._serving[listener] = task
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = self._failure or error
+            self.shutdown.stop()
+
+    def _close_streams(self) -> None:
+        # Sockets of packets carry the connections themselves: they are closed after the last of them.
+        for each in self.listeners:
+            each.close((STREAM,))
+
+    async def live(self, started: Callable[[], object]) -> None:
+        """Work until told to stop, then drain; `started` is called when it listens."""
+        self._task = asyncio.current_task()
+        if self._cancelled:
+            raise asyncio.CancelledError
+        async with self.at_work():
+            started()
+            await self._stopped.wait()
+            if left := self.connections():
+                log.info("draining %d connections", left, extra={"llama.connections": left})
+        log.info("done: the last connection is gone")
+
+    def connections(self) -> int:
+        """How many tasks there are besides the servers' own."""
+        return len(self.shutdown) - sum(not task.done() for task in self._serving.values())
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it listens or drains; before that, it opens resources."""
+        return bool(self._serving)
+
+    def stop(self) -> None:
+        """Stop accepting, and drain."""
+        if self.is_at_work:
+            self.shutdown.stop()
+        else:
+            self.now()
+
+    def now(self) -> None:
+        """Cancel everything that `live` does."""
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def hand_over(self, taken: Iterable[Listener]) -> None:
+        """Stop as `stop` does, but leave what is queued to those who took over these listeners."""
+        tasks = [self._serving[each] for each in taken]
+        for each in tasks:
+            each.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self.stop()

@@ -1,0 +1,88 @@
+"""Servers with their bound sockets: bound at the start, taken over when a configuration is built anew."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable, Sequence
+
+from llama._server import Peer, Server
+
+STREAM, PACKETS = socket.SOCK_STREAM, socket.SOCK_DGRAM
+
+
+class Listener:
+    """One server and the sockets it listens on, which it owns.
+
+    `took` is the earlier listener whose sockets these are too, until `settle` makes this one their heir.
+    """
+
+    def __init__(self, server: Server, sockets: list[socket.socket], took: Listener | None = None) -> None:
+        self.server = server
+        self.sockets = sockets
+        self.took = took
+        self.owns_path = took is None
+
+    def addresses(self) -> list[str]:
+        """The bound addresses, as a server takes them."""
+        return [bound_address(each) for each in self.sockets]
+
+    def settle(self) -> None:
+        """From now on the path of a Unix socket goes when this listener goes, not its predecessor."""
+        if self.took is not None:
+            self.owns_path, self.took.owns_path = self.took.owns_path, False
+            self.took = None
+
+    def close(self, kinds: Sequence[int] = (STREAM, PACKETS)) -> None:
+        """Close the sockets of these kinds, and remove the path it owns. Again does nothing."""
+        for each in self.sockets:
+            if each.fileno() >= 0 and each.type in kinds:
+                path = each.getsockname() if self.owns_path and is_unix(each) else None
+                if isinstance(path, str) and path and not path.startswith("\0"):
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+                each.close()
+
+
+def listen(servers: Iterable[Server], running: Sequence[Listener] = ()) -> list[Listener]:
+    """Listeners for these servers: those that run already hand their sockets on, the others are bound.
+
+    A server takes the sockets of one of the same type and address. Raises OSError with the address in it;
+    then nothing is left open.
+    """
+    free = list(running)
+    made: list[Listener] = []
+    try:
+        for server in servers:
+            match = next((each for each in free if _same(each.server, server)), None)
+            if match is None:
+                made.append(Listener(server, server.bind()))
+            else:
+                free.remove(match)
+                made.append(Listener(server, [each.dup() for each in match.sockets], match))
+    except BaseException:
+        close(made)
+        raise
+    return made
+
+
+def close(listeners: Iterable[Listener]) -> None:
+    """Close all sockets of these listeners."""
+    for each in listeners:
+        each.close()
+
+
+def _same(one: Server, other: Server) -> bool:
+    return type(one) is type(other) and one.address == other.address
+
+
+def bound_address(sock: socket.socket) -> str:
+    """A listening socket's own address, as a server takes it."""
+    address = sock.getsockname()
+    return str(Peer(*address[:2])) if isinstance(address, tuple) else f"unix:{address}"
+
+
+def is_unix(sock: socket.socket) -> bool:
+    """Whether a path, not a host and a port, is its address."""
+    return sock.family == getattr(socket, "AF_UNIX", None)

@@ -1,0 +1,48 @@
+"""Running servers as a process: `run` blocks until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from llama._plan import Builder, Plan, Where
+from llama._process import Process
+from llama._server import Server
+from llama._stream import Handler
+
+Ready = Callable[[tuple[str, ...]], object]
+
+
+def run(
+    *parts: Server | Handler | Builder,
+    listen: Where | None = None,
+    grace: float | None = None,
+    on_ready: Ready | None = None,
+) -> None:
+    """Serve until a signal ends it: `run(echo, listen="127.0.0.1:7007")`.
+
+    Takes any number of servers, one handler and where to `listen`, or one function without arguments that
+    returns either. SIGTERM and SIGINT stop accepting and let what is in flight finish, then `run` returns;
+    `grace` bounds that wait in seconds, a second signal ends it at once. SIGHUP calls the function again: the
+    new servers take over the sockets of those with the same address, the old ones drain, within `grace`.
+
+    `on_ready` is called once with the bound addresses. systemd is told too (`Type=notify-reload`).
+    Raises OSError when an address cannot be bound, and what the function or a resource raises at the start.
+    """
+    plan = Plan(parts, listen)
+    _check_caller()
+    process = Process(plan, grace, on_ready)
+    with asyncio.Runner() as runner:
+        runner.run(process.main())
+
+
+def _check_caller() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError("run() blocks: inside a running loop, use `async with serve(...)`")
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("run() handles signals, which reach the main thread only: use serve() elsewhere")

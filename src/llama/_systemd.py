@@ -1,0 +1,40 @@
+"""Tells a service manager how far the process is (sd_notify(3), for `Type=notify-reload`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+
+log = logging.getLogger("llama.server")
+
+
+class Notifier:
+    """Datagrams to the socket that NOTIFY_SOCKET names; without one, nothing."""
+
+    def __init__(self) -> None:
+        path = os.environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+
+    def ready(self) -> None:
+        """Started, or done with a reload."""
+        self._send("READY=1", f"MAINPID={os.getpid()}")
+
+    def reloading(self) -> None:
+        """A reload begins."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The end begins."""
+        self._send("STOPPING=1")
+
+    def _send(self, *lines: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                sock.sendto("\n".join(lines).encode(), self._address)
+        except OSError as error:
+            log.warning("NOTIFY_SOCKET %s: %s", self._address.replace("\0", "@"), error)
