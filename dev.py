@@ -230,7 +230,7 @@ def names(arguments: list[str]) -> int:
 
 def bench(arguments: list[str]) -> int:
     """the benchmarks, beside HAProxy where it is installed"""
-    return call(ready("bench"), "benchmarks", *arguments)
+    return call(ready("run"), "benchmarks", *arguments)
 
 
 def check(arguments: list[str]) -> int:
