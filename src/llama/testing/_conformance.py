@@ -6,19 +6,21 @@ from llama.testing import _concurrent_cases, _ready_cases, _stream_cases
 from llama.testing._helpers import BULK, MakePair, StreamCase
 
 
-def stream_cases(*, bulk: int = BULK) -> list[StreamCase]:
+def stream_cases(*, bulk: int = BULK, breaks: bool = True) -> list[StreamCase]:
     """What every Stream must do, as cases for `@pytest.mark.parametrize("case", testing.stream_cases())`.
 
     Each is awaited with a function that opens a pair of connected streams as an async context manager. `bulk`
-    is more bytes than the transport's own buffers hold; a transport in memory needs far fewer.
+    is more bytes than the transport's own buffers hold; a transport in memory needs far fewer. `breaks=False`
+    is for a transport on which a break cannot be told from an end, as on Unix sockets.
     """
-    functions = (*_stream_cases.CASES, *_concurrent_cases.CASES, *_ready_cases.CASES)
+    broken = _stream_cases.BREAKS if breaks else ()
+    functions = (*_stream_cases.CASES, *broken, *_concurrent_cases.CASES, *_ready_cases.CASES)
     return [StreamCase(function, bulk) for function in functions]
 
 
-async def check_stream(make_pair: MakePair, *, bulk: int = BULK) -> None:
+async def check_stream(make_pair: MakePair, *, bulk: int = BULK, breaks: bool = True) -> None:
     """Run all of `stream_cases`; raises AssertionError that names the case."""
-    for case in stream_cases(bulk=bulk):
+    for case in stream_cases(bulk=bulk, breaks=breaks):
         try:
             await case(make_pair)
         except Exception as error:

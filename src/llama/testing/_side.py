@@ -59,10 +59,12 @@ class Side:
             self.check()
 
     def fail(self, error: Exception) -> None:
-        """End the callbacks, and wake who waits with an error."""
-        self._callback = None
+        """Wake who waits with an error, and call the callback a last time to find it."""
+        callback, self._callback = self._callback, None
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        if callback is not None:
+            asyncio.get_running_loop().call_soon(callback)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
