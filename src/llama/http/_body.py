@@ -44,6 +44,10 @@ class Body:
         """The next bytes, as they come; b"" at the end and after it. Truncated if it came too early."""
         raise TypeError(f"{type(self).__name__} has no chunk()")
 
+    def chunk_nowait(self) -> bytes:
+        """The next bytes if they are there already; b"" says nothing of the end, which `chunk` tells."""
+        return b""
+
     async def aclose(self) -> None:
         """Free what the body holds, without reading the rest."""
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from urllib.parse import quote
 
 from llama._extensions import Extensions
+from llama._server import Peer
 from llama._service import Service
 from llama._stack import kind
 from llama._stream import Stream
@@ -82,7 +83,7 @@ class Request(Message):
     field is made of an absolute one unless `headers` has one. What a URL cannot hold is percent-encoded.
     """
 
-    __slots__ = ("_connection", "_informer", "absolute", "method", "path", "protocol", "scheme")
+    __slots__ = ("_client", "_connection", "_informer", "absolute", "method", "path", "protocol", "scheme")
 
     def __init__(self, method: str, url: str, headers: HeaderSource = (), body: Content = b"") -> None:
         self.method = method
@@ -98,6 +99,7 @@ class Request(Message):
         self._trailers = None
         self._extensions = None
         self._connection: Extensions | None = None
+        self._client: Peer | None = None
         self._informer: Informer | None = None
         self.path = ""
         """The path with the query, as sent: "/a?b", "*", or empty (CONNECT, or a URL without a path)."""
@@ -137,6 +139,17 @@ class Request(Message):
             return self.authority
         path = "" if self.path == "*" else self.path
         return f"{self.scheme or 'http'}://{self.authority}{path}"
+
+    @property
+    def client(self) -> Peer | None:
+        """The client's address: that of the connection, or what was assigned because a trusted proxy told it."""
+        if self._client is None and self._connection is not None:
+            self._client = self._connection.get(Peer)
+        return self._client
+
+    @client.setter
+    def client(self, value: Peer | None) -> None:
+        self._client = value
 
     @property
     def query(self) -> str:

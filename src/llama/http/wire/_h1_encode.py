@@ -14,6 +14,7 @@ _LINE_PART = re.compile(r"[!-~\x80-\xff]+")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REASON = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _HOP = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding"})
+_HOP_AND_LENGTH = _HOP | {"content-length"}
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
 
@@ -60,18 +61,18 @@ def encode_response(
     `length` is what a HEAD request is told of a body that is not sent.
     """
     keys = headers.names
-    if _HOP.isdisjoint(keys) and not (status == 204 and "content-length" in keys):
+    bodiless = status < 200 or status == 204 or (method == "CONNECT" and status < 300)
+    gone = _HOP_AND_LENGTH if bodiless else _HOP
+    if gone.isdisjoint(keys):
         lines = [f"{name}: {value}\r\n" for name, value in headers]
     else:
-        gone = _HOP if status >= 200 and status != 204 else _HOP | {"content-length"}
         lines = [f"{n}: {v}\r\n" for (n, v), key in zip(headers, keys, strict=True) if key not in gone]
     if framing == CHUNKED:
         lines.append("Transfer-Encoding: chunked\r\n")
-    elif status >= 200 and status != 204 and "content-length" not in keys:
-        if framing >= 0 and method != "HEAD" and status != 304:
-            length = framing
-        if length is not None and framing != UNTIL_CLOSE:
-            lines.append(f"Content-Length: {length}\r\n")
+    elif framing >= 0 and not bodiless and status != 304 and "content-length" not in keys:
+        told = framing if method != "HEAD" else length
+        if told or method != "HEAD":
+            lines.append(f"Content-Length: {told}\r\n")
     return f"{status_line(status, reason)}{''.join(lines)}{extra}\r\n".encode("latin-1")
 
 

@@ -1,0 +1,90 @@
+"""What an exception looks like as a response."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TypeAlias
+
+from llama._errors import (
+    LlamaError,
+    Overloaded,
+    ProtocolError,
+    Refused,
+    TLSError,
+    TooLarge,
+    Truncated,
+    Unreachable,
+)
+from llama.http._message import Request, Response
+
+log = logging.getLogger("llama.server")
+
+ErrorPage: TypeAlias = Callable[[BaseException, int, Request | None], Response]
+"""Makes the response for an exception and the status it means; the request is None where it could not be read."""
+
+
+def status_of(error: BaseException) -> int:
+    """The status an exception means: its own `status`, 504 for a timeout, 502 for a broken connection, else 500."""
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and 400 <= status <= 599:
+        return status
+    if isinstance(error, TimeoutError):
+        return 504
+    return 502 if isinstance(error, ConnectionError) else 500
+
+
+def plain_page(error: BaseException, status: int, request: Request | None) -> Response:
+    """One line of text: the status, its name, and for the client's own mistakes what they were."""
+    name = HTTPStatus(status).phrase if status in _KNOWN else "Error"
+    detail = f": {error}" if isinstance(error, LlamaError) and status < 500 and str(error) else ""
+    text = f"{status} {name}{detail}\n".encode(errors="replace")
+    return Response(status, {"Content-Type": "text/plain; charset=utf-8"}, text)
+
+
+def error_response(error: BaseException, page: ErrorPage, request: Request | None) -> Response:
+    """The page for an exception, with Retry-After where it says so and Proxy-Status (RFC 9209)."""
+    status = status_of(error)
+    response = page(error, status, request)
+    retry_after = getattr(error, "retry_after", None)
+    if isinstance(retry_after, int | float):
+        response.headers.setdefault("Retry-After", str(max(0, math.ceil(retry_after))))
+    response.headers.setdefault("Proxy-Status", f"llama; error={_proxy_error(error, status)}")
+    return response
+
+
+def answer_error(error: BaseException, page: ErrorPage, request: Request, where: object) -> Response:
+    """As `error_response`; the error is logged, once, here at the border of its exchange."""
+    status = status_of(error)
+    extra = {"error.type": type(error).__name__, "http.request.method": request.method}
+    if not isinstance(error, LlamaError | TimeoutError | OSError):
+        log.error("%s: %s failed", where, request.method, exc_info=error, extra=extra)
+    elif status >= 500:
+        log.warning("%s: %s: %d: %s", where, request.method, status, error, extra=extra)
+    try:
+        return error_response(error, page, request)
+    except Exception:
+        log.exception("the error page failed")
+        return Response(status)
+
+
+_KNOWN = {status.value for status in HTTPStatus}
+_PROXY_ERRORS: list[tuple[type[BaseException], str]] = [
+    (Refused, "http_request_denied"),
+    (Overloaded, "connection_limit_reached"),
+    (TLSError, "tls_protocol_error"),
+    (Unreachable, "destination_unavailable"),
+    (Truncated, "http_response_incomplete"),
+    (ProtocolError, "http_protocol_error"),
+    (TooLarge, "http_response_body_size"),
+    (TimeoutError, "http_response_timeout"),
+    (ConnectionError, "connection_terminated"),
+]
+
+
+def _proxy_error(error: BaseException, status: int) -> str:
+    if status < 500 and not isinstance(error, Refused):
+        return "http_request_error"
+    return next((name for kind, name in _PROXY_ERRORS if isinstance(error, kind)), "proxy_internal_error")

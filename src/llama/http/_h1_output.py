@@ -1,0 +1,106 @@
+"""What goes to an HTTP/1.1 peer: heads and bodies, in as few writes as can be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from llama._errors import LlamaError, ProtocolError
+from llama._stream import Stream
+from llama.http._deadline import Deadline
+from llama.http._message import Message, Response
+from llama.http.wire._h1_encode import encode_chunk, encode_last_chunk, encode_response
+from llama.http.wire._h1_framing import CHUNKED, UNTIL_CLOSE
+
+log = logging.getLogger("llama.server")
+JOIN = 65536
+
+
+def encode_switch(protocol: str, response: Response) -> bytes:
+    """The head that begins what `response.upgrade` takes over: 101 for a protocol, 200 for CONNECT."""
+    headers = response.headers
+    if not protocol:
+        status = response.status if 200 <= response.status < 300 else 200
+        return encode_response("CONNECT", status, response.reason, headers, UNTIL_CLOSE)
+    extra = "Connection: Upgrade\r\n"
+    if "upgrade" not in headers.names:
+        extra += f"Upgrade: {protocol}\r\n"
+    return encode_response("GET", 101, response.reason, headers, 0, extra)
+
+
+class Output:
+    """The writing side of a connection; a write that makes no progress is interrupted."""
+
+    __slots__ = ("_deadline", "_stream", "_timeout", "write")
+
+    def __init__(self, stream: Stream, timeout: float | None, late: Callable[[], object]) -> None:
+        self._stream = stream
+        self._timeout = timeout
+        self._deadline = Deadline(late) if timeout is not None else None
+        self.write = stream.write if timeout is None else self._timed_write
+        """Writes all of the bytes it is given."""
+
+    def close(self) -> None:
+        """Free the timer."""
+        if self._deadline is not None:
+            self._deadline.close()
+
+    async def _timed_write(self, data: bytes) -> None:
+        deadline = self._deadline
+        if deadline is None:
+            return
+        try:
+            for start in range(0, len(data), JOIN):
+                deadline.start(self._timeout)
+                await self._stream.write(memoryview(data)[start : start + JOIN])
+        finally:
+            deadline.stop()
+
+    async def write_both(self, head: bytes, data: bytes) -> None:
+        """A head and a whole body: in one write when small."""
+        if len(data) <= JOIN:
+            await self.write(head + data)
+        else:
+            await self.write(head)
+            await self.write(data)
+
+    async def stream_body(self, head: bytes, framing: int, message: Message) -> bool:
+        """A head and a body of chunks, each sent as it comes; False when it broke off or did not fit its length.
+
+        Errors of the connection itself are raised.
+        """
+        body = message._body
+        left = framing
+        chunk = body.chunk_nowait()
+        if not chunk:
+            await self.write(head)
+            head = b""
+        while True:
+            if not chunk:
+                try:
+                    chunk = await body.chunk()
+                except Exception as error:
+                    return self._broke(error)
+                if not chunk:
+                    break
+            if framing == CHUNKED:
+                data = encode_chunk(chunk)
+            elif framing == UNTIL_CLOSE or (left := left - len(chunk)) >= 0:
+                data = chunk
+            else:
+                return self._broke(ProtocolError(f"the body is longer than its Content-Length of {framing}"))
+            await self.write(head + data if head else data)
+            head = chunk = b""
+        if framing > 0 and left:
+            return self._broke(
+                ProtocolError(f"the body ended {left} bytes before its Content-Length of {framing}")
+            )
+        if framing == CHUNKED:
+            await self.write(encode_last_chunk(message.trailers))
+        return True
+
+    def _broke(self, error: Exception) -> bool:
+        trace = None if isinstance(error, LlamaError | OSError | TimeoutError) else error
+        extra = {"error.type": type(error).__name__}
+        log.warning("%s: a body broke off: %s", self._stream, error, exc_info=trace, extra=extra)
+        return False

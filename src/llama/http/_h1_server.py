@@ -1,0 +1,337 @@
+"""One HTTP/1.1 connection of a server: a coroutine, and no task or timer for a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from llama._errors import LlamaError, ProtocolError
+from llama._shutdown import Shutdown
+from llama._stream import Stream
+from llama.http._body import EMPTY
+from llama.http._date import date_line
+from llama.http._deadline import Deadline
+from llama.http._error_page import answer_error, error_response
+from llama.http._h1_input import Input, Interrupts
+from llama.http._h1_output import Output, encode_switch
+from llama.http._headers import Headers
+from llama.http._incoming import IncomingBody
+from llama.http._message import Exchange, Request, Response
+from llama.http._settings import Settings
+from llama.http._sweep import current_sweep
+from llama.http.wire._h1_body import decoder
+from llama.http.wire._h1_encode import encode_response, response_framing
+from llama.http.wire._h1_fields import HeadBuffer
+from llama.http.wire._h1_framing import CHUNKED, UNTIL_CLOSE
+from llama.http.wire._h1_head import RequestHead, parse_request
+
+log = logging.getLogger("llama.server")
+_GONE, _STOP, _LATE = "gone", "stop", "late"
+
+
+class ClientGone(Exception):
+    """The client has left, so there is nobody to answer."""
+
+
+class H1Connection:
+    """Serves one connection until it ends; the stream stays its caller's."""
+
+    def __init__(self, stream: Stream, inner: Exchange, settings: Settings, scheme: str) -> None:
+        self._stream = stream
+        self._inner = inner
+        self._settings = settings
+        self._scheme = scheme
+        self._extensions = stream.extensions
+        self._interrupts = Interrupts()
+        self._deadline = Deadline(lambda: self._interrupts.interrupt(_LATE))
+        self._input = Input(
+            stream,
+            current_sweep(),
+            lambda: self._interrupts.interrupt(_GONE),
+            half_close=settings.half_close,
+        )
+        self._output = Output(stream, settings.write_timeout, lambda: self._interrupts.interrupt(_LATE))
+        self._buffer = HeadBuffer(settings.limits)
+        self._body: IncomingBody | None = None
+        self._head: RequestHead | None = None
+        self._idle = False
+        self._stopping = False
+        self._answered = False
+        self._count = 0
+
+    async def run(self) -> None:
+        """Answer requests, one after another, until one side wants no more."""
+        ignore_stop = _on_stop(self._stop)
+        try:
+            while await self._one():
+                pass
+        except ClientGone:
+            self._stream.abort()
+        except asyncio.CancelledError:
+            if not self._interrupts.taken():
+                raise
+            self._stream.abort()
+        finally:
+            ignore_stop()
+            self._input.unwatch()
+            self._deadline.close()
+            self._output.close()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        if self._idle:
+            self._interrupts.interrupt(_STOP)
+
+    # reading a request
+
+    async def _one(self) -> bool:
+        """One exchange; tells whether there can be another."""
+        try:
+            raw = await self._read_head()
+            if raw is None:
+                return False
+            head = parse_request(raw, self._settings.limits)
+        except ProtocolError as error:
+            await self._refuse(error)
+            return False
+        self._count += 1
+        return await self._exchange(head)
+
+    async def _read_head(self) -> bytes | None:
+        """The next head; None when none comes."""
+        data = self._input.rest
+        if data:
+            self._input.rest = b""
+        elif self._stopping or not (data := await self._first_bytes()):
+            return None
+        found = self._buffer.feed(data)
+        if found is None and (found := await self._more_of_head()) is None:
+            return None
+        raw, self._input.rest = found
+        return raw
+
+    async def _first_bytes(self) -> bytes:
+        settings = self._settings
+        self._deadline.start(settings.idle_timeout if self._count else settings.first_byte_timeout)
+        self._idle = True
+        try:
+            data = await self._input.read()
+            if self._interrupts.reason:
+                await self._interrupts.settle()
+            return data
+        except asyncio.CancelledError:
+            if not self._interrupts.taken():
+                raise
+            return b""
+        finally:
+            self._idle = False
+            self._deadline.stop()
+
+    async def _more_of_head(self) -> tuple[bytes, bytes] | None:
+        self._deadline.start(self._settings.head_timeout)
+        try:
+            while data := await self._input.read():
+                if (found := self._buffer.feed(data)) is not None:
+                    if self._interrupts.reason:
+                        await self._interrupts.settle()
+                    return found
+        except asyncio.CancelledError:
+            if not self._interrupts.taken():
+                raise
+            seconds = self._settings.head_timeout
+            raise ProtocolError(f"no whole request head within {seconds} seconds", status=408) from None
+        finally:
+            self._deadline.stop()
+        return None
+
+    def _request(self, head: RequestHead) -> Request:
+        request = Request.__new__(Request)
+        request.method = head.method
+        request.headers = headers = head.headers
+        request.version = head.version
+        request.scheme = head.scheme or self._scheme
+        request.path = head.path
+        request.protocol = head.protocol
+        request.absolute = head.absolute
+        request._trailers = request._extensions = request._client = None
+        request._connection = self._extensions
+        request._informer = self._inform
+        if head.authority is not None and headers.get("host") != head.authority:
+            request.authority = head.authority  # RFC 9112 section 3.2.2: the target wins
+        request._body = EMPTY if self._body is None else self._body
+        return request
+
+    # answering it
+
+    async def _exchange(self, head: RequestHead) -> bool:
+        self._head = head
+        self._answered = False
+        self._body = None
+        if head.length:
+            length = None if head.length == CHUNKED else head.length
+            bytes_of = decoder(head.length, self._settings.limits)
+            self._body = IncomingBody(self, bytes_of, length, expects_continue=head.expects_continue)
+        else:
+            self._input.watch()
+        request = self._request(head)
+        response = await self._answer(request)
+        try:
+            if response.upgrade is not None:
+                return await self._switch(head, request, response)
+            return await self._send(head, request, response)
+        finally:
+            await response.aclose()
+            if self._body is not None:
+                self._body.detach()
+            self._input.unwatch()
+
+    async def _answer(self, request: Request) -> Response:
+        self._deadline.start(self._settings.handler_timeout)
+        try:
+            response = await self._inner(request)
+            if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
+                raise TypeError(f"the exchange returned {response!r}, not a Response")
+            return response
+        except asyncio.CancelledError:
+            if not (reason := self._interrupts.taken()):
+                raise
+            if reason != _LATE:
+                raise ClientGone from None
+            seconds = self._settings.handler_timeout
+            error = TimeoutError(f"no answer within {seconds} seconds")
+            return self._page(error, request)
+        except Exception as error:
+            return self._page(error, request)
+        finally:
+            self._deadline.stop()
+
+    async def _send(self, head: RequestHead, request: Request, response: Response) -> bool:
+        try:
+            raw, framing, keep = self._encode(head, response)
+        except (ValueError, LlamaError) as error:
+            await response.aclose()
+            response = self._page(error, request)
+            raw, framing, keep = self._encode(head, response)
+        self._answered = True
+        body = response._body
+        if not framing:
+            await self._output.write(raw)
+        elif body.data is not None:
+            await self._output.write_both(raw, body.data)
+        elif not await self._output.stream_body(raw, framing, response):
+            self._stream.abort()
+            return False
+        if self._body is not None and not self._body.ended:
+            self._input.unwatch()
+            keep = keep and await self._body.drain()
+        return keep and not (self._interrupts.reason and await self._interrupts.settle())
+
+    def _encode(self, head: RequestHead, response: Response) -> tuple[bytes, int, bool]:
+        status, headers, length = response.status, response.headers, response._body.length
+        if head.method == "CONNECT" and 200 <= status < 300:
+            raise ProtocolError("a CONNECT request was answered without a tunnel", status=501)
+        if status < 200:
+            raise ValueError(f"{status} is no final status")
+        framing = response_framing(head.method, status, head.version, headers, length)
+        keep = framing != UNTIL_CLOSE and self._keep(head, headers)
+        extra = "" if "date" in headers.names else date_line()
+        if not keep:
+            extra += "Connection: close\r\n"
+        elif head.version == "1.0":
+            extra += "Connection: keep-alive\r\n"
+        raw = encode_response(head.method, status, response.reason, headers, framing, extra, length)
+        return raw, framing, keep
+
+    def _keep(self, head: RequestHead, headers: Headers) -> bool:
+        if not head.keep_alive or self._stopping or self._input.ended:
+            return False
+        if self._count == self._settings.max_requests:
+            return False
+        if "connection" in headers.names and "close" in headers.tokens("connection"):
+            return False
+        return self._body is None or self._body.ended or self._body.may_be_drained
+
+    # upgrades
+
+    async def _switch(self, head: RequestHead, request: Request, response: Response) -> bool:
+        """Send 101, or 200 for CONNECT, and hand the stream over in this very task."""
+        upgrade = response.upgrade
+        asked = head.method == "CONNECT" or head.protocol
+        problem = "" if asked else "an upgrade was answered that nobody asked for"
+        if self._body is not None and not await self._body.drain():
+            problem = "an upgrade request had a body that was not read"
+        if problem or upgrade is None:
+            page = self._page(ProtocolError(problem, status=500), request)
+            return await self._send(head, request, page)
+        raw = encode_switch("" if head.method == "CONNECT" else head.protocol, response)
+        self._answered = True
+        await self._output.write(raw)
+        self._input.unwatch()
+        self._deadline.close()
+        if await self._interrupts.settle():
+            raise ClientGone
+        if self._input.rest:
+            self._stream.unread(self._input.rest)
+            self._input.rest = b""
+        await upgrade(self._stream)
+        return False
+
+    # errors
+
+    def _page(self, error: BaseException, request: Request) -> Response:
+        return answer_error(error, self._settings.error_page, request, self._stream)
+
+    async def _refuse(self, error: ProtocolError) -> None:
+        """Answer what is no request, and end: where the next one would begin is unknown."""
+        log.info("%s: %d: %s", self._stream, error.status, error)
+        response = error_response(error, self._settings.error_page, None)
+        try:
+            data = await response.body.read()
+            extra = f"{date_line()}Connection: close\r\n"
+            raw = encode_response("GET", response.status, "", response.headers, len(data), extra)
+            await self._output.write_both(raw, data)
+        finally:
+            await response.aclose()
+
+    # what the request's body and the request itself call
+
+    async def read_body(self) -> bytes:
+        """Bytes of the request's body: what IncomingBody asks for."""
+        if self._input.rest or self._settings.body_timeout is None:
+            return await self._input.read()
+        try:
+            async with asyncio.timeout(self._settings.body_timeout):
+                return await self._input.read()
+        except TimeoutError:
+            seconds = self._settings.body_timeout
+            raise ProtocolError(f"the body made no progress for {seconds} seconds", status=408) from None
+
+    async def send_continue(self) -> None:
+        """Send 100 (Continue), unless the answer has begun."""
+        if not self._answered:
+            await self._output.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def body_ended(self, rest: bytes) -> None:
+        """The request is whole; the client's end matters from now on."""
+        self._input.rest = rest
+        self._input.watch()
+
+    async def _inform(self, status: int, headers: Headers) -> None:
+        head = self._head
+        if head is None or head.version == "1.0" or self._answered:
+            return
+        if status == 100 and self._body is not None:
+            self._body.continued()
+        await self._output.write(encode_response(head.method, status, "", headers, 0))
+
+
+def _on_stop(callback: Callable[[], object]) -> Callable[[], None]:
+    try:
+        return Shutdown.current().on_stop(callback)
+    except RuntimeError:  # run by hand, without a server
+        return _nothing
+
+
+def _nothing() -> None:
+    return None

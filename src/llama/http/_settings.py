@@ -1,0 +1,43 @@
+"""What an HTTP server is told: its times, limits and manners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama._errors import ConfigError
+from llama.http._error_page import ErrorPage, plain_page
+from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+
+TIMES = (
+    "first_byte_timeout",
+    "head_timeout",
+    "body_timeout",
+    "idle_timeout",
+    "handler_timeout",
+    "write_timeout",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Seconds for the timeouts; None switches one off."""
+
+    first_byte_timeout: float | None = None
+    head_timeout: float | None = None
+    body_timeout: float | None = None
+    idle_timeout: float | None = None
+    handler_timeout: float | None = None
+    write_timeout: float | None = None
+    max_requests: int | None = None
+    half_close: bool = False
+    error_page: ErrorPage = plain_page
+    limits: Limits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        for name in (*TIMES, "max_requests"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"http.server({name}={value}): expected more than 0, or None")
+
+
+DEFAULT_SETTINGS = Settings()

@@ -1,0 +1,419 @@
+"""How exchanges end that do not end well, and how connections end at all."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+
+from llama import stack
+from llama._errors import ConfigError, Overloaded, ProtocolError, Refused, Truncated, Unreachable
+from llama.http import Exchange, Request, Response, server
+from llama.http._error_page import status_of
+from tests.http.serving import CLOSING, HELLO, client_of, exchange_of, get, hello, last, talk
+
+
+def raising(error: BaseException) -> Exchange:
+    async def answer(request: Request) -> Response:
+        raise error
+
+    return answer
+
+
+# errors of the exchange
+
+ERRORS: list[tuple[BaseException, int, str]] = [
+    (RuntimeError("secret"), 500, "proxy_internal_error"),
+    (FileNotFoundError("secret"), 500, "proxy_internal_error"),
+    (TimeoutError("secret"), 504, "http_response_timeout"),
+    (ConnectionResetError("secret"), 502, "connection_terminated"),
+    (Unreachable("secret"), 502, "destination_unavailable"),
+    (Truncated("secret"), 502, "http_response_incomplete"),
+    (Overloaded("secret", retry_after=2.5), 503, "connection_limit_reached"),
+    (ProtocolError("secret", status=502), 502, "http_protocol_error"),
+    (Refused("shown"), 403, "http_request_denied"),
+    (ProtocolError("shown"), 400, "http_request_error"),
+    (Refused("shown", status=451), 451, "http_request_denied"),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "proxy_error"), ERRORS, ids=lambda value: str(value)[:40])
+def test_an_error_is_answered_by_what_it_carries(error: BaseException, status: int, proxy_error: str) -> None:
+    heard = talk(stack(server(), raising(error)), get() + last())
+    first, _, second = heard.partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 %d " % status)
+    assert f"Proxy-Status: llama; error={proxy_error}\r\n".encode() in first + b"\r\n"
+    assert (b"Retry-After: 3\r\n" in first) is isinstance(error, Overloaded)
+    assert b"secret" not in heard
+    assert (b"shown" in heard) is (status < 500)
+    assert b"HTTP/1.1 %d " % status in second, "the connection goes on"
+
+
+def test_a_wrong_status_in_an_error_is_not_used() -> None:
+    error = RuntimeError()
+    error.status = 200  # type: ignore[attr-defined]
+    assert status_of(error) == 500
+
+
+def test_an_unexpected_error_is_logged_with_its_trace_once(caplog: pytest.LogCaptureFixture) -> None:
+    talk(stack(server(), raising(RuntimeError("secret"))), last())
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.name == "llama.server"
+
+
+def test_an_expected_error_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    talk(stack(server(), raising(Unreachable("nobody at a:1"))), last())
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.exc_info is None
+    assert "502: nobody at a:1" in record.getMessage()
+
+
+def test_the_error_page_can_be_replaced() -> None:
+    def page(error: BaseException, status: int, request: Request | None) -> Response:
+        method = request.method if request is not None else "nothing"
+        return Response(status, {"Proxy-Status": "mine"}, f"{method}: {error}")
+
+    heard = talk(stack(server(error_page=page), raising(RuntimeError("shown"))), last())
+    assert heard.endswith(b"GET: shown")
+    assert heard.count(b"Proxy-Status") == 1
+    assert talk(stack(server(error_page=page), hello), b"\0").endswith(
+        b"nothing: a control character in the head"
+    )
+
+
+def test_an_error_page_that_fails_is_a_bare_status() -> None:
+    def page(error: BaseException, status: int, request: Request | None) -> Response:
+        raise RuntimeError("the page")
+
+    heard = talk(stack(server(error_page=page), raising(RuntimeError())), last())
+    assert heard == b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+async def no_response(request: Request) -> Response:
+    return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        no_response,
+        exchange_of(Response(200, {"Content-Length": "4"}, b"hello")),
+        exchange_of(Response(99)),
+        exchange_of(Response(199)),
+        exchange_of(Response(600)),
+    ],
+)
+def test_a_response_that_cannot_be_sent_is_an_internal_error(exchange: Exchange) -> None:
+    assert talk(stack(server(), exchange), last()).startswith(b"HTTP/1.1 500 ")
+
+
+# bad requests
+
+REFUSED: list[tuple[bytes, int]] = [
+    (b"GET / HTTP/1.1\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+    (b"\x16\x03\x01\x02\x00", 400),
+    (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 70_000, 431),
+    (b"GET /" + b"b" * 20_000, 414),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417),
+]
+
+
+@pytest.mark.parametrize(("said", "status"), REFUSED, ids=lambda value: str(value)[:40])
+def test_a_bad_request_is_answered_and_ends_the_connection(said: bytes, status: int) -> None:
+    async def unreachable(request: Request) -> Response:
+        raise AssertionError("this must not be asked")
+
+    heard = talk(stack(server(), unreachable), said)
+    assert heard.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Connection: close\r\n" in heard
+    assert heard.count(b"HTTP/1.1") == 1
+
+
+def test_a_bad_request_after_a_good_one_is_refused_alone() -> None:
+    heard = talk(stack(server(), hello), get() + b"nonsense\r\n\r\n" + get())
+    assert heard.startswith(HELLO + b"HTTP/1.1 400 ")
+    assert heard.count(b"HTTP/1.1") == 2
+
+
+# bodies that break off
+
+
+async def broken() -> AsyncIterator[bytes]:
+    yield b"hello"
+    raise Unreachable("the upstream is gone")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        Response(200, body=broken()),
+        Response(200, {"Content-Length": "10"}, body=broken()),
+        Response(200, {"Content-Length": "10"}, body=[b"hello"]),
+        Response(200, {"Content-Length": "7"}, body=[b"hello", b"world"]),
+    ],
+)
+def test_a_body_that_breaks_off_is_seen_to_be_truncated(response: Response) -> None:
+    async def main() -> None:
+        async with client_of(stack(server(), exchange_of(response))) as client:
+            await client.say(last())
+            with pytest.raises(ConnectionResetError):
+                await client.hear_end()
+
+    asyncio.run(main())
+
+
+# the client leaves
+
+
+@pytest.mark.parametrize("leave", ["write_eof", "abort"])
+def test_a_client_that_leaves_cancels_the_exchange(leave: str) -> None:
+    async def main() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def wait(request: Request) -> Response:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            raise AssertionError
+
+        async with client_of(stack(server(), wait)) as client:
+            await client.say(get())
+            await begun.wait()
+            if leave == "abort":
+                client.stream.abort()
+            else:
+                await client.stream.write_eof()
+            await ended.wait()
+            await client.served
+
+    asyncio.run(main())
+
+
+def test_a_client_that_leaves_ends_a_stream_that_waits() -> None:
+    async def main() -> None:
+        closed = asyncio.Event()
+
+        async def events() -> AsyncIterator[bytes]:
+            try:
+                yield b"one"
+                await asyncio.Event().wait()
+            finally:
+                closed.set()
+
+        response = Response(200, body=events())
+        over = asyncio.Event()
+        response.on_close(over.set)
+        async with client_of(stack(server(), exchange_of(response))) as client:
+            await client.say(get())
+            await client.hear(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n")
+            await client.stream.write_eof()
+            await closed.wait()
+            await over.wait()
+
+    asyncio.run(main())
+
+
+def test_a_client_may_close_its_half_when_that_is_allowed() -> None:
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def wait(request: Request) -> Response:
+            asyncio.get_running_loop().call_later(0.1, go.set)  # longer than it takes to look for the end
+            await go.wait()
+            return Response(200, body=b"hello")
+
+        async with client_of(stack(server(half_close=True), wait)) as client:
+            await client.say(get())
+            await client.stream.write_eof()
+            assert await client.hear_end() == CLOSING
+
+    asyncio.run(main())
+
+
+def test_the_next_request_may_come_while_an_exchange_takes_its_time() -> None:
+    async def main() -> None:
+        go = asyncio.Event()
+
+        async def wait(request: Request) -> Response:
+            asyncio.get_running_loop().call_later(0.1, go.set)
+            await go.wait()
+            return Response(200, body=b"hello")
+
+        async with client_of(stack(server(), wait)) as client:
+            await client.say(get())
+            await client.say(last())
+            assert await client.hear_end() == HELLO + CLOSING
+
+    asyncio.run(main())
+
+
+def test_an_exchange_is_over_after_every_end() -> None:
+    running: list[str] = []
+
+    async def main() -> None:
+        for path in ("/", "/error", "/broken", "/wait"):
+            async with client_of(stack(server(), answer)) as client:
+                await client.say(last(path))
+                if path == "/wait":
+                    await waiting.wait()
+                    client.stream.abort()
+                    continue
+                with contextlib.suppress(ConnectionResetError):
+                    await client.hear_end()
+            assert not running
+
+    async def answer(request: Request) -> Response:
+        if request.path == "/error":
+            raise Unreachable("x")
+
+        async def wait() -> AsyncIterator[bytes]:
+            waiting.set()
+            await asyncio.Event().wait()
+            yield b""
+
+        bodies = {"/broken": broken(), "/wait": wait()}
+        response = Response(200, body=bodies.get(request.path, b"hello"))
+        running.append(request.path)
+        response.on_close(lambda: running.remove(request.path))
+        return response
+
+    waiting = asyncio.Event()
+    asyncio.run(main())
+
+
+# times
+
+SHORT = 0.05
+
+
+def test_a_connection_without_a_first_byte_is_closed_in_silence() -> None:
+    assert talk(stack(server(first_byte_timeout=SHORT), hello)) == b""
+
+
+def test_an_idle_connection_is_closed_in_silence() -> None:
+    assert talk(stack(server(idle_timeout=SHORT), hello), get()) == HELLO
+
+
+def test_a_head_that_takes_too_long_is_answered_by_408() -> None:
+    heard = talk(stack(server(head_timeout=SHORT), hello), b"GET / HTTP/1.1\r\n")
+    assert heard.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert b"Connection: close" in heard
+
+
+def test_a_body_without_progress_is_answered_by_408() -> None:
+    async def read(request: Request) -> Response:
+        return Response(200, body=await request.body.read())
+
+    said = get("/", "Content-Length: 5", method="POST") + b"a"
+    heard = talk(stack(server(body_timeout=SHORT), read), said)
+    assert heard.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert b"Connection: close" in heard
+
+
+def test_an_answer_that_takes_too_long_is_504_and_the_connection_goes_on() -> None:
+    async def wait(request: Request) -> Response:
+        if request.path == "/wait":
+            await asyncio.Event().wait()
+        return Response(200, body=b"hello")
+
+    heard = talk(stack(server(handler_timeout=SHORT), wait), get("/wait") + last())
+    assert heard.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+    assert heard.endswith(CLOSING)
+
+
+def test_a_client_that_reads_nothing_is_given_up() -> None:
+    async def main() -> None:
+        response = Response(200, body=bytes(50_000_000))
+        over = asyncio.Event()
+        response.on_close(over.set)
+        async with client_of(stack(server(write_timeout=SHORT), exchange_of(response))) as client:
+            await client.say(get())
+            await over.wait()
+            await client.served
+
+    asyncio.run(main())
+
+
+def test_a_client_that_reads_slowly_is_not_given_up() -> None:
+    size = 3_000_000
+    response = Response(200, body=bytes(size))
+
+    async def main() -> None:
+        async with client_of(stack(server(write_timeout=5.0), exchange_of(response))) as client:
+            await client.say(last())
+            assert len(await client.hear_end()) > size
+
+    asyncio.run(main())
+
+
+def test_a_timeout_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"http\.server\(head_timeout=0\)"):
+        server(head_timeout=0)
+
+
+# stopping
+
+
+def test_stopping_closes_idle_connections() -> None:
+    async def main() -> None:
+        async with client_of(stack(server(), hello)) as fresh, client_of(stack(server(), hello)) as used:
+            await used.say(get())
+            await used.hear(HELLO)
+            for client in (fresh, used):
+                client.shutdown.stop()
+                assert await client.hear_end() == b""
+
+    asyncio.run(main())
+
+
+def test_stopping_lets_what_is_in_flight_end() -> None:
+    async def main() -> None:
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        async def wait(request: Request) -> Response:
+            begun.set()
+            await go.wait()
+            return Response(200, body=b"hello")
+
+        async with client_of(stack(server(), wait)) as client:
+            await client.say(get())
+            await begun.wait()
+            client.shutdown.stop()
+            go.set()
+            assert await client.hear_end() == CLOSING
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_connection_is_cancelled() -> None:
+    async def main() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def wait(request: Request) -> Response:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            raise AssertionError
+
+        async with client_of(stack(server(), wait)) as client:
+            await client.say(get())
+            await begun.wait()
+            client.shutdown.cancel()
+            await ended.wait()
+            with pytest.raises(asyncio.CancelledError):
+                await client.served
+            client.served = client.shutdown.spawn(asyncio.sleep(0))
+
+    asyncio.run(main())
