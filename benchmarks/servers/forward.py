@@ -1,15 +1,9 @@
-"""`forward.py LISTEN TO`: forwards connections, without TLS."""
+"""`forward.py LISTEN TO [CERT KEY]`: forwards connections, out of TLS where a certificate is given."""
 
-import asyncio
 import sys
 
-from llama import serve, tcp
-
-
-async def main() -> None:
-    async with serve(tcp.forward(sys.argv[2]), listen=sys.argv[1]):
-        await asyncio.Event().wait()
-
+from llama import run, stack, tcp, tls
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    forward = tcp.forward(sys.argv[2])
+    run(stack(tls.server(sys.argv[3], sys.argv[4]), forward) if sys.argv[3:] else forward, listen=sys.argv[1])

@@ -1,9 +1,8 @@
-"""`leaf.py LISTEN`: sends back what it gets."""
+"""`leaf.py LISTEN [CERT KEY]`: sends back what it gets, over TLS where a certificate is given."""
 
-import asyncio
 import sys
 
-from llama import Stream, serve
+from llama import Stream, run, stack, tls
 
 
 async def echo(stream: Stream) -> None:
@@ -12,10 +11,5 @@ async def echo(stream: Stream) -> None:
         await stream.write(data)
 
 
-async def main() -> None:
-    async with serve(echo, listen=sys.argv[1]):
-        await asyncio.Event().wait()
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(stack(tls.server(sys.argv[2], sys.argv[3]), echo) if sys.argv[2:] else echo, listen=sys.argv[1])
