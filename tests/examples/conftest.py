@@ -12,6 +12,8 @@ from typing import Protocol
 
 import pytest
 
+from llama import tls
+
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).with_name("runner.py")
 
@@ -74,6 +76,14 @@ class Running:
 
 class Start(Protocol):
     def __call__(self, name: str, elsewhere: Mapping[int, int] = {}, /) -> Running: ...
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> tls.CertificateAuthority:
+    """Signs what the examples need; ca.pem is beside them."""
+    made = tls.CertificateAuthority.create()
+    made.write_pem(tmp_path / "ca.pem")
+    return made
 
 
 @pytest.fixture
