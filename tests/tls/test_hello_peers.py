@@ -45,7 +45,9 @@ def read_hello(connection: socket.socket) -> ClientHello:
 
 
 def test_curl() -> None:
-    hello = first_hello_of("curl", "-sk", "--connect-to", "a.example:443:127.0.0.1:PORT", "https://a.example/")
+    hello = first_hello_of(
+        "curl", "-sk", "--connect-to", "a.example:443:127.0.0.1:PORT", "https://a.example/"
+    )
     assert hello.server_name == "a.example"
     assert hello.alpn[-1] == "http/1.1"
     assert hello.ja4.startswith("t13d")
@@ -59,7 +61,7 @@ def test_openssl_with_a_name() -> None:
 
 
 def test_openssl_without_a_name_and_with_tls_1_2_only() -> None:
-    hello = first_hello_of(*"openssl s_client -connect 127.0.0.1:PORT -noservername -tls1_2".split())
+    hello = first_hello_of(*["openssl", "s_client", "-connect", "127.0.0.1:PORT", "-noservername", "-tls1_2"])
     assert (hello.server_name, hello.alpn, hello.supported_versions) == (None, (), (0x0303,))
     assert (hello.key_share_groups, hello.psk, hello.grease, hello.ech) == ((), False, False, False)
     assert hello.ja4.startswith("t12i")
