@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 from llama import Stream
 from llama.tcp._stream import SocketStream
-from llama.testing import MakePair
 
 
 def tcp_sockets(host: str = "127.0.0.1") -> tuple[socket.socket, socket.socket]:
