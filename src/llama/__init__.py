@@ -24,6 +24,7 @@ from llama._shutdown import Shutdown
 from llama._stack import describe, layer, stack
 from llama._stream import Buffer, Handler, ReadyStream, Stream
 from llama._target import Bridge, Connector, Relay, Target
+from llama.layers import Predicate, close, limit, rate_limit, retry, route, timeout, trace
 
 __all__ = [
     "Bridge",
@@ -41,6 +42,7 @@ __all__ = [
     "Middleware",
     "Overloaded",
     "Peer",
+    "Predicate",
     "ProtocolError",
     "ReadyStream",
     "Refused",
@@ -55,12 +57,19 @@ __all__ = [
     "TooLarge",
     "Truncated",
     "Unreachable",
+    "close",
     "describe",
     "layer",
+    "limit",
+    "rate_limit",
+    "retry",
+    "route",
     "run",
     "serve",
     "stack",
     "tcp",
+    "timeout",
     "tls",
+    "trace",
     "unix",
 ]

@@ -157,8 +157,14 @@ class Pump:
 
     def _splice(self) -> None:
         src, pipe = cast("SocketStream", self._src), cast("tuple[int, int]", self._pipe)
+        limit, pace = SCRATCH, src._pace
+        if pace is not None:
+            if (delay := pace.read_delay()) > 0:
+                src._readable.hold(delay)
+                return
+            limit = pace.cap(limit)
         try:
-            size = os.splice(src.socket.fileno(), pipe[1], SCRATCH, flags=_SPLICE)
+            size = os.splice(src.socket.fileno(), pipe[1], limit, flags=_SPLICE)
         except BlockingIOError:
             return
         except OSError as error:
@@ -167,6 +173,8 @@ class Pump:
         if not size:
             self._pass_end()
             return
+        if pace is not None:
+            pace.received(size)
         self._piped = size
         self._full = self._full + 1 if size < SMALL else 0
         if not self._empty_pipe():
@@ -178,11 +186,20 @@ class Pump:
     def _empty_pipe(self) -> bool:
         """Push what the pipe holds; True when it is empty."""
         dst, pipe = cast("SocketStream", self._dst), cast("tuple[int, int]", self._pipe)
+        pace = dst._pace
         try:
             while self._piped:
-                sent = os.splice(pipe[0], dst.socket.fileno(), self._piped, flags=_SPLICE)
+                limit = self._piped
+                if pace is not None:
+                    if (delay := pace.write_delay()) > 0:
+                        dst._writer().hold(delay)
+                        return False
+                    limit = pace.cap(limit)
+                sent = os.splice(pipe[0], dst.socket.fileno(), limit, flags=_SPLICE)
                 self._piped -= sent
                 self.count += sent
+                if pace is not None:
+                    pace.sent(sent)
         except BlockingIOError:
             return False
         except OSError as error:

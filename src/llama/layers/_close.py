@@ -1,0 +1,31 @@
+"""Closes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._stack import factory
+from llama._stream import Handler, Stream
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Close:
+    """Ends every connection."""
+
+    __takes__: ClassVar[type] = Stream
+
+    def __repr__(self) -> str:
+        return "close()"
+
+    async def __call__(self, stream: Stream, /) -> None:
+        await stream.aclose()
+
+
+@factory("close", "handler")
+def close() -> Handler:
+    """Close each connection without a word.
+
+    tls.route({"a.example": tcp.forward("127.0.0.1:8443")}, default=close())
+    """
+    return Close()

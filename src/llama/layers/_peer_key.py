@@ -1,0 +1,41 @@
+"""What a peer is counted by: its address, or the network around it."""
+
+from __future__ import annotations
+
+import socket
+
+from llama._extensions import Extensions
+from llama._server import Peer
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def packed(host: str) -> bytes | None:
+    """The 4 or 16 bytes of an address, None for what is none; IPv4 within IPv6 is IPv4."""
+    try:
+        if ":" not in host:
+            return socket.inet_pton(socket.AF_INET, host)
+        address = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    except (OSError, ValueError):
+        return None
+    return address[12:] if address.startswith(_MAPPED) else address
+
+
+def network_of(host: str, ipv6_prefix: int) -> str:
+    """The host itself, or the network of so many bits around an IPv6 address; IPv4 within IPv6 is IPv4."""
+    if ":" not in host or (address := packed(host)) is None:
+        return host
+    if len(address) == 4:
+        return socket.inet_ntop(socket.AF_INET, address)
+    if ipv6_prefix == 128:
+        return host
+    drop = 128 - ipv6_prefix
+    bits = int.from_bytes(address, "big") >> drop << drop
+    return f"{socket.inet_ntop(socket.AF_INET6, bits.to_bytes(16, 'big'))}/{ipv6_prefix}"
+
+
+def peer_host(input: object) -> str | None:
+    """The peer's address that came with an input of any kind, or None."""
+    extensions = getattr(input, "extensions", None)
+    peer = extensions.get(Peer) if isinstance(extensions, Extensions) else None
+    return peer.host if peer is not None else None

@@ -1,0 +1,55 @@
+"""Predicates over what a service is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from llama._stack import name_of
+
+In = TypeVar("In", contravariant=True)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Predicate(Generic[In]):
+    """A yes or no about an input, that combines with others by `&`, `|` and `~`.
+
+    Made of any function: `@Predicate` above it is enough. `&` and `|` take a plain function beside one.
+    """
+
+    test: Callable[[In], bool]
+    name: str = ""
+
+    def __call__(self, input: In, /) -> bool:
+        return self.test(input)
+
+    def __and__(self: Predicate[T], other: Callable[[T], bool]) -> Predicate[T]:
+        return _both(self, other)
+
+    def __rand__(self: Predicate[T], other: Callable[[T], bool]) -> Predicate[T]:
+        return _both(other, self)
+
+    def __or__(self: Predicate[T], other: Callable[[T], bool]) -> Predicate[T]:
+        return _either(self, other)
+
+    def __ror__(self: Predicate[T], other: Callable[[T], bool]) -> Predicate[T]:
+        return _either(other, self)
+
+    def __invert__(self) -> Predicate[In]:
+        test = self.test
+        return Predicate(lambda input: not test(input), f"~{self!r}")
+
+    def __repr__(self) -> str:
+        return self.name or name_of(self.test)
+
+
+def _both(first: Callable[[T], bool], second: Callable[[T], bool]) -> Predicate[T]:
+    name = f"({name_of(first)} & {name_of(second)})"
+    return Predicate(lambda input: first(input) and second(input), name)
+
+
+def _either(first: Callable[[T], bool], second: Callable[[T], bool]) -> Predicate[T]:
+    name = f"({name_of(first)} | {name_of(second)})"
+    return Predicate(lambda input: first(input) or second(input), name)

@@ -1,0 +1,128 @@
+"""Calls again what failed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Generic, TypeAlias
+
+from llama._errors import ConfigError, LlamaError, Unreachable
+from llama._service import I, O, Service
+from llama._stack import factory, name_of
+from llama.layers._budget import Budget
+from llama.layers._middleware import middleware
+
+log = logging.getLogger("llama.retry")
+
+On: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """The waits between attempts: doubling from `first` to `longest` seconds, less a random part."""
+
+    first: float
+    longest: float
+    jitter: float
+    random: Random
+
+    def before(self, retry: int, error: Exception) -> float | None:
+        """Seconds to wait before a retry, counted from 0; None when the error asks for more than may be."""
+        # At 63 doublings any wait is at its longest; the power must not overflow.
+        wait = min(self.longest, self.first * 2.0 ** min(retry, 63))
+        wait *= 1 - self.jitter * self.random.random()
+        asked = error.retry_after if isinstance(error, LlamaError) else None
+        if asked is None:
+            return wait
+        return None if asked > self.longest else max(wait, asked)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Retry(Generic[I, O]):
+    """Calls the service within again while it fails in a way that may pass."""
+
+    inner: Service[I, O]
+    attempts: int
+    is_retried: Callable[[Exception], bool]
+    backoff: Backoff
+    budget: Budget | None
+
+    def __repr__(self) -> str:
+        return f"retry({self.attempts})"
+
+    async def __call__(self, input: I, /) -> O:
+        if self.budget is not None:
+            self.budget.called()
+        for retry in range(self.attempts - 1):
+            try:
+                return await self.inner(input)
+            except Exception as error:
+                if (wait := self._wait(retry, error)) is None:
+                    raise
+                log.debug("%s: retry %d in %.3g s: %s", name_of(self.inner), retry + 1, wait, error)
+            if wait > 0:
+                await asyncio.sleep(wait)
+        return await self.inner(input)
+
+    def _wait(self, retry: int, error: Exception) -> float | None:
+        if not self.is_retried(error):
+            return None
+        wait = self.backoff.before(retry, error)
+        return wait if wait is not None and (self.budget is None or self.budget.take()) else None
+
+
+@factory("retry")
+def retry(
+    attempts: int = 3,
+    *,
+    on: On = Unreachable,
+    backoff: float = 0.05,
+    longest: float = 2.0,
+    jitter: float = 1.0,
+    budget: float | None = 0.2,
+    reserve: float = 10,
+    random: Random | None = None,
+) -> Callable[[Service[I, O]], Service[I, O]]:
+    """Call again after a failure, `attempts` times in all; 1 never retries.
+
+    `on` says after which: exception types, or a function of the exception. By default only Unreachable, after
+    which nothing was sent. Only a call that raised is retried, never one that gave an output, and with the
+    very input of before: so this is for connectors, and for requests whose body can be sent again.
+
+    Waits double from `backoff` to `longest` seconds; `jitter` is the share of each that is random (0 to 1).
+    An error's own `retry_after` is waited for; if it is over `longest`, the error is raised. `budget` keeps
+    retries to a share of the calls, over a `reserve` that is there at the start; None keeps them to nothing.
+    `random` makes the jitter repeatable.
+
+        http.client(connect=retry(3)(tcp.connect()))
+    """
+    if attempts < 1:
+        raise ConfigError(f"retry({attempts}): expected at least 1 attempt")
+    if not 0 <= jitter <= 1:
+        raise ConfigError(f"retry(jitter={jitter:g}): expected a share from 0 to 1")
+    if backoff < 0 or longest < backoff:
+        raise ConfigError(
+            f"retry(backoff={backoff:g}, longest={longest:g}): expected 0 <= backoff <= longest"
+        )
+    if budget is not None and (budget < 0 or reserve < 0):
+        raise ConfigError(f"retry(budget={budget:g}, reserve={reserve:g}): expected 0 or more")
+    waits = Backoff(backoff, longest, jitter, random or Random())
+    is_retried = _predicate(on)
+
+    def build(inner: Service[I, O]) -> Service[I, O]:
+        if attempts == 1:
+            return inner
+        return Retry(inner, attempts, is_retried, waits, None if budget is None else Budget(budget, reserve))
+
+    return middleware(f"retry({attempts})", build)
+
+
+def _predicate(on: On) -> Callable[[Exception], bool]:
+    if isinstance(on, type):
+        return lambda error: isinstance(error, on)
+    if isinstance(on, tuple):
+        return lambda error: isinstance(error, on)
+    return on

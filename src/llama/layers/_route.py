@@ -1,0 +1,59 @@
+"""Chooses a service by predicates."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic
+
+from llama._service import I, O, Service
+from llama._stack import _takes, check_service, factory, name_of
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Route(Generic[I, O]):
+    """Gives each input to the first service whose predicate holds, else to the default."""
+
+    routes: tuple[tuple[Callable[[I], bool], Service[I, O]], ...]
+    default: Service[I, O]
+    kind: type | None
+
+    @property
+    def __takes__(self) -> type | None:
+        return self.kind
+
+    def __repr__(self) -> str:
+        chosen = "".join(f"({name_of(test)}, {name_of(service)}), " for test, service in self.routes)
+        return f"route({chosen}default={name_of(self.default)})"
+
+    def __call__(self, input: I, /) -> Awaitable[O]:
+        for predicate, service in self.routes:
+            if predicate(input):
+                return service(input)
+        return self.default(input)
+
+
+@factory("route", "service")
+def route(*routes: tuple[Callable[[I], bool], Service[I, O]], default: Service[I, O]) -> Service[I, O]:
+    """Give each input to the first service whose predicate holds, else to the default.
+
+    A predicate is a function of the input; a `Predicate` also combines with others by `&`, `|` and `~`.
+    Raises TypeError when the services are known to take different things.
+
+        route((from_inside & ~is_busy, tcp.forward("127.0.0.1:8080")), default=close())
+    """
+    services = [*(service for _, service in routes), default]
+    for predicate, _ in routes:
+        if not callable(predicate):
+            raise TypeError(f"{predicate!r} is no predicate: route() takes pairs of a function and a service")
+    for each in services:
+        check_service(each)
+    return Route(routes, default, _one_kind(services))
+
+
+def _one_kind(services: list[Service[I, O]]) -> type | None:
+    kinds = {taken: service for service in services if (taken := _takes(service)) is not None}
+    if len(kinds) > 1:
+        uses = ", ".join(f"{name_of(service)} takes {taken.__name__}" for taken, service in kinds.items())
+        raise TypeError(f"route() gives all its services the same: {uses}")
+    return next(iter(kinds), None)

@@ -1,0 +1,55 @@
+"""Bounds how long one call may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic
+
+from llama._errors import ConfigError
+from llama._service import I, O, Service
+from llama._stack import factory
+from llama.layers._middleware import middleware, off
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Timeout(Generic[I, O]):
+    """Cancels a call that takes too long."""
+
+    inner: Service[I, O]
+    seconds: float
+
+    def __repr__(self) -> str:
+        return f"timeout({self.seconds:g})"
+
+    async def __call__(self, input: I, /) -> O:
+        clock = asyncio.timeout(self.seconds)
+        try:
+            async with clock:
+                return await self.inner(input)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise TimeoutError(f"it took longer than {self.seconds:g} s") from None
+
+
+@factory("timeout")
+def timeout(seconds: float | None) -> Callable[[Service[I, O]], Service[I, O]]:
+    """Cancel a call that takes longer than so many seconds, with TimeoutError; None for no bound.
+
+    A call ends when the service returns: for a handler with the connection, for an exchange with the head
+    of the response, for a connector with the connected stream.
+
+        stack(timeout(5), echo)
+    """
+    if seconds is None:
+        return off("timeout")
+    if seconds <= 0:
+        raise ConfigError(f"timeout({seconds:g}): expected more than 0 seconds, or None for no bound")
+    bound = seconds
+
+    def build(inner: Service[I, O]) -> Service[I, O]:
+        return Timeout(inner, bound)
+
+    return middleware(f"timeout({bound:g})", build)

@@ -1,0 +1,84 @@
+"""Logs one line for each call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic
+
+from llama._service import I, O, Service
+from llama._stack import factory
+from llama._target import Bridge, Target
+from llama.layers._end import at_end
+from llama.layers._middleware import middleware
+from llama.layers._peer_key import peer_host
+
+log = logging.getLogger("llama.trace")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Trace(Generic[I, O]):
+    """Tells how long each call took and how it ended."""
+
+    inner: Service[I, O]
+    name: str
+
+    def __repr__(self) -> str:
+        return f"trace({self.name!r})"
+
+    def __call__(self, input: I, /) -> Awaitable[O]:
+        return self._traced(input) if log.isEnabledFor(logging.INFO) else self.inner(input)
+
+    async def _traced(self, input: I) -> O:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            output = await self.inner(input)
+        except asyncio.CancelledError:
+            self._log(input, clock() - began, "cancelled", None)
+            raise
+        except BaseException as error:
+            self._log(input, clock() - began, "error", error)
+            raise
+        at_end(output, lambda: self._log(input, clock() - began, "ok", None))
+        return output
+
+    def _log(self, input: I, seconds: float, outcome: str, error: BaseException | None) -> None:
+        extra: dict[str, object] = {"trace.name": self.name, "duration": seconds, "outcome": outcome}
+        extra |= _places(input)
+        if error is None:
+            log.info("%s: %s after %.6f s", self.name, outcome, seconds, extra=extra)
+        else:
+            extra["error.type"] = type(error).__qualname__
+            text = str(error) or type(error).__qualname__
+            log.info("%s: %s after %.6f s: %s", self.name, outcome, seconds, text, extra=extra)
+
+
+def _places(input: object) -> dict[str, object]:
+    """Who called and where to, by OpenTelemetry's names."""
+    places: dict[str, object] = {}
+    if (client := peer_host(input)) is not None:
+        places["client.address"] = client
+    target = input.target if isinstance(input, Bridge) else input
+    if isinstance(target, Target):
+        places |= {"server.address": target.host, "server.port": target.port}
+    return places
+
+
+@factory("trace")
+def trace(name: str) -> Callable[[Service[I, O]], Service[I, O]]:
+    """Log one line for each call to `llama.trace`: its name, how long it took, how it ended.
+
+    The record carries `trace.name`, `duration` in seconds, `outcome` (ok, error or cancelled), and where they
+    are known `error.type`, `client.address`, `server.address`, `server.port`. A call of an exchange ends when
+    the body of its response has ended. Where the logger is not enabled for INFO, a call costs nothing more.
+
+        stack(trace("echo"), echo)
+    """
+
+    def build(inner: Service[I, O]) -> Service[I, O]:
+        return Trace(inner, name)
+
+    return middleware(f"trace({name!r})", build)

@@ -1,0 +1,78 @@
+"""Counts connections and their bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._meter import Meter
+from llama._service import Middleware
+from llama._stack import factory
+from llama._stream import Handler, Stream
+from llama.tcp._middleware import middleware
+
+
+class Traffic(Meter):
+    """What `tcp.count` counted so far."""
+
+    __slots__ = ("bytes_received", "bytes_sent", "connections", "live")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        """How many began."""
+        self.live = 0
+        """How many have not ended."""
+        self.bytes_received = 0
+        """Bytes that peers sent."""
+        self.bytes_sent = 0
+        """Bytes that were sent to peers."""
+
+    def received(self, count: int) -> float:
+        self.bytes_received += count
+        return 0.0
+
+    def sent(self, count: int) -> float:
+        self.bytes_sent += count
+        return 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"Traffic(connections={self.connections}, live={self.live}, "
+            f"bytes_received={self.bytes_received}, bytes_sent={self.bytes_sent})"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Count:
+    """Counts into a Traffic."""
+
+    inner: Handler
+    traffic: Traffic
+
+    __takes__: ClassVar[type] = Stream
+
+    def __repr__(self) -> str:
+        return "tcp.count()"
+
+    async def __call__(self, stream: Stream, /) -> None:
+        traffic = self.traffic
+        traffic.connections += 1
+        traffic.live += 1
+        stream.attach(traffic)
+        try:
+            await self.inner(stream)
+        finally:
+            traffic.live -= 1
+            stream.detach(traffic)
+
+
+@factory("tcp.count")
+def count(into: Traffic) -> Middleware[Stream, None]:
+    """Count connections and their bytes, both ways, into a Traffic; several stacks can share one.
+
+        traffic = tcp.Traffic()
+        stack(tcp.count(traffic), tcp.forward("127.0.0.1:8080"))
+
+    Bytes are those on the wire where it stands: before `tls.server`, encrypted ones. Each worker has its own.
+    """
+    return middleware("tcp.count()", lambda inner: Count(inner, into))

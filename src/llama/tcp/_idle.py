@@ -1,0 +1,95 @@
+"""Ends connections on which nothing moves."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import ConfigError
+from llama._meter import Meter
+from llama._service import Middleware
+from llama._stack import factory
+from llama._stream import Handler, Stream
+from llama.tcp._middleware import expire, middleware, off
+
+
+class Watch(Meter):
+    """Expires a clock when nothing moved for a while: one timer, which follows what moved only when it fires."""
+
+    __slots__ = ("_clock", "_loop", "_moved_at", "_seconds", "_timer")
+
+    def __init__(self, seconds: float, clock: asyncio.Timeout) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._moved_at = self._loop.time()
+        self._timer = self._loop.call_at(self._moved_at + seconds, self._look)
+
+    def received(self, count: int) -> float:
+        self._moved_at = self._loop.time()
+        return 0.0
+
+    def sent(self, count: int) -> float:
+        self._moved_at = self._loop.time()
+        return 0.0
+
+    def _look(self) -> None:
+        end = self._moved_at + self._seconds
+        if end > self._loop.time():
+            self._timer = self._loop.call_at(end, self._look)
+        else:
+            self._clock.reschedule(end)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._timer.cancel()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class IdleTimeout:
+    """Ends a connection on which nothing moved for so long."""
+
+    inner: Handler
+    seconds: float
+
+    __takes__: ClassVar[type] = Stream
+
+    def __repr__(self) -> str:
+        return f"tcp.idle_timeout({self.seconds:g})"
+
+    async def __call__(self, stream: Stream, /) -> None:
+        clock = asyncio.timeout(None)
+        try:
+            async with clock:
+                await self._watched(stream, clock)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            await expire(stream, f"nothing moved for {self.seconds:g} s")
+
+    async def _watched(self, stream: Stream, clock: asyncio.Timeout) -> None:
+        watch = Watch(self.seconds, clock)
+        stream.attach(watch)
+        try:
+            await self.inner(stream)
+        finally:
+            stream.detach(watch)
+            watch.stop()
+
+
+@factory("tcp.idle_timeout")
+def idle_timeout(seconds: float | None) -> Middleware[Stream, None]:
+    """End a connection on which no byte moved either way for so many seconds; None never does.
+
+    The handler is cancelled, the connection closed, and TimeoutError is raised. It costs one timer for a
+    connection, and bytes may still pass by splice.
+
+        stack(tcp.idle_timeout(300), tcp.forward("127.0.0.1:8080"))
+    """
+    if seconds is None:
+        return off("tcp.idle_timeout(None)")
+    if seconds <= 0:
+        raise ConfigError(f"tcp.idle_timeout({seconds:g}): expected more than 0 seconds, or None")
+    bound = seconds
+    return middleware(f"tcp.idle_timeout({bound:g})", lambda inner: IdleTimeout(inner, bound))

@@ -1,0 +1,52 @@
+"""Ends connections that are old."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import ConfigError
+from llama._service import Middleware
+from llama._stack import factory
+from llama._stream import Handler, Stream
+from llama.tcp._middleware import expire, middleware, off
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Lifetime:
+    """Ends a connection after so long, whatever it is doing."""
+
+    inner: Handler
+    seconds: float
+
+    __takes__: ClassVar[type] = Stream
+
+    def __repr__(self) -> str:
+        return f"tcp.lifetime({self.seconds:g})"
+
+    async def __call__(self, stream: Stream, /) -> None:
+        clock = asyncio.timeout(self.seconds)
+        try:
+            async with clock:
+                await self.inner(stream)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            await expire(stream, f"the connection's {self.seconds:g} s are over")
+
+
+@factory("tcp.lifetime")
+def lifetime(seconds: float | None) -> Middleware[Stream, None]:
+    """End every connection after so many seconds, whatever it is doing; None never does.
+
+    The handler is cancelled, the connection closed, and TimeoutError is raised.
+
+        stack(tcp.lifetime(3600), tcp.forward("127.0.0.1:8080"))
+    """
+    if seconds is None:
+        return off("tcp.lifetime(None)")
+    if seconds <= 0:
+        raise ConfigError(f"tcp.lifetime({seconds:g}): expected more than 0 seconds, or None")
+    bound = seconds
+    return middleware(f"tcp.lifetime({bound:g})", lambda inner: Lifetime(inner, bound))
