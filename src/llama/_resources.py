@@ -56,6 +56,7 @@ def _within(item: object) -> Iterator[object]:
 
 def _cells(function: FunctionType) -> Iterator[object]:
     yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents

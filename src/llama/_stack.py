@@ -78,6 +78,10 @@ class _Wrapped(Generic[I2, O2, I, O]):
     function: Callable[[I, Service[I2, O2]], Awaitable[O]]
     takes: type | None
 
+    @property
+    def __takes__(self) -> type | None:
+        return self.takes
+
     def __call__(self, input: I, /) -> Awaitable[O]:
         return self.function(input, self.inner)
 
@@ -335,7 +339,7 @@ def stack(*parts: Any) -> Any:
 
 
 def _apply(each: Callable[[Any], Any], inner: Any) -> Any:
-    if not _is_layer(each) and _takes(each) is not None:
+    if not _is_layer(each) and _taker(each) is not None:
         raise TypeError(f"{name_of(each)} is a service: only the last part of a stack can be one")
     service = each(inner)
     if inspect.iscoroutine(service):
@@ -362,9 +366,9 @@ def _is_layer(part: object) -> bool:
 def check_takes(service: object, kind: type, who: str) -> None:
     """Raise TypeError when a service is known to take something else than what `who` gives it."""
     check_service(service)
-    takes = _takes(service)
-    if takes is not None and takes is not kind:
-        raise TypeError(f"{who} gives {kind.__name__}, {name_of(service)} takes {takes.__name__}")
+    taker = _taker(service)
+    if taker is not None and taker[1] is not kind:
+        raise TypeError(f"{who} gives {kind.__name__}, {name_of(taker[0])} takes {taker[1].__name__}")
 
 
 def _check_part(part: object) -> None:
@@ -377,21 +381,21 @@ def _check_part(part: object) -> None:
 
 def _check_inner(outer: _Layer[Any, Any, Any, Any], inner: object) -> None:
     check_service(inner)
-    takes = _takes(inner)
-    if outer.gives is not None and takes is not None and takes is not outer.gives:
+    taker = _taker(inner)
+    if outer.gives is not None and taker is not None and taker[1] is not outer.gives:
         raise TypeError(
-            f"{outer!r} gives {outer.gives.__name__}, {name_of(inner)} takes {takes.__name__}: swap them"
+            f"{outer!r} gives {outer.gives.__name__}, {name_of(taker[0])} takes {taker[1].__name__}: swap them"
         )
 
 
-def _takes(service: object) -> type | None:
-    """The type a service is known to take: its own, or that of the service within it."""
+def _taker(service: object) -> tuple[object, type] | None:
+    """Who in the chain says first what it takes, and what; None when nobody does."""
     while service is not None:
-        if isinstance(service, _Wrapped):
-            return service.takes
         known = getattr(service, "__takes__", None)
         if isinstance(known, type):
-            return known
+            return service, known
+        if isinstance(service, _Wrapped):  # a function that says nothing may change the kind
+            return None
         service = getattr(service, "inner", None)
     return None
 

@@ -1,0 +1,75 @@
+import pickle
+
+import pytest
+
+import llama
+from llama import LlamaError
+
+LEAVES = [
+    llama.Closed,
+    llama.Busy,
+    llama.Truncated,
+    llama.TooLarge,
+    llama.Refused,
+    llama.Overloaded,
+    llama.Unreachable,
+    llama.ProtocolError,
+    llama.TLSError,
+    llama.ConfigError,
+]
+
+
+def test_there_is_one_root_and_at_most_ten_leaves() -> None:
+    assert set(LEAVES) == set(LlamaError.__subclasses__())
+    assert not [below for leaf in LEAVES for below in leaf.__subclasses__()]
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (llama.Closed, ConnectionError),
+        (llama.Busy, RuntimeError),
+        (llama.Truncated, EOFError),
+        (llama.TooLarge, ValueError),
+        (llama.Refused, PermissionError),
+        (llama.Unreachable, ConnectionError),
+        (llama.ProtocolError, ValueError),
+        (llama.TLSError, ConnectionError),
+        (llama.ConfigError, ValueError),
+    ],
+)
+def test_an_error_is_also_what_the_standard_library_calls_it(
+    error: type[LlamaError], builtin: type[Exception]
+) -> None:
+    assert issubclass(error, builtin)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (llama.LlamaError, 500),
+        (llama.ProtocolError, 400),
+        (llama.Refused, 403),
+        (llama.TooLarge, 413),
+        (llama.Unreachable, 502),
+        (llama.TLSError, 502),
+        (llama.Truncated, 502),
+        (llama.Overloaded, 503),
+    ],
+)
+def test_an_error_knows_its_http_status(error: type[LlamaError], status: int) -> None:
+    assert error("so").status == status
+    assert error("so", status=418).status == 418
+    assert error("so").status == status
+
+
+def test_an_error_can_say_when_to_come_back() -> None:
+    assert llama.Overloaded("full").retry_after is None
+    error = llama.Overloaded("full", retry_after=1.5)
+    assert error.retry_after == 1.5 and str(error) == "full"
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_an_error_reads_as_its_message(leaf: type[LlamaError]) -> None:
+    assert str(leaf("what happened")) == "what happened"
+    assert str(pickle.loads(pickle.dumps(leaf("what happened")))) == "what happened"
