@@ -388,6 +388,12 @@ def _check_inner(outer: _Layer[Any, Any, Any, Any], inner: object) -> None:
         )
 
 
+def _takes(service: object) -> type | None:
+    """The type a service is known to take: its own, or that of the service within it."""
+    taker = _taker(service)
+    return None if taker is None else taker[1]
+
+
 def _taker(service: object) -> tuple[object, type] | None:
     """Who in the chain says first what it takes, and what; None when nobody does."""
     while service is not None:
