@@ -388,7 +388,7 @@ def _check_inner(outer: _Layer[Any, Any, Any, Any], inner: object) -> None:
         )
 
 
-def _takes(service: object) -> type | None:
+def kind_taken(service: object) -> type | None:
     """The type a service is known to take: its own, or that of the service within it."""
     taker = _taker(service)
     return None if taker is None else taker[1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from llama._service import I, O, Service
-from llama._stack import _takes, check_service, factory, name_of
+from llama._stack import check_service, factory, kind_taken, name_of
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -52,7 +52,7 @@ def route(*routes: tuple[Callable[[I], bool], Service[I, O]], default: Service[I
 
 
 def _one_kind(services: list[Service[I, O]]) -> type | None:
-    kinds = {taken: service for service in services if (taken := _takes(service)) is not None}
+    kinds = {taken: service for service in services if (taken := kind_taken(service)) is not None}
     if len(kinds) > 1:
         uses = ", ".join(f"{name_of(service)} takes {taken.__name__}" for taken, service in kinds.items())
         raise TypeError(f"route() gives all its services the same: {uses}")
