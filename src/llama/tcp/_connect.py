@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -16,7 +17,8 @@ from llama._errors import Unreachable
 from llama._stack import factory
 from llama._stream import Stream
 from llama._target import Connector, Target
-from llama.tcp._readiness import Readiness
+from llama.tcp._bind import SocketAddress
+from llama.tcp._port import Port
 from llama.tcp._stream import SocketStream
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -74,11 +76,11 @@ class Connect:
         try:
             sock.setblocking(False)
             self._set_options(sock)
-            await connect_socket(sock, (address, port))
+            ready = await connect_socket(sock, (address, port))
         except BaseException:
             sock.close()
             raise
-        return SocketStream(sock, str(target))
+        return SocketStream(sock, str(target), ready)
 
     def _set_options(self, sock: socket.socket) -> None:
         if self.nodelay:
@@ -93,11 +95,11 @@ async def _open_path(path: str, target: Target) -> SocketStream:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        await connect_socket(sock, path)
+        ready = await connect_socket(sock, path)
     except BaseException:
         sock.close()
         raise
-    return SocketStream(sock, str(target))
+    return SocketStream(sock, str(target), ready)
 
 
 @factory("tcp.connect", "connector")
@@ -197,24 +199,28 @@ class _Won(Exception):
     """Ends the race."""
 
 
-async def connect_socket(sock: socket.socket, address: object) -> None:
-    """Connect a non-blocking socket; raises OSError. The socket stays the caller's."""
-    loop = asyncio.get_running_loop()
-    if sys.platform != "linux":
-        await loop.sock_connect(sock, address)  # type: ignore[arg-type]  # a path or any family's address
-        return
-    code = sock.connect_ex(address)  # type: ignore[arg-type]
+async def connect_socket(sock: socket.socket, address: SocketAddress | str) -> Port:
+    """Connect a non-blocking socket, which stays the caller's; its readiness. Raises OSError."""
+    port = Port(sock.fileno(), readable=False, writable=False)
+    if sys.platform == "win32":  # it reports a failed connection as neither readable nor writable
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        port.writable = True
+        return port
+    code = sock.connect_ex(address)
     if code == errno.EINPROGRESS:  # on this machine it is often done by now, without a round of the loop
-        code = sock.connect_ex(address)  # type: ignore[arg-type]
-    if code in (errno.EINPROGRESS, errno.EALREADY):
-        writable = Readiness(sock.fileno(), loop.add_writer, loop.remove_writer)
-        try:
-            await writable.wait()
-        finally:
-            writable.on(None)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code not in (0, errno.EISCONN):
-        raise OSError(code, errno.errorcode.get(code, str(code)))
+        code = sock.connect_ex(address)
+    try:
+        while code in (errno.EINPROGRESS, errno.EALREADY):
+            await port.wait_writable()
+            port.unwritable()
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or sock.connect_ex(address)
+        if code not in (0, errno.EISCONN):
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        port.leave()
+        raise
+    port.writable = True
+    return port
 
 
 def set_keepalive(sock: socket.socket, seconds: float) -> None:

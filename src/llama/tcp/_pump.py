@@ -14,6 +14,7 @@ if sys.platform == "linux":
     from llama.tcp import _pipes
 
 BULK = 65536  # a read of this size is a full one
+ROUNDS = 4  # so many reads before others have their turn
 PROOF = 4  # so many full reads in a row make a direction bulk
 SMALL = 16384
 DOUBT = 8  # so many small splices in a row end it
@@ -73,46 +74,49 @@ class Pump:
             self._ended(self, error)
 
     def _step(self) -> None:
-        try:
-            data = self._src.read_nowait(SCRATCH)
-        except Exception as error:
-            self._end(error)
-            return
-        if data is None:
-            return
-        if not data:
-            self._pass_end()
-        else:
-            self._put(data)
+        for _ in range(ROUNDS):
+            try:
+                data = self._src.read_nowait(SCRATCH)
+            except Exception as error:
+                self._end(error)
+                return
+            if data is None:
+                return
+            if not data:
+                self._pass_end()
+                return
+            if not self._put(data):
+                return
+        self._src.on_readable(self._step)  # the others' turn first
 
-    def _put(self, data: Buffer) -> None:
+    def _put(self, data: Buffer) -> bool:
+        """Write; True when the next read may follow at once."""
         size = len(data)
         try:
             taken = self._dst.write_nowait(data)
             whole = taken == size and self._dst.flush_nowait()
         except Exception as error:
             self._end(WriteFailed(error))
-            return
+            return False
         self.count += taken
         if not whole:
             self._pending = bytes(data[taken:])
             self._src.on_readable(None)
             self._dst.on_writable(self._resume)
-        elif size < BULK:
+            return False
+        if size < BULK:
             self._full = 0
-        else:
-            self._bulk(size)
-
-    def _bulk(self, size: int) -> None:
+            return True
         self._full += 1
-        if self._full >= PROOF and self._spliceable:
-            self._full = 0
-            self._pipe = _pipes.take()
-            if self._pipe is not None:
-                self._src.on_readable(self._splice)
-                return
-        if size == SCRATCH:  # a stream of its own buffers may hold more without another report
-            self._src.on_readable(self._step)
+        return self._full < PROOF or not self._begin_splice()
+
+    def _begin_splice(self) -> bool:
+        self._full = 0
+        self._pipe = _pipes.take() if self._spliceable else None
+        if self._pipe is None:
+            return False
+        self._src.on_readable(self._splice)
+        return True
 
     def _resume(self) -> None:
         """The destination takes bytes again."""
@@ -157,50 +161,41 @@ class Pump:
 
     def _splice(self) -> None:
         src, pipe = cast("SocketStream", self._src), cast("tuple[int, int]", self._pipe)
-        limit, pace = SCRATCH, src._pace
-        if pace is not None:
-            if (delay := pace.read_delay()) > 0:
-                src._readable.hold(delay)
+        for _ in range(ROUNDS):
+            if not src.port.readable:
                 return
-            limit = pace.cap(limit)
-        try:
-            size = os.splice(src.socket.fileno(), pipe[1], limit, flags=_SPLICE)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._end(error)
-            return
-        if not size:
-            self._pass_end()
-            return
-        if pace is not None:
-            pace.received(size)
-        self._piped = size
-        self._full = self._full + 1 if size < SMALL else 0
-        if not self._empty_pipe():
-            self._src.on_readable(None)
-            self._dst.on_writable(self._resume_splice)
-        elif self._full >= DOUBT:
-            self._leave_splice()
+            try:
+                size = os.splice(src.socket.fileno(), pipe[1], SCRATCH, flags=_SPLICE)
+            except BlockingIOError:
+                src.port.unreadable()
+                return
+            except OSError as error:
+                self._end(error)
+                return
+            if not size:
+                self._pass_end()
+                return
+            self._piped = size
+            self._full = self._full + 1 if size < SMALL else 0
+            if not self._empty_pipe():
+                src.on_readable(None)
+                self._dst.on_writable(self._resume_splice)
+                return
+            if self.over or self._full >= DOUBT:
+                break
+        if not self.over:
+            self._leave_splice() if self._full >= DOUBT else src.on_readable(self._splice)
 
     def _empty_pipe(self) -> bool:
-        """Push what the pipe holds; True when it is empty."""
+        """Push what the pipe holds; True when it is empty, or nobody takes it any more."""
         dst, pipe = cast("SocketStream", self._dst), cast("tuple[int, int]", self._pipe)
-        pace = dst._pace
         try:
             while self._piped:
-                limit = self._piped
-                if pace is not None:
-                    if (delay := pace.write_delay()) > 0:
-                        dst._writer().hold(delay)
-                        return False
-                    limit = pace.cap(limit)
-                sent = os.splice(pipe[0], dst.socket.fileno(), limit, flags=_SPLICE)
+                sent = os.splice(pipe[0], dst.socket.fileno(), self._piped, flags=_SPLICE)
                 self._piped -= sent
                 self.count += sent
-                if pace is not None:
-                    pace.sent(sent)
         except BlockingIOError:
+            dst.port.unwritable()
             return False
         except OSError as error:
             self._end(WriteFailed(error))

@@ -9,13 +9,14 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from llama._errors import LlamaError
+from llama._errors import LlamaError, Truncated
 from llama._server import Peer, Server
 from llama._shutdown import Shutdown
 from llama._stack import check_takes, describe
 from llama._stream import Handler, Stream
 from llama.tcp._bind import bind
-from llama.tcp._readiness import Readiness
+from llama.tcp._poller import poller
+from llama.tcp._port import Port
 from llama.tcp._stream import SocketStream
 
 log = logging.getLogger("llama.server")
@@ -51,6 +52,9 @@ class TcpServer(Server):
     async def serve(self, sockets: Sequence[socket.socket], shutdown: Shutdown) -> None:
         gates = _gates(self.handler)
         chain = describe(self.handler)
+        held = poller()
+        held.hold()
+        shutdown.on_close(held.drop)
         async with asyncio.TaskGroup() as group:
             for each in sockets:
                 acceptor = _Acceptor(each, self.handler, shutdown, gates, chain)
@@ -93,14 +97,13 @@ class _Acceptor:
         gates: tuple[Callable[[], Awaitable[None]], ...],
         chain: str,
     ) -> None:
-        loop = asyncio.get_running_loop()
         self._sock = sock
         self._handler = handler
         self._shutdown = shutdown
         self._gates = gates
         self._chain = chain
         self._burst = 1 if gates else BURST
-        self._readable = Readiness(sock.fileno(), loop.add_reader, loop.remove_reader)
+        self._port = Port(sock.fileno())
         self._short_of_descriptors = False
 
     def stop_with(self, task: asyncio.Task[None], backlog: int) -> None:
@@ -136,13 +139,14 @@ class _Acceptor:
                 try:
                     self._accept()
                 except BlockingIOError:
-                    await self._readable.wait()
+                    self._port.unreadable()
+                    await self._port.wait_readable()
                 except OSError as error:
                     await self._recover(error)
                 else:
                     await asyncio.sleep(0)
         finally:
-            self._readable.on(None)
+            self._port.leave(closing=False)
 
     def _accept(self) -> None:
         for _ in range(self._burst):
@@ -163,8 +167,7 @@ class _Acceptor:
         if not self._short_of_descriptors:
             self._short_of_descriptors = True
             log.error("%s: accepting pauses: %s", self._sock.getsockname(), error)
-        self._readable.on(None)
-        await self._readable.pause(PAUSE)
+        await asyncio.sleep(PAUSE)
 
     async def _connection(self, stream: SocketStream) -> None:
         try:
@@ -172,8 +175,10 @@ class _Acceptor:
             await stream.aclose()
         except Exception as error:
             self._report(stream, error)
+            if isinstance(error, (LlamaError, TimeoutError)) and not isinstance(error, Truncated):
+                await stream.aclose()  # what was said last, such as an alert, is to arrive
         finally:
-            stream.abort()
+            stream.abort()  # a break that the other side must see
 
     def _report(self, stream: SocketStream, error: Exception) -> None:
         extra = {"client.address": stream.peer, "error.type": type(error).__name__}

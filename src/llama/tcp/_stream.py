@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from llama._errors import Closed
 from llama._stream import CHUNK, Buffer, ReadyStream, busy, closed
-from llama.tcp._readiness import Readiness
+from llama.tcp._port import Port
 
 SCRATCH = 262144
 LINGER = 1.0
@@ -40,26 +40,27 @@ class SocketStream(ReadyStream):
         "_closed",
         "_eof",
         "_eof_sent",
-        "_readable",
+        "_port",
         "_reading",
-        "_short",
         "_sock",
         "_unread",
-        "_writable",
         "_writing",
         "peer",
     )
 
-    def __init__(self, sock: socket.socket, peer: str = "") -> None:
+    def __init__(self, sock: socket.socket, peer: str = "", port: Port | None = None) -> None:
         super().__init__()
-        loop = asyncio.get_running_loop()
         self._sock = sock
-        self._readable = Readiness(sock.fileno(), loop.add_reader, loop.remove_reader)
-        self._writable: Readiness | None = None
+        self._port = port or Port(sock.fileno())
         self._unread = b""
-        self._reading = self._writing = self._short = False
+        self._reading = self._writing = False
         self._eof = self._eof_sent = self._closed = self._broken = False
         self.peer = peer
+
+    @property
+    def port(self) -> Port:
+        """The socket's readiness, for what drives it directly."""
+        return self._port
 
     @property
     def socket(self) -> socket.socket:
@@ -84,29 +85,32 @@ class SocketStream(ReadyStream):
         try:
             if self._pace is not None:
                 limit = self._pace.cap(limit)
-                if (delay := self._pace.read_delay()) > 0:
-                    await self._readable.pause(delay)
+                while (delay := self._pace.read_delay()) > 0:
+                    await self._port.pause_read(delay)
             return await self._receive(limit)
         finally:
             self._reading = False
 
     async def _receive(self, limit: int) -> bytes:
-        if self._short:  # the queue was emptied last time: asking at once would mostly be a wasted call
-            await self._readable.wait()
+        port = self._port
         while True:
+            if not port.readable:
+                await port.wait_readable()
             try:
                 data = self._sock.recv(limit)
             except BlockingIOError:
-                await self._readable.wait()
+                port.unreadable()
             else:
                 self._received(len(data), limit)
                 return data
 
     def _received(self, count: int, limit: int) -> None:
-        self._short = count < limit
         if not count:
             self._eof = True
-        elif self._pace is not None:
+            return
+        if count < limit and not self._port.hangup:  # the queue is empty: asking again would be a wasted call
+            self._port.unreadable()
+        if self._pace is not None:
             self._pace.received(count)
 
     def _take(self, limit: int) -> bytes:
@@ -123,22 +127,28 @@ class SocketStream(ReadyStream):
             return self._take(limit)
         if self._eof:
             return b""
+        limit = min(limit, SCRATCH)
         if self._pace is not None:
             limit = self._pace.cap(limit)
             if (delay := self._pace.read_delay()) > 0:
-                self._readable.hold(delay)
+                self._port.hold_readable(delay)
                 return None
+        if not self._port.readable:
+            return None
         scratch = _scratch.view
         try:
-            count = self._sock.recv_into(scratch, min(SCRATCH, limit))
+            count = self._sock.recv_into(scratch, limit)
         except BlockingIOError:
+            self._port.unreadable()
             return None
         self._received(count, limit)
         return scratch[:count]
 
     def on_readable(self, callback: Callable[[], object] | None, /) -> None:
         if not self._closed:
-            self._readable.on(callback)
+            self._port.on_readable(callback)
+            if callback is not None and self._unread:
+                asyncio.get_running_loop().call_soon(callback)
 
     async def write(self, data: Buffer, /) -> None:
         if self._writing or self._eof_sent or self._broken or self._closed:
@@ -147,8 +157,10 @@ class SocketStream(ReadyStream):
             data = data.cast("B")
         count = 0
         if self._pace is None:
-            with contextlib.suppress(BlockingIOError):
+            try:
                 count = self._sock.send(data)
+            except BlockingIOError:
+                self._port.unwritable()
         if count < len(data):
             await self._write_rest(memoryview(data), count)
 
@@ -168,15 +180,9 @@ class SocketStream(ReadyStream):
     async def _wait_writable(self) -> None:
         delay = self._pace.write_delay() if self._pace is not None else 0.0
         if delay > 0:
-            await self._writer().pause(delay)
+            await self._port.pause_write(delay)
         else:
-            await self._writer().wait()
-
-    def _writer(self) -> Readiness:
-        if self._writable is None:
-            loop = asyncio.get_running_loop()
-            self._writable = Readiness(self._sock.fileno(), loop.add_writer, loop.remove_writer)
-        return self._writable
+            await self._port.wait_writable()
 
     def _no_write(self) -> Exception:
         if self._writing:
@@ -192,13 +198,15 @@ class SocketStream(ReadyStream):
         pace = self._pace
         if pace is not None:
             if (delay := pace.write_delay()) > 0:
-                self._writer().hold(delay)
+                self._port.hold_writable(delay)
                 return 0
             data = memoryview(data)[: pace.cap(len(data))]
         try:
             count = self._sock.send(data)
         except BlockingIOError:
-            return 0
+            count = 0
+        if count < len(data):
+            self._port.unwritable()
         if pace is not None:
             pace.sent(count)
         return count
@@ -207,8 +215,8 @@ class SocketStream(ReadyStream):
         return True
 
     def on_writable(self, callback: Callable[[], object] | None, /) -> None:
-        if not self._closed and (callback is not None or self._writable is not None):
-            self._writer().on(callback)
+        if not self._closed:
+            self._port.on_writable(callback)
 
     async def write_eof(self) -> None:
         if self._writing:
@@ -226,27 +234,26 @@ class SocketStream(ReadyStream):
     async def aclose(self) -> None:
         if self._closed:
             return
-        self._leave()
+        self._closed = True
+        self._port.fail(closed(self))
         try:
             if not self._eof:
                 await self._linger()
         finally:
-            self._sock.close()
+            self._close()
 
     def abort(self) -> None:
-        if not self._closed:
-            self._leave()
+        self._closed = True
         if self._sock.fileno() >= 0:  # also while aclose lingers
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self._readable.fail(closed(self))
-            self._sock.close()
+            self._port.fail(closed(self))
+            self._close()
 
-    def _leave(self) -> None:
-        self._closed = True
-        self._readable.fail(closed(self))
-        if self._writable is not None:
-            self._writable.fail(closed(self))
+    def _close(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._port.leave()
+            self._sock.close()
 
     async def _linger(self) -> None:
         # Closing over bytes that nobody read sends a reset, which can overtake what was written last.
@@ -260,4 +267,5 @@ class SocketStream(ReadyStream):
                         if not self._sock.recv_into(_scratch.view):
                             return
                     except BlockingIOError:
-                        await self._readable.wait()
+                        self._port.unreadable()
+                        await self._port.wait_readable()

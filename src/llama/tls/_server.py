@@ -39,11 +39,8 @@ class TLSServer:
 
     async def __call__(self, stream: Stream, /) -> None:
         session = await self._open(stream)
-        try:
-            await self.inner(session)
-            await session.aclose()
-        finally:
-            session.abort()
+        await self.inner(session)
+        await session.aclose()
 
     async def _open(self, stream: Stream) -> TLSStream:
         if self.handshake_timeout is None:
