@@ -27,6 +27,10 @@ class Extensions:
         """Keep a value under its own type, in place of an earlier one."""
         self._values[type(value)] = value
 
+    def update(self, other: Extensions, /) -> None:
+        """Keep all that another map holds, in place of earlier values."""
+        self._values.update(other._values)
+
     def discard(self, key: type) -> None:
         """Forget the value of this type, if there is one."""
         self._values.pop(key, None)

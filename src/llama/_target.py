@@ -35,8 +35,8 @@ class Target:
     def fork(self, extensions: Extensions) -> Target:
         """The same place with a copy of these extensions and of its own, which win."""
         merged = extensions.fork()
-        for value in self.extensions:
-            merged.set(value)
+        if len(self.extensions):
+            merged.update(self.extensions)
         return Target(self.host, self.port, merged)
 
     def __str__(self) -> str:

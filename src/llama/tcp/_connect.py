@@ -80,7 +80,7 @@ class Connect:
         except BaseException:
             sock.close()
             raise
-        return SocketStream(sock, str(target), ready)
+        return SocketStream(sock, target, ready)
 
     def _set_options(self, sock: socket.socket) -> None:
         if self.nodelay:
@@ -99,7 +99,7 @@ async def _open_path(path: str, target: Target) -> SocketStream:
     except BaseException:
         sock.close()
         raise
-    return SocketStream(sock, str(target), ready)
+    return SocketStream(sock, target, ready)
 
 
 @factory("tcp.connect", "connector")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from llama._stack import factory
 from llama._stream import ReadyStream, Stream
 from llama._target import Bridge, Relay
 from llama.tcp._pump import Pump, WriteFailed
+from llama.tcp._socket_pump import SocketPump
+from llama.tcp._stream import SocketStream
 
 LOOKS = 4  # an idle bridge is found within a quarter of its timeout
 
 
-@dataclass(frozen=True, slots=True)
-class Transferred:
+class Transferred(NamedTuple):
     """The bytes that a relay carried: `sent` from the client to its target, `received` the other way."""
 
     sent: int
@@ -54,6 +56,14 @@ def relay(*, idle_timeout: float | None = None) -> Relay:
     return TcpRelay(idle_timeout)
 
 
+def _pumps(
+    client: ReadyStream, target: ReadyStream, ended: Callable[[Pump, Exception | None], None]
+) -> tuple[Pump, Pump]:
+    if isinstance(client, SocketStream) and isinstance(target, SocketStream):
+        return SocketPump(client, target, ended), SocketPump(target, client, ended)
+    return Pump(client, target, ended), Pump(target, client, ended)
+
+
 class _Relaying:
     """Two pumps over streams that have readiness callbacks."""
 
@@ -61,8 +71,7 @@ class _Relaying:
 
     def __init__(self, client: ReadyStream, target: ReadyStream, bridge: Bridge, idle: float | None) -> None:
         self._bridge = bridge
-        self._up = Pump(client, target, self._ended)
-        self._down = Pump(target, client, self._ended)
+        self._up, self._down = _pumps(client, target, self._ended)
         self._idle = idle
         self._moved = self._still = 0
         self._error: Exception | None = None
@@ -94,6 +103,8 @@ class _Relaying:
             return
         if other.over:
             self._finish(self._error)
+        else:
+            other.last = True  # both ends are closed after that one, so it need not be passed on
 
     def _finish(self, error: Exception | None) -> None:
         if not self._done.done():

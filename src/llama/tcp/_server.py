@@ -114,7 +114,6 @@ class _Acceptor:
 
         def stop() -> None:
             if task.cancel():
-                self._readable.on(None)
                 self._take_queued(backlog)
 
         task.add_done_callback(lambda _: forget())
@@ -157,7 +156,7 @@ class _Acceptor:
         self._short_of_descriptors = False
         sock.setblocking(False)
         peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer("unix", 0)
-        stream = SocketStream(sock, str(peer))
+        stream = SocketStream(sock, peer)
         stream.extensions.set(peer)
         self._shutdown.spawn(self._connection(stream))
 
@@ -181,11 +180,12 @@ class _Acceptor:
             stream.abort()  # a break that the other side must see
 
     def _report(self, stream: SocketStream, error: Exception) -> None:
-        extra = {"client.address": stream.peer, "error.type": type(error).__name__}
+        peer = str(stream.peer)
+        extra = {"client.address": peer, "error.type": type(error).__name__}
         if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)):
-            log.debug("%s: %s [%s]", stream.peer, error, self._chain, extra=extra)
+            log.debug("%s: %s [%s]", peer, error, self._chain, extra=extra)
         elif isinstance(error, (LlamaError, TimeoutError, OSError)):
             text = str(error) or type(error).__name__
-            log.warning("%s: %s [%s]", stream.peer, text, self._chain, extra=extra)
+            log.warning("%s: %s [%s]", peer, text, self._chain, extra=extra)
         else:
-            log.error("%s: %r [%s]", stream.peer, error, self._chain, exc_info=error, extra=extra)
+            log.error("%s: %r [%s]", peer, error, self._chain, exc_info=error, extra=extra)

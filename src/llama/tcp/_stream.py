@@ -29,10 +29,15 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
+def scratch() -> memoryview:
+    """The running loop's buffer: good until the next call on any of its streams."""
+    return _scratch.view
+
+
 class SocketStream(ReadyStream):
     """A connected stream socket, TCP or Unix; it owns the socket and closes it.
 
-    The descriptor leaves the loop before it is closed. `peer` is the other side's address, for messages.
+    The descriptor leaves the loop before it is closed. `peer` names the other side, for messages.
     """
 
     __slots__ = (
@@ -48,7 +53,7 @@ class SocketStream(ReadyStream):
         "peer",
     )
 
-    def __init__(self, sock: socket.socket, peer: str = "", port: Port | None = None) -> None:
+    def __init__(self, sock: socket.socket, peer: object = "", port: Port | None = None) -> None:
         super().__init__()
         self._sock = sock
         self._port = port or Port(sock.fileno())
@@ -66,6 +71,15 @@ class SocketStream(ReadyStream):
     def socket(self) -> socket.socket:
         """The socket itself, for options and addresses; the stream goes on owning it."""
         return self._sock
+
+    @property
+    def special(self) -> bool:
+        """Whether more than the socket counts: bytes that were unread, or meters."""
+        return self._pace is not None or bool(self._unread)
+
+    def mark_eof(self) -> None:
+        """Note that whoever drives the socket found its end."""
+        self._eof = True
 
     def __repr__(self) -> str:
         return f"<stream {self.peer}>" if self.peer else f"<stream on descriptor {self._sock.fileno()}>"
@@ -135,14 +149,14 @@ class SocketStream(ReadyStream):
                 return None
         if not self._port.readable:
             return None
-        scratch = _scratch.view
+        view = _scratch.view
         try:
-            count = self._sock.recv_into(scratch, limit)
+            count = self._sock.recv_into(view, limit)
         except BlockingIOError:
             self._port.unreadable()
             return None
         self._received(count, limit)
-        return scratch[:count]
+        return view[:count]
 
     def on_readable(self, callback: Callable[[], object] | None, /) -> None:
         if not self._closed:
