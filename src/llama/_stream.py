@@ -114,11 +114,19 @@ class ReadyStream(Stream):
 
     @abstractmethod
     def on_readable(self, callback: Callable[[], object] | None, /) -> None:
-        """Call back each time `read_nowait` may have something; None ends it."""
+        """Call back when `read_nowait` may have something, and again after it has returned None.
+
+        Setting a callback calls it once soon when there may be something already; None ends it. Closing the
+        stream calls it a last time.
+        """
 
     @abstractmethod
     def on_writable(self, callback: Callable[[], object] | None, /) -> None:
-        """Call back each time `write_nowait` or `flush_nowait` may get further; None ends it."""
+        """Call back when `write_nowait` or `flush_nowait` may get further, after one of them fell short.
+
+        Setting a callback calls it once soon when they may already; None ends it. Closing the stream calls it
+        a last time.
+        """
 
 
 Handler: TypeAlias = Service[Stream, None]

@@ -182,12 +182,12 @@ async def reading_by_callbacks_is_whole(make_pair: MakePair, bulk: int) -> None:
         seen, done = hashlib.sha256(), asyncio.Event()
 
         def step() -> None:
-            piece = two.read_nowait(100_000)
-            if piece is not None:
+            while (piece := two.read_nowait(100_000)) is not None:
                 seen.update(piece)
                 if not len(piece):
                     two.on_readable(None)
                     done.set()
+                    return
 
         two.on_readable(step)
         await one.write(data)
