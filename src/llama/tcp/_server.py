@@ -114,6 +114,7 @@ class _Acceptor:
 
         def stop() -> None:
             if task.cancel():
+                self._port.leave(closing=False)  # now: the socket may be closed before the task has ended
                 self._take_queued(backlog)
 
         task.add_done_callback(lambda _: forget())
