@@ -42,6 +42,11 @@ class Stream(ABC):
     def extensions(self, value: Extensions) -> None:
         self._extensions = value
 
+    @property
+    def pace(self) -> Pace | None:
+        """What the meters ask for, where any is attached."""
+        return self._pace
+
     def attach(self, meter: Meter, /) -> None:
         """Report every byte from now on to a meter."""
         self._pace = Pace((*(self._pace.meters if self._pace else ()), meter), self._pace)

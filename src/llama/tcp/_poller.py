@@ -12,12 +12,24 @@ import contextvars
 import select
 import sys
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from llama.tcp._port import Port
+from typing import Protocol
 
 _BATCH = 256
+
+
+class Port(Protocol):
+    """What a poller reports to; `llama.tcp._port` has the one there is."""
+
+    fd: int
+    hangup: bool
+    registered: bool
+    both: bool
+
+    def now_readable(self) -> None:
+        """There is something to read, the end and an error among it."""
+
+    def now_writable(self) -> None:
+        """There is room to write, or an error to find."""
 
 
 class LoopPoller:

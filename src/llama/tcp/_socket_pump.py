@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from llama._stream import Buffer
 from llama.tcp._pump import ROUNDS, Pump, WriteFailed
 from llama.tcp._stream import SCRATCH, SocketStream, scratch
 
@@ -70,6 +71,9 @@ class SocketPump(Pump):
                 return
         source.on_readable(self.step)  # the others' turn first
 
+    def _put(self, data: Buffer) -> bool:
+        return super()._put(data) and self._go_on(len(data))
+
     def _push(self, view: memoryview, size: int) -> bool:
         """Send; True when the next read may follow at once."""
         try:
@@ -84,6 +88,10 @@ class SocketPump(Pump):
             self._sink.port.unwritable()
             self._stall(bytes(view[sent:]))
             return False
+        return self._go_on(size)
+
+    def _go_on(self, size: int) -> bool:
+        """True while the direction is not bulk."""
         if size < BULK:
             self._full = 0
             return True
@@ -117,7 +125,7 @@ class SocketPump(Pump):
                 return
             if self.over:
                 return
-            if self._full >= DOUBT or source.special or self._sink.special:
+            if self._full >= DOUBT:
                 self._drop_pipe()
                 self._full = 0
                 source.on_readable(self.step)
@@ -125,31 +133,49 @@ class SocketPump(Pump):
         source.on_readable(self._splice)
 
     def _fill_pipe(self, pipe: tuple[int, int]) -> int | None:
-        """Take what the source has; None when that is nothing, or when it has ended."""
+        """Take what the source has; None when that is nothing now, or when it has ended."""
+        source, limit = self._source, SCRATCH
+        if (pace := source.pace) is not None:
+            if (delay := pace.read_delay()) > 0:
+                source.port.hold_readable(delay)
+                return None
+            limit = pace.cap(limit)
         try:
-            size = os.splice(self._source.socket.fileno(), pipe[1], SCRATCH, flags=_SPLICE)
+            size = os.splice(source.socket.fileno(), pipe[1], limit, flags=_SPLICE)
         except BlockingIOError:
-            self._source.port.unreadable()
+            source.port.unreadable()
             return None
         except OSError as error:
             self._end(error)
             return None
         if not size:
-            self._source.mark_eof()
+            source.mark_eof()
             self._pass_end()
             return None
+        if pace is not None:
+            pace.received(size)
         self._piped = size
         return size
 
     def _empty_pipe(self, pipe: tuple[int, int]) -> bool:
         """Push what the pipe holds; True when it is empty, or nobody takes it any more."""
+        sink = self._sink
+        pace = sink.pace
         try:
             while self._piped:
-                sent = os.splice(pipe[0], self._sink.socket.fileno(), self._piped, flags=_SPLICE)
+                limit = self._piped
+                if pace is not None:
+                    if (delay := pace.write_delay()) > 0:
+                        sink.port.hold_writable(delay)
+                        return False
+                    limit = pace.cap(limit)
+                sent = os.splice(pipe[0], sink.socket.fileno(), limit, flags=_SPLICE)
                 self._piped -= sent
                 self.count += sent
+                if pace is not None:
+                    pace.sent(sent)
         except BlockingIOError:
-            self._sink.port.unwritable()
+            sink.port.unwritable()
             return False
         except OSError as error:
             self._end(WriteFailed(error))
