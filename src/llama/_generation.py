@@ -77,9 +77,9 @@ class Generation:
             raise asyncio.CancelledError
         async with self.at_work():
             started()
-            await self._stopped.wait()
+            await self.stopped()
             if left := self.connections():
-                log.info("draining %d connections", left, extra={"llama.connections": left})
+                log.info("draining, connections left: %d", left, extra={"llama.connections": left})
         log.info("done: the last connection is gone")
 
     def connections(self) -> int:
@@ -104,11 +104,21 @@ class Generation:
         if self._task is not None:
             self._task.cancel()
 
-    async def hand_over(self, taken: Iterable[Listener]) -> None:
+    def hand_over(self, taken: Iterable[Listener]) -> None:
         """Stop as `stop` does, but leave what is queued to those who took over these listeners."""
-        tasks = [self._serving[each] for each in taken]
-        for each in tasks:
+        waiting = {self._serving[each] for each in taken if each in self._serving}
+
+        def ended(task: asyncio.Task[None]) -> None:
+            waiting.discard(task)
+            if not waiting:
+                self.stop()
+
+        for each in tuple(waiting):
+            each.add_done_callback(ended)
             each.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        self.stop()
+        if not waiting:
+            self.stop()
+
+    async def stopped(self) -> None:
+        """Return when it accepts nothing any more."""
+        await self._stopped.wait()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 
 from llama._server import Peer, Server
 
 STREAM, PACKETS = socket.SOCK_STREAM, socket.SOCK_DGRAM
+KERNEL_SPREADS = sys.platform == "linux"  # elsewhere SO_REUSEPORT gives everything to one socket
 
 
 class Listener:
@@ -18,11 +20,18 @@ class Listener:
     `took` is the earlier listener whose sockets these are too, until `settle` makes this one their heir.
     """
 
-    def __init__(self, server: Server, sockets: list[socket.socket], took: Listener | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        sockets: list[socket.socket],
+        took: Listener | None = None,
+        *,
+        owns_path: bool = True,
+    ) -> None:
         self.server = server
         self.sockets = sockets
         self.took = took
-        self.owns_path = took is None
+        self.owns_path = owns_path and took is None
 
     def addresses(self) -> list[str]:
         """The bound addresses, as a server takes them."""
@@ -45,26 +54,46 @@ class Listener:
                 each.close()
 
 
-def listen(servers: Iterable[Server], running: Sequence[Listener] = ()) -> list[Listener]:
+def listen(
+    servers: Sequence[Server],
+    running: Sequence[Listener] = (),
+    *,
+    shared: bool = False,
+    beside: Sequence[Listener] = (),
+) -> list[Listener]:
     """Listeners for these servers: those that run already hand their sockets on, the others are bound.
 
-    A server takes the sockets of one of the same type and address. Raises OSError with the address in it;
-    then nothing is left open.
+    A server takes the sockets of one of the same type and address. `shared` lets more be bound `beside` these
+    later, which are the same servers' for another worker. Raises OSError with the address in it; then nothing
+    is left open.
     """
     free = list(running)
     made: list[Listener] = []
     try:
-        for server in servers:
+        for position, server in enumerate(servers):
             match = next((each for each in free if _same(each.server, server)), None)
-            if match is None:
-                made.append(Listener(server, server.bind()))
-            else:
+            if match is not None:
                 free.remove(match)
-                made.append(Listener(server, [each.dup() for each in match.sockets], match))
+                made.append(Listener(server, _copies(match), match))
+            elif beside:
+                made.append(_beside(beside[position]))
+            else:
+                made.append(Listener(server, server.bind(shared=shared)))
     except BaseException:
         close(made)
         raise
     return made
+
+
+def _beside(first: Listener) -> Listener:
+    """Another worker's listener: with a queue of its own where the kernel spreads connections over queues."""
+    server = first.server
+    sockets = server.bind(shared=True, like=first.sockets) if KERNEL_SPREADS else _copies(first)
+    return Listener(server, sockets, owns_path=False)
+
+
+def _copies(listener: Listener) -> list[socket.socket]:
+    return [each.dup() for each in listener.sockets]
 
 
 def close(listeners: Iterable[Listener]) -> None:

@@ -40,8 +40,13 @@ class Process:
         if HANGUP is not None:
             callbacks[HANGUP] = self._hang_up
         with handled(callbacks):
-            async with self._root:
+            try:
                 await self._work()
+            except BaseException:
+                self._root.cancel()
+                raise
+            finally:
+                await self._root.drain()
         if self._failure is not None:
             raise self._failure
         log.info("stopped")
@@ -108,7 +113,8 @@ class Process:
         taken = [each.took for each in listeners if each.took is not None]
         for each in listeners:
             each.settle()
-        await current.hand_over(taken)
+        current.hand_over(taken)
+        await current.stopped()
         log.info("reloaded, listening on %s", ", ".join(generation.addresses))
         return generation
 
@@ -121,7 +127,7 @@ class Process:
 
     def _end(self) -> None:
         if self._stopping:
-            log.warning("a second signal: ending at once")
+            log.warning("another signal: ending at once")
             let_go(*ENDING)
             self._root.cancel()
             return

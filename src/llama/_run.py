@@ -10,6 +10,7 @@ from llama._plan import Builder, Plan, Where
 from llama._process import Process
 from llama._server import Server
 from llama._stream import Handler
+from llama._supervisor import Supervisor, check_platform
 
 Ready = Callable[[tuple[str, ...]], object]
 
@@ -17,6 +18,7 @@ Ready = Callable[[tuple[str, ...]], object]
 def run(
     *parts: Server | Handler | Builder,
     listen: Where | None = None,
+    workers: int | None = None,
     grace: float | None = None,
     on_ready: Ready | None = None,
 ) -> None:
@@ -32,6 +34,10 @@ def run(
     """
     plan = Plan(parts, listen)
     _check_caller()
+    if workers is not None:
+        check_platform(workers)
+        Supervisor(plan, workers, grace, on_ready).run()
+        return
     process = Process(plan, grace, on_ready)
     with asyncio.Runner() as runner:
         runner.run(process.main())

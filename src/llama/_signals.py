@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from types import FrameType
+from typing import TypeAlias
 
+Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 LOOPS_TAKE_SIGNALS = os.name != "nt"
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 
@@ -49,3 +53,56 @@ def let_go(*numbers: int) -> None:
     for number in numbers:
         _unhandle(loop, number)
         signal.signal(number, signal.SIG_DFL)
+
+
+class Wakeup:
+    """Signals as bytes to read, for a process that has no loop; in effect while its block runs."""
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = numbers
+        self._before: dict[int, Handler] = {}
+        self._fd_before = -1
+        self.reader, self._writer = socket.socketpair()
+        self.reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def __enter__(self) -> Wakeup:
+        self._fd_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _noted) for number in self._numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        signal.set_wakeup_fd(self._fd_before)
+        self._close()
+
+    def _close(self) -> None:
+        self.reader.close()
+        self._writer.close()
+
+    def arrived(self) -> list[int]:
+        """The signals since the last call, in the order in which they came."""
+        try:
+            return list(self.reader.recv(4096))
+        except BlockingIOError:
+            return []
+
+    def hold_back(self) -> set[int]:
+        """Let these signals wait, for a fork; returns what `let_through` takes."""
+        return signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
+
+    def leave(self) -> None:
+        """In a forked process: the signals are its parent's business; only the default of SIGCHLD returns."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._close()
+
+
+def let_through(mask: set[int]) -> None:
+    """End what `hold_back` began."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _noted(_number: int, _frame: FrameType | None) -> None:
+    """Python wants a handler; the byte in the socket is what matters."""

@@ -19,6 +19,7 @@ LAYERS = [
     {"llama.ws", "llama.mitm", "llama.transports"},
     {
         "llama._asgi",
+        "llama._child",
         "llama._generation",
         "llama._listeners",
         "llama._plan",

@@ -25,17 +25,37 @@ def ready(addresses):
 
 """
 
+# Greets with the number of the generation that serves it and answers one question.
+GREETER = """
+built = 0
+
+def build():
+    global built
+    built += 1
+    name = b"%d" % built
+
+    async def greet(stream: Stream) -> None:
+        await stream.write(name)
+        await stream.write(b" answers " + await stream.read())
+
+    return tcp.server("127.0.0.1:0", greet)
+
+run(build, on_ready=ready, workers=WORKERS)
+"""
+
 
 class Program:
     """A running script; what it prints is read as it comes."""
 
     def __init__(self, folder: Path, text: str, environment: dict[str, str]) -> None:
         script = folder / f"program{len(list(folder.iterdir()))}.py"
-        script.write_text(PREAMBLE + textwrap.dedent(text), encoding="utf-8")
+        workers = environment.pop("WORKERS", "None")
+        script.write_text(f"{PREAMBLE}WORKERS = {workers}\n{textwrap.dedent(text)}", encoding="utf-8")
         self.process = subprocess.Popen(
-            [sys.executable, "-X", "dev", str(script)],
+            [sys.executable, "-W", "always::ResourceWarning", str(script)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         )
         assert self.process.stdout is not None
@@ -52,7 +72,7 @@ class Program:
         deadline = time.monotonic() + PATIENCE
         while True:
             end = self.heard.rfind("\n") + 1
-            for match in re.finditer(pattern, self.heard[self._seen : end]):
+            for match in re.finditer(pattern, self.heard[self._seen : end], re.MULTILINE):
                 self._seen += self.heard[self._seen :].index("\n", match.end()) + 1
                 return match
             assert self._hear(deadline), f"no line with {pattern!r} in:\n{self.heard}"
@@ -70,6 +90,16 @@ class Program:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def signal_group(self, number: int) -> None:
+        """To it and all its workers."""
+        os.killpg(self.pid, number)
+
+    def count(self, text: str) -> int:
+        """How often it has printed this so far."""
+        while self._hear(time.monotonic()):
+            pass
+        return self.heard.count(text)
+
     def reload(self) -> None:
         self.signal(signal.SIGHUP)
         self.line("INFO reloaded")
@@ -79,6 +109,7 @@ class Program:
         deadline = time.monotonic() + PATIENCE
         while self._hear(deadline):
             pass
+        assert "ResourceWarning" not in self.heard, self.heard
         assert self.process.wait(max(0.1, deadline - time.monotonic())) == status, self.heard
         return self.heard
 
@@ -97,6 +128,12 @@ class Program:
 Start = Callable[..., Program]
 
 
+@pytest.fixture(params=["None", "2"], ids=["in process", "2 workers"])
+def workers(request: pytest.FixtureRequest) -> str:
+    """What is said here holds in one process and with workers."""
+    return str(request.param)
+
+
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Start]:
     """`program(text)` runs a script; it must call `run(..., on_ready=ready)` for `port` to be known."""
@@ -109,10 +146,16 @@ def program(tmp_path: Path) -> Iterator[Start]:
     yield start
     for each in running:
         each.discard()
+    while dialled:
+        dialled.pop().close()
+
+
+dialled: list[socket.socket] = []  # a test that fails halfway leaves them to the fixture
 
 
 def dial(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    dialled.append(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+    return dialled[-1]
 
 
 def ask(client: socket.socket, question: bytes) -> bytes:

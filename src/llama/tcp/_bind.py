@@ -42,6 +42,9 @@ def _bind_hosts(
             if not port and (position < len(like) or opened):
                 known = like[position] if position < len(like) else opened[0]
                 address = (address[0], known.getsockname()[1], *address[2:])
+            if shared and not like:
+                # The first of the sharers: it is not to share with strangers that listen there already.
+                _bind_one(family, address, None, shared=False, dual=not host).close()
             opened.append(_bind_one(family, address, backlog, shared=shared, dual=not host))
     except BaseException:
         for each in opened:
@@ -66,7 +69,7 @@ def _places(host: str, port: int) -> list[tuple[int, SocketAddress]]:
 def _bind_one(
     family: int,
     address: SocketAddress,
-    backlog: int,
+    backlog: int | None,
     *,
     shared: bool,
     dual: bool,
@@ -81,7 +84,7 @@ def _bind_one(
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
         sock.bind(address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-        return _ready(sock, backlog)
+        return sock if backlog is None else _ready(sock, backlog)
     except OSError as error:
         sock.close()
         raise OSError(

@@ -1,0 +1,317 @@
+"""The parent of workers: it has no loop and no thread, holds the sockets, and forks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from llama._child import Backoff, Child, Slots
+from llama._errors import ConfigError, LlamaError
+from llama._listeners import Listener, close, listen
+from llama._plan import Plan
+from llama._server import Server
+from llama._signals import Wakeup, let_through
+from llama._systemd import Notifier
+from llama._worker import work
+
+log = logging.getLogger("llama.server")
+AT_ONCE = 1.0  # seconds that "at once" gives a worker before it is killed
+OVERTIME = 2.0  # seconds beyond the grace, in which workers cut what is left themselves
+
+
+def check_platform(workers: int) -> None:
+    """Raise ConfigError for a number of workers that cannot be."""
+    if workers < 1:
+        raise ConfigError(f"workers={workers}: expected at least 1")
+    if not hasattr(os, "fork") or not hasattr(socket, "SO_REUSEPORT"):
+        raise ConfigError(f"workers={workers}: {sys.platform} cannot fork workers that share a port")
+
+
+class Supervisor:
+    """Keeps one worker in each slot: replaces the dead, renews all at SIGHUP, ends them at SIGTERM."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        workers: int,
+        grace: float | None,
+        on_ready: Callable[[tuple[str, ...]], object] | None,
+    ) -> None:
+        self._plan = plan
+        self._workers = workers
+        self._grace = grace
+        self._on_ready = on_ready
+        self._notifier = Notifier()
+        self._wakeup = Wakeup(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        self._selector = selectors.PollSelector()
+        self._children: set[Child] = set()
+        self._current: Slots | None = None
+        self._pending: Slots | None = None
+        self._due: dict[int, float] = {}  # when a slot gets its next worker
+        self._backoff = [Backoff() for _ in range(workers)]
+        self._reload_wanted = self._settling = self._stopping = self._hurrying = False
+        self._kill_at: float | None = None
+        self._failure: Exception | None = None
+
+    def run(self) -> None:
+        """Fork the workers and look after them; returns when the last one has ended."""
+        with self._wakeup:
+            self._selector.register(self._wakeup.reader, selectors.EVENT_READ, self._on_signals)
+            try:
+                self._build()
+                while self._children or not self._stopping:
+                    self._turn()
+            finally:
+                self._clear()
+        if self._failure is not None:
+            raise self._failure
+        log.info("stopped")
+
+    def _clear(self) -> None:
+        for child in tuple(self._children):
+            child.kill()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child.pid, 0)
+            self._forget(child)
+        self._close_listeners()
+        self._selector.close()
+
+    def _close_listeners(self) -> None:
+        for slots in (self._current, self._pending):
+            if slots is not None:
+                close(slots.everything())
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(self._patience()):
+            key.data()
+        for child in tuple(self._children):
+            if (end := child.reap()) is not None:
+                self._ended(child, end)
+        self._progress()
+        now = time.monotonic()
+        for slot in [slot for slot, due in self._due.items() if due <= now]:
+            self._replace(slot)
+        if self._kill_at is not None and self._kill_at <= now:
+            self._kill_at = None
+            for child in self._children:
+                child.kill()
+
+    def _patience(self) -> float | None:
+        times = [*self._due.values(), *([] if self._kill_at is None else [self._kill_at])]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    # --- signals ---
+
+    def _on_signals(self) -> None:
+        for number in self._wakeup.arrived():
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._end()
+            elif number == signal.SIGHUP and self._plan.can_change:
+                self._reload_wanted = True
+            elif number == signal.SIGHUP:
+                log.info("SIGHUP is ignored: the servers were not given as a function that builds them")
+
+    def _end(self) -> None:
+        if not self._stopping:
+            self._notifier.stopping()
+            log.info("stopping %d workers", len(self._children))
+            self._stop()
+            if self._grace is not None:
+                self._kill_at = time.monotonic() + self._grace + OVERTIME
+        else:
+            log.warning("another signal: ending at once")
+            self._tell_all("now")
+            self._kill_at = time.monotonic() + (0.0 if self._hurrying else AT_ONCE)
+            self._hurrying = True
+
+    def _stop(self) -> None:
+        """No more workers; the sockets are closed here first, so that the workers' are the last."""
+        self._stopping = True
+        self._due.clear()
+        self._close_listeners()
+        self._tell_all("stop")
+
+    def _tell_all(self, order: str) -> None:
+        for child in self._children:
+            child.tell(order)
+
+    # --- configurations ---
+
+    def _build(self) -> None:
+        """Build the servers, bind what is new, and fork a worker for each slot."""
+        servers = self._plan.build()
+        self._pending = self._bind(servers)
+        for slot in range(self._workers):
+            self._fork(self._pending, slot)
+
+    def _bind(self, servers: Sequence[Server]) -> Slots:
+        made: list[list[Listener]] = []
+        try:
+            for slot in range(self._workers):
+                before = self._current.slots[slot] if self._current is not None else ()
+                beside = made[0] if made else ()
+                made.append(listen(servers, before, shared=self._workers > 1, beside=beside))
+        except BaseException:
+            close(each for slot in made for each in slot)
+            raise
+        return Slots(made)
+
+    def _progress(self) -> None:
+        """Take the next step of a start or a reload, if it is time."""
+        if self._stopping:
+            return
+        if self._pending is not None:
+            if sum(each.ready for each in self._children if each.slots is self._pending) == self._workers:
+                self._switch(self._pending)
+        elif self._settling and all(each.stopped for each in self._children if each.retired):
+            self._settling = False
+            self._notifier.ready()
+            log.info("reloaded, listening on %s", ", ".join(self._addresses()))
+        elif self._reload_wanted and not self._settling:
+            self._reload()
+
+    def _reload(self) -> None:
+        self._reload_wanted = False
+        self._notifier.reloading()
+        try:
+            self._build()
+        except Exception as error:
+            self._abandon(f"{type(error).__name__}: {error}")
+
+    def _abandon(self, reason: str) -> None:
+        """Give up the pending configuration: what runs stays; at the start there is nothing to stay."""
+        for child in self._children:
+            if child.slots is self._pending:
+                child.retired = child.stopped = True
+                child.tell("now")
+        if self._pending is not None:
+            close(self._pending.everything())
+            self._pending = None
+        if self._current is None:
+            self._failure = _failure(reason)
+            self._stop()
+            self._kill_at = time.monotonic() + AT_ONCE
+            return
+        log.error("reload failed, what runs stays: %s", reason)
+        self._notifier.ready()
+
+    def _switch(self, fresh: Slots) -> None:
+        """The pending workers are all ready: the others retire."""
+        old, self._current, self._pending = self._current, fresh, None
+        taken = {each.took for each in fresh.everything()}
+        for each in fresh.everything():
+            each.settle()
+        if old is None:
+            self._announce()
+            return
+        self._settling = True
+        self._due.clear()
+        self._backoff = [Backoff() for _ in range(self._workers)]
+        close(old.everything())
+        for child in self._children:
+            if child.slots is old:
+                child.retired = True
+                flags = ("1" if each in taken else "0" for each in old.slots[child.slot])
+                child.tell(f"retire {''.join(flags)}")
+
+    def _announce(self) -> None:
+        log.info("listening on %s with %d workers", ", ".join(self._addresses()), self._workers)
+        if self._on_ready is not None:
+            self._on_ready(self._addresses())
+        self._notifier.ready()
+
+    def _addresses(self) -> tuple[str, ...]:
+        return self._current.addresses() if self._current is not None else ()
+
+    # --- processes ---
+
+    def _fork(self, slots: Slots, slot: int) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        mask = self._wakeup.hold_back()
+        try:
+            pid = os.fork()
+            if not pid:
+                ours.close()
+                self._become_worker(slots.slots[slot], theirs, mask)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            let_through(mask)
+        child = Child(pid, slots, slot, ours)
+        self._children.add(child)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._hear(child))
+
+    def _become_worker(self, listeners: list[Listener], control: socket.socket, mask: set[int]) -> NoReturn:
+        status = 1
+        try:
+            self._wakeup.leave()
+            for child in self._children:
+                child.control.close()
+            self._close_others(listeners)
+            status = work(listeners, control, self._grace, mask)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BaseException:
+            log.exception("a worker failed")
+        finally:
+            os._exit(status)
+
+    def _close_others(self, mine: list[Listener]) -> None:
+        for slots in (self._current, self._pending):
+            for each in slots.everything() if slots is not None else ():
+                each.owns_path = False
+                if each not in mine:
+                    each.close()
+
+    def _hear(self, child: Child) -> None:
+        if not child.hear():
+            self._selector.unregister(child.control)
+
+    def _forget(self, child: Child) -> None:
+        self._children.discard(child)
+        if child.control in self._selector.get_map():
+            self._selector.unregister(child.control)
+        child.control.close()
+
+    def _ended(self, child: Child, end: str) -> None:
+        child.hear()
+        self._forget(child)
+        if self._stopping or child.retired:
+            if end != "exit status 0":
+                log.warning("worker %d ended: %s", child.pid, end)
+        elif child.slots is self._pending:
+            self._abandon(child.failure or f"worker {child.pid} ended before it was ready: {end}")
+        else:
+            delay = self._backoff[child.slot].delay(child.age)
+            self._due[child.slot] = time.monotonic() + delay
+            when = f"in {delay:g} s" if delay else "at once"
+            log.error("worker %d died: %s; it is replaced %s", child.pid, end, when)
+
+    def _replace(self, slot: int) -> None:
+        del self._due[slot]
+        if self._current is None:
+            return
+        try:
+            self._fork(self._current, slot)
+        except OSError as error:
+            delay = self._backoff[slot].delay(0.0)
+            self._due[slot] = time.monotonic() + delay
+            log.error("no worker could be forked, next try in %g s: %s", delay, error)
+
+
+def _failure(reason: str) -> Exception:
+    kind, _, text = reason.partition(": ")
+    return ConfigError(text) if kind == "ConfigError" else LlamaError(f"a worker could not start: {reason}")

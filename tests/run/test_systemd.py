@@ -1,0 +1,42 @@
+"""What a service manager hears."""
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.run.conftest import GREETER, PATIENCE, Start
+
+
+@pytest.fixture(params=["a path", "an abstract name"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(path if request.param == "a path" else f"\0{path}")
+        sock.settimeout(PATIENCE)
+        yield sock
+
+
+def test_a_service_manager_can_follow(manager: socket.socket, program: Start, workers: str) -> None:
+    name = manager.getsockname()
+    environment = f"@{name[1:].decode()}" if isinstance(name, bytes) else name
+    server = program(GREETER, WORKERS=workers, NOTIFY_SOCKET=environment)
+    ready = f"READY=1\nMAINPID={server.pid}"
+    assert manager.recv(4096).decode() == ready
+    server.signal(signal.SIGHUP)
+    assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(4096).decode())
+    assert manager.recv(4096).decode() == ready
+    server.signal(signal.SIGTERM)
+    assert manager.recv(4096).decode() == "STOPPING=1"
+    server.end()
+
+
+def test_a_manager_that_is_gone_is_no_reason_to_stop(program: Start, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    server = program(GREETER, NOTIFY_SOCKET=os.fspath(gone))
+    server.line(f"WARNING NOTIFY_SOCKET {gone}: ")
+    server.stop()
