@@ -28,6 +28,7 @@ class Shutdown:
         self._stoppers: dict[object, Callable[[], object]] = {}
         self._closers: list[Callable[[], Awaitable[object]]] = []
         self._idle: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.stopping = False
 
     @staticmethod
@@ -40,7 +41,9 @@ class Shutdown:
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
         """Start a task that this shutdown owns; an exception nobody awaits is logged."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        task = self._loop.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._released)
         return task

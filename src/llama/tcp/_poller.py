@@ -36,28 +36,28 @@ class LoopPoller:
     """Over add_reader and add_writer, which report again and again: each is taken back when it has reported."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
 
     def watch_read(self, port: Port) -> None:
         """Report once when there is something to read."""
-        self._loop.add_reader(port.fd, self._read, port)
+        self.loop.add_reader(port.fd, self._read, port)
 
     def watch_write(self, port: Port) -> None:
         """Report once when there is room to write."""
-        self._loop.add_writer(port.fd, self._write, port)
+        self.loop.add_writer(port.fd, self._write, port)
 
     def _read(self, port: Port) -> None:
-        self._loop.remove_reader(port.fd)
+        self.loop.remove_reader(port.fd)
         port.now_readable()
 
     def _write(self, port: Port) -> None:
-        self._loop.remove_writer(port.fd)
+        self.loop.remove_writer(port.fd)
         port.now_writable()
 
     def forget(self, port: Port, *, closing: bool) -> None:
         """Report nothing more; call it while the descriptor is open. `closing`: it will not be for long."""
-        self._loop.remove_reader(port.fd)
-        self._loop.remove_writer(port.fd)
+        self.loop.remove_reader(port.fd)
+        self.loop.remove_writer(port.fd)
 
     def hold(self) -> None:
         """Stay open until `drop`, while nothing is registered too."""
@@ -98,7 +98,7 @@ if sys.platform == "linux":
             if self._epoll is None:
                 self._epoll = select.epoll()
                 # The callback must not keep alive the context of whoever came first.
-                contextvars.Context().run(self._loop.add_reader, self._epoll.fileno(), self._dispatch)
+                contextvars.Context().run(self.loop.add_reader, self._epoll.fileno(), self._dispatch)
             self._epoll.register(port.fd, events)
             self._ports[port.fd] = port
             port.registered = True
@@ -122,7 +122,7 @@ if sys.platform == "linux":
                         port.now_writable()
                 except Exception as error:
                     context = {"message": "a readiness callback failed", "exception": error}
-                    self._loop.call_exception_handler(context)
+                    self.loop.call_exception_handler(context)
 
         def forget(self, port: Port, *, closing: bool) -> None:
             if port.registered and self._epoll is not None:
@@ -142,7 +142,7 @@ if sys.platform == "linux":
 
         def _close_unused(self) -> None:
             if not self._ports and self._holds <= 0 and self._epoll is not None:
-                self._loop.remove_reader(self._epoll.fileno())
+                self.loop.remove_reader(self._epoll.fileno())
                 self._epoll.close()
                 self._epoll = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from llama.tcp._poller import poller
+from llama.tcp._poller import LoopPoller, poller
 
 
 class Port:
@@ -27,18 +27,22 @@ class Port:
         "both",
         "fd",
         "hangup",
+        "loop",
         "readable",
         "registered",
         "writable",
     )
 
-    def __init__(self, fd: int, *, readable: bool = True, writable: bool = True) -> None:
+    def __init__(
+        self, fd: int, *, readable: bool = True, writable: bool = True, by: LoopPoller | None = None
+    ) -> None:
         self.fd = fd
         self.readable = readable
         self.writable = writable
         self.hangup = False  # the peer ended or the connection broke, which one more read will tell
         self.registered = self.both = False
-        self._poller = poller()
+        self._poller = by or poller()
+        self.loop = self._poller.loop
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._on_read: Callable[[], object] | None = None
@@ -84,7 +88,7 @@ class Port:
         """Return when a read may be tried; raises what `fail` was given."""
         while not self.readable:
             self._poller.watch_read(self)
-            self._read_waiter = asyncio.get_running_loop().create_future()
+            self._read_waiter = self.loop.create_future()
             try:
                 await self._read_waiter
             finally:
@@ -94,7 +98,7 @@ class Port:
         """Return when a write may be tried; raises what `fail` was given."""
         while not self.writable:
             self._poller.watch_write(self)
-            self._write_waiter = asyncio.get_running_loop().create_future()
+            self._write_waiter = self.loop.create_future()
             try:
                 await self._write_waiter
             finally:
@@ -102,7 +106,7 @@ class Port:
 
     async def pause_read(self, delay: float) -> None:
         """Return after `delay` seconds; raises what `fail` was given."""
-        self._read_waiter = waiter = asyncio.get_running_loop().create_future()
+        self._read_waiter = waiter = self.loop.create_future()
         try:
             await _pause(waiter, delay)
         finally:
@@ -110,7 +114,7 @@ class Port:
 
     async def pause_write(self, delay: float) -> None:
         """Return after `delay` seconds; raises what `fail` was given."""
-        self._write_waiter = waiter = asyncio.get_running_loop().create_future()
+        self._write_waiter = waiter = self.loop.create_future()
         try:
             await _pause(waiter, delay)
         finally:
@@ -121,31 +125,33 @@ class Port:
     def on_readable(self, callback: Callable[[], object] | None) -> None:
         """Call back when a read may be tried, at once in the next round if it may be now."""
         self._on_read = callback
-        self._read_timer = _cancel(self._read_timer)
+        if self._read_timer is not None:
+            self._read_timer = _cancel(self._read_timer)
         if callback is not None:
             if self.readable:
-                asyncio.get_running_loop().call_soon(self._again_readable)
+                self.loop.call_soon(self._again_readable)
             self._poller.watch_read(self)
 
     def on_writable(self, callback: Callable[[], object] | None) -> None:
         """Call back when a write may be tried, at once in the next round if it may be now."""
         self._on_write = callback
-        self._write_timer = _cancel(self._write_timer)
+        if self._write_timer is not None:
+            self._write_timer = _cancel(self._write_timer)
         if callback is not None:
             if self.writable:
-                asyncio.get_running_loop().call_soon(self._again_writable)
+                self.loop.call_soon(self._again_writable)
             else:
                 self._poller.watch_write(self)
 
     def hold_readable(self, delay: float) -> None:
         """Keep the callback back for `delay` seconds."""
         self._read_timer = _cancel(self._read_timer)
-        self._read_timer = asyncio.get_running_loop().call_later(delay, self._again_readable)
+        self._read_timer = self.loop.call_later(delay, self._again_readable)
 
     def hold_writable(self, delay: float) -> None:
         """Keep the callback back for `delay` seconds."""
         self._write_timer = _cancel(self._write_timer)
-        self._write_timer = asyncio.get_running_loop().call_later(delay, self._again_writable)
+        self._write_timer = self.loop.call_later(delay, self._again_writable)
 
     def _again_readable(self) -> None:
         self._read_timer = None
@@ -157,18 +163,17 @@ class Port:
         if self._on_write is not None:
             self._on_write()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Callable[[], Exception]) -> None:
         """Wake who waits with an error, and call callbacks a last time to find it."""
         self.readable = self.writable = True
-        for callback in (self._on_read, self._on_write):
-            if callback is not None:
-                asyncio.get_running_loop().call_soon(callback)
         for waiter in (self._read_waiter, self._write_waiter):
             if waiter is not None and not waiter.done():
-                waiter.set_exception(error)
-        self._on_read = self._on_write = None
-        self._read_timer = _cancel(self._read_timer)
-        self._write_timer = _cancel(self._write_timer)
+                waiter.set_exception(error())
+        for callback in (self._on_read, self._on_write):
+            if callback is not None:
+                self.loop.call_soon(callback)
+        self.on_readable(None)
+        self.on_writable(None)
 
     def leave(self, *, closing: bool = True) -> None:
         """Leave the poller, before the descriptor is closed; `closing=False` when it stays open."""

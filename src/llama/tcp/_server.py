@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from llama._errors import LlamaError, Truncated
 from llama._server import Peer, Server
@@ -86,6 +87,18 @@ def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
     return tuple(found)
 
 
+def _quick_accept(listener: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:
+    """`listener.accept` without what it does beside: it turns family and type into enumerations each time."""
+    take = cast("Callable[[], tuple[int, Any]]", listener._accept)  # type: ignore[attr-defined]
+    family, kind = int(listener.family), int(listener.type)
+
+    def accept() -> tuple[socket.socket, Any]:
+        descriptor, address = take()
+        return socket.socket(family, kind, 0, descriptor), address
+
+    return accept
+
+
 class _Acceptor:
     """Accepts on one socket until it is cancelled."""
 
@@ -103,7 +116,9 @@ class _Acceptor:
         self._gates = gates
         self._chain = chain
         self._burst = 1 if gates else BURST
-        self._port = Port(sock.fileno())
+        self._poller = poller()
+        self._port = Port(sock.fileno(), by=self._poller)
+        self._take = _quick_accept(sock) if hasattr(sock, "_accept") else sock.accept
         self._short_of_descriptors = False
 
     def stop_with(self, task: asyncio.Task[None], backlog: int) -> None:
@@ -153,11 +168,11 @@ class _Acceptor:
             self._accept_one()
 
     def _accept_one(self) -> None:
-        sock, address = self._sock.accept()
+        sock, address = self._take()
         self._short_of_descriptors = False
         sock.setblocking(False)
-        peer = Peer(*address[:2]) if isinstance(address, tuple) else Peer("unix", 0)
-        stream = SocketStream(sock, peer)
+        peer = Peer(address[0], address[1]) if isinstance(address, tuple) else Peer("unix", 0)
+        stream = SocketStream(sock, peer, Port(sock.fileno(), by=self._poller))
         stream.extensions.set(peer)
         self._shutdown.spawn(self._connection(stream))
 

@@ -245,11 +245,14 @@ class SocketStream(ReadyStream):
             with contextlib.suppress(OSError):  # the peer may have reset: the next call tells
                 self._sock.shutdown(socket.SHUT_WR)
 
+    def _closed_error(self) -> Exception:
+        return closed(self)
+
     async def aclose(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._port.fail(closed(self))
+        self._port.fail(self._closed_error)
         try:
             if not self._eof:
                 await self._linger()
@@ -257,11 +260,11 @@ class SocketStream(ReadyStream):
             self._close()
 
     def abort(self) -> None:
-        self._closed = True
         if self._sock.fileno() >= 0:  # also while aclose lingers
+            self._closed = True
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self._port.fail(closed(self))
+            self._port.fail(self._closed_error)
             self._close()
 
     def _close(self) -> None:
