@@ -21,9 +21,9 @@ def bind(
 ) -> list[socket.socket]:
     """Listening, non-blocking sockets for an address; on any failure none is left open."""
     if isinstance(where, socket.socket):
-        return [_ready(where.dup(), backlog)]
+        return [_inherited(f"fd:{where.fileno()}", where.dup(), backlog)]
     if isinstance(where, str) and where.startswith("fd:"):
-        return [_ready(_inherited(where), backlog)]
+        return [_inherited(where, _from_descriptor(where), backlog)]
     if isinstance(where, str) and where.startswith("unix:"):
         return [like[0].dup()] if like else [_bind_path(where[5:], backlog)]
     if isinstance(where, int):
@@ -111,18 +111,33 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
+        except BlockingIOError:  # it lives, and its queue is full
+            return
 
 
-def _inherited(where: str) -> socket.socket:
-    if not where[3:].isdigit():
+def _from_descriptor(where: str) -> socket.socket:
+    if not (where[3:].isascii() and where[3:].isdigit()):
         raise ConfigError(f"{where!r} is not an inherited socket: expected fd:NUMBER")
+    copy = -1
     try:
-        return socket.socket(fileno=os.dup(int(where[3:])))
+        copy = os.dup(int(where[3:]))
+        return socket.socket(fileno=copy)
     except OSError as error:
+        if copy >= 0:
+            os.close(copy)
+        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from None
+
+
+def _inherited(where: str, sock: socket.socket, backlog: int) -> socket.socket:
+    try:
+        return _ready(sock, backlog)
+    except OSError as error:
+        sock.close()
         raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from None
 
 
