@@ -72,8 +72,8 @@ def _ip(address: Peer | Local | None) -> tuple[str, int] | None:
 
 @factory("tcp.send_proxy", "connector")
 def send_proxy(
-    *,
     over: Connector | None = None,
+    *,
     version: Literal[1, 2] = 2,
     tlvs: Tlvs | None = None,
     checksum: bool = False,

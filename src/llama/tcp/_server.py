@@ -174,6 +174,7 @@ class _Acceptor:
         peer = Peer(address[0], address[1]) if isinstance(address, tuple) else Peer("unix", 0)
         stream = SocketStream(sock, peer, Port(sock.fileno(), by=self._poller))
         stream.extensions.set(peer)
+        stream.extensions.set(sock)  # for its own address, and its options
         self._shutdown.spawn(self._connection(stream))
 
     async def _recover(self, error: OSError) -> None:

@@ -7,6 +7,7 @@ from llama.tls._hello import ClientHello
 from llama.tls._info import TLSInfo
 from llama.tls._key_pair import KeyPair
 from llama.tls._peek import peek_hello
+from llama.tls._proxy_tlvs import proxy_tlvs
 from llama.tls._route import route
 from llama.tls._rules import allow, deny, require_sni
 from llama.tls._server import server
@@ -22,6 +23,7 @@ __all__ = [
     "connect",
     "deny",
     "peek_hello",
+    "proxy_tlvs",
     "require_sni",
     "route",
     "server",
