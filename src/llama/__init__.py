@@ -25,6 +25,7 @@ from llama._stack import describe, layer, stack
 from llama._stream import Buffer, Handler, ReadyStream, Stream
 from llama._target import Bridge, Connector, Relay, Target
 from llama.layers import Predicate, close, limit, rate_limit, retry, route, timeout, trace
+from llama.tcp._loop import new_event_loop
 
 __all__ = [
     "Bridge",
@@ -61,6 +62,7 @@ __all__ = [
     "describe",
     "layer",
     "limit",
+    "new_event_loop",
     "rate_limit",
     "retry",
     "route",

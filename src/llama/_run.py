@@ -11,6 +11,7 @@ from llama._process import Process
 from llama._server import Server
 from llama._stream import Handler
 from llama._supervisor import Supervisor, check_platform
+from llama.tcp._loop import new_event_loop
 
 Ready = Callable[[tuple[str, ...]], object]
 
@@ -39,7 +40,7 @@ def run(
         Supervisor(plan, workers, grace, on_ready).run()
         return
     process = Process(plan, grace, on_ready)
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(process.main())
 
 

@@ -13,6 +13,7 @@ from llama._errors import LlamaError
 from llama._generation import Generation
 from llama._listeners import Listener
 from llama._signals import handled, let_through
+from llama.tcp._loop import new_event_loop
 
 log = logging.getLogger("llama.server")
 
@@ -24,7 +25,7 @@ def work(listeners: Sequence[Listener], control: socket.socket, grace: float | N
     """
     worker = _Worker(listeners, control, grace, mask)
     try:
-        with asyncio.Runner() as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(worker.main())
     except asyncio.CancelledError:
         return 0

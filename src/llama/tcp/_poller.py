@@ -1,8 +1,9 @@
 """Who tells a loop's sockets that they are ready.
 
-On Linux the loop watches one epoll of ours, and that one watches the sockets, edge-triggered: a socket is
-registered once in its life, and an event costs a dictionary look-up in place of a round through the loop's
-selector, its handles and its mappings. Elsewhere the loop's own add_reader and add_writer do.
+On Linux an epoll of ours watches the sockets, edge-triggered: a socket is registered once in its life, and an
+event costs a dictionary look-up in place of a round through the loop's selector, its handles and its mappings.
+In a loop of `new_event_loop` that epoll is the one the loop waits on, elsewhere the loop watches it. Where
+there is no epoll the loop's own add_reader and add_writer do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextvars
 import select
 import sys
 import threading
+import weakref
 from typing import Protocol
 
 _BATCH = 256
@@ -73,64 +75,72 @@ if sys.platform == "linux":
     _READABLE = select.EPOLLIN | select.EPOLLPRI | _GONE
     _WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 
+    class Ports:
+        """The ports in one epoll, by descriptor."""
+
+        def __init__(self, epoll: select.epoll) -> None:
+            self.epoll = epoll
+            self._ports: dict[int, Port] = {}
+
+        def __len__(self) -> int:
+            return len(self._ports)
+
+        def add(self, port: Port, *, both: bool = False) -> None:
+            """Register a descriptor; what is ready already is reported."""
+            self.epoll.register(port.fd, _BOTH if both else _READ)
+            self._ports[port.fd] = port
+            port.registered, port.both = True, both
+
+        def add_write(self, port: Port) -> None:
+            """Report room to write too, what there is already among it."""
+            port.both = True
+            self.epoll.modify(port.fd, _BOTH)
+
+        def remove(self, port: Port, *, closing: bool) -> None:
+            """Report a descriptor no more."""
+            port.registered = port.both = False
+            del self._ports[port.fd]
+            if not closing:  # closing it takes it out of the epoll too
+                self.epoll.unregister(port.fd)
+
+        def report(self, fd: int, events: int) -> None:
+            """Tell a port.
+
+            A number that was closed and taken again in one batch gets a report that is not its own, which
+            costs it one call that would block.
+            """
+            port = self._ports.get(fd)
+            if port is None:
+                return
+            if events & _GONE:
+                port.hangup = True
+            if events & _READABLE:
+                port.now_readable()
+            if events & _WRITABLE:
+                port.now_writable()
+
     class EpollPoller(LoopPoller):
-        """An epoll within the loop's; it exists while a port is registered or someone holds it."""
+        """An epoll that the loop watches; it exists while a port is registered or someone holds it."""
 
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             super().__init__(loop)
-            self._epoll: select.epoll | None = None
-            self._ports: dict[int, Port] = {}
             self._holds = 0
+            self._open: Ports | None = None
 
         def watch_read(self, port: Port) -> None:
             if not port.registered:
-                self._register(port, _READ)
+                self._ports().add(port)
 
         def watch_write(self, port: Port) -> None:
             if not port.registered:
-                self._register(port, _BOTH)
-                port.both = True
-            elif not port.both and self._epoll is not None:
-                port.both = True
-                self._epoll.modify(port.fd, _BOTH)  # which reports what is ready already
-
-        def _register(self, port: Port, events: int) -> None:
-            if self._epoll is None:
-                self._epoll = select.epoll()
-                # The callback must not keep alive the context of whoever came first.
-                contextvars.Context().run(self.loop.add_reader, self._epoll.fileno(), self._dispatch)
-            self._epoll.register(port.fd, events)
-            self._ports[port.fd] = port
-            port.registered = True
-
-        def _dispatch(self) -> None:
-            if self._epoll is None:
-                return
-            ports = self._ports
-            for fd, events in self._epoll.poll(0, _BATCH):
-                port = ports.get(fd)
-                if port is None:
-                    continue
-                # A number that was closed and taken again in this batch gets a report that is not its own,
-                # which costs it one call that would block.
-                try:
-                    if events & _GONE:
-                        port.hangup = True
-                    if events & _READABLE:
-                        port.now_readable()
-                    if events & _WRITABLE:
-                        port.now_writable()
-                except Exception as error:
-                    context = {"message": "a readiness callback failed", "exception": error}
-                    self.loop.call_exception_handler(context)
+                self._ports().add(port, both=True)
+            elif not port.both:
+                self._ports().add_write(port)
 
         def forget(self, port: Port, *, closing: bool) -> None:
-            if port.registered and self._epoll is not None:
-                port.registered = port.both = False
-                del self._ports[port.fd]
-                if not closing:  # closing it takes it out of the epoll too
-                    self._epoll.unregister(port.fd)
-                if not self._ports:
+            if port.registered and self._open is not None:
+                self._open.remove(port, closing=closing)
+                if not len(self._open):
                     self._close_unused()
 
         def hold(self) -> None:
@@ -140,11 +150,39 @@ if sys.platform == "linux":
             self._holds -= 1
             self._close_unused()
 
+        def _ports(self) -> Ports:
+            if self._open is None:
+                self._open = Ports(select.epoll())
+                # The callback must not keep alive the context of whoever came first.
+                contextvars.Context().run(self.loop.add_reader, self._open.epoll.fileno(), self._dispatch)
+            return self._open
+
+        def _dispatch(self) -> None:
+            ports = self._open
+            if ports is None:
+                return
+            for fd, events in ports.epoll.poll(0, _BATCH):
+                try:
+                    ports.report(fd, events)
+                except Exception as error:
+                    context = {"message": "a readiness callback failed", "exception": error}
+                    self.loop.call_exception_handler(context)
+
         def _close_unused(self) -> None:
-            if not self._ports and self._holds <= 0 and self._epoll is not None:
-                self.loop.remove_reader(self._epoll.fileno())
-                self._epoll.close()
-                self._epoll = None
+            if self._open is not None and not len(self._open) and self._holds <= 0:
+                self.loop.remove_reader(self._open.epoll.fileno())
+                self._open.epoll.close()
+                self._open = None
+
+    class OwnPoller(EpollPoller):
+        """The epoll that the loop itself waits on, which is open as long as the loop."""
+
+        def __init__(self, loop: asyncio.AbstractEventLoop, ports: Ports) -> None:
+            super().__init__(loop)
+            self._open = ports
+
+        def _close_unused(self) -> None:
+            pass
 
 
 class _Current(threading.local):
@@ -153,12 +191,19 @@ class _Current(threading.local):
 
 
 _current = _Current()
+_own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPoller] = weakref.WeakKeyDictionary()
+
+
+def adopt(poller: LoopPoller) -> None:
+    """Use this poller in its loop from now on."""
+    _own[poller.loop] = poller
 
 
 def poller() -> LoopPoller:
     """The running loop's poller."""
     loop = asyncio.get_running_loop()
     if _current.loop is not loop or _current.poller is None:
-        _current.loop = loop
-        _current.poller = EpollPoller(loop) if sys.platform == "linux" else LoopPoller(loop)
+        if (found := _own.get(loop)) is None:
+            found = EpollPoller(loop) if sys.platform == "linux" else LoopPoller(loop)
+        _current.loop, _current.poller = loop, found
     return _current.poller
