@@ -1,6 +1,7 @@
 """The proxy framework in which everything is a service."""
 
-from llama import tcp, tls, unix
+from llama import http, tcp, tls, unix
+from llama._asgi import asgi
 from llama._errors import (
     Busy,
     Closed,
@@ -58,8 +59,10 @@ __all__ = [
     "TooLarge",
     "Truncated",
     "Unreachable",
+    "asgi",
     "close",
     "describe",
+    "http",
     "layer",
     "limit",
     "new_event_loop",

@@ -20,7 +20,7 @@ class Body:
     new body that owns this one. Subclasses give `chunk`.
     """
 
-    __slots__ = ("headers", "is_decoded", "length")
+    __slots__ = ("ended", "headers", "is_decoded", "length")
 
     def __init__(self, length: int | None = None) -> None:
         self.length = length
@@ -29,6 +29,8 @@ class Body:
         """The header of the message that carries it."""
         self.is_decoded = False
         """Whether a content coding was taken off."""
+        self.ended = False
+        """Whether it is known that nothing more comes."""
 
     @property
     def data(self) -> bytes | None:
@@ -104,7 +106,7 @@ class BytesBody(Body):
     def __init__(self, data: bytes) -> None:
         self.length = len(data)
         self.headers = None
-        self.is_decoded = False
+        self.is_decoded = self.ended = False
         self._data = data
         self._given = False
 
@@ -125,26 +127,25 @@ class BytesBody(Body):
 class IteratedBody(Body):
     """A body from an iterable of bytes, async or not; closes it if it can be closed."""
 
-    __slots__ = ("_ended", "_next", "_source")
+    __slots__ = ("_source",)
 
     def __init__(self, source: AsyncIterable[bytes] | Iterable[bytes], length: int | None = None) -> None:
         super().__init__(length)
-        self._ended = False
         self._source: AsyncIterator[bytes] = (
             source.__aiter__() if isinstance(source, AsyncIterable) else _Async(iter(source))
         )
 
     async def chunk(self) -> bytes:
-        if self._ended:
+        if self.ended:
             return b""
         async for part in self._source:
             if part:
                 return part
-        self._ended = True
+        self.ended = True
         return b""
 
     async def aclose(self) -> None:
-        self._ended = True
+        self.ended = True
         closer = getattr(self._source, "aclose", None)
         if closer is not None:
             await closer()
@@ -153,7 +154,7 @@ class IteratedBody(Body):
 class TransformedBody(Body):
     """Another body, passed through a transform."""
 
-    __slots__ = ("_ended", "_source", "_transform")
+    __slots__ = ("_source", "_transform")
 
     def __init__(self, source: Body, transform: Transform) -> None:
         super().__init__()
@@ -161,7 +162,6 @@ class TransformedBody(Body):
         self.is_decoded = source.is_decoded
         self._source = source
         self._transform = transform
-        self._ended = False
 
     @property
     def trailers(self) -> Headers | None:
@@ -170,19 +170,19 @@ class TransformedBody(Body):
     async def chunk(self) -> bytes:
         if part := self._transform.more():
             return part
-        while not self._ended:
+        while not self.ended:
             part = await self._source.chunk()
             if part:
                 part = self._transform.feed(part)
             else:
-                self._ended = True
+                self.ended = True
                 part = self._transform.finish()
             if part:
                 return part
         return b""
 
     async def aclose(self) -> None:
-        self._ended = True
+        self.ended = True
         await self._source.aclose()
 
 

@@ -33,16 +33,14 @@ class Source(Protocol):
 class IncomingBody(Body):
     """The body of one request on an HTTP/1.1 connection."""
 
-    __slots__ = ("_decoder", "_error", "_expects", "_source", "ended")
+    __slots__ = ("_decoder", "_error", "_expects", "_source")
 
     def __init__(
         self, source: Source, decoder: Decoder, length: int | None, *, expects_continue: bool
     ) -> None:
         self.length = length
         self.headers = None
-        self.is_decoded = False
-        self.ended = False
-        """Nothing of it is left on the connection."""
+        self.is_decoded = self.ended = False
         self._source = source
         self._decoder = decoder
         self._expects = expects_continue

@@ -1,0 +1,19 @@
+"""What ASGI passes around; its messages are dictionaries of anything."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Event: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class OutOfTurn(RuntimeError):
+    """The application sent a message that does not fit what it sent before."""
+
+    def __init__(self, kind: str, when: str) -> None:
+        super().__init__(f"the application sent {kind!r} {when}")
