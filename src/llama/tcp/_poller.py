@@ -112,6 +112,9 @@ if sys.platform == "linux":
             port = self._ports.get(fd)
             if port is None:
                 return
+            if events == select.EPOLLIN:
+                port.now_readable()
+                return
             if events & _GONE:
                 port.hangup = True
             if events & _READABLE:

@@ -53,7 +53,7 @@ class Port:
     def unreadable(self) -> None:
         """A read would block: wait for the next report."""
         self.readable = self.hangup = False
-        if self._on_read is not None:
+        if not self.registered and self._on_read is not None:
             self._poller.watch_read(self)
 
     def unwritable(self) -> None:
@@ -67,9 +67,10 @@ class Port:
     def now_readable(self) -> None:
         """There is something to read, the end and an error among it."""
         self.readable = True
-        if self._on_read is not None:
+        callback = self._on_read
+        if callback is not None:
             if self._read_timer is None:
-                self._on_read()
+                callback()
         elif self._read_waiter is not None:
             _wake(self._read_waiter)
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from llama._errors import Closed
+from llama._meter import Meter
 from llama._stream import CHUNK, Buffer, ReadyStream, busy, closed
 from llama.tcp._port import Port
 
@@ -37,7 +38,8 @@ def scratch() -> memoryview:
 class SocketStream(ReadyStream):
     """A connected stream socket, TCP or Unix; it owns the socket and closes it.
 
-    The descriptor leaves the loop before it is closed. `peer` names the other side, for messages.
+    The descriptor leaves the loop before it is closed. `peer` names the other side, for messages;
+    `port` is the socket's readiness, for what drives it directly.
     """
 
     __slots__ = (
@@ -45,37 +47,29 @@ class SocketStream(ReadyStream):
         "_closed",
         "_eof",
         "_eof_sent",
-        "_port",
         "_reading",
         "_sock",
         "_unread",
         "_writing",
         "peer",
+        "port",
+        "special",
     )
 
     def __init__(self, sock: socket.socket, peer: object = "", port: Port | None = None) -> None:
         super().__init__()
         self._sock = sock
-        self._port = port or Port(sock.fileno())
+        self.port = port or Port(sock.fileno())
         self._unread = b""
+        self.special = False  # more than the socket counts: meters, or bytes that were unread
         self._reading = self._writing = False
         self._eof = self._eof_sent = self._closed = self._broken = False
         self.peer = peer
 
     @property
-    def port(self) -> Port:
-        """The socket's readiness, for what drives it directly."""
-        return self._port
-
-    @property
     def socket(self) -> socket.socket:
         """The socket itself, for options and addresses; the stream goes on owning it."""
         return self._sock
-
-    @property
-    def special(self) -> bool:
-        """Whether more than the socket counts: bytes that were unread, or meters."""
-        return self._pace is not None or bool(self._unread)
 
     def mark_eof(self) -> None:
         """Note that whoever drives the socket found its end."""
@@ -100,13 +94,13 @@ class SocketStream(ReadyStream):
             if self._pace is not None:
                 limit = self._pace.cap(limit)
                 while (delay := self._pace.read_delay()) > 0:
-                    await self._port.pause_read(delay)
+                    await self.port.pause_read(delay)
             return await self._receive(limit)
         finally:
             self._reading = False
 
     async def _receive(self, limit: int) -> bytes:
-        port = self._port
+        port = self.port
         while True:
             if not port.readable:
                 await port.wait_readable()
@@ -122,17 +116,27 @@ class SocketStream(ReadyStream):
         if not count:
             self._eof = True
             return
-        if count < limit and not self._port.hangup:  # the queue is empty: asking again would be a wasted call
-            self._port.unreadable()
+        if count < limit and not self.port.hangup:  # the queue is empty: asking again would be a wasted call
+            self.port.unreadable()
         if self._pace is not None:
             self._pace.received(count)
 
     def _take(self, limit: int) -> bytes:
         data, self._unread = self._unread[:limit], self._unread[limit:]
+        self.special = self._pace is not None or bool(self._unread)
         return data
 
     def unread(self, data: bytes, /) -> None:
         self._unread = data + self._unread
+        self.special = True
+
+    def attach(self, meter: Meter, /) -> None:
+        super().attach(meter)
+        self.special = True
+
+    def detach(self, meter: Meter, /) -> None:
+        super().detach(meter)
+        self.special = self._pace is not None or bool(self._unread)
 
     def read_nowait(self, limit: int = CHUNK, /) -> Buffer | None:
         if self._closed:
@@ -145,22 +149,22 @@ class SocketStream(ReadyStream):
         if self._pace is not None:
             limit = self._pace.cap(limit)
             if (delay := self._pace.read_delay()) > 0:
-                self._port.hold_readable(delay)
+                self.port.hold_readable(delay)
                 return None
-        if not self._port.readable:
+        if not self.port.readable:
             return None
         view = _scratch.view
         try:
             count = self._sock.recv_into(view, limit)
         except BlockingIOError:
-            self._port.unreadable()
+            self.port.unreadable()
             return None
         self._received(count, limit)
         return view[:count]
 
     def on_readable(self, callback: Callable[[], object] | None, /) -> None:
         if not self._closed:
-            self._port.on_readable(callback)
+            self.port.on_readable(callback)
             if callback is not None and self._unread:
                 asyncio.get_running_loop().call_soon(callback)
 
@@ -174,7 +178,7 @@ class SocketStream(ReadyStream):
             try:
                 count = self._sock.send(data)
             except BlockingIOError:
-                self._port.unwritable()
+                self.port.unwritable()
         if count < len(data):
             await self._write_rest(memoryview(data), count)
 
@@ -194,9 +198,9 @@ class SocketStream(ReadyStream):
     async def _wait_writable(self) -> None:
         delay = self._pace.write_delay() if self._pace is not None else 0.0
         if delay > 0:
-            await self._port.pause_write(delay)
+            await self.port.pause_write(delay)
         else:
-            await self._port.wait_writable()
+            await self.port.wait_writable()
 
     def _no_write(self) -> Exception:
         if self._writing:
@@ -212,7 +216,7 @@ class SocketStream(ReadyStream):
         pace = self._pace
         if pace is not None:
             if (delay := pace.write_delay()) > 0:
-                self._port.hold_writable(delay)
+                self.port.hold_writable(delay)
                 return 0
             data = memoryview(data)[: pace.cap(len(data))]
         try:
@@ -220,7 +224,7 @@ class SocketStream(ReadyStream):
         except BlockingIOError:
             count = 0
         if count < len(data):
-            self._port.unwritable()
+            self.port.unwritable()
         if pace is not None:
             pace.sent(count)
         return count
@@ -230,7 +234,7 @@ class SocketStream(ReadyStream):
 
     def on_writable(self, callback: Callable[[], object] | None, /) -> None:
         if not self._closed:
-            self._port.on_writable(callback)
+            self.port.on_writable(callback)
 
     async def write_eof(self) -> None:
         if self._writing:
@@ -252,7 +256,7 @@ class SocketStream(ReadyStream):
         if self._closed:
             return
         self._closed = True
-        self._port.fail(self._closed_error)
+        self.port.fail(self._closed_error)
         try:
             if not self._eof:
                 await self._linger()
@@ -264,12 +268,12 @@ class SocketStream(ReadyStream):
             self._closed = True
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self._port.fail(self._closed_error)
+            self.port.fail(self._closed_error)
             self._close()
 
     def _close(self) -> None:
         if self._sock.fileno() >= 0:
-            self._port.leave()
+            self.port.leave()
             self._sock.close()
 
     async def _linger(self) -> None:
@@ -284,5 +288,5 @@ class SocketStream(ReadyStream):
                         if not self._sock.recv_into(_scratch.view):
                             return
                     except BlockingIOError:
-                        self._port.unreadable()
-                        await self._port.wait_readable()
+                        self.port.unreadable()
+                        await self.port.wait_readable()
