@@ -1,7 +1,7 @@
 """Starlette and FastAPI applications, as their users write them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ done: list[str] = []
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[dict[str, str]]:
+async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, str], None]:
     done.append("started")
     yield {"database": "open"}
     done.append("stopped")
@@ -115,10 +115,10 @@ def test_fastapi_answers() -> None:
     fastapi = pytest.importorskip("fastapi")
     app = fastapi.FastAPI()
 
-    @app.get("/items/{number}")
     async def item(number: int, q: str = "") -> dict[str, object]:
         return {"number": number, "q": q}
 
+    app.get("/items/{number}")(item)
     handler = stack(server(), asgi(app))
     assert talk(handler, last("/items/5?q=a%20b")).endswith(b'{"number":5,"q":"a b"}')
     assert talk(handler, last("/items/x")).startswith(b"HTTP/1.1 422 ")
