@@ -6,19 +6,29 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
 
 from llama._listeners import STREAM, Listener, close
-from llama._resources import enter
+from llama._resources import enter as enter_resources
 from llama._shutdown import Shutdown
 
 log = logging.getLogger("llama.server")
 
 
+class Enter(Protocol):
+    """Enters what services own, to be left by the exit stack."""
+
+    async def __call__(self, exits: AsyncExitStack, *services: object) -> None: ...
+
+
 class Generation:
     """Servers at work on their sockets, which it closes, with a Shutdown of their own."""
 
-    def __init__(self, listeners: Sequence[Listener], grace: float | None = None) -> None:
+    def __init__(
+        self, listeners: Sequence[Listener], grace: float | None = None, enter: Enter = enter_resources
+    ) -> None:
         self.listeners = listeners
+        self._enter = enter
         self.shutdown = Shutdown()
         self._grace = grace
         self._serving: dict[Listener, asyncio.Task[None]] = {}
@@ -40,7 +50,7 @@ class Generation:
         """
         async with AsyncExitStack() as exits:
             exits.callback(close, self.listeners)
-            await enter(exits, *(each.server.service for each in self.listeners))
+            await self._enter(exits, *(each.server.service for each in self.listeners))
             async with self.shutdown:
                 for each in self.listeners:
                     self._serve(each)

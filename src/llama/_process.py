@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 from llama._generation import Generation
+from llama._keeper import Keeper
 from llama._listeners import Listener, close, listen
 from llama._plan import Plan
 from llama._shutdown import Shutdown
@@ -29,6 +30,7 @@ class Process:
         self._on_ready = on_ready
         self._notifier = Notifier()
         self._root = Shutdown()
+        self._keeper = Keeper()
         self._live: set[Generation] = set()
         self._failure: BaseException | None = None
         self._stopping = self._reload_wanted = False
@@ -67,7 +69,7 @@ class Process:
 
     async def _start(self, listeners: list[Listener]) -> Generation | None:
         """A generation that listens; None when it was stopped before that. Raises what it failed with."""
-        generation = Generation(listeners, self._grace)
+        generation = Generation(listeners, self._grace, self._keeper.enter)
         started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._live.add(generation)
         self._root.spawn(self._run(generation, started))

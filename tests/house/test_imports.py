@@ -21,6 +21,7 @@ LAYERS = [
         "llama._asgi",
         "llama._child",
         "llama._generation",
+        "llama._keeper",
         "llama._listeners",
         "llama._plan",
         "llama._process",
