@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 
 import pytest
 
@@ -19,9 +20,9 @@ async def test_a_call_that_takes_too_long_ends_with_the_seconds_named() -> None:
     assert begun.result() == "it took longer than 5 s"
 
 
-async def catch(service: Service[str, None]) -> str:
+async def catch(service: Service[str, None], input: str = "x") -> str:
     with pytest.raises(TimeoutError) as caught:
-        await service("x")
+        await service(input)
     return str(caught.value)
 
 
@@ -70,3 +71,73 @@ async def test_a_handler_is_ended_and_its_client_sees_a_break() -> None:
         await clock.advance(5)
         with pytest.raises(ConnectionResetError):
             await stream.read()
+
+
+async def test_each_call_has_its_own_seconds() -> None:
+    ended: list[float] = []
+
+    async def wait(service: Service[str, None]) -> None:
+        with pytest.raises(TimeoutError):
+            await service("x")
+        ended.append(asyncio.get_running_loop().time())
+
+    service = timeout(5)(forever)
+    async with testing.clock() as clock, asyncio.TaskGroup() as group:
+        began = clock.time()
+        for _ in range(3):
+            group.create_task(wait(service))
+            await clock.advance(1)
+        await clock.advance(5)
+    assert [round(time - began, 6) for time in ended] == [5, 6, 7]
+
+
+async def test_a_call_after_a_pause_is_bounded_too() -> None:
+    async def quick_or_never(name: str) -> None:
+        if name == "never":
+            await asyncio.Event().wait()
+
+    service = timeout(5)(quick_or_never)
+    async with testing.clock() as clock, asyncio.TaskGroup() as group:
+        await service("quick")
+        await clock.advance(1000)
+        begun = group.create_task(catch(service, "never"))
+        await clock.advance(4.9)
+        assert not begun.done()
+        await clock.advance(0.1)
+        assert begun.done()
+
+
+@pytest.mark.parametrize(("outer", "inner", "said"), [(3, 5, "3 s"), (5, 3, "3 s"), (3, 3, "3 s")])
+async def test_the_shorter_of_two_decides(outer: float, inner: float, said: str) -> None:
+    async with testing.clock(autojump=True) as clock:
+        began = clock.time()
+        assert said in await catch(stack(timeout(outer), timeout(inner), forever))
+        assert clock.time() - began == pytest.approx(3)
+
+
+async def test_a_call_that_keeps_its_cancellation_to_itself_leaves_none_behind() -> None:
+    async def stubborn(_: str) -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "late"
+
+    async with testing.clock(autojump=True):
+        assert await timeout(5)(stubborn)("x") == "late"
+        this = asyncio.current_task()
+        assert this is not None and this.cancelling() == 0
+        await asyncio.sleep(1)
+
+
+async def test_a_cancellation_in_the_tick_of_the_timeout_wins() -> None:
+    async with testing.clock() as clock, asyncio.TaskGroup() as group:
+        begun = group.create_task(call(timeout(5)(forever), "x"))
+        await clock.settle()
+        asyncio.get_running_loop().call_later(5, begun.cancel)
+        await clock.advance(5)
+    assert begun.cancelled()
+
+
+def test_one_service_works_in_one_loop_after_another() -> None:
+    service = timeout(0.01)(forever)
+    for _ in range(2):
+        assert "0.01 s" in asyncio.run(catch(service))

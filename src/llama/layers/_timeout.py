@@ -10,6 +10,7 @@ from typing import Generic
 from llama._errors import ConfigError
 from llama._service import I, O, Service
 from llama._stack import factory
+from llama.layers._deadlines import Deadlines
 from llama.layers._middleware import middleware, off
 
 
@@ -19,19 +20,21 @@ class Timeout(Generic[I, O]):
 
     inner: Service[I, O]
     seconds: float
+    deadlines: Deadlines
 
     def __repr__(self) -> str:
         return f"timeout({self.seconds:g})"
 
     async def __call__(self, input: I, /) -> O:
-        clock = asyncio.timeout(self.seconds)
+        call = self.deadlines.begin()
         try:
-            async with clock:
-                return await self.inner(input)
-        except TimeoutError:
-            if not clock.expired():
+            return await self.inner(input)
+        except asyncio.CancelledError:
+            if not call.is_over():
                 raise
             raise TimeoutError(f"it took longer than {self.seconds:g} s") from None
+        finally:
+            self.deadlines.end(call)
 
 
 @factory("timeout")
@@ -50,6 +53,6 @@ def timeout(seconds: float | None) -> Callable[[Service[I, O]], Service[I, O]]:
     bound = seconds
 
     def build(inner: Service[I, O]) -> Service[I, O]:
-        return Timeout(inner, bound)
+        return Timeout(inner, bound, Deadlines(bound))
 
     return middleware(f"timeout({bound:g})", build)

@@ -11,17 +11,18 @@ from llama._meter import Meter
 from llama._service import Middleware
 from llama._stack import factory
 from llama._stream import Handler, Stream
+from llama.layers._deadlines import Bound
 from llama.tcp._middleware import expire, middleware, off
 
 
 class Watch(Meter):
-    """Expires a clock when nothing moved for a while: one timer, which follows what moved only when it fires."""
+    """Ends a call when nothing moved for a while: one timer, which follows what moved only when it fires."""
 
-    __slots__ = ("_clock", "_loop", "_moved_at", "_seconds", "_timer")
+    __slots__ = ("_call", "_loop", "_moved_at", "_seconds", "_timer")
 
-    def __init__(self, seconds: float, clock: asyncio.Timeout) -> None:
+    def __init__(self, seconds: float, call: Bound) -> None:
         self._seconds = seconds
-        self._clock = clock
+        self._call = call
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
         self._timer = self._loop.call_at(self._moved_at + seconds, self._look)
@@ -39,7 +40,7 @@ class Watch(Meter):
         if end > self._loop.time():
             self._timer = self._loop.call_at(end, self._look)
         else:
-            self._clock.reschedule(end)
+            self._call.expire()
 
     def stop(self) -> None:
         """Watch no more."""
@@ -59,23 +60,19 @@ class IdleTimeout:
         return f"tcp.idle_timeout({self.seconds:g})"
 
     async def __call__(self, stream: Stream, /) -> None:
-        clock = asyncio.timeout(None)
-        try:
-            async with clock:
-                await self._watched(stream, clock)
-        except TimeoutError:
-            if not clock.expired():
-                raise
-            await expire(stream, f"nothing moved for {self.seconds:g} s")
-
-    async def _watched(self, stream: Stream, clock: asyncio.Timeout) -> None:
-        watch = Watch(self.seconds, clock)
+        call = Bound()
+        watch = Watch(self.seconds, call)
         stream.attach(watch)
         try:
             await self.inner(stream)
+        except asyncio.CancelledError:
+            if not call.is_over():
+                raise
+            await expire(stream, f"nothing moved for {self.seconds:g} s")
         finally:
             stream.detach(watch)
             watch.stop()
+            call.leave()
 
 
 @factory("tcp.idle_timeout")

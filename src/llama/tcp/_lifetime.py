@@ -10,6 +10,7 @@ from llama._errors import ConfigError
 from llama._service import Middleware
 from llama._stack import factory
 from llama._stream import Handler, Stream
+from llama.layers._deadlines import Deadlines
 from llama.tcp._middleware import expire, middleware, off
 
 
@@ -19,6 +20,7 @@ class Lifetime:
 
     inner: Handler
     seconds: float
+    deadlines: Deadlines
 
     __takes__: ClassVar[type] = Stream
 
@@ -26,14 +28,15 @@ class Lifetime:
         return f"tcp.lifetime({self.seconds:g})"
 
     async def __call__(self, stream: Stream, /) -> None:
-        clock = asyncio.timeout(self.seconds)
+        call = self.deadlines.begin()
         try:
-            async with clock:
-                await self.inner(stream)
-        except TimeoutError:
-            if not clock.expired():
+            await self.inner(stream)
+        except asyncio.CancelledError:
+            if not call.is_over():
                 raise
             await expire(stream, f"the connection's {self.seconds:g} s are over")
+        finally:
+            self.deadlines.end(call)
 
 
 @factory("tcp.lifetime")
@@ -49,4 +52,4 @@ def lifetime(seconds: float | None) -> Middleware[Stream, None]:
     if seconds <= 0:
         raise ConfigError(f"tcp.lifetime({seconds:g}): expected more than 0 seconds, or None")
     bound = seconds
-    return middleware(f"tcp.lifetime({bound:g})", lambda inner: Lifetime(inner, bound))
+    return middleware(f"tcp.lifetime({bound:g})", lambda inner: Lifetime(inner, bound, Deadlines(bound)))

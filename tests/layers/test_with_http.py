@@ -1,0 +1,38 @@
+"""Generic layers around an exchange: a call ends when the body of its response has ended."""
+
+import pytest
+
+from llama import Overloaded, describe, limit, rate_limit, stack, testing, timeout, trace
+from llama.http import Request, Response
+
+
+async def respond(request: Request) -> Response:
+    return Response(200, body=[b"one", b"two"])
+
+
+async def test_a_response_holds_its_place_until_it_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    service = stack(trace("answer"), limit(1), timeout(5), respond)
+    async with testing.clock() as clock:
+        response = await service(Request("GET", "http://a.example/"))
+        with pytest.raises(Overloaded):
+            await service(Request("GET", "http://a.example/"))
+        caplog.clear()
+        await clock.advance(2)
+        assert await response.body.read() == b"onetwo"
+        await response.aclose()
+    assert [record.getMessage() for record in caplog.records] == ["answer: ok after 2.000000 s"]
+    await (await service(Request("GET", "http://a.example/"))).aclose()
+
+
+async def test_requests_can_be_counted_by_what_they_say() -> None:
+    def api_key(request: Request) -> str:
+        return request.headers.get("x-key", "")
+
+    service = stack(rate_limit(1, key=api_key), respond)
+    async with testing.clock():
+        for key in ("a", "b"):
+            await (await service(Request("GET", "/", [("X-Key", key)]))).aclose()
+        with pytest.raises(Overloaded, match="a is over 1 calls a second"):
+            await service(Request("GET", "/", [("X-Key", "a")]))
+    assert describe(service) == "rate_limit(1, burst=1) > respond"
