@@ -1,0 +1,113 @@
+"""Addresses as SOCKS writes them (RFC 1928, section 5)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+from llama._errors import ProtocolError
+
+IPV4, DOMAIN, IPV6 = 1, 3, 4
+LONGEST = 255
+
+_NAME = re.compile(r"[\w.\-]+")  # no colon or slash: a name never becomes a path, a port or a scoped address
+
+
+class Address(NamedTuple):
+    """A host name or an address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+NOWHERE = Address("0.0.0.0", 0)
+
+
+class UnknownAddressType(ProtocolError):
+    """The address type is neither IPv4, a domain name nor IPv6."""
+
+
+def parse_address(data: bytes, start: int) -> tuple[Address, int] | None:
+    """Read type, host and port from `start`: the address and where it ends, or None when more is needed.
+
+    Raises UnknownAddressType, or ProtocolError for what is no host name.
+    """
+    if len(data) <= start:
+        return None
+    kind, at = data[start], start + 1
+    if kind == DOMAIN:
+        if len(data) <= at:
+            return None
+        size, at = data[at], at + 1
+    elif kind in (IPV4, IPV6):
+        size = 4 if kind == IPV4 else 16
+    else:
+        raise UnknownAddressType(f"address type {kind}: expected 1, 3 or 4")
+    end = at + size + 2
+    if len(data) < end:
+        return None
+    raw = data[at : at + size]
+    host = parse_name(raw) if kind == DOMAIN else parse_packed(raw)
+    return Address(host, int.from_bytes(data[end - 2 : end], "big")), end
+
+
+def parse_packed(raw: bytes) -> str:
+    """The text of an address of 4 or 16 bytes."""
+    return ".".join(map(str, raw)) if len(raw) == 4 else str(ipaddress.IPv6Address(raw))
+
+
+def parse_name(raw: bytes) -> str:
+    """A host name, or an address that was sent as one; raises ProtocolError for anything else."""
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError(f"{raw[:60]!r} is no host name") from None
+    if _NAME.fullmatch(name) is None and not _is_ipv6(name):
+        raise ProtocolError(f"{name[:60]!r} is no host name")
+    return name
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return "%" not in text and bool(ipaddress.IPv6Address(text).packed)
+    except ValueError:
+        return False
+
+
+def encode_address(host: str, port: int) -> bytes:
+    """Type, host and port; ValueError for a name that does not fit or that cannot be a host name."""
+    packed = pack(host)
+    if packed is None:
+        name = encode_name(host)
+        return b"%c%c%b%b" % (DOMAIN, len(name), name, encode_port(port))
+    return b"%c%b%b" % (IPV4 if len(packed) == 4 else IPV6, packed, encode_port(port))
+
+
+def pack(host: str) -> bytes | None:
+    """The 4 or 16 bytes of an address; None for a name."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).packed
+    except ValueError:
+        return None
+
+
+def encode_name(host: str) -> bytes:
+    """A host name's bytes: ASCII as it stands, anything else by IDNA."""
+    try:
+        name = host.encode("ascii") if host.isascii() else host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{host[:60]!r} is no host name: {error}") from None
+    if not 0 < len(name) <= LONGEST or _NAME.fullmatch(name.decode()) is None:
+        raise ValueError(f"{host[:60]!r} is no host name of 1 to {LONGEST} bytes")
+    return name
+
+
+def encode_port(port: int) -> bytes:
+    """The two bytes of a port."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port {port} is not between 0 and 65535")
+    return port.to_bytes(2, "big")
