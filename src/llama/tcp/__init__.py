@@ -15,6 +15,7 @@ from llama.tcp._proxy_wire import ProxyHeader
 from llama.tcp._relay import Transferred, relay
 from llama.tcp._send_proxy import send_proxy
 from llama.tcp._server import server
+from llama.tcp._targets import public_only
 from llama.tcp._throttle import throttle
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "local_address",
     "per_peer_limit",
     "proxy_protocol",
+    "public_only",
     "relay",
     "send_proxy",
     "server",

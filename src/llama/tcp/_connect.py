@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import ClassVar, TypeAlias
 
-from llama._errors import Unreachable
+from llama._errors import LlamaError, Unreachable
 from llama._stack import factory
 from llama._stream import Stream
 from llama._target import Connector, Target
 from llama.tcp._bind import SocketAddress
 from llama.tcp._port import Port
 from llama.tcp._stream import SocketStream
+from llama.tcp._targets import allowed
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host name and port to addresses, the preferred first; raises OSError when there are none."""
@@ -52,6 +53,8 @@ class Connect:
             if self.timeout is None:
                 raise
             raise TimeoutError(f"no connection to {target} within {self.timeout:g} s") from None
+        except LlamaError:
+            raise
         except OSError as error:
             reason = error.strerror or str(error)
             raise Unreachable(f"cannot connect to {target}: {reason}") from error
@@ -60,8 +63,9 @@ class Connect:
         if target.host.startswith("unix:"):
             return await _open_path(target.host[5:], target)
         if _family(target.host) is not None:
+            allowed(target, (target.host,))
             return await self._open(target.host, target.port, target)
-        addresses = interleave(await self.resolver(target.host, target.port))
+        addresses = interleave(allowed(target, await self.resolver(target.host, target.port)))
         if not addresses:
             raise OSError(errno.EADDRNOTAVAIL, f"{target.host} has no address")
         if len(addresses) == 1:
@@ -125,7 +129,10 @@ def connect(
 async def resolve(host: str, port: int) -> list[str]:
     """The system's resolver, in its own order."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label that is empty or too long
+        raise socket.gaierror(socket.EAI_NONAME, f"{host[:80]!r} is no host name: {error}") from None
     return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
