@@ -1,0 +1,1 @@
+"""A TLS reverse proxy: the command `pango`."""

@@ -1,0 +1,93 @@
+"""Several targets for one listener: in turn, and the next one when a connection cannot be made."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from llama import Bridge, Connector, Relay, Stream, Target, Unreachable
+
+log = logging.getLogger("pango.targets")
+PAUSE = 10.0  # seconds for which a target that failed is asked last
+
+
+class Upstream:
+    """One target, the way to it, and whether it answered when it was last asked."""
+
+    __slots__ = ("_clock", "_failed_until", "connect", "target", "text")
+
+    def __init__(
+        self, text: str, target: Target, connect: Connector, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.text = text
+        self.target = target
+        self.connect = connect
+        self._clock = clock
+        self._failed_until: float | None = None
+
+    def __repr__(self) -> str:
+        return self.text
+
+    @property
+    def rests(self) -> bool:
+        """Whether it failed a short while ago."""
+        return self._failed_until is not None and self._clock() < self._failed_until
+
+    async def open(self, target: Target) -> Stream:
+        """Connect on behalf of a client, whose extensions the given target carries."""
+        try:
+            stream = await self.connect(self.target.fork(target.extensions))
+        except OSError as error:
+            self._note_failure(error)
+            raise
+        if self._failed_until is not None:
+            self._failed_until = None
+            log.info("%s answers again", self)
+        return stream
+
+    def _note_failure(self, error: OSError) -> None:
+        if self._failed_until is None:
+            log.warning("%s is asked last for %g s: %s", self, PAUSE, error)
+        self._failed_until = self._clock() + PAUSE
+
+
+class RoundRobin:
+    """Relays each connection to the next of several targets; one that cannot be reached is passed over."""
+
+    __slots__ = ("_turns", "relay", "upstreams")
+    __takes__: ClassVar[type] = Stream
+
+    def __init__(self, upstreams: Sequence[Upstream], relay: Relay) -> None:
+        self.upstreams = tuple(upstreams)
+        self.relay = relay
+        self._turns = itertools.cycle(range(len(self.upstreams)))
+
+    def __repr__(self) -> str:
+        return f"round_robin({', '.join(map(repr, self.upstreams))})"
+
+    async def __call__(self, stream: Stream, /) -> None:
+        bridge = Bridge(stream, self.upstreams[0].target, self.connect)
+        try:
+            await self.relay(bridge)
+            await bridge.aclose()
+        finally:
+            bridge.abort()
+
+    async def connect(self, target: Target, /) -> Stream:
+        """Open the first that answers, beginning with the one whose turn it is."""
+        failures: list[str] = []
+        start = next(self._turns)
+        turn = (*self.upstreams[start:], *self.upstreams[:start])
+        for each in sorted(turn, key=_rests):
+            try:
+                return await each.open(target)
+            except OSError as error:
+                failures.append(str(error))
+        raise Unreachable(f"none of {len(self.upstreams)} targets answers: {'; '.join(failures)}")
+
+
+def _rests(upstream: Upstream) -> bool:
+    return upstream.rests

@@ -1,0 +1,103 @@
+"""From settings to stacks and servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from llama import Connector, Handler, Server, Target, tcp, tls
+from pango._balance import RoundRobin, Upstream
+from pango._certificates import Facts, examine, read_password
+from pango._settings import Problems, Settings, check_together
+
+Layers: TypeAlias = list[Callable[[Handler], Handler]]
+
+
+def inspect(settings: Settings, problems: Problems, *, targets: bool = True) -> list[Facts]:
+    """Look at settings and the files they name without starting anything; problems are noted.
+
+    `targets` says that some are needed.
+    """
+    if targets and not settings.to and "to" not in problems:
+        problems.note("to", "missing: expected HOST:PORT, tls://HOST:PORT or unix:PATH")
+    check_together(settings, problems)
+    return examine(settings, problems)
+
+
+def servers(settings: Settings, leaf: Handler | None = None) -> list[Server]:
+    """A server for each address, all over one stack; raises ConfigError when its parts find fault."""
+    service = handler(settings, leaf)
+    return [tcp.server(each, service) for each in settings.listen]
+
+
+def handler(settings: Settings, leaf: Handler | None = None) -> Handler:
+    """The stack for each connection, around the targets or a leaf that is given."""
+    service = targets(settings) if leaf is None else leaf
+    for layer in reversed(_layers(settings)):
+        service = layer(service)
+    return service
+
+
+def _layers(settings: Settings) -> Layers:
+    found: Layers = []
+    if settings.max_connections is not None:
+        found.append(tcp.limit(settings.max_connections))
+    if settings.proxy_protocol_from:
+        found.append(
+            tcp.proxy_protocol(trust=settings.proxy_protocol_from, timeout=settings.handshake_timeout)
+        )
+    if not settings.plain:
+        found.append(_tls(settings))
+    return found
+
+
+def _tls(settings: Settings) -> Callable[[Handler], Handler]:
+    first, *others = settings.certificates
+    file = settings.key_password_file
+    password = None if file is None else partial(read_password, file)
+    version = f"TLSv{settings.minimum_version}"
+    return tls.server(
+        first.cert,
+        first.key,
+        *(
+            tls.Certificate(
+                each.cert,
+                each.key,
+                password=password,
+                alpn=settings.alpn,
+                client_ca=settings.client_ca,
+                minimum_version=version,
+            )
+            for each in others
+        ),
+        password=password,
+        alpn=settings.alpn,
+        client_ca=settings.client_ca,
+        minimum_version=version,
+        handshake_timeout=settings.handshake_timeout,
+    )
+
+
+def targets(settings: Settings) -> Handler:
+    """What carries each connection to its target."""
+    relay = tcp.relay(idle_timeout=settings.idle_timeout)
+    upstreams = [Upstream(each, _target(each), _connector(each, settings)) for each in settings.to]
+    if len(upstreams) > 1:
+        return RoundRobin(upstreams, relay)
+    return tcp.forward(upstreams[0].target, connect=upstreams[0].connect, relay=relay)
+
+
+def _target(text: str) -> Target:
+    return Target.parse(text.removeprefix("tls://"))
+
+
+def _connector(text: str, settings: Settings) -> Connector:
+    connect = tcp.connect(timeout=settings.connect_timeout)
+    if settings.proxy_protocol is not None:
+        connect = tcp.send_proxy(over=connect, version=1 if settings.proxy_protocol == 1 else 2)
+    if text.startswith("tls://"):
+        ca, insecure = settings.to_ca, settings.to_insecure
+        timeout = settings.connect_timeout
+        connect = tls.connect(connect, ca=ca, insecure=insecure, handshake_timeout=timeout)
+    return connect

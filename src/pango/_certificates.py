@@ -1,0 +1,144 @@
+"""What is in certificate files, and what is wrong with them, told before anything starts."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import ExtensionOID, NameOID
+
+from llama import ConfigError
+from pango._settings import KeyFiles, Problems, Settings
+
+T = TypeVar("T")
+SOON = dt.timedelta(days=14)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a certificate file says: the leaf's names, and when it is valid."""
+
+    file: str
+    names: tuple[str, ...]
+    not_before: dt.datetime
+    not_after: dt.datetime
+
+    def __str__(self) -> str:
+        names = ", ".join(self.names) or "no names"
+        return f"{self.file}: {names}; {self.validity(dt.datetime.now(dt.UTC))}"
+
+    def validity(self, now: dt.datetime) -> str:
+        """When it is valid, in words."""
+        if now < self.not_before:
+            return f"NOT VALID before {self.not_before:%Y-%m-%d %H:%M} UTC"
+        if now > self.not_after:
+            return f"EXPIRED on {self.not_after:%Y-%m-%d %H:%M} UTC"
+        left = self.not_after - now
+        until = f"valid until {self.not_after:%Y-%m-%d %H:%M} UTC"
+        return f"{until}, EXPIRES SOON" if left < SOON else f"{until}, {left.days} days"
+
+
+def examine(settings: Settings, problems: Problems) -> list[Facts]:
+    """Read every certificate, key and CA file; what is wrong is noted."""
+    password = None
+    if (file := settings.key_password_file) is not None:
+        password = _attempt("key_password_file", problems, partial(read_password, file))
+    found = [_examine_pair(files, password, problems) for files in settings.certificates]
+    for name, file in (("client_ca", settings.client_ca), ("to_ca", settings.to_ca)):
+        if file is not None:
+            _attempt(name, problems, partial(_load_certificates, file))
+    return [each for each in found if each is not None]
+
+
+def read_password(file: str) -> str:
+    """The first line of a file."""
+    return _read(file).decode(errors="replace").partition("\n")[0].rstrip("\r")
+
+
+def _attempt(setting: str, problems: Problems, action: Callable[[], T]) -> T | None:
+    try:
+        return action()
+    except ConfigError as error:
+        problems.note(setting, error)
+        return None
+
+
+def _examine_pair(files: KeyFiles, password: str | None, problems: Problems) -> Facts | None:
+    chain = _attempt("cert", problems, lambda: _load_certificates(files.cert))
+    key_file, setting = (files.cert, "cert") if files.key is None else (files.key, "key")
+    public = None
+    if chain is not None or files.key is not None:
+        public = _attempt(setting, problems, lambda: _load_public(key_file, password))
+    if chain is None:
+        return None
+    if public is not None and public != _public_bytes(chain[0]):
+        problems.note(setting, f"{key_file}: this key does not belong to the certificate in {files.cert}")
+    return _facts(files.cert, chain[0])
+
+
+def _read(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file}: {_reason(error)}") from None
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or os.strerror(error.errno or 0)).lower()
+
+
+def _load_certificates(file: str) -> list[x509.Certificate]:
+    content = _read(file)
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise ConfigError(f"{file}: holds no certificate: expected PEM") from None
+
+
+def _load_public(file: str, password: str | None) -> bytes:
+    """The public half of the key in a file."""
+    content = _read(file)
+    if b"PRIVATE KEY-----" not in content:
+        raise ConfigError(f"{file}: holds no private key: expected PEM")
+    encrypted = b"ENCRYPTED" in content
+    try:
+        key = load_pem_private_key(
+            _private_part(content), password.encode() if encrypted and password is not None else None
+        )
+    except (TypeError, ValueError):
+        if encrypted:
+            wanted = "needs a password" if password is None else "is not opened by the password"
+            raise ConfigError(f"{file}: the encrypted key {wanted}") from None
+        raise ConfigError(f"{file}: the private key cannot be read") from None
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _private_part(content: bytes) -> bytes:
+    end = content.index(b"PRIVATE KEY-----")
+    return content[content.rindex(b"-----BEGIN", 0, end) :]
+
+
+def _public_bytes(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _facts(file: str, leaf: x509.Certificate) -> Facts:
+    return Facts(file, _names(leaf), leaf.not_valid_before_utc, leaf.not_valid_after_utc)
+
+
+def _names(leaf: x509.Certificate) -> tuple[str, ...]:
+    try:
+        extension = leaf.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    except (x509.ExtensionNotFound, ValueError):
+        common = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return tuple(str(each.value) for each in common[:1])
+    general = cast("x509.SubjectAlternativeName", extension.value)
+    addresses = general.get_values_for_type(x509.IPAddress)
+    return (*general.get_values_for_type(x509.DNSName), *map(str, addresses))

@@ -1,0 +1,99 @@
+"""The command `pango`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from typing import NoReturn
+
+import click
+from click.shell_completion import get_completion_class
+
+from llama import ConfigError, Server, run
+from pango import _build, _logs, _options
+from pango._certificates import Facts
+from pango._report import report
+from pango._settings import Problems, Settings
+
+FAILED = 1
+CONFIG = 78  # EX_CONFIG of sysexits.h
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("proxy-llama")
+    except importlib.metadata.PackageNotFoundError:
+        return "in a source tree"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(_version(), prog_name="pango")
+def main() -> None:
+    """A TLS reverse proxy: it terminates TLS and forwards the bytes untouched.
+
+    Exit codes: 0 a clean end, 1 a failure such as an address in use, 2 a command line that cannot be read,
+    78 settings that are wrong.
+    """
+
+
+@main.command(
+    epilog="A TIME is 10, 10s, 500ms, 5m, 1h or off. SIGHUP reads all files again; no connection is lost."
+)
+@_options.options
+@click.option(
+    "--check", is_flag=True, help="Say what would run, and everything that is wrong; start nothing."
+)
+def serve(check: bool, **given: object) -> None:
+    """Accept TLS connections and forward what is in them.
+
+    \b
+    pango serve --listen :8443 --cert c.pem --key k.pem --to 127.0.0.1:8080
+    """
+    problems = Problems(_options.spell)
+    style, level = _options.read_logging(given, problems)
+    settings = _options.read(given, problems)
+    servers, certificates = _prepare(settings, problems)
+    if check:
+        click.echo(report(settings, servers, certificates))
+        return
+    _logs.set_up(style, level)
+    _run(settings)
+
+
+def _prepare(settings: Settings, problems: Problems) -> tuple[list[Server], list[Facts]]:
+    """The servers of settings that are right; says all that is wrong and ends otherwise."""
+    certificates = _build.inspect(settings, problems)
+    try:
+        problems.check()
+        return _build.servers(settings), certificates
+    except ConfigError as error:
+        _fail(CONFIG, *str(error).splitlines())
+
+
+def _run(settings: Settings) -> None:
+    def servers() -> list[Server]:
+        problems = Problems(_options.spell)
+        _build.inspect(settings, problems)
+        problems.check()
+        return _build.servers(settings)
+
+    try:
+        run(servers, workers=settings.workers, grace=settings.grace)
+    except ConfigError as error:
+        _fail(CONFIG, *str(error).splitlines())
+    except OSError as error:
+        _fail(FAILED, error.strerror or str(error))
+
+
+def _fail(code: int, *lines: str) -> NoReturn:
+    for line in lines:
+        click.echo(f"pango: {line}", err=True)
+    sys.exit(code)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "fish", "zsh"]))
+def completion(shell: str) -> None:
+    """Print a script that completes pango's options: eval "$(pango completion bash)"."""
+    if (kind := get_completion_class(shell)) is not None:
+        click.echo(kind(main, {}, "pango", "_PANGO_COMPLETE").source())

@@ -1,0 +1,167 @@
+"""The options of `pango serve`: their help, and how their texts become settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar, cast
+
+import click
+
+from pango import _logs, _settings, _values
+from pango._settings import Problems, Settings, key_files
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_IDLE = _values.spell_seconds(_settings.IDLE_TIMEOUT)
+
+OPTIONS = (
+    click.option(
+        "--listen",
+        metavar="ADDRESS",
+        multiple=True,
+        help="HOST:PORT, :PORT for every address, PORT for this machine only, unix:PATH or fd:NUMBER. "
+        f"Again for more.  [default: {_settings.LISTEN}]",
+    ),
+    click.option(
+        "--cert", metavar="FILE", multiple=True, help="Certificate with its chain (PEM). Again for more."
+    ),
+    click.option(
+        "--key",
+        metavar="FILE",
+        multiple=True,
+        help="Its private key, if it is not in the same file. One per --cert.",
+    ),
+    click.option(
+        "--key-password-file", metavar="FILE", help="The password of encrypted keys: the file's first line."
+    ),
+    click.option(
+        "--client-ca", metavar="FILE", help="Require client certificates that this authority signed."
+    ),
+    click.option("--alpn", metavar="NAMES", help="Protocols to offer, by preference: h2,http/1.1."),
+    click.option("--tls-min", metavar="VERSION", help="Lowest TLS version: 1.2 or 1.3.  [default: 1.2]"),
+    click.option("--plain", is_flag=True, help="Terminate no TLS: a plain TCP proxy."),
+    click.option(
+        "--to",
+        metavar="TARGET",
+        multiple=True,
+        help="HOST:PORT, tls://HOST:PORT or unix:PATH. With several, each connection goes to the next one in "
+        "turn, or to the one after it when it cannot be reached.",
+    ),
+    click.option(
+        "--to-ca", metavar="FILE", help="Verify tls:// targets against this, not the system's authorities."
+    ),
+    click.option("--to-insecure", is_flag=True, help="Do not verify the certificates of tls:// targets."),
+    click.option(
+        "--proxy-protocol",
+        metavar="[1|2]",
+        is_flag=False,
+        flag_value="2",
+        help="Tell targets the client's address in a PROXY header of this version.  [2 when none is given]",
+    ),
+    click.option(
+        "--proxy-protocol-from",
+        metavar="NETWORKS",
+        multiple=True,
+        help="Expect a PROXY header from clients in these networks: 10.0.0.0/8,127.0.0.1.",
+    ),
+    click.option(
+        "--max-connections",
+        metavar="N",
+        help="Beyond so many at once in a worker, new ones wait in the kernel's queue.  [default: no limit]",
+    ),
+    click.option(
+        "--handshake-timeout",
+        metavar="TIME",
+        help=f"For a client's TLS handshake.  [default: {_settings.HANDSHAKE_TIMEOUT:g}s]",
+    ),
+    click.option(
+        "--connect-timeout",
+        metavar="TIME",
+        help=f"For reaching a target.  [default: {_settings.CONNECT_TIMEOUT:g}s]",
+    ),
+    click.option(
+        "--idle-timeout",
+        metavar="TIME",
+        help=f"End a connection on which nothing moves either way for so long.  [default: {_IDLE}]",
+    ),
+    click.option(
+        "--grace",
+        metavar="TIME",
+        help="After SIGTERM or SIGINT, wait at most so long for what is in flight.  [default: off]",
+    ),
+    click.option(
+        "--workers",
+        metavar="N",
+        help="Worker processes, each replaced when it dies.  [default: this process alone]",
+    ),
+    click.option("--log-format", metavar="FORMAT", help="text or json.  [default: text]"),
+    click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]"),
+)
+
+
+def options(command: F) -> F:
+    """Give a command all of them, in the order of the help."""
+    for each in reversed(OPTIONS):
+        command = each(command)
+    return command
+
+
+def spell(setting: str) -> str:
+    """The option that sets something."""
+    return "--" + {"minimum_version": "tls-min"}.get(setting, setting).replace("_", "-")
+
+
+class Texts:
+    """The texts that were given on the command line."""
+
+    def __init__(self, given: Mapping[str, object], problems: Problems) -> None:
+        self._given = given
+        self._problems = problems
+
+    def one(self, name: str) -> str | None:
+        return cast("str | None", self._given[name])
+
+    def all(self, name: str) -> tuple[str, ...]:
+        return cast("tuple[str, ...]", self._given[name])
+
+    def is_set(self, name: str) -> bool:
+        return bool(self._given[name])
+
+    def seconds(self, name: str, default: float | None) -> float | None:
+        return self._problems.read(name, _values.seconds, self.one(name), default)
+
+
+def read_logging(given: Mapping[str, object], problems: Problems) -> tuple[str, str]:
+    """The log's format and level; what is wrong is noted."""
+    texts = Texts(given, problems)
+    style = problems.read("log_format", _values.one_of(*_logs.FORMATS), texts.one("log_format"), "text")
+    return style, problems.read("log_level", _values.one_of(*_logs.LEVELS), texts.one("log_level"), "info")
+
+
+def read(given: Mapping[str, object], problems: Problems) -> Settings:
+    """Settings from what was given; every problem is noted, and the default takes its place."""
+    texts = Texts(given, problems)
+    versions = _values.one_of("1.2", "1.3")
+    proxy = problems.read("proxy_protocol", _values.one_of("1", "2"), texts.one("proxy_protocol"), None)
+    networks = problems.read_all("proxy_protocol_from", _values.networks, texts.all("proxy_protocol_from"))
+    alpn = problems.read("alpn", _values.protocols, texts.one("alpn"), None)
+    return Settings(
+        listen=problems.read_all("listen", _values.listen, texts.all("listen") or (_settings.LISTEN,)),
+        certificates=key_files(texts.all("cert"), texts.all("key"), problems),
+        key_password_file=texts.one("key_password_file"),
+        client_ca=texts.one("client_ca"),
+        alpn=alpn,
+        minimum_version=problems.read("minimum_version", versions, texts.one("tls_min"), "1.2"),
+        plain=texts.is_set("plain"),
+        to=problems.read_all("to", _values.target, texts.all("to")),
+        to_ca=texts.one("to_ca"),
+        to_insecure=texts.is_set("to_insecure"),
+        proxy_protocol=None if proxy is None else int(proxy),
+        proxy_protocol_from=tuple(each for group in networks for each in group),
+        max_connections=problems.read("max_connections", _values.count, texts.one("max_connections"), None),
+        handshake_timeout=texts.seconds("handshake_timeout", _settings.HANDSHAKE_TIMEOUT),
+        connect_timeout=texts.seconds("connect_timeout", _settings.CONNECT_TIMEOUT),
+        idle_timeout=texts.seconds("idle_timeout", _settings.IDLE_TIMEOUT),
+        grace=texts.seconds("grace", None),
+        workers=problems.read("workers", _values.count, texts.one("workers"), None),
+    )

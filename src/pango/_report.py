@@ -1,0 +1,42 @@
+"""What `--check` says of settings that are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from llama import Server, describe
+from pango._certificates import Facts
+from pango._settings import Settings
+from pango._values import spell_seconds
+
+
+def report(settings: Settings, servers: Sequence[Server], certificates: Sequence[Facts]) -> str:
+    """The stack, addresses, certificates and limits, one a line."""
+    lines = [("stack", describe(servers[0].service)), *_places(settings)]
+    lines += [("certificate", str(each)) for each in certificates]
+    lines += _limits(settings)
+    return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def _places(settings: Settings) -> Iterator[tuple[str, str]]:
+    for each in settings.listen:
+        yield "listen", f"{each} (every address)" if each.startswith(":") else each
+    for each in settings.to:
+        how = ""
+        if each.startswith("tls://"):
+            ca = settings.to_ca or "the system's authorities"
+            how = " (NOT VERIFIED)" if settings.to_insecure else f" (verified by {ca})"
+        yield "to", each + how
+    if settings.client_ca is not None:
+        yield "clients", f"need a certificate from {settings.client_ca}"
+    if settings.proxy_protocol_from:
+        yield "clients", f"PROXY header expected from {', '.join(settings.proxy_protocol_from)}"
+
+
+def _limits(settings: Settings) -> Iterator[tuple[str, str]]:
+    times = {"connect": settings.connect_timeout, "idle": settings.idle_timeout, "grace": settings.grace}
+    if not settings.plain:
+        times = {"handshake": settings.handshake_timeout, **times}
+    yield "timeouts", ", ".join(f"{name} {spell_seconds(value)}" for name, value in times.items())
+    limit = f"{settings.max_connections} connections each" if settings.max_connections else "no limit"
+    yield "workers", f"{settings.workers or 'this process alone'}, {limit}"

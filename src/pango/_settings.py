@@ -1,0 +1,157 @@
+"""What pango is set to do, whoever says so: the command line, or a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from llama import ConfigError
+from pango import _values
+
+T = TypeVar("T")
+
+LISTEN = "localhost:8443"
+HANDSHAKE_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 10.0
+IDLE_TIMEOUT = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFiles:
+    """A certificate's file and its key's; None where the key is in the same file."""
+
+    cert: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set; times in seconds, None for no limit."""
+
+    listen: tuple[str, ...] = (LISTEN,)
+    certificates: tuple[KeyFiles, ...] = ()
+    key_password_file: str | None = None
+    client_ca: str | None = None
+    alpn: tuple[str, ...] | None = None
+    minimum_version: str = "1.2"
+    plain: bool = False
+    to: tuple[str, ...] = ()
+    to_ca: str | None = None
+    to_insecure: bool = False
+    proxy_protocol: int | None = None
+    proxy_protocol_from: tuple[str, ...] = ()
+    max_connections: int | None = None
+    handshake_timeout: float | None = HANDSHAKE_TIMEOUT
+    connect_timeout: float | None = CONNECT_TIMEOUT
+    idle_timeout: float | None = IDLE_TIMEOUT
+    grace: float | None = None
+    workers: int | None = None
+
+
+class Problems:
+    """Collects what is wrong, so that all of it can be said at once.
+
+    `spell` turns the name of a setting into what the user wrote: `to_ca` is `--to-ca` on a command line.
+    """
+
+    def __init__(self, spell: Callable[[str], str] = str) -> None:
+        self._spell = spell
+        self._settings: set[str] = set()
+        self.found: list[str] = []
+
+    def __contains__(self, setting: str) -> bool:
+        return setting in self._settings
+
+    def spell(self, setting: str) -> str:
+        """A setting as its user writes it."""
+        return self._spell(setting)
+
+    def note(self, setting: str, message: object) -> None:
+        """Note what is wrong with a setting."""
+        self._settings.add(setting)
+        line = f"{self._spell(setting)}: {message}"
+        if line not in self.found:
+            self.found.append(line)
+
+    def read(self, setting: str, reader: Callable[[str], T], text: str | None, default: T) -> T:
+        """Read a text; the default where there is none, or where it is wrong, which is noted."""
+        if text is None:
+            return default
+        try:
+            return reader(text)
+        except ConfigError as error:
+            self.note(setting, error)
+            return default
+
+    def read_all(self, setting: str, reader: Callable[[str], T], texts: Iterable[str]) -> tuple[T, ...]:
+        """Read each text; wrong ones are noted and left out."""
+        found: list[T] = []
+        for text in texts:
+            try:
+                found.append(reader(text))
+            except ConfigError as error:
+                self.note(setting, error)
+        return tuple(found)
+
+    def check(self) -> None:
+        """Raise ConfigError with every problem on a line of its own."""
+        if self.found:
+            raise ConfigError("\n".join(self.found))
+
+
+def key_files(certs: tuple[str, ...], keys: tuple[str, ...], problems: Problems) -> tuple[KeyFiles, ...]:
+    """Pairs of files in the order given; no keys at all where each is in its certificate's file."""
+    if not keys:
+        return tuple(KeyFiles(cert) for cert in certs)
+    if len(certs) != len(keys):
+        expected = f"expected one {problems.spell('key')} for each {problems.spell('cert')}, or none"
+        problems.note("key", f"{len(keys)} for {len(certs)} certificates: {expected}")
+    return tuple(KeyFiles(cert, key) for cert, key in zip(certs, keys, strict=False))
+
+
+def check_together(settings: Settings, problems: Problems) -> None:
+    """Note the settings that do not go together."""
+    spell = problems.spell
+    if not settings.listen and "listen" not in problems:
+        problems.note("listen", "expected at least one address")
+    if settings.plain:
+        for name in ("certificates", "client_ca", "alpn", "key_password_file"):
+            if getattr(settings, name):
+                named = "cert" if name == "certificates" else name
+                problems.note(named, f"does not go with {spell('plain')}, which terminates no TLS")
+    elif not settings.certificates:
+        problems.note("cert", f"missing: expected a PEM file, or {spell('plain')} for no TLS")
+    _check_targets(settings, problems)
+    for address in sorted({each for each in settings.listen if settings.listen.count(each) > 1}):
+        problems.note("listen", f"{address!r} is given twice")
+
+
+def _check_targets(settings: Settings, problems: Problems) -> None:
+    if not any(each.startswith("tls://") for each in settings.to):
+        for name in ("to_ca", "to_insecure"):
+            if getattr(settings, name):
+                problems.note(name, f"goes with {problems.spell('to')} tls://HOST:PORT only")
+    if settings.to_ca and settings.to_insecure:
+        problems.note("to_insecure", f"does not go with {problems.spell('to_ca')}, which verifies")
+
+
+def check_values(settings: Settings, problems: Problems) -> None:
+    """Note the values that a reader of text would have refused, for settings that came by a call."""
+    problems.read_all("listen", _values.listen, settings.listen)
+    problems.read_all("to", _values.target, settings.to)
+    problems.read_all("proxy_protocol_from", _values.networks, settings.proxy_protocol_from)
+    for name in ("handshake_timeout", "connect_timeout", "idle_timeout", "grace"):
+        value: object = getattr(settings, name)
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            problems.note(name, f"{value!r} is no length of time: expected seconds above 0, or None")
+    if settings.minimum_version not in ("1.2", "1.3"):
+        problems.note(
+            "minimum_version", f"{settings.minimum_version!r} is not known: expected '1.2' or '1.3'"
+        )
+    if settings.proxy_protocol not in (None, 1, 2):
+        problems.note("proxy_protocol", f"{settings.proxy_protocol!r} is not known: expected 1, 2 or None")
+    for name in ("workers", "max_connections"):
+        value = getattr(settings, name)
+        if value is not None and not (isinstance(value, int) and value > 0):
+            problems.note(name, f"{value!r} is no count: expected a whole number from 1 up")

@@ -1,0 +1,36 @@
+"""The command line itself."""
+
+import pytest
+
+from tests.pango.conftest import Call
+
+
+def test_an_unknown_option_is_a_usage_error(pango: Call) -> None:
+    done = pango("serve --chekc")
+    assert done.code == 2
+    assert "'--chekc'" in done.errors
+    assert "--check" in done.errors
+
+
+def test_a_missing_value_is_a_usage_error(pango: Call) -> None:
+    done = pango("serve --to")
+    assert done.code == 2
+    assert "--to" in done.errors
+
+
+def test_the_help_documents_the_timeouts(pango: Call) -> None:
+    words = " ".join(pango("serve --help").output.split())
+    assert "For a client's TLS handshake. [default: 10s]" in words
+    assert "For reaching a target. [default: 10s]" in words
+    assert "End a connection on which nothing moves either way for so long. [default: 10m]" in words
+
+
+def test_the_version(pango: Call) -> None:
+    assert pango("--version").output.startswith("pango, version ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_completion_prints_a_script(pango: Call, shell: str) -> None:
+    done = pango(f"completion {shell}")
+    assert done.code == 0
+    assert "_PANGO_COMPLETE" in done.output
