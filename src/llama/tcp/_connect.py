@@ -49,13 +49,11 @@ class Connect:
                 return await self._connect(target)
             async with asyncio.timeout(self.timeout):
                 return await self._connect(target)
-        except TimeoutError:
-            if self.timeout is None:
-                raise
-            raise TimeoutError(f"no connection to {target} within {self.timeout:g} s") from None
         except LlamaError:
             raise
         except OSError as error:
+            if isinstance(error, TimeoutError) and error.errno is None and self.timeout is not None:
+                raise TimeoutError(f"no connection to {target} within {self.timeout:g} s") from None
             reason = error.strerror or str(error)
             raise Unreachable(f"cannot connect to {target}: {reason}") from error
 
