@@ -108,7 +108,9 @@ async def test_a_name_that_is_not_known() -> None:
 
 
 async def test_a_name_without_addresses() -> None:
-    with pytest.raises(Unreachable, match=r"cannot connect to name\.example:80: name\.example has no address"):
+    with pytest.raises(
+        Unreachable, match=r"cannot connect to name\.example:80: name\.example has no address"
+    ):
         await tcp.connect(resolver=resolver())(Target("name.example", 80))
 
 

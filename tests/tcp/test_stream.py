@@ -3,18 +3,12 @@ import pytest
 from llama import testing
 from tests.tcp.pairs import over_socketpair, over_tcp
 
-OPEN = ()
-
 
 @pytest.mark.parametrize("case", testing.stream_cases())
 async def test_a_stream_over_tcp_passes(case: testing.StreamCase) -> None:
-    if case.__name__ in OPEN:
-        pytest.skip("being worked on")
     await case(over_tcp)
 
 
 @pytest.mark.parametrize("case", testing.stream_cases(breaks=False))
 async def test_a_stream_over_a_unix_socket_passes(case: testing.StreamCase) -> None:
-    if case.__name__ in OPEN:
-        pytest.skip("being worked on")
     await case(over_socketpair)

@@ -14,10 +14,11 @@ class Pump:
     """Moves bytes from one stream to another until the end, which it passes on.
 
     `ended` is called once, with the error that ended it or None. The streams stay their owner's. Where
-    `last` is set the end is not passed on: whoever closes the destination next says it.
+    `last` is set the end is not passed on: whoever closes the destination next says it. Where `lost` is set
+    the source is known to be broken, so that its end is none.
     """
 
-    __slots__ = ("_dst", "_ended", "_pending", "_src", "count", "last", "over")
+    __slots__ = ("_dst", "_ended", "_pending", "_src", "count", "last", "lost", "over")
 
     def __init__(
         self, src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception | None], None]
@@ -28,6 +29,7 @@ class Pump:
         self._pending: Buffer = b""
         self.count = 0
         self.last = self.over = False
+        self.lost: Exception | None = None
 
     def start(self) -> None:
         """Begin; `ended` may be called from the next round of the loop on."""
@@ -101,6 +103,9 @@ class Pump:
 
     def _pass_end(self) -> None:
         self._src.on_readable(None)
+        if self.lost is not None:
+            self._end(self.lost)
+            return
         try:
             if not self.last:
                 self._dst.write_eof_nowait()

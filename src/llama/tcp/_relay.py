@@ -97,6 +97,8 @@ class _Relaying:
             # The far end takes nothing more, but what it said before may still be on its way to the client.
             self._error = error.cause
             if not other.over:
+                # A reset is told once: what the other direction would find is an end.
+                other.lost = None if isinstance(error.cause, BrokenPipeError) else error.cause
                 return
         elif error is not None:
             self._finish(error)
@@ -146,7 +148,7 @@ class _Copying:
                 group.create_task(self._copy(self._target, self._client, clock, up=False))
                 await self._copy(self._client, self._target, clock, up=True)
         except TimeoutError:
-            raise TimeoutError(f"nothing moved for {self._idle} s") from None
+            raise TimeoutError(f"nothing moved for {self._idle:g} s") from None
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         finally:

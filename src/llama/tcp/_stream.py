@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import sys
@@ -47,6 +48,7 @@ class SocketStream(ReadyStream):
         "_closed",
         "_eof",
         "_eof_sent",
+        "_lost",
         "_reading",
         "_sock",
         "_unread",
@@ -64,6 +66,7 @@ class SocketStream(ReadyStream):
         self.special = False  # more than the socket counts: meters, or bytes that were unread
         self._reading = self._writing = False
         self._eof = self._eof_sent = self._closed = self._broken = False
+        self._lost: int | None = None
         self.peer = peer
 
     @property
@@ -74,6 +77,11 @@ class SocketStream(ReadyStream):
     def mark_eof(self) -> None:
         """Note that whoever drives the socket found its end."""
         self._eof = True
+
+    def _lose(self, error: OSError) -> None:
+        """Note that the connection broke: the system tells it once, and an end from then on."""
+        if not isinstance(error, BrokenPipeError):  # which the peer's close brings too, after its end
+            self._lost = error.errno
 
     def __repr__(self) -> str:
         return f"<stream {self.peer}>" if self.peer else f"<stream on descriptor {self._sock.fileno()}>"
@@ -108,12 +116,17 @@ class SocketStream(ReadyStream):
                 data = self._sock.recv(limit)
             except BlockingIOError:
                 port.unreadable()
+            except OSError as error:
+                self._lose(error)
+                raise
             else:
                 self._received(len(data), limit)
                 return data
 
     def _received(self, count: int, limit: int) -> None:
         if not count:
+            if self._lost is not None:
+                raise OSError(self._lost, os.strerror(self._lost))
             self._eof = True
             return
         if count < limit and not self.port.hangup:  # the queue is empty: asking again would be a wasted call
@@ -159,6 +172,9 @@ class SocketStream(ReadyStream):
         except BlockingIOError:
             self.port.unreadable()
             return None
+        except OSError as error:
+            self._lose(error)
+            raise
         self._received(count, limit)
         return view[:count]
 
@@ -179,6 +195,9 @@ class SocketStream(ReadyStream):
                 count = self._sock.send(data)
             except BlockingIOError:
                 self.port.unwritable()
+            except OSError as error:
+                self._lose(error)
+                raise
         if count < len(data):
             await self._write_rest(memoryview(data), count)
 
@@ -189,6 +208,8 @@ class SocketStream(ReadyStream):
                 if (taken := self.write_nowait(data[count:])) == 0:
                     await self._wait_writable()
                 count += taken
+        except OSError:  # the system, or the closed stream, goes on saying so
+            raise
         except BaseException:
             self._broken = count > 0
             raise
@@ -223,9 +244,12 @@ class SocketStream(ReadyStream):
             count = self._sock.send(data)
         except BlockingIOError:
             count = 0
+        except OSError as error:
+            self._lose(error)
+            raise
         if count < len(data):
             self.port.unwritable()
-        if pace is not None:
+        if pace is not None and count:
             pace.sent(count)
         return count
 
