@@ -359,7 +359,7 @@ def test_out_of_descriptors_the_listener_pauses_and_recovers() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.stdout.split() == ["calm", "served", "10"], done.stderr
-    assert done.stderr.count("ERROR") == 1, done.stderr
+    assert 1 <= done.stderr.count("ERROR") <= 5, done.stderr  # not one for each try
     assert "accepting pauses: [Errno 24] Too many open files" in done.stderr
 
 

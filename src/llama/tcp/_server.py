@@ -87,6 +87,13 @@ def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
     return tuple(found)
 
 
+def _is_said(error: Exception) -> bool:
+    """Whether the connection itself is whole, so that it ends in good order; a broken one breaks."""
+    if isinstance(error, TimeoutError):
+        return error.errno is None  # with a number it is the system's: a connection that died
+    return isinstance(error, LlamaError) and not isinstance(error, Truncated)
+
+
 def _quick_accept(listener: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:
     """`listener.accept` without what it does beside: it turns family and type into enumerations each time."""
     take = cast("Callable[[], tuple[int, Any]]", listener._accept)  # type: ignore[attr-defined]
@@ -191,7 +198,7 @@ class _Acceptor:
             await stream.aclose()
         except Exception as error:
             self._report(stream, error)
-            if isinstance(error, (LlamaError, TimeoutError)) and not isinstance(error, Truncated):
+            if _is_said(error):
                 await stream.aclose()  # what was said last, such as an alert, is to arrive
         finally:
             stream.abort()  # a break that the other side must see
