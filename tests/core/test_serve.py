@@ -1,11 +1,12 @@
 import asyncio
+import errno
 import logging
 import socket
 from pathlib import Path
 
 import pytest
 
-from llama import Peer, Shutdown, Stream, Target, Unreachable, serve, tcp, testing, unix
+from llama import Peer, Refused, Shutdown, Stream, Target, Truncated, Unreachable, serve, tcp, testing, unix
 
 connect = tcp.connect()
 
@@ -197,8 +198,8 @@ async def test_after_a_normal_return_the_stream_is_closed() -> None:
 @pytest.mark.parametrize(
     ("error", "level", "text"),
     [
-        (TimeoutError("no hello within 5 s"), logging.WARNING, "no hello within 5 s"),
-        (TimeoutError(), logging.WARNING, "TimeoutError"),
+        (TimeoutError(errno.ETIMEDOUT, "it died"), logging.WARNING, "it died"),
+        (Truncated("half a file"), logging.WARNING, "half a file"),
         (OSError("no route"), logging.WARNING, "no route"),
         (ValueError("a bug"), logging.ERROR, "ValueError('a bug')"),
         (ConnectionResetError("gone"), logging.DEBUG, "gone"),
@@ -221,6 +222,25 @@ async def test_after_an_exception_it_is_aborted_and_that_is_logged_once(
     assert text in record.getMessage() and "127.0.0.1:" in record.getMessage()
     assert "fails" in record.getMessage()
     assert (record.exc_info is not None) == (level == logging.ERROR)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("no hello within 5 s"), Refused("not you"), TimeoutError()])
+async def test_when_the_handler_gave_up_by_itself_the_connection_ends_in_good_order(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(stream: Stream) -> None:
+        await stream.write(b"bye")
+        raise error
+
+    with caplog.at_level(logging.DEBUG, "llama"):
+        async with serve(fails, listen="127.0.0.1:0") as server:
+            stream = await open_to(server.address)
+            assert await stream.read() == b"bye"
+            assert await stream.read() == b""
+            await stream.aclose()
+    (record,) = [each for each in caplog.records if each.name.startswith("llama")]
+    assert record.levelno == logging.WARNING and record.exc_info is None
+    assert (str(error) or "TimeoutError") in record.getMessage()
 
 
 async def test_one_that_fails_harms_no_other() -> None:
