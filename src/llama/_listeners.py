@@ -31,7 +31,8 @@ class Listener:
         self.server = server
         self.sockets = sockets
         self.took = took
-        self.owns_path = owns_path and took is None
+        # An inherited socket's path is removed by whoever made it.
+        self.owns_path = owns_path and took is None and server.address.startswith("unix:")
 
     def addresses(self) -> list[str]:
         """The bound addresses, as a server takes them."""

@@ -126,6 +126,7 @@ class Process:
             self._wake.set()
         else:
             log.info("SIGHUP is ignored: the servers were not given as a function that builds them")
+            self._notifier.nothing_to_reload()
 
     def _end(self) -> None:
         if self._stopping:

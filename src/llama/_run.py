@@ -30,8 +30,14 @@ def run(
     `grace` bounds that wait in seconds, a second signal ends it at once. SIGHUP calls the function again: the
     new servers take over the sockets of those with the same address, the old ones drain, within `grace`.
 
+    With `workers` this process only forks so many others, which share the addresses, and looks after them: one
+    that dies is replaced, at once and then ever later; a reload replaces all when the new ones are ready. They
+    end when it does. The servers are built before the fork, so what they hold (TLS tickets, say) is shared;
+    what a service opens as a context manager, and its limits, are each worker's own.
+
     `on_ready` is called once with the bound addresses. systemd is told too (`Type=notify-reload`).
-    Raises OSError when an address cannot be bound, and what the function or a resource raises at the start.
+    Raises ConfigError where `workers` cannot be, OSError when an address cannot be bound, and what the function
+    or a resource raises at the start.
     """
     plan = Plan(parts, listen)
     _check_caller()

@@ -118,6 +118,7 @@ class Supervisor:
                 self._reload_wanted = True
             elif number == signal.SIGHUP:
                 log.info("SIGHUP is ignored: the servers were not given as a function that builds them")
+                self._notifier.nothing_to_reload()
 
     def _end(self) -> None:
         if not self._stopping:

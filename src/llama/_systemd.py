@@ -25,6 +25,11 @@ class Notifier:
         """A reload begins."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
+    def nothing_to_reload(self) -> None:
+        """A manager that asked for a reload waits for its begin and its end, whatever it changed."""
+        self.reloading()
+        self.ready()
+
     def stopping(self) -> None:
         """The end begins."""
         self._send("STOPPING=1")

@@ -56,6 +56,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=[int(environment["FD"])] if "FD" in environment else [],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         )
         assert self.process.stdout is not None

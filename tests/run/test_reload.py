@@ -147,11 +147,34 @@ def test_the_path_of_a_unix_socket_outlives_a_reload(program: Start, workers: st
     server.line(f"ready unix:{path}")
     for _ in range(2):
         server.reload()
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(str(path))
-        assert rest(client) == b"hello"
+        assert rest(dial_path(str(path))) == b"hello"
     server.stop()
     assert not path.exists()
+
+
+def test_an_inherited_socket_outlives_the_process(program: Start, workers: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as inherited:
+        inherited.bind(path)
+        inherited.listen()
+        server = program(
+            """
+            async def greet(stream):
+                await stream.write(b"hello")
+
+            run(lambda: tcp.server("fd:" + os.environ["FD"], greet), on_ready=ready, workers=WORKERS)
+            """,
+            WORKERS=workers,
+            FD=str(inherited.fileno()),
+        )
+        server.line("ready unix:")
+        for _ in range(2):
+            server.reload()
+            assert rest(dial_path(path)) == b"hello"
+        server.stop()
+        client = dial_path(path)  # the kernel queues it for the next process
+        inherited.accept()[0].close()
+        assert rest(client) == b""
 
 
 @pytest.mark.parametrize("workers", ["None", "1"], ids=["in process", "1 worker"])
@@ -183,6 +206,12 @@ def test_without_a_function_a_hangup_changes_nothing(program: Start, workers: st
     server.line("^INFO SIGHUP is ignored: ")
     assert rest(dial(port)) == b"hello"
     server.stop()
+
+
+def dial_path(path: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(path)
+    return client
 
 
 def dial_at(address: str) -> socket.socket:

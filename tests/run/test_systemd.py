@@ -21,10 +21,14 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.s
         yield sock
 
 
-def test_a_service_manager_can_follow(manager: socket.socket, program: Start, workers: str) -> None:
+def named(manager: socket.socket) -> str:
+    """As NOTIFY_SOCKET spells it."""
     name = manager.getsockname()
-    environment = f"@{name[1:].decode()}" if isinstance(name, bytes) else name
-    server = program(GREETER, WORKERS=workers, NOTIFY_SOCKET=environment)
+    return f"@{name[1:].decode()}" if isinstance(name, bytes) else str(name)
+
+
+def test_a_service_manager_can_follow(manager: socket.socket, program: Start, workers: str) -> None:
+    server = program(GREETER, WORKERS=workers, NOTIFY_SOCKET=named(manager))
     ready = f"READY=1\nMAINPID={server.pid}"
     assert manager.recv(4096).decode() == ready
     server.signal(signal.SIGHUP)
@@ -33,6 +37,17 @@ def test_a_service_manager_can_follow(manager: socket.socket, program: Start, wo
     server.signal(signal.SIGTERM)
     assert manager.recv(4096).decode() == "STOPPING=1"
     server.end()
+
+
+def test_a_reload_of_nothing_begins_and_ends(manager: socket.socket, program: Start, workers: str) -> None:
+    server = program(
+        GREETER.replace("run(build", "run(build()"), WORKERS=workers, NOTIFY_SOCKET=named(manager)
+    )
+    assert manager.recv(4096).startswith(b"READY=1")
+    server.signal(signal.SIGHUP)
+    assert manager.recv(4096).startswith(b"RELOADING=1")
+    assert manager.recv(4096).startswith(b"READY=1")
+    server.stop()
 
 
 def test_a_manager_that_is_gone_is_no_reason_to_stop(program: Start, tmp_path: Path) -> None:
