@@ -38,13 +38,17 @@ class Pace:
 
     def received(self, count: int) -> None:
         """Note bytes that were read."""
-        delay = max(each.received(count) for each in self.meters)
+        delay = 0.0
+        for each in self.meters:
+            delay = max(delay, each.received(count))
         if delay > 0:
             self._read_at = asyncio.get_running_loop().time() + delay
 
     def sent(self, count: int) -> None:
         """Note bytes that were written."""
-        delay = max(each.sent(count) for each in self.meters)
+        delay = 0.0
+        for each in self.meters:
+            delay = max(delay, each.sent(count))
         if delay > 0:
             self._write_at = asyncio.get_running_loop().time() + delay
 

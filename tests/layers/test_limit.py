@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable
+from random import Random
 
 import pytest
 
@@ -119,6 +120,33 @@ async def test_a_place_that_comes_in_the_tick_of_a_cancellation_goes_to_the_next
         slots.release()
         await clock.settle()
     assert (slots.free, slots.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_place_is_lost_or_made_up_whatever_happens(seed: int) -> None:
+    random = Random(seed)
+    waiting: list[asyncio.Task[None]] = []
+    slots, taken = Slots(3), 0
+    async with testing.clock() as clock, asyncio.TaskGroup() as group:
+        for _ in range(200):
+            for _ in range(random.randint(1, 3)):  # several in one tick
+                action = random.choice(("take", "release", "cancel"))
+                if action == "take":
+                    waiting.append(group.create_task(slots.take()))
+                elif action == "release" and taken:
+                    taken -= 1
+                    slots.release()
+                elif waiting:
+                    random.choice(waiting).cancel()
+                if random.random() < 0.5:
+                    await asyncio.sleep(0)
+            await clock.settle()
+            taken += sum(task.done() and not task.cancelled() for task in waiting)
+            waiting = [task for task in waiting if not task.done()]
+            assert taken + slots.free == 3 and slots.waiting == len(waiting)
+            assert not (slots.free and waiting)
+        for task in waiting:
+            task.cancel()
 
 
 async def test_opening_wakes_everyone_and_takes_nothing() -> None:

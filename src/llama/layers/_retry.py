@@ -97,7 +97,7 @@ def retry(
     retries to a share of the calls, over a `reserve` that is there at the start; None keeps them to nothing.
     `random` makes the jitter repeatable.
 
-        http.client(connect=retry(3)(tcp.connect()))
+        stack(retry(3), timeout(2), tcp.connect())
     """
     if attempts < 1:
         raise ConfigError(f"retry({attempts}): expected at least 1 attempt")

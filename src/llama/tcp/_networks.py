@@ -12,7 +12,7 @@ from llama._service import Middleware
 from llama._stack import factory
 from llama._stream import Handler, Stream
 from llama.layers._peer_key import packed, peer_host
-from llama.tcp._middleware import middleware
+from llama.tcp._middleware import middleware, off
 
 Network: TypeAlias = str | IPv4Network | IPv6Network
 """`192.0.2.0/24`, `2001:db8::/32`, a single address, or `unix` for who comes over a Unix socket."""
@@ -100,6 +100,8 @@ def allow(*networks: Network) -> Middleware[Stream, None]:
 
         stack(tcp.allow("10.0.0.0/8", "::1"), tcp.forward("127.0.0.1:8080"))
     """
+    if not networks:
+        raise ConfigError("tcp.allow(): expected at least one network: without any it would serve nobody")
     return _guard(networks, allows=True)
 
 
@@ -113,6 +115,8 @@ def deny(*networks: Network) -> Middleware[Stream, None]:
 
 
 def _guard(networks: tuple[Network, ...], *, allows: bool) -> Middleware[Stream, None]:
+    if not networks:
+        return off("tcp.deny()")
     within = Networks(networks)
     return middleware(_spelling(within, allows=allows), lambda inner: Guard(inner, within, allows))
 
