@@ -3,7 +3,45 @@
 from llama.http._body import Body
 from llama.http._headers import Headers
 from llama.http._message import Exchange, Request, Response
+from llama.http._redirect import redirect
 from llama.http._server import server
+from llama.http.layers import (
+    RequestId,
+    User,
+    access_log,
+    add_header,
+    basic_auth,
+    bearer_auth,
+    body_limit,
+    normalize_path,
+    proxy_auth,
+    remove_header,
+    request_id,
+    require_header,
+    set_header,
+)
 from llama.http.wire._h1_fields import Limits
 
-__all__ = ["Body", "Exchange", "Headers", "Limits", "Request", "Response", "server"]
+__all__ = [
+    "Body",
+    "Exchange",
+    "Headers",
+    "Limits",
+    "Request",
+    "RequestId",
+    "Response",
+    "User",
+    "access_log",
+    "add_header",
+    "basic_auth",
+    "bearer_auth",
+    "body_limit",
+    "normalize_path",
+    "proxy_auth",
+    "redirect",
+    "remove_header",
+    "request_id",
+    "require_header",
+    "server",
+    "set_header",
+]

@@ -54,6 +54,11 @@ class Message:
         if body.is_decoded:
             self.headers.discard("content-encoding")
 
+    def replace_body(self, body: Body, /) -> None:
+        """Put another body in the place of this one that gives the very same bytes: the framing stays."""
+        body.length = self._body.length
+        self._body = body
+
     @property
     def trailers(self) -> Headers | None:
         """The fields after the body: those set here, or those that came, once the body has ended."""

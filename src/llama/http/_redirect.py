@@ -1,0 +1,57 @@
+"""An exchange that sends clients elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import ConfigError, ProtocolError
+from llama._stack import factory
+from llama.http._headers import checked_value
+from llama.http._message import Exchange, Request, Response
+
+STATUSES = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Redirect:
+    """Answers every request with a Location."""
+
+    to: str
+    status: int
+    port: int | None
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return f"http.redirect({self.to!r})"
+
+    async def __call__(self, request: Request, /) -> Response:
+        location = self._same_place(request) if self.to in ("http", "https") else self.to
+        return Response(self.status, {"Location": location})
+
+    def _same_place(self, request: Request) -> str:
+        authority = request.authority
+        if not authority:
+            raise ProtocolError("no Host field to send the client to")
+        host, colon, port = authority.rpartition(":")
+        if not colon or (port and not port.isdecimal()):
+            host = authority
+        path = request.path if request.path.startswith("/") else f"/{request.path.lstrip('*')}"
+        return f"{self.to}://{host}{f':{self.port}' if self.port else ''}{path}"
+
+
+@factory("http.redirect", "service")
+def redirect(to: str, *, status: int = 308, port: int | None = None) -> Exchange:
+    """Send every client elsewhere: to the same place by another scheme, or to one URL.
+
+    `http.redirect("https")` keeps host, path and query; `port` is the one to name there, by default none. Any other
+    text is the Location itself. 308 keeps the method and is permanent; 301, 302, 303 and 307 can be had.
+
+        stack(http.server(), http.redirect("https"))
+    """
+    if status not in STATUSES:
+        raise ConfigError(f"http.redirect(status={status}): expected one of {', '.join(map(str, STATUSES))}")
+    if not checked_value(to):
+        raise ConfigError("http.redirect(''): expected https, http or a URL")
+    return Redirect(to, status, port)

@@ -1,0 +1,161 @@
+"""Logs one line for each exchange, once it has ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar, Literal, TypeAlias
+
+from llama._errors import ConfigError
+from llama._service import Middleware
+from llama._stack import factory, named_layer
+from llama.http._body import TransformedBody
+from llama.http._error_page import status_of
+from llama.http._message import Exchange, Request, Response
+from llama.http.layers._basic_auth import User
+from llama.http.layers._request_id import RequestId
+
+log = logging.getLogger("llama.access")
+Format: TypeAlias = Literal["common", "combined", "json"]
+_UNSAFE = {code: f"\\x{code:02x}" for code in [*range(0x20), 0x22, 0x5C, *range(0x7F, 0xA0)]}
+
+
+class _Count:
+    """Counts what passes."""
+
+    __slots__ = ("bytes", "ended")
+
+    def __init__(self, size: int = 0, *, ended: bool = False) -> None:
+        self.bytes = size
+        self.ended = ended
+
+    def feed(self, data: bytes) -> bytes:
+        self.bytes += len(data)
+        return data
+
+    def more(self) -> bytes:
+        return b""
+
+    def finish(self) -> bytes:
+        self.ended = True
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is known at the beginning."""
+
+    time: float
+    began: float
+    client: str
+    method: str
+    path: str
+    version: str
+    authority: str
+    referer: str
+    agent: str
+
+    @classmethod
+    def of(cls, request: Request) -> _Entry:
+        headers = request.headers
+        return cls(
+            time.time(),
+            time.perf_counter(),
+            request.client.host if request.client is not None else "-",
+            request.method,
+            request.path or request.authority,
+            request.version,
+            request.authority,
+            headers.get("referer", ""),
+            headers.get("user-agent", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class AccessLog:
+    """Tells of each exchange what it was and how it ended."""
+
+    inner: Exchange
+    format: Format
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return f"http.access_log({self.format!r})"
+
+    async def __call__(self, request: Request, /) -> Response:
+        if not log.isEnabledFor(logging.INFO):
+            return await self.inner(request)
+        entry = _Entry.of(request)
+        try:
+            response = await self.inner(request)
+        except BaseException as error:
+            status = status_of(error) if isinstance(error, Exception) else 499
+            self._log(entry, request, status, _Count(ended=True))
+            raise
+        body = response.body
+        count = _Count(body.length or 0, ended=True)
+        if body.data is None and response.upgrade is None:
+            count = _Count()
+            response.replace_body(TransformedBody(body, count))
+        status = response.status
+        response.on_close(lambda: self._log(entry, request, status, count))
+        return response
+
+    def _log(self, entry: _Entry, request: Request, status: int, count: _Count) -> None:
+        user = request.extensions.get(User) or "-"
+        fields: dict[str, object] = {
+            "client.address": entry.client,
+            "user.name": str(user),
+            "http.request.method": entry.method,
+            "url.path": entry.path.partition("?")[0],
+            "url.query": entry.path.partition("?")[2],
+            "server.address": entry.authority,
+            "network.protocol.version": entry.version,
+            "user_agent.original": entry.agent,
+            "http.response.status_code": status,
+            "http.response.body.size": count.bytes,
+            "duration": time.perf_counter() - entry.began,
+            "complete": count.ended,
+        }
+        if (identity := request.extensions.get(RequestId)) is not None:
+            fields["http.request.id"] = str(identity)
+        log.info("%s", self._line(entry, fields, status, count.bytes), extra=fields)
+
+    def _line(self, entry: _Entry, fields: dict[str, object], status: int, size: int) -> str:
+        moment = datetime.fromtimestamp(entry.time, UTC)
+        if self.format == "json":
+            return json.dumps({"time": moment.isoformat(), **fields})
+        user = _safe(str(fields["user.name"]))
+        asked = _safe(f"{entry.method} {entry.path} HTTP/{entry.version}")
+        line = f'{entry.client} - {user} [{moment:%d/%b/%Y:%H:%M:%S %z}] "{asked}" {status} {size or "-"}'
+        if self.format == "combined":
+            line += f' "{_safe(entry.referer) or "-"}" "{_safe(entry.agent) or "-"}"'
+        return line
+
+
+def _safe(text: str) -> str:
+    """Without what could end a line or a quoted part of it."""
+    return text.translate(_UNSAFE)
+
+
+@factory("http.access_log")
+def access_log(format: Format = "combined") -> Middleware[Request, Response]:
+    """Log one line for each exchange to `llama.access`, once its body has ended or broken off.
+
+    `format` is `common` or `combined` as Apache has them, or `json`. The record carries the same by OpenTelemetry's
+    names, with `duration` in seconds and `complete`. What clients send is escaped. An error is logged with the
+    status it means, a client that left before the answer as 499.
+
+        stack(http.server(), http.access_log("json"), application)
+    """
+    if format not in ("common", "combined", "json"):
+        raise ConfigError(f"http.access_log({format!r}): expected common, combined or json")
+
+    def build(inner: Exchange) -> Exchange:
+        return AccessLog(inner, format)
+
+    return named_layer(f"http.access_log({format!r})", build, takes=Request, gives=Request)

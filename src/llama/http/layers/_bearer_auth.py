@@ -1,0 +1,67 @@
+"""Asks for a token (RFC 6750)."""
+
+from __future__ import annotations
+
+import hmac
+import inspect
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from llama._service import Middleware
+from llama._stack import factory, named_layer
+from llama.http._message import Exchange, Request, Response
+from llama.http.layers._basic_auth import User
+
+TokenCheck: TypeAlias = Collection[str] | Callable[[str], str | bool | Awaitable[str | bool]]
+"""The tokens that are right, or a function, async or not, that says so, or who the user is."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class BearerAuth:
+    """Lets requests pass that bring a right token."""
+
+    inner: Exchange
+    check: TokenCheck
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return "http.bearer_auth()"
+
+    async def __call__(self, request: Request, /) -> Response:
+        values = request.headers.get_all("authorization")
+        scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+        if scheme.lower() != "bearer" or not token:
+            return Response(401, {"WWW-Authenticate": "Bearer"})
+        user = await self._user(token.strip())
+        if not user:
+            return Response(401, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+        if isinstance(user, str):
+            request.extensions.set(User(user))
+        return await self.inner(request)
+
+    async def _user(self, token: str) -> str | bool:
+        if callable(self.check):
+            answer = self.check(token)
+            return await answer if inspect.isawaitable(answer) else answer
+        given = token.encode()
+        return sum(hmac.compare_digest(given, known.encode()) for known in self.check) > 0
+
+
+@factory("http.bearer_auth")
+def bearer_auth(check: TokenCheck) -> Middleware[Request, Response]:
+    """Ask for a bearer token (401 without a right one).
+
+    `check` is a collection of tokens, compared in constant time, or a function of the token, async or not: it
+    returns whether the token is right, or the user's name, which is then `http.User` in the extensions.
+
+        stack(http.server(), http.bearer_auth({"3f29c0"}), application)
+    """
+    if isinstance(check, str):
+        raise TypeError("http.bearer_auth() takes a collection of tokens, not one string")
+
+    def build(inner: Exchange) -> Exchange:
+        return BearerAuth(inner, check)
+
+    return named_layer("http.bearer_auth()", build, takes=Request, gives=Request)

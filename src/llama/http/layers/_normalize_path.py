@@ -1,0 +1,80 @@
+"""One spelling for each path."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import ProtocolError
+from llama._service import Middleware
+from llama._stack import factory, named_layer
+from llama.http._message import Exchange, Request, Response
+
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_UNUSUAL = re.compile(r"%|//|/\.|\\")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class NormalizePath:
+    """Spells paths as RFC 3986 section 6.2.2 normalises them."""
+
+    inner: Exchange
+    merge_slashes: bool
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return "http.normalize_path()"
+
+    async def __call__(self, request: Request, /) -> Response:
+        if _UNUSUAL.search(request.path):
+            path, question, query = request.path.partition("?")
+            request.path = normalized(path, merge_slashes=self.merge_slashes) + question + query
+        return await self.inner(request)
+
+
+def normalized(path: str, *, merge_slashes: bool = True) -> str:
+    """The path without dot segments, needless escapes and doubled slashes; ProtocolError where it leaves the root."""
+    if _BAD_ESCAPE.search(path) or "%00" in path:
+        raise ProtocolError("a malformed escape in the path")
+    path = _ESCAPE.sub(_unescape, path)
+    if merge_slashes:
+        path = re.sub("//+", "/", path)
+    if not path.startswith("/"):
+        return path
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            if not kept:
+                raise ProtocolError("the path leaves the root")
+            kept.pop()
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    char = chr(int(match[1], 16))
+    return char if char in _UNRESERVED else match[0].upper()
+
+
+@factory("http.normalize_path")
+def normalize_path(*, merge_slashes: bool = True) -> Middleware[Request, Response]:
+    """Spell each path in one way (RFC 3986 section 6.2.2), so that rules by path cannot be passed by.
+
+    Dot segments go, and so do escapes of characters that need none; other escapes are in upper case (`%2F` stays
+    `%2F`). Doubled slashes become one, unless told otherwise. 400 for a path that leaves the root, or a broken escape.
+
+        stack(http.server(), http.normalize_path(), application)
+    """
+
+    def build(inner: Exchange) -> Exchange:
+        return NormalizePath(inner, merge_slashes)
+
+    return named_layer("http.normalize_path()", build, takes=Request, gives=Request)

@@ -1,0 +1,70 @@
+"""Gives each request an identity that logs and upstreams can share."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._service import Middleware
+from llama._stack import factory, named_layer
+from llama.http._message import Exchange, Request, Response
+from llama.http.layers._field import check_field
+
+_USUAL = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+class RequestId(str):
+    """The identity of a request, in its extensions."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class SetRequestId:
+    """Puts an identity on requests and their responses."""
+
+    inner: Exchange
+    header: str
+    trust: bool
+    make: Callable[[], str]
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return "http.request_id()"
+
+    async def __call__(self, request: Request, /) -> Response:
+        given = request.headers.get(self.header) if self.trust else None
+        identity = given if given is not None and _USUAL.fullmatch(given) else self.make()
+        request.headers[self.header] = identity
+        request.extensions.set(RequestId(identity))
+        response = await self.inner(request)
+        response.headers[self.header] = identity
+        return response
+
+
+def new_id() -> str:
+    """32 random hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+@factory("http.request_id")
+def request_id(
+    header: str = "X-Request-ID", *, trust: bool = False, make: Callable[[], str] = new_id
+) -> Middleware[Request, Response]:
+    """Put an identity on each request, on its response, and as `http.RequestId` into its extensions.
+
+    What the client sent is replaced, unless `trust` says to keep it (where it looks like one: at most 128 letters,
+    digits and `._:/+=-`). `make` makes a new one, by default 32 random hexadecimal digits.
+
+        stack(http.server(), http.request_id(), http.access_log(), application)
+    """
+    check_field(header)
+
+    def build(inner: Exchange) -> Exchange:
+        return SetRequestId(inner, header, trust, make)
+
+    return named_layer("http.request_id()", build, takes=Request, gives=Request)

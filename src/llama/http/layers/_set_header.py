@@ -1,0 +1,56 @@
+"""Sets a field, in place of all of its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._service import Middleware
+from llama._stack import factory, named_layer
+from llama.http._message import Exchange, Message, Request, Response
+from llama.http.layers._field import Side, Value, check_field, check_side, made
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class SetHeader:
+    """Sets a field, in place of all of its name."""
+
+    inner: Exchange
+    name: str
+    value: Value
+    on: Side
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return f"http.set_header({self.name!r})"
+
+    async def __call__(self, request: Request, /) -> Response:
+        value = made(self.value, request)
+        if self.on == "request":
+            self._change(request, value)
+            return await self.inner(request)
+        response = await self.inner(request)
+        self._change(response, value)
+        return response
+
+    def _change(self, message: Message, value: str | None) -> None:
+        if value is not None:
+            message.headers[self.name] = value
+
+
+@factory("http.set_header")
+def set_header(name: str, value: Value, *, on: Side = "response") -> Middleware[Request, Response]:
+    """Set a field of every response, or with `on="request"` of every request, in place of all of its name.
+
+    `value` is the text, or a function of the request that returns it (None: no change).
+
+        stack(http.server(), http.set_header("Strict-Transport-Security", "max-age=63072000"), application)
+    """
+    check_side(on, "http.set_header()")
+    check_field(name, value)
+
+    def build(inner: Exchange) -> Exchange:
+        return SetHeader(inner, name, value, on)
+
+    return named_layer(f"http.set_header({name!r})", build, takes=Request, gives=Request)

@@ -1,0 +1,220 @@
+"""Limits, paths, logs and redirects."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+
+from llama import http, stack
+from llama._errors import ConfigError, ProtocolError, TooLarge, Unreachable
+from llama.http import Exchange, Request, Response, server
+from llama.http.layers._normalize_path import normalized
+from tests.http.serving import CLOSING, client_of, exchange_of, get, hello, last, talk
+
+
+def ask(exchange: Exchange, request: Request) -> Response:
+    async def main() -> Response:
+        return await exchange(request)
+
+    return asyncio.run(main())
+
+
+# body limit
+
+
+async def size(request: Request) -> Response:
+    return Response(200, body=str(len(await request.body.read())))
+
+
+@pytest.mark.parametrize("framed", [["Content-Length: 5"], ["Transfer-Encoding: chunked"]])
+def test_a_body_within_the_limit_passes_and_one_over_it_is_413(framed: list[str]) -> None:
+    raw = b"hello" if "Length" in framed[0] else b"5\r\nhello\r\n0\r\n\r\n"
+    said = last("/", *framed, method="POST") + raw
+    assert talk(stack(server(), http.body_limit(5), size), said).endswith(b"\r\n\r\n5")
+    assert talk(stack(server(), http.body_limit(4), size), said).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_over_the_limit_is_not_asked_for() -> None:
+    said = get("/", "Content-Length: 5", "Expect: 100-continue", method="POST")
+    assert talk(stack(server(), http.body_limit(4), size), said).startswith(b"HTTP/1.1 413 ")
+    with pytest.raises(TooLarge):
+        ask(stack(http.body_limit(4), size), Request("POST", "/", body=b"hello"))
+    with pytest.raises(ConfigError):
+        http.body_limit(-1)
+
+
+# paths
+
+
+@pytest.mark.parametrize(
+    ("path", "normal"),
+    [
+        ("/", "/"),
+        ("/a/b", "/a/b"),
+        ("/a//b///", "/a/b/"),
+        ("/a/./b/.", "/a/b/"),
+        ("/a/../b", "/b"),
+        ("/a/b/..", "/a/"),
+        ("/%61%2e%2E/%7e", "/a../~"),
+        ("/a/%2e%2e/b", "/b"),
+        ("/a%2fb%c3%a4", "/a%2Fb%C3%A4"),
+        ("/...", "/..."),
+        ("*", "*"),
+        ("", ""),
+    ],
+)
+def test_a_path_has_one_spelling(path: str, normal: str) -> None:
+    assert normalized(path) == normal
+    assert normalized(normal) == normal
+
+
+@pytest.mark.parametrize("path", ["/..", "/a/../..", "/%2e%2e/", "/%", "/%zz", "/a%0", "/%00"])
+def test_a_path_that_leaves_the_root_or_is_broken_is_refused(path: str) -> None:
+    with pytest.raises(ProtocolError):
+        normalized(path)
+
+
+def test_the_query_stays_as_it_is() -> None:
+    paths: list[str] = []
+
+    async def look(request: Request) -> Response:
+        paths.append(request.path)
+        return Response()
+
+    ask(stack(http.normalize_path(), look), Request("GET", "/a/../b?c=/../%2e"))
+    ask(stack(http.normalize_path(merge_slashes=False), look), Request("GET", "/a//b"))
+    assert paths == ["/b?c=/../%2e", "/a//b"]
+
+
+# the access log
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "llama.access")
+    return caplog
+
+
+def logged(lines: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in lines.records if record.name == "llama.access"]
+
+
+def test_each_exchange_is_one_line(lines: pytest.LogCaptureFixture) -> None:
+    said = last("/a?b", "Referer: r", 'User-Agent: "x"')
+    assert talk(stack(server(), http.access_log(), hello), said) == CLOSING
+    assert talk(stack(server(), http.access_log("common"), hello), said) == CLOSING
+    combined, common = [record.getMessage() for record in logged(lines)]
+    combined = re.sub(r"\[.*?\]", "[]", combined)
+    assert combined == '192.0.2.1 - - [] "GET /a?b HTTP/1.1" 200 5 "r" "\\x22x\\x22"'
+    assert common.endswith('"GET /a?b HTTP/1.1" 200 5')
+
+
+def test_a_line_can_be_json(lines: pytest.LogCaptureFixture) -> None:
+    application = stack(
+        server(), http.request_id(), http.access_log("json"), http.basic_auth({"a": "b"}), hello
+    )
+    talk(application, last("/a?b", "Authorization: Basic YTpi"))
+    (record,) = logged(lines)
+    fields = json.loads(record.getMessage())
+    assert fields["url.path"] == "/a"
+    assert fields["user.name"] == "a"
+    assert len(fields["http.request.id"]) == 32
+    assert fields["complete"] is True
+    assert getattr(record, "http.response.status_code") == 200
+
+
+async def broken() -> AsyncIterator[bytes]:
+    yield b"hello"
+    raise Unreachable("gone")
+
+
+async def failing(request: Request) -> Response:
+    raise Unreachable("gone")
+
+
+@pytest.mark.parametrize(
+    ("exchange", "status", "size", "complete"),
+    [
+        (exchange_of(Response(200, body=[b"hello", b"world"])), 200, 10, True),
+        (exchange_of(Response(200, {"Content-Length": "9"}, broken())), 200, 5, False),
+        (failing, 502, 0, True),
+    ],
+)
+def test_a_line_tells_how_an_exchange_ended(
+    exchange: Exchange, status: int, size: int, complete: bool, lines: pytest.LogCaptureFixture
+) -> None:
+    try:
+        talk(stack(server(), http.access_log("json"), exchange), last())
+    except ConnectionResetError:
+        assert not complete
+    (record,) = logged(lines)
+    fields = json.loads(record.getMessage())
+    assert fields["http.response.status_code"] == status
+    assert fields["http.response.body.size"] == size
+    assert fields["complete"] is complete
+
+
+def test_a_client_that_left_is_499(lines: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        begun = asyncio.Event()
+
+        async def wait(request: Request) -> Response:
+            begun.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async with client_of(stack(server(), http.access_log(), wait)) as client:
+            await client.say(get())
+            await begun.wait()
+            client.stream.abort()
+            await client.served
+
+    asyncio.run(main())
+    (record,) = logged(lines)
+    assert '"GET / HTTP/1.1" 499 -' in record.getMessage()
+
+
+def test_a_switched_off_log_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "llama.access")
+    assert talk(stack(server(), http.access_log(), hello), last()) == CLOSING
+    assert not logged(caplog)
+    with pytest.raises(ConfigError, match="expected common"):
+        http.access_log("short")  # type: ignore[arg-type]
+
+
+# redirects
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "location"),
+    [
+        ("a.example", "/b?c", "https://a.example/b?c"),
+        ("a.example:80", "/b", "https://a.example/b"),
+        ("[::1]:80", "/", "https://[::1]/"),
+        ("[::1]", "/", "https://[::1]/"),
+        ("a.example:", "//evil.example/", "https://a.example//evil.example/"),
+        ("a.example", "*", "https://a.example/"),
+    ],
+)
+def test_clients_are_sent_to_the_same_place_by_https(host: str, path: str, location: str) -> None:
+    response = ask(http.redirect("https"), Request("GET", path, {"Host": host}))
+    assert (response.status, response.headers["location"]) == (308, location)
+
+
+def test_a_redirect_can_name_a_port_or_another_place() -> None:
+    request = Request("GET", "http://a.example:8080/b")
+    assert ask(http.redirect("https", port=8443), request).headers["location"] == "https://a.example:8443/b"
+    response = ask(http.redirect("https://b.example/c", status=302), request)
+    assert (response.status, response.headers["location"]) == (302, "https://b.example/c")
+    with pytest.raises(ProtocolError, match="no Host"):
+        ask(http.redirect("https"), Request("GET", "/"))
+    with pytest.raises(ConfigError, match="status=200"):
+        http.redirect("https", status=200)
+    with pytest.raises(ConfigError, match="expected https"):
+        http.redirect("")
+    assert talk(stack(server(), http.redirect("https")), last()).startswith(
+        b"HTTP/1.1 308 Permanent Redirect\r\n"
+    )
