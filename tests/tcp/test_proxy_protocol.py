@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -273,3 +274,24 @@ async def test_tlvs_are_asked_for_with_the_target() -> None:
         header
         == ProxyHeader.between(CLIENT, SITE, (TlvType.UNIQUE_ID, b"to port %d" % target.port)).encode_v2()
     )
+
+
+async def test_the_local_address_is_asked_of_the_socket_once_and_kept(tmp_path: Path) -> None:
+    found: list[tuple[Local | None, Local | None]] = []
+
+    async def handler(stream: Stream) -> None:
+        known = stream.extensions.fork()
+        late = stream.extensions.fork()
+        first = tcp.local_address(known)
+        await stream.aclose()
+        found.append((first, tcp.local_address(late)))
+        assert tcp.local_address(known) == first
+
+    path = f"unix:{tmp_path / 'socket'}"
+    async with serve(tcp.server("127.0.0.1:0", handler), tcp.server(path, handler)) as server:
+        for target in (Target("127.0.0.1", server.port), Target(path, 0)):
+            stream = await tcp.connect()(target)
+            assert await stream.read() == b""
+            await stream.aclose()
+    assert found == [(Local("127.0.0.1", server.port), None), (Local(str(tmp_path / "socket"), 0), None)]
+    assert tcp.local_address(Extensions()) is None
