@@ -1,6 +1,6 @@
 """The proxy framework in which everything is a service."""
 
-from llama import http, tcp, tls, unix
+from llama import http, socks5, tcp, tls, unix
 from llama._asgi import asgi
 from llama._errors import (
     Busy,
@@ -71,6 +71,7 @@ __all__ = [
     "route",
     "run",
     "serve",
+    "socks5",
     "stack",
     "tcp",
     "timeout",

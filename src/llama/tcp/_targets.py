@@ -39,13 +39,18 @@ class AddressFilter:
 
 def restrict(target: Target, allows: Callable[[str], bool], reason: str) -> Target:
     """A copy of a target, which is narrowed by one more filter; Refused for an address that is not allowed."""
+    copy = Target(target.host, target.port, target.extensions.fork())
+    narrow(copy, allows, reason)
+    return copy
+
+
+def narrow(target: Target, allows: Callable[[str], bool], reason: str) -> None:
+    """Put one more filter into a target's extensions; Refused for an address that is not allowed."""
     earlier = target.extensions.get(AddressFilter)
-    both = AddressFilter(_both(earlier.allows, allows) if earlier else allows, reason)
+    only = AddressFilter(_both(earlier.allows, allows) if earlier else allows, reason)
     if packed(target.host) is not None and not allows(target.host):
-        raise both.refusal(target)
-    extensions = target.extensions.fork()
-    extensions.set(both)
-    return Target(target.host, target.port, extensions)
+        raise only.refusal(target)
+    target.extensions.set(only)
 
 
 def allowed(target: Target, addresses: Sequence[str]) -> Sequence[str]:

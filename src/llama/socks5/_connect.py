@@ -1,0 +1,94 @@
+"""The connector through a SOCKS5 proxy."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from llama._errors import ConfigError, Unreachable
+from llama._stack import factory
+from llama._stream import Stream
+from llama._target import Connector, Target
+from llama.socks5._address_wire import pack
+from llama.socks5._proxy import Proxy, proxy_of
+from llama.socks5._wire import Command
+from llama.tcp._connect import Resolver, resolve
+from llama.tcp._targets import allowed
+
+Resolve: TypeAlias = Literal["remote", "local"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Socks5Connect:
+    """Reaches targets through a SOCKS5 proxy."""
+
+    proxy: Proxy
+    resolver: Resolver | None
+
+    __takes__: ClassVar[type] = Target
+
+    @property
+    def inner(self) -> Connector:
+        """What reaches the proxy."""
+        return self.proxy.over
+
+    def __repr__(self) -> str:
+        return f"socks5.connect({self.proxy.target})"
+
+    async def __call__(self, target: Target, /) -> Stream:
+        if self.resolver is not None:
+            target = await _resolved(target, self.resolver)
+        elif pack(target.host) is not None:
+            allowed(target, (target.host,))
+        async with self.proxy.opened(target) as stream:
+            await self.proxy.request(stream, Command.CONNECT, target)
+        return stream
+
+
+async def _resolved(target: Target, resolver: Resolver) -> Target:
+    if pack(target.host) is not None:
+        addresses = allowed(target, (target.host,))
+    else:
+        try:
+            addresses = allowed(target, await resolver(target.host, target.port))
+        except OSError as error:
+            if isinstance(error, PermissionError):
+                raise
+            raise Unreachable(f"cannot resolve {target.host}: {error.strerror or error}") from error
+    if not addresses:
+        missing = OSError(errno.EADDRNOTAVAIL, "no address")
+        raise Unreachable(f"cannot resolve {target.host}: it has no address") from missing
+    return Target(addresses[0], target.port, target.extensions)
+
+
+@factory("socks5.connect", "connector")
+def connect(
+    proxy: str | Target,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    over: Connector | None = None,
+    resolve: Resolve = "remote",
+    handshake_timeout: float | None = None,
+) -> Connector:
+    """Connect through a SOCKS5 proxy, `HOST` or `HOST:PORT` (1080 without one).
+
+    `user` and `password` are sent to a proxy that asks for them. `over` reaches the proxy, by default
+    `tcp.connect()`: another proxy's connector makes a chain. Names are resolved by the proxy; `resolve="local"`
+    does it here, and takes the first address. `handshake_timeout` in seconds bounds what follows on the
+    connection to the proxy, until it has reached the target.
+
+    A failure comes as if the target were reached directly: Unreachable, whose cause has the errno that the
+    proxy's reply stands for, or Refused, with the reply's words; also what `over` raises for the proxy itself.
+    Raises ConfigError for settings that cannot work.
+
+        socks5.connect("127.0.0.1:9050", over=tls.connect())
+    """
+    if resolve not in ("remote", "local"):
+        raise ConfigError(f"socks5.connect(resolve={resolve!r}): expected 'remote' or 'local'")
+    made = proxy_of("socks5.connect", proxy, user, password, over, handshake_timeout)
+    return Socks5Connect(made, _system if resolve == "local" else None)
+
+
+_system: Resolver = resolve

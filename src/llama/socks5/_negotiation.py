@@ -1,0 +1,82 @@
+"""The server's side of a handshake, up to the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama._errors import ProtocolError, Refused
+from llama._stream import Stream
+from llama.socks5 import _socks4_wire as wire4
+from llama.socks5 import _wire as wire
+from llama.socks5._address_wire import NOWHERE, Address, UnknownAddressType
+from llama.socks5._auth import Check
+from llama.socks5._messages import read_message
+from llama.socks5._rules import User
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asks for, and how it wants to be answered."""
+
+    stream: Stream
+    version: int
+    command: int
+    address: Address
+    user: User | None
+
+    async def reply(self, code: wire.ReplyCode, address: Address = NOWHERE) -> None:
+        """Answer the request; what SOCKS4 cannot say becomes a rejection."""
+        if self.version == wire.VERSION:
+            message = wire.encode_reply(code, *address)
+        else:
+            granted = code is wire.ReplyCode.SUCCEEDED
+            message = wire4.encode_reply4(wire4.GRANTED if granted else wire4.REJECTED, *address)
+        await self.stream.write(message)
+
+
+async def negotiate(stream: Stream, check: Check | None, *, socks4: bool) -> Asked | None:
+    """Learn who a client is and what it asks for; None when it left without a word.
+
+    Raises ProtocolError or Refused, after the answer that the RFCs provide.
+    """
+    first = await stream.read(1024)
+    if not first:
+        return None
+    stream.unread(first)
+    if first[0] == wire4.VERSION and socks4:
+        found = await read_message(stream, wire4.parse_request4, "SOCKS4 request")
+        return Asked(stream, wire4.VERSION, found.command, found.address, None)
+    if first[0] != wire.VERSION:
+        raise ProtocolError(f"a SOCKS greeting of version {first[0]}: expected {'4 or ' * socks4}5")
+    user = await _authenticate(stream, check)
+    try:
+        request = await read_message(stream, wire.parse_request, "request")
+    except UnknownAddressType:
+        await stream.write(wire.encode_reply(wire.ReplyCode.ADDRESS_NOT_SUPPORTED))
+        raise
+    except ProtocolError:
+        await stream.write(wire.encode_reply(wire.ReplyCode.FAILURE))
+        raise
+    return Asked(stream, wire.VERSION, *request, user)
+
+
+async def _authenticate(stream: Stream, check: Check | None) -> User | None:
+    offered = await read_message(stream, wire.parse_greeting, "greeting")
+    wanted = wire.NO_AUTH if check is None else wire.PASSWORD
+    if wanted not in offered:
+        await stream.write(wire.encode_choice(wire.NO_METHOD))
+        raise Refused(
+            f"the client offers authentication {list(offered)}, "
+            + ("none of which is to go without" if check is None else "no name and password")
+        )
+    await stream.write(wire.encode_choice(wanted))
+    if check is None:
+        return None
+    name, password = await read_message(stream, wire.parse_credentials, "password")
+    if not await check(name, password):
+        await stream.write(wire.DENIED_AUTH)
+        raise Refused(f"user {name!r} gave a wrong password, or is unknown")
+    await stream.write(wire.GRANTED_AUTH)
+    user = User(name)
+    stream.extensions.set(user)
+    return user

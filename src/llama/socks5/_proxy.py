@@ -1,0 +1,113 @@
+"""The client's side of a handshake: a proxy, and how one gets in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from llama._errors import ConfigError, LlamaError, ProtocolError, Refused, Truncated, Unreachable
+from llama._stack import check_takes
+from llama._stream import Stream
+from llama._target import Connector, Target
+from llama.socks5 import _wire as wire
+from llama.socks5._address_wire import Address
+from llama.socks5._failures import error_of
+from llama.socks5._messages import read_message
+from llama.tcp import connect as tcp_connect
+from llama.tcp._targets import hop
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A SOCKS5 proxy, the way to it, and the credentials it is given."""
+
+    target: Target
+    over: Connector
+    credentials: bytes | None
+    handshake_timeout: float | None
+
+    @asynccontextmanager
+    async def opened(self, target: Target) -> AsyncGenerator[Stream]:
+        """A stream to the proxy, past authentication; a block that raises breaks it.
+
+        The block is within the handshake's time. Whatever goes wrong is an error about reaching `target`.
+        """
+        stream = await self.over(hop(self.target, target))
+        try:
+            async with asyncio.timeout(self.handshake_timeout):
+                await self._authenticate(stream)
+                yield stream
+        except TimeoutError as error:
+            stream.abort()
+            if self.handshake_timeout is None:
+                raise
+            raise TimeoutError(f"{self._about(target)}: no answer in {self.handshake_timeout:g} s") from error
+        except (Truncated, ProtocolError) as error:
+            stream.abort()
+            raise Unreachable(f"{self._about(target)}: {error}") from error
+        except OSError as error:
+            stream.abort()
+            if isinstance(error, LlamaError):
+                raise
+            raise Unreachable(f"{self._about(target)}: {error.strerror or error}") from error
+        except BaseException:
+            stream.abort()
+            raise
+
+    async def _authenticate(self, stream: Stream) -> None:
+        methods = bytes((wire.NO_AUTH,)) if self.credentials is None else bytes((wire.NO_AUTH, wire.PASSWORD))
+        await stream.write(wire.encode_greeting(methods))
+        method = await read_message(stream, wire.parse_choice, "choice of a method")
+        if method == wire.PASSWORD and self.credentials is not None:
+            await stream.write(self.credentials)
+            if await read_message(stream, wire.parse_auth_status, "authentication status"):
+                raise Refused(f"proxy {self.target} does not accept the name and password")
+        elif method == wire.NO_METHOD:
+            wants = "a name and password" if self.credentials is None else "another authentication"
+            raise Refused(f"proxy {self.target} wants {wants}")
+        elif method != wire.NO_AUTH:
+            raise ProtocolError(f"the proxy chose method {method}, which was not offered")
+
+    async def request(self, stream: Stream, command: wire.Command, target: Target) -> Address:
+        """Send a command and read its reply: the address that the proxy bound."""
+        try:
+            message = wire.encode_request(command, target.host, target.port)
+        except ValueError as error:
+            raise Unreachable(f"{self._about(target)}: {error}") from None
+        await stream.write(message)
+        return await self.reply(stream, target)
+
+    async def reply(self, stream: Stream, target: Target) -> Address:
+        """Read a reply; raises what it stands for."""
+        reply = await read_message(stream, wire.parse_reply, "reply")
+        if reply.code != wire.ReplyCode.SUCCEEDED:
+            raise error_of(reply.code, self._about(target))
+        return reply.address
+
+    def _about(self, target: Target) -> str:
+        return f"cannot reach {target} through proxy {self.target}"
+
+
+def proxy_of(
+    who: str,
+    proxy: str | Target,
+    user: str | None,
+    password: str | None,
+    over: Connector | None,
+    handshake_timeout: float | None,
+) -> Proxy:
+    """A proxy as the factories take it; ConfigError for settings that cannot work."""
+    over = over or tcp_connect()
+    check_takes(over, Target, f"{who}(over=)")
+    if (user is None) is not (password is None):
+        raise ConfigError(f"{who}(): give both user and password, or neither")
+    credentials = None
+    if user is not None and password is not None:
+        try:
+            credentials = wire.encode_credentials(user, password)
+        except ValueError as error:
+            raise ConfigError(f"{who}(): {error}") from None
+    target = Target.parse(proxy, default_port=1080) if isinstance(proxy, str) else proxy
+    return Proxy(target, over, credentials, handshake_timeout)

@@ -1,0 +1,97 @@
+"""Who may reach what."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import TypeAlias
+
+from llama._errors import Refused
+from llama._target import Target
+from llama.tcp._target_set import TargetSet
+from llama.tcp._targets import narrow
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who a client proved to be, in its stream's extensions."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Rule: TypeAlias = Callable[[User | None, Target], bool | Awaitable[bool]]
+"""Whether a user (None: nobody in particular) may reach a target; it may be async."""
+
+
+async def check(rule: Rule | None, user: User | None, target: Target) -> None:
+    """Ask a rule; raises Refused."""
+    if rule is None:
+        return
+    verdict = rule(user, target)
+    if not (await verdict if isawaitable(verdict) else verdict):
+        who = f"user {user.name!r}" if user is not None else "the rules"
+        raise Refused(f"{target} is not allowed {'for' if user is not None else 'by'} {who}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Only:
+    targets: TargetSet
+
+    def __call__(self, user: User | None, target: Target) -> bool:
+        return target in self.targets
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Never:
+    targets: TargetSet
+
+    def __call__(self, user: User | None, target: Target) -> bool:
+        if target in self.targets:
+            return False
+        if self.targets.has_networks(target.port):
+            holds, port = self.targets.holds, target.port
+            narrow(target, lambda address: not holds(address, port), f"denied: {self.targets}")
+        return True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PerUser:
+    rules: Mapping[str, Rule]
+    default: Rule | None
+
+    def __call__(self, user: User | None, target: Target) -> bool | Awaitable[bool]:
+        rule = self.rules.get(user.name, self.default) if user is not None else self.default
+        return rule is not None and rule(user, target)
+
+
+def allow(*targets: str) -> Rule:
+    """Only these targets may be reached: `a.example`, `*.a.example` (what is below it), `192.0.2.0/24`, `*`.
+
+    Each may end in `:PORT`. A name is matched as the client gives it, and a network matches only addresses
+    that are given as such: what a name resolves to is not in it. Raises ConfigError for a pattern that is none.
+
+        socks5.server(rules=socks5.allow("*.example.com:443"))
+    """
+    return _Only(TargetSet(targets))
+
+
+def deny(*targets: str) -> Rule:
+    """All targets but these may be reached; they are written as for `allow`.
+
+    A network also holds what a name resolves to, where it is resolved here and not by another proxy.
+
+        socks5.server(rules=socks5.deny("*:25", "10.0.0.0/8"))
+    """
+    return _Never(TargetSet(targets))
+
+
+def per_user(rules: Mapping[str, Rule], *, default: Rule | None = None) -> Rule:
+    """A rule for each user by name; `default` is for the others, who may reach nothing without it.
+
+    socks5.server(auth=users, rules=socks5.per_user({"john": socks5.allow("*:443")}))
+    """
+    return _PerUser(dict(rules), default)
