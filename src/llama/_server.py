@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from llama._errors import LlamaError, Truncated
 from llama._shutdown import Shutdown
 
 
@@ -63,3 +64,10 @@ class Server(ABC):
         Stopping takes what the kernel has queued, in its callback: the caller, whose the sockets are, may
         close those of streams right after. Cancelling takes nothing more and leaves the queue as it is.
         """
+
+
+def is_orderly(error: Exception) -> bool:
+    """Whether a handler that raised this leaves its connection whole, so that it is closed and not aborted."""
+    if isinstance(error, TimeoutError):
+        return error.errno is None  # with a number it is the system's: a connection that died
+    return isinstance(error, LlamaError) and not isinstance(error, Truncated)

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from llama._errors import LlamaError, Truncated
-from llama._server import Peer, Server
+from llama._errors import LlamaError
+from llama._server import Peer, Server, is_orderly
 from llama._shutdown import Shutdown
 from llama._stack import check_takes, describe
 from llama._stream import Handler, Stream
@@ -85,13 +85,6 @@ def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
             found.append(ready)
         handler = getattr(handler, "inner", None)
     return tuple(found)
-
-
-def _is_said(error: Exception) -> bool:
-    """Whether the connection itself is whole, so that it ends in good order; a broken one breaks."""
-    if isinstance(error, TimeoutError):
-        return error.errno is None  # with a number it is the system's: a connection that died
-    return isinstance(error, LlamaError) and not isinstance(error, Truncated)
 
 
 def _quick_accept(listener: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:
@@ -198,7 +191,7 @@ class _Acceptor:
             await stream.aclose()
         except Exception as error:
             self._report(stream, error)
-            if _is_said(error):
+            if is_orderly(error):
                 await stream.aclose()  # what was said last, such as an alert, is to arrive
         finally:
             stream.abort()  # a break that the other side must see

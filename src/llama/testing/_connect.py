@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from llama._errors import LlamaError
 from llama._resources import enter
-from llama._server import Peer
+from llama._server import Peer, is_orderly
 from llama._shutdown import Shutdown
 from llama._stack import check_takes
 from llama._stream import Handler, Stream
@@ -28,9 +28,10 @@ async def connect(
     """Connect to a handler in memory: `async with testing.connect(stack(timeout(5), echo)) as stream:`.
 
     It is served as a listener serves it: what the stack owns is entered, the stream is closed after a normal
-    return and aborted after an exception. Leaving the block closes the client and waits for the handler. An
-    exception that a listener would take for a bug (no LlamaError, TimeoutError or OSError) is raised there;
-    a block that raises cancels the handler. `peer` is the client's address in the extensions.
+    return, an error of llama's or a timeout, and aborted after any other exception. Leaving the block closes
+    the client and waits for the handler. An exception that a listener would take for a bug (no LlamaError,
+    TimeoutError or OSError) is raised there; a block that raises cancels the handler. `peer` is the client's
+    address in the extensions.
     """
     check_takes(handler, Stream, "testing.connect()")
     client, server = pair()
@@ -61,6 +62,8 @@ async def _serve(handler: Handler, stream: Stream, bugs: list[Exception]) -> Non
         await stream.aclose()
     except (LlamaError, TimeoutError, OSError) as error:
         log.warning("%s", str(error) or type(error).__name__)
+        if is_orderly(error):
+            await stream.aclose()
     except Exception as error:
         log.exception("the handler failed")
         bugs.append(error)

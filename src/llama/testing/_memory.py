@@ -158,6 +158,12 @@ class MemoryStream(ReadyStream):
     def read_nowait(self, limit: int = CHUNK, /) -> bytes | None:
         if self._closed:
             raise closed(self)
+        data = self._take(limit)
+        if data is None:
+            self._reads.fell_short()
+        return data
+
+    def _take(self, limit: int) -> bytes | None:
         if self._unread:
             data, self._unread = self._unread[:limit], self._unread[limit:]
             return data
@@ -202,6 +208,12 @@ class MemoryStream(ReadyStream):
     def write_nowait(self, data: Buffer, /) -> int:
         self._check_write()
         view = memoryview(data).cast("B")
+        count = self._put(view)
+        if count < len(view):
+            self._writes.fell_short()
+        return count
+
+    def _put(self, view: memoryview) -> int:
         pace = self._pace
         if pace is None:
             return self._outgoing.put(view)
@@ -223,7 +235,10 @@ class MemoryStream(ReadyStream):
     def flush_nowait(self) -> bool:
         if self._closed:
             raise closed(self)
-        return self._outgoing.flushed()
+        flushed = self._outgoing.flushed()
+        if not flushed:
+            self._writes.fell_short()
+        return flushed
 
     def on_writable(self, callback: Callable[[], object] | None, /) -> None:
         if not self._closed:

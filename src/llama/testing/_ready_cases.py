@@ -35,8 +35,8 @@ class _Calls:
             self._do()
 
     async def next(self) -> None:
-        self._called.clear()
         await self._called.wait()
+        self._called.clear()
 
 
 async def reading_without_waiting(make_pair: MakePair, bulk: int) -> None:

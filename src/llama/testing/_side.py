@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 
 class Side:
-    """A coroutine that waits, or a callback that is called in each round while there is cause.
+    """A coroutine that waits, or a callback; a callback that was called is called again after a call fell short.
 
     It only wakes; whoever was woken does the call. `ready` tells whether there is cause, `delay` for how many
     seconds it must be held back.
     """
 
-    __slots__ = ("_callback", "_delay", "_handle", "_ready", "_waiter")
+    __slots__ = ("_armed", "_callback", "_delay", "_handle", "_ready", "_waiter")
 
     def __init__(self, ready: Callable[[], bool], delay: Callable[[], float]) -> None:
+        self._armed = False
         self._ready = ready
         self._delay = delay
         self._waiter: asyncio.Future[None] | None = None
@@ -35,11 +36,17 @@ class Side:
                 timer.cancel()
 
     def on(self, callback: Callable[[], object] | None) -> None:
-        """Call back while there is cause, or no longer."""
+        """Call back when there is cause, or no longer."""
         self._callback = callback
+        self._armed = True
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        self.check()
+
+    def fell_short(self) -> None:
+        """A call got nothing, or not all: the callback is wanted again."""
+        self._armed = True
         self.check()
 
     def check(self) -> None:
@@ -48,15 +55,15 @@ class Side:
             return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if self._callback is not None and self._handle is None:
+        if self._callback is not None and self._armed and self._handle is None:
             loop, delay = asyncio.get_running_loop(), self._delay()
             self._handle = loop.call_later(delay, self._report) if delay > 0 else loop.call_soon(self._report)
 
     def _report(self) -> None:
         self._handle = None
         if self._callback is not None and self._ready():
+            self._armed = False
             self._callback()
-            self.check()
 
     def fail(self, error: Exception) -> None:
         """Wake who waits with an error, and call the callback a last time to find it."""

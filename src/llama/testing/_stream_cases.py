@@ -86,7 +86,7 @@ async def what_was_unread_comes_first(make_pair: MakePair, bulk: int) -> None:
         await one.write(b"second")
         two.unread(b"st ")
         two.unread(b"fir")
-        assert await two.read(2) == b"fi"
+        assert await exactly(two, 2) == b"fi"
         assert await exactly(two, 10) == b"rst second"
         await one.write_eof()
         assert await two.read() == b""
