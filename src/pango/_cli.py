@@ -82,7 +82,8 @@ def _run(settings: Settings) -> None:
     except ConfigError as error:
         _fail(CONFIG, *str(error).splitlines())
     except OSError as error:
-        _fail(FAILED, error.strerror or str(error))
+        text = error.strerror or str(error)
+        _fail(FAILED, f"--listen: {text}" if text.startswith("cannot listen") else text)
 
 
 def _fail(code: int, *lines: str) -> NoReturn:

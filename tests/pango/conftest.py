@@ -98,7 +98,7 @@ class _EchoServer(socketserver.ThreadingTCPServer):
         """A connection that breaks is part of the tests."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def echo() -> Iterator[str]:
     """The address of a service that gives back what it gets."""
     with _EchoServer(("127.0.0.1", 0), _Echo) as server:

@@ -107,6 +107,6 @@ class Proxy(Pango):
         self.url = f"https://localhost:{self.port}"
 
     def complaints(self) -> list[str]:
-        """The warnings and errors that were logged, without their times; call it after `stop`."""
+        """The warnings and errors that were logged, without their times: all of them after `stop`."""
         found = [re.match(r"\S+ \S+ (WARNING|ERROR) \S+: (.*)", line) for line in self.log]
         return [match[2] for match in found if match]

@@ -199,8 +199,8 @@ class _Acceptor:
     def _report(self, stream: SocketStream, error: Exception) -> None:
         peer = str(stream.peer)
         extra = {"client.address": peer, "error.type": type(error).__name__}
-        if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)):
-            log.debug("%s: %s [%s]", peer, error, self._chain, extra=extra)
+        if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, Truncated)):
+            log.info("%s: %s [%s]", peer, error, self._chain, extra=extra)
         elif isinstance(error, (LlamaError, TimeoutError, OSError)):
             text = str(error) or type(error).__name__
             log.warning("%s: %s [%s]", peer, text, self._chain, extra=extra)
