@@ -23,8 +23,8 @@ from llama._systemd import Notifier
 from llama._worker import work
 
 log = logging.getLogger("llama.server")
-AT_ONCE = 1.0  # seconds that "at once" gives a worker before it is killed
-OVERTIME = 2.0  # seconds beyond the grace, in which workers cut what is left themselves
+AT_ONCE = 2.0  # seconds that "at once" gives a worker before it is killed
+OVERTIME = 5.0  # seconds beyond the grace, in which workers cut what is left themselves
 
 
 def check_platform(workers: int) -> None:

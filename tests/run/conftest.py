@@ -172,3 +172,11 @@ def rest(client: socket.socket) -> bytes:
         while data := client.recv(65536):
             answer += data
         return answer
+
+
+def lost(client: socket.socket) -> bool:
+    """Whether the other side goes away and says nothing."""
+    try:
+        return rest(client) == b""
+    except ConnectionError:
+        return True

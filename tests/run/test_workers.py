@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from llama import ConfigError, Stream, run
-from tests.run.conftest import Start, ask, dial, rest
+from tests.run.conftest import Start, ask, dial, lost, rest
 
 # Says which process serves, then answers one question.
 WHO = """
@@ -148,13 +148,6 @@ def test_every_worker_listens_on_every_address(program: Start) -> None:
         for client in clients:
             client.close()
     server.stop()
-
-
-def lost(client: socket.socket) -> bool:
-    try:
-        return ask(client, b"it") == b""
-    except ConnectionError:
-        return True
 
 
 async def nothing(stream: Stream) -> None:
