@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import logging
+import socket
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
-from llama import stack
+from llama import serve, stack, tls
 from llama._errors import ConfigError, Overloaded, ProtocolError, Refused, Truncated, Unreachable
 from llama.http import Exchange, Request, Response, server
 from llama.http._error_page import status_of
@@ -417,3 +420,29 @@ def test_a_cancelled_connection_is_cancelled() -> None:
             client.served = client.shutdown.spawn(asyncio.sleep(0))
 
     asyncio.run(main())
+
+
+def test_a_tls_client_may_leave_without_a_goodbye_between_requests(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = tls.CertificateAuthority.create()
+    ca = authority.write_pem(tmp_path / "ca.pem")
+    handler = stack(tls.server(*authority.issue("localhost").write(tmp_path)), server(), hello)
+
+    def ask(port: int) -> bytes:
+        context = ssl.create_default_context(cafile=str(ca))
+        plain = socket.create_connection(("127.0.0.1", port))
+        client = context.wrap_socket(plain, server_hostname="localhost")
+        client.sendall(get())
+        heard = client.recv(65536)
+        client.close()  # the socket alone
+        return heard
+
+    async def main() -> bytes:
+        async with serve(handler, listen="127.0.0.1:0") as serving:
+            heard = await asyncio.to_thread(ask, serving.port)
+            await serving.shutdown.drain()
+            return heard
+
+    assert asyncio.run(main()).endswith(b"hello")
+    assert not caplog.records

@@ -9,6 +9,8 @@ from llama._errors import LlamaError
 from llama._stream import ReadyStream, Stream
 from llama.http._sweep import Sweep
 
+GONE, STOP, LATE = "gone", "stop", "late"
+
 
 class Interrupts:
     """Interrupts the connection's own task for a reason, and tells that apart from a cancellation."""

@@ -13,8 +13,9 @@ from llama.http._body import EMPTY
 from llama.http._date import date_line
 from llama.http._deadline import Deadline
 from llama.http._error_page import answer_error, error_response
-from llama.http._h1_input import Input, Interrupts
+from llama.http._h1_input import GONE, LATE, Input, Interrupts
 from llama.http._h1_output import Output, encode_switch
+from llama.http._h1_reader import Reader
 from llama.http._headers import Headers
 from llama.http._incoming import IncomingBody
 from llama.http._message import Exchange, Request, Response
@@ -22,12 +23,10 @@ from llama.http._settings import Settings
 from llama.http._sweep import current_sweep
 from llama.http.wire._h1_body import decoder
 from llama.http.wire._h1_encode import encode_response, response_framing
-from llama.http.wire._h1_fields import HeadBuffer
 from llama.http.wire._h1_framing import CHUNKED, UNTIL_CLOSE
-from llama.http.wire._h1_head import RequestHead, parse_request
+from llama.http.wire._h1_head import RequestHead
 
 log = logging.getLogger("llama.server")
-_GONE, _STOP, _LATE = "gone", "stop", "late"
 
 
 class ClientGone(Exception):
@@ -44,25 +43,22 @@ class H1Connection:
         self._scheme = scheme
         self._extensions = stream.extensions
         self._interrupts = Interrupts()
-        self._deadline = Deadline(lambda: self._interrupts.interrupt(_LATE))
+        self._deadline = Deadline(lambda: self._interrupts.interrupt(LATE))
         self._input = Input(
             stream,
             current_sweep(),
-            lambda: self._interrupts.interrupt(_GONE),
+            lambda: self._interrupts.interrupt(GONE),
             half_close=settings.half_close,
         )
-        self._output = Output(stream, settings.write_timeout, lambda: self._interrupts.interrupt(_LATE))
-        self._buffer = HeadBuffer(settings.limits)
+        self._output = Output(stream, settings.write_timeout, lambda: self._interrupts.interrupt(LATE))
+        self._reader = Reader(self._input, self._interrupts, self._deadline, settings)
         self._body: IncomingBody | None = None
         self._head: RequestHead | None = None
-        self._idle = False
-        self._stopping = False
         self._answered = False
-        self._count = 0
 
     async def run(self) -> None:
         """Answer requests, one after another, until one side wants no more."""
-        ignore_stop = _on_stop(self._stop)
+        ignore_stop = _on_stop(self._reader.stop)
         try:
             while await self._one():
                 pass
@@ -78,72 +74,14 @@ class H1Connection:
             self._deadline.close()
             self._output.close()
 
-    def _stop(self) -> None:
-        self._stopping = True
-        if self._idle:
-            self._interrupts.interrupt(_STOP)
-
-    # reading a request
-
     async def _one(self) -> bool:
         """One exchange; tells whether there can be another."""
         try:
-            raw = await self._read_head()
-            if raw is None:
-                return False
-            head = parse_request(raw, self._settings.limits)
+            head = await self._reader.head()
         except ProtocolError as error:
             await self._refuse(error)
             return False
-        self._count += 1
-        return await self._exchange(head)
-
-    async def _read_head(self) -> bytes | None:
-        """The next head; None when none comes."""
-        data = self._input.rest
-        if data:
-            self._input.rest = b""
-        elif self._stopping or not (data := await self._first_bytes()):
-            return None
-        found = self._buffer.feed(data)
-        if found is None and (found := await self._more_of_head()) is None:
-            return None
-        raw, self._input.rest = found
-        return raw
-
-    async def _first_bytes(self) -> bytes:
-        settings = self._settings
-        self._deadline.start(settings.idle_timeout if self._count else settings.first_byte_timeout)
-        self._idle = True
-        try:
-            data = await self._input.read()
-            if self._interrupts.reason:
-                await self._interrupts.settle()
-            return data
-        except asyncio.CancelledError:
-            if not self._interrupts.taken():
-                raise
-            return b""
-        finally:
-            self._idle = False
-            self._deadline.stop()
-
-    async def _more_of_head(self) -> tuple[bytes, bytes] | None:
-        self._deadline.start(self._settings.head_timeout)
-        try:
-            while data := await self._input.read():
-                if (found := self._buffer.feed(data)) is not None:
-                    if self._interrupts.reason:
-                        await self._interrupts.settle()
-                    return found
-        except asyncio.CancelledError:
-            if not self._interrupts.taken():
-                raise
-            seconds = self._settings.head_timeout
-            raise ProtocolError(f"no whole request head within {seconds} seconds", status=408) from None
-        finally:
-            self._deadline.stop()
-        return None
+        return head is not None and await self._exchange(head)
 
     def _request(self, head: RequestHead) -> Request:
         request = Request.__new__(Request)
@@ -196,7 +134,7 @@ class H1Connection:
         except asyncio.CancelledError:
             if not (reason := self._interrupts.taken()):
                 raise
-            if reason != _LATE:
+            if reason != LATE:
                 raise ClientGone from None
             seconds = self._settings.handler_timeout
             error = TimeoutError(f"no answer within {seconds} seconds")
@@ -244,9 +182,9 @@ class H1Connection:
         return raw, framing, keep
 
     def _keep(self, head: RequestHead, headers: Headers) -> bool:
-        if not head.keep_alive or self._stopping or self._input.ended:
+        if not head.keep_alive or self._reader.stopping or self._input.ended:
             return False
-        if self._count == self._settings.max_requests:
+        if self._reader.count == self._settings.max_requests:
             return False
         if "connection" in headers.names and "close" in headers.tokens("connection"):
             return False

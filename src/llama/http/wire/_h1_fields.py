@@ -20,7 +20,7 @@ class Limits:
     head: int = 65_536
     fields: int = 128
     chunk_line: int = 256
-    trailers: int = 16_384
+    trailers: int = 8_192
 
 
 DEFAULT_LIMITS = Limits()

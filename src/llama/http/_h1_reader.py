@@ -1,0 +1,92 @@
+"""Reads the heads of requests, and knows when a connection is idle."""
+
+from __future__ import annotations
+
+import asyncio
+
+from llama._errors import ProtocolError, Truncated
+from llama.http._deadline import Deadline
+from llama.http._h1_input import STOP, Input, Interrupts
+from llama.http._settings import Settings
+from llama.http.wire._h1_fields import HeadBuffer
+from llama.http.wire._h1_head import RequestHead, parse_request
+
+
+class Reader:
+    """The heads of one connection, one after another."""
+
+    __slots__ = ("_buffer", "_deadline", "_idle", "_input", "_interrupts", "_settings", "count", "stopping")
+
+    def __init__(self, input: Input, interrupts: Interrupts, deadline: Deadline, settings: Settings) -> None:
+        self._input = input
+        self._interrupts = interrupts
+        self._deadline = deadline
+        self._settings = settings
+        self._buffer = HeadBuffer(settings.limits)
+        self._idle = False
+        self.stopping = False
+        """No further request is wanted."""
+        self.count = 0
+        """How many heads have come."""
+
+    def stop(self) -> None:
+        """Want no further request; an idle connection ends now."""
+        self.stopping = True
+        if self._idle:
+            self._interrupts.interrupt(STOP)
+
+    async def head(self) -> RequestHead | None:
+        """The next head; None when none comes, ProtocolError when it is none."""
+        raw = await self._read_head()
+        if raw is None:
+            return None
+        self.count += 1
+        return parse_request(raw, self._settings.limits)
+
+    async def _read_head(self) -> bytes | None:
+        data = self._input.rest
+        if data:
+            self._input.rest = b""
+        elif self.stopping or not (data := await self._first_bytes()):
+            return None
+        found = self._buffer.feed(data)
+        if found is None and (found := await self._more_of_head()) is None:
+            return None
+        raw, self._input.rest = found
+        return raw
+
+    async def _first_bytes(self) -> bytes:
+        settings = self._settings
+        self._deadline.start(settings.idle_timeout if self.count else settings.first_byte_timeout)
+        self._idle = True
+        try:
+            data = await self._input.read()
+            if self._interrupts.reason:
+                await self._interrupts.settle()
+            return data
+        except asyncio.CancelledError:
+            if not self._interrupts.taken():
+                raise
+            return b""
+        except Truncated:  # many clients leave without TLS's goodbye: between requests nothing is lost by it
+            return b""
+        finally:
+            self._idle = False
+            self._deadline.stop()
+
+    async def _more_of_head(self) -> tuple[bytes, bytes] | None:
+        self._deadline.start(self._settings.head_timeout)
+        try:
+            while data := await self._input.read():
+                if (found := self._buffer.feed(data)) is not None:
+                    if self._interrupts.reason:
+                        await self._interrupts.settle()
+                    return found
+        except asyncio.CancelledError:
+            if not self._interrupts.taken():
+                raise
+            seconds = self._settings.head_timeout
+            raise ProtocolError(f"no whole request head within {seconds} seconds", status=408) from None
+        finally:
+            self._deadline.stop()
+        return None
