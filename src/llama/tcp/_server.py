@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from llama._errors import LlamaError
+from llama._errors import LlamaError, Truncated
 from llama._server import Peer, Server, is_orderly
 from llama._shutdown import Shutdown
 from llama._stack import check_takes, describe
