@@ -1,6 +1,6 @@
 """The proxy framework in which everything is a service."""
 
-from llama import http, socks5, tcp, tls, unix
+from llama import http, socks5, tcp, tls, udp, unix
 from llama._asgi import asgi
 from llama._errors import (
     Busy,
@@ -17,6 +17,7 @@ from llama._errors import (
 )
 from llama._extensions import Extensions
 from llama._meter import Meter
+from llama._packets import Packet, PacketConnector, Packets
 from llama._run import run
 from llama._serve import Serving, serve
 from llama._server import Local, Peer, Server
@@ -43,6 +44,9 @@ __all__ = [
     "Meter",
     "Middleware",
     "Overloaded",
+    "Packet",
+    "PacketConnector",
+    "Packets",
     "Peer",
     "Predicate",
     "ProtocolError",
@@ -77,5 +81,6 @@ __all__ = [
     "timeout",
     "tls",
     "trace",
+    "udp",
     "unix",
 ]

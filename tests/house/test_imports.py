@@ -51,6 +51,7 @@ CORE = {
     "_target",
     "_meter",
     "_server",
+    "_packets",
     "_resources",
 }
 # Wire modules by another name.

@@ -1,0 +1,147 @@
+"""What opens packets over UDP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from llama._errors import LlamaError, Unreachable
+from llama._packets import PacketConnector, Packets
+from llama._server import Peer
+from llama._stack import factory
+from llama._target import Target, split_address
+from llama.layers._peer_key import packed
+from llama.tcp._connect import Resolver
+from llama.tcp._connect import resolve as system_resolver
+from llama.tcp._targets import allowed
+from llama.udp._packets import UdpPackets
+from llama.udp._table import Table
+
+NAMES = 256  # so many answers are kept for packets that name their targets
+KEPT = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Names:
+    """Resolves targets, and keeps what it learned for a minute."""
+
+    resolver: Resolver
+    known: Table[str, tuple[float, tuple[str, ...]]] = field(
+        default_factory=lambda: Table[str, tuple[float, tuple[str, ...]]](NAMES)
+    )
+
+    async def __call__(self, target: Target) -> Peer:
+        if packed(target.host) is not None:
+            return Peer(_plain(allowed(target, (target.host,))[0]), target.port)
+        addresses = allowed(target, await self._addresses(target))
+        if not addresses:
+            raise Unreachable(f"cannot resolve {target.host}: it has no address")
+        return Peer(_plain(addresses[0]), target.port)
+
+    async def _addresses(self, target: Target) -> tuple[str, ...]:
+        now = asyncio.get_running_loop().time()
+        found = self.known.get(target.host)
+        if found is None or found[0] < now:
+            try:
+                found = (now + KEPT, tuple(await self.resolver(target.host, target.port)))
+            except LlamaError:
+                raise
+            except OSError as error:
+                raise Unreachable(f"cannot resolve {target.host}: {error.strerror or error}") from error
+            self.known.set(target.host, found)
+        return found[1]
+
+
+def _plain(address: str) -> str:
+    """An address as the system writes it, so that it compares equal to where an answer comes from."""
+    raw = packed(address)
+    if raw is None or "%" in address:
+        return address
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class UdpConnect:
+    """Opens packets over UDP."""
+
+    resolver: Resolver
+
+    def __repr__(self) -> str:
+        return "udp.connect()"
+
+    __takes__: ClassVar[type] = Target
+
+    async def __call__(self, target: Target | None, /) -> Packets:
+        names = _Names(self.resolver)
+        if target is None:
+            return UdpPackets(names)
+        peer = await names(target)
+        packets = UdpPackets(names, peer=peer)
+        sock = socket.socket(socket.AF_INET6 if ":" in peer.host else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.connect(peer)
+            packets.add(sock)
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, OSError):
+                raise Unreachable(f"cannot connect to {target}: {error.strerror}") from error
+            raise
+        return packets
+
+
+@factory("udp.connect", "packet connector")
+def connect(*, resolver: Resolver | None = None) -> PacketConnector:
+    """Open packets over UDP: to and from one target, or, called with None, to whatever target each names.
+
+    Those to many targets come back only from addresses that something was sent to; the last 1024 count. A
+    name's addresses are kept for a minute, and the first one is used; `resolver` replaces the system's.
+    Raises Unreachable, or Refused for a target that its own filter does not allow.
+
+        packets = await udp.connect()(Target("192.0.2.1", 53))
+        await packets.send(question)
+        answer = await packets.receive()
+    """
+    return UdpConnect(resolver or system_resolver)
+
+
+async def bind(address: str | tuple[str, int], *, resolver: Resolver | None = None) -> Packets:
+    """Packets at an address, `HOST:PORT` or `:PORT` for every address of both families, from whoever sends.
+
+    Port 0 takes a free one: see `Packets.address`. Raises OSError with the address in it.
+    """
+    host, port = split_address(address) if isinstance(address, str) else address
+    packets = UdpPackets(_Names(resolver or system_resolver), strangers=True)
+    try:
+        for family, name in await _places(host, port):
+            packets.add(_bind(family, (name, packets.address.port if packets.address else port)))
+    except BaseException:
+        packets.abort()
+        raise
+    return packets
+
+
+async def _places(host: str, port: int) -> list[tuple[int, str]]:
+    if not host:
+        both = [(int(socket.AF_INET), "0.0.0.0")]
+        return [*both, (int(socket.AF_INET6), "::")] if socket.has_dualstack_ipv6() else both
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except socket.gaierror as error:
+        raise OSError(error.errno, f"cannot take packets at {host}: {error.strerror}") from None
+    return list({int(each[0]): str(each[4][0]) for each in found}.items())
+
+
+def _bind(family: int, address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        where = f"{address[0]} port {address[1]}"
+        raise OSError(error.errno, f"cannot take packets at {where}: {error.strerror}") from None
+    return sock

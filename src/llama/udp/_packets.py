@@ -1,0 +1,172 @@
+"""Packets over UDP sockets, read and written directly."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+
+from llama._errors import Busy, Closed, Unreachable
+from llama._packets import Packet, Packets
+from llama._server import Local, Peer
+from llama._stream import Buffer
+from llama._target import Target
+from llama.tcp._port import Port
+from llama.udp._table import Table
+
+LARGEST = 65535
+PEERS = 1024  # an open socket answers so many others at a time
+
+Resolve = Callable[[Target], Awaitable[Peer]]
+"""A target's address; raises Unreachable or Refused."""
+
+
+class UdpPackets(Packets):
+    """Packets over one socket for each family of addresses, which it owns and closes.
+
+    Given a `peer`, the sockets are connected to it. Else `strangers` tells whether packets come from whoever
+    sends some, or only from those that something was sent to; a family without a socket gets one when needed.
+    """
+
+    __slots__ = ("_closed", "_open", "_peer", "_peers", "_ports", "_resolve", "_sending", "_waiter")
+
+    def __init__(self, resolve: Resolve, *, peer: Peer | None = None, strangers: bool = False) -> None:
+        super().__init__()
+        self._resolve = resolve
+        self._peer = peer
+        self._peers: Table[tuple[str, int], None] | None = None if peer or strangers else Table(PEERS)
+        self._open: dict[int, socket.socket] = {}
+        self._ports: dict[int, Port] = {}
+        self._closed = self._sending = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def add(self, sock: socket.socket) -> None:
+        """Take a socket over."""
+        sock.setblocking(False)
+        port = Port(sock.fileno())
+        self._open[sock.family] = sock
+        self._ports[sock.family] = port
+        port.on_readable(self._wake)
+
+    @property
+    def address(self) -> Local | None:
+        for sock in self._open.values():
+            name = sock.getsockname()
+            return Local(str(name[0]), int(name[1]))
+        return None
+
+    def __repr__(self) -> str:
+        return f"<packets at {self.address or 'no address yet'}>"
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def receive(self) -> Packet:
+        if self._waiter is not None:
+            raise Busy(f"{self!r} is receiving already: one receiver at a time")
+        while True:
+            if self._closed:
+                raise self._closed_error()
+            packet = self._receive_now()
+            if packet is not None:
+                return packet
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def _receive_now(self) -> Packet | None:
+        for family, port in self._ports.items():
+            while port.readable:
+                try:
+                    data, name = self._open[family].recvfrom(LARGEST)
+                except BlockingIOError:
+                    port.unreadable()
+                    break
+                except ConnectionError:  # something that was sent earlier has come back
+                    if self._peer is not None:
+                        raise
+                    continue
+                peer = Peer(str(name[0]), int(name[1]))
+                if self._peers is None or peer in self._peers:
+                    return Packet(data, peer)
+        return None
+
+    async def send(self, data: Buffer, to: Target | None = None) -> None:
+        if self._closed:
+            raise self._closed_error()
+        peer = self._peer
+        if to is not None and (peer is None or (to.host, to.port) != peer):
+            if peer is not None:
+                raise ValueError(f"{self!r} goes to {peer} only, not to {to}")
+            peer = await self._resolve(to)
+        if peer is None:
+            raise ValueError(f"{self!r} has no peer of its own: name a target for each packet")
+        family = socket.AF_INET6 if ":" in peer.host else socket.AF_INET
+        if family not in self._open:
+            self._add_family(family, peer)
+        if self._peers is not None:
+            self._peers.set(peer, None)
+        await self._send(family, data, peer)
+
+    def _add_family(self, family: int, peer: Peer) -> None:
+        if self._closed:
+            raise self._closed_error()
+        if self._open and self._peers is None:
+            raise Unreachable(f"cannot send to {peer} from {self.address}") from OSError(
+                errno.EAFNOSUPPORT, "another family of addresses"
+            )
+        try:
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise Unreachable(f"cannot send to {peer}: {error.strerror}") from error
+        self.add(sock)
+
+    async def _send(self, family: int, data: Buffer, peer: Peer) -> None:
+        while not self._send_now(family, data, peer):
+            if self._sending:
+                raise Busy(f"{self!r} waits to send already: one sender at a time")
+            self._sending = True
+            try:
+                await self._ports[family].wait_writable()
+            finally:
+                self._sending = False
+
+    def _send_now(self, family: int, data: Buffer, peer: Peer) -> bool:
+        if self._closed:
+            raise self._closed_error()
+        sock = self._open[family]
+        try:
+            if self._peer is None:
+                sock.sendto(data, peer)
+            else:
+                sock.send(data)
+        except BlockingIOError:
+            self._ports[family].unwritable()
+            return False
+        except ConnectionError:
+            raise
+        except OSError as error:
+            raise Unreachable(f"cannot send {len(data)} bytes to {peer}: {error.strerror}") from error
+        return True
+
+    def _closed_error(self) -> Closed:
+        return Closed("these packets are closed")
+
+    async def aclose(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for family, port in self._ports.items():
+            port.fail(self._closed_error)
+            port.leave()
+            self._open[family].close()
+        self._open.clear()
+        self._ports.clear()
+        self._wake()

@@ -1,0 +1,36 @@
+"""A dictionary that forgets its oldest entries."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Table(Generic[K, V]):
+    """At most `size` entries; one that is set again counts as new."""
+
+    __slots__ = ("_entries", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._entries: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        """The value under a key, or None."""
+        return self._entries.get(key)
+
+    def set(self, key: K, value: V) -> None:
+        """Keep a value, in place of the oldest one if need be."""
+        entries = self._entries
+        entries.pop(key, None)
+        if len(entries) >= self.size:
+            del entries[next(iter(entries))]
+        entries[key] = value
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,197 @@
+"""Packets over UDP sockets on loopback."""
+
+import asyncio
+import socket
+
+import pytest
+
+from llama import Busy, Closed, Peer, Refused, Shutdown, Target, Unreachable, udp
+from llama._packets import Packets
+from llama.tcp._targets import only_public, restrict
+from llama.testing._helpers import pending, rounds
+from llama.udp._table import Table
+
+
+def where(packets: Packets) -> Target:
+    assert packets.address is not None
+    return Target(*packets.address)
+
+
+def peer_at(packets: Packets) -> Peer:
+    target = where(packets)
+    return Peer(target.host, target.port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_there_and_back(host: str) -> None:
+    there = await udp.bind((host, 0))
+    here = await udp.connect()(where(there))
+    await here.send(b"hi")
+    data, peer = await there.receive()
+    assert (data, peer) == (b"hi", peer_at(here))
+    await there.send(b"", Target(*peer))
+    assert await here.receive() == (b"", peer_at(there))
+    await here.aclose()
+    await there.aclose()
+
+
+async def test_each_packet_may_name_its_own_target() -> None:
+    one, two = await udp.bind("127.0.0.1:0"), await udp.bind("[::1]:0")
+    here = await udp.connect()(None)
+    assert here.address is None
+    for each in (one, two):
+        await here.send(b"hi", where(each))
+        data, peer = await each.receive()
+        await each.send(data + b" there", Target(*peer))
+        assert await here.receive() == (b"hi there", peer_at(each))
+    for packets in (here, one, two):
+        await packets.aclose()
+
+
+@pytest.mark.parametrize("text", ["0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "::ffff:7f00:1"])
+async def test_an_address_may_be_written_in_other_ways(text: str) -> None:
+    there = await udp.bind("127.0.0.1:0" if "ffff" in text else "[::1]:0")
+    here = await udp.connect()(None)
+    await here.send(b"hi", Target(text, where(there).port))
+    _, peer = await there.receive()
+    await there.send(b"there", Target(*peer))
+    assert await here.receive() == (b"there", peer_at(there))
+    await here.aclose()
+    await there.aclose()
+
+
+async def test_only_those_answer_who_were_sent_something() -> None:
+    asked, stranger = await udp.bind("127.0.0.1:0"), await udp.bind("127.0.0.1:0")
+    here = await udp.connect()(None)
+    await here.send(b"hi", where(asked))
+    _, peer = await asked.receive()
+    await stranger.send(b"me too", Target("127.0.0.1", peer.port))
+    await asked.send(b"yes", Target("127.0.0.1", peer.port))
+    assert (await here.receive()).data == b"yes"
+    for packets in (here, asked, stranger):
+        await packets.aclose()
+
+
+async def test_a_port_on_every_address() -> None:
+    there = await udp.bind(":0")
+    assert there.address is not None
+    for host in ("127.0.0.1", "::1"):
+        here = await udp.connect()(Target(host, there.address.port))
+        await here.send(b"hi")
+        assert await there.receive() == (b"hi", peer_at(here))
+        await here.aclose()
+    await there.aclose()
+
+
+async def test_a_port_that_is_taken() -> None:
+    there = await udp.bind("127.0.0.1:0")
+    with pytest.raises(OSError, match=r"cannot take packets at 127\.0\.0\.1 port"):
+        await udp.bind(f"127.0.0.1:{where(there).port}")
+    await there.aclose()
+
+
+async def test_a_name_is_resolved_once() -> None:
+    asked: list[str] = []
+
+    async def resolver(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    there = await udp.bind("127.0.0.1:0")
+    here = await udp.connect(resolver=resolver)(None)
+    for number in range(3):
+        await here.send(b"%d" % number, Target("a.example", where(there).port))
+        assert (await there.receive()).data == b"%d" % number
+    assert asked == ["a.example"]
+    await here.aclose()
+    await there.aclose()
+
+
+async def test_a_name_is_judged_by_what_it_resolves_to() -> None:
+    async def resolver(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    here = await udp.connect(resolver=resolver)(None)
+    with pytest.raises(Refused, match="only public addresses"):
+        await here.send(b"hi", only_public(Target("a.example", 53)))
+    with pytest.raises(Refused, match="not that one"):
+        await udp.connect()(restrict(Target("localhost", 53), lambda _: False, "not that one"))
+    await here.aclose()
+
+
+async def test_a_name_that_is_not_known() -> None:
+    here = await udp.connect()(None)
+    with pytest.raises(Unreachable, match=r"cannot resolve a\.\.example"):
+        await here.send(b"hi", Target("a..example", 53))
+    await here.aclose()
+
+
+async def test_one_receiver_at_a_time_and_closing_wakes_it() -> None:
+    there = await udp.bind("127.0.0.1:0")
+    async with asyncio.TaskGroup() as group:
+        waiting = await pending(group, there.receive())
+        with pytest.raises(Busy):
+            await there.receive()
+        await there.aclose()
+    assert isinstance(waiting.result(), Closed)
+    with pytest.raises(Closed):
+        await there.receive()
+    with pytest.raises(Closed):
+        await there.send(b"hi", Target("127.0.0.1", 9))
+    await there.aclose()
+
+
+async def test_a_cancelled_receive_loses_nothing() -> None:
+    there = await udp.bind("127.0.0.1:0")
+    here = await udp.connect()(where(there))
+    async with Shutdown() as shutdown:
+        task = shutdown.spawn(there.receive())
+        await rounds()
+        await here.send(b"hi")
+        task.cancel()
+    assert (await there.receive()).data == b"hi"
+    await here.aclose()
+    await there.aclose()
+
+
+async def test_what_is_too_large_is_an_error_and_the_next_one_goes() -> None:
+    there = await udp.bind("127.0.0.1:0")
+    here = await udp.connect()(None)
+    with pytest.raises(Unreachable, match="cannot send 70000 bytes to 127"):
+        await here.send(bytes(70000), where(there))
+    await here.send(bytes(65000), where(there))
+    assert len((await there.receive()).data) == 65000
+    await here.aclose()
+    await there.aclose()
+
+
+async def test_a_peer_that_is_not_there_shows() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        target = Target(*gone.getsockname())
+    here = await udp.connect()(target)
+    await here.send(b"hi")
+    with pytest.raises(ConnectionRefusedError):
+        await here.receive()
+    await here.aclose()
+
+
+async def test_a_packet_needs_a_target_and_the_right_one() -> None:
+    many = await udp.connect()(None)
+    with pytest.raises(ValueError, match="name a target"):
+        await many.send(b"hi")
+    one = await udp.connect()(Target("127.0.0.1", 9))
+    with pytest.raises(ValueError, match=r"only, not to 127\.0\.0\.1:10"):
+        await one.send(b"hi", Target("127.0.0.1", 10))
+    await many.aclose()
+    await one.aclose()
+
+
+def test_a_table_forgets_the_oldest() -> None:
+    table: Table[int, str] = Table(2)
+    table.set(1, "one")
+    table.set(2, "two")
+    table.set(1, "again")
+    table.set(3, "three")
+    assert (table.get(1), table.get(2), table.get(3)) == ("again", None, "three")
+    assert len(table) == 2
