@@ -10,7 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from llama import ConfigError, Server, run
-from pango import _build, _logs, _options
+from pango import _build, _demo, _logs, _options
 from pango._certificates import Facts
 from pango._report import report
 from pango._settings import Problems, Settings
@@ -90,6 +90,20 @@ def _fail(code: int, *lines: str) -> NoReturn:
     for line in lines:
         click.echo(f"pango: {line}", err=True)
     sys.exit(code)
+
+
+@main.command()
+@click.option("--port", metavar="PORT", type=click.IntRange(1, 65535), default=8443, show_default=True)
+def demo(port: int) -> None:
+    """Serve a small web page over TLS, on this machine only, at the first free port from PORT up.
+
+    Makes a throw-away authority and a certificate, and removes them at the end.
+    """
+    _logs.set_up(level="warning")
+    try:
+        _demo.demo(port)
+    except OSError as error:
+        _fail(FAILED, error.strerror or str(error))
 
 
 @main.command()
