@@ -63,7 +63,7 @@ async def test_a_client_that_leaves_in_the_middle_is_broken_off() -> None:
 
 
 async def test_another_protocol_is_broken_off() -> None:
-    await testing.play(socks5.server(connect=Echoes()), ">> GET / HTTP/1.1\r\n\r\n", "<!")
+    await testing.play(socks5.server(connect=Echoes()), ">> GET / HTTP/1.1\r\n\r\n", "<<")
 
 
 class TestPasswords:
@@ -81,14 +81,14 @@ class TestPasswords:
     @pytest.mark.parametrize("said", ["\x04john\x05wrong", "\x04jane\x06secret", "\x00\x00", "\x04john\x00"])
     async def test_a_wrong_one_does_not(self, said: str) -> None:
         server = socks5.server(auth={"john": "secret"}, connect=Echoes())
-        await testing.play(server, ">> \x05\x01\x02", "<< \x05\x02", f">> \x01{said}", "<< \x01\x01", "<!")
+        await testing.play(server, ">> \x05\x01\x02", "<< \x05\x02", f">> \x01{said}", "<< \x01\x01", "<<")
 
     async def test_going_without_is_not_offered(self) -> None:
         server = socks5.server(auth={"john": "secret"}, connect=Echoes())
-        await testing.play(server, HELLO, "<< \x05\xff", "<!")
+        await testing.play(server, HELLO, "<< \x05\xff", "<<")
 
     async def test_a_password_that_nobody_asks_for_is_not_taken(self) -> None:
-        await testing.play(socks5.server(connect=Echoes()), ">> \x05\x01\x02", "<< \x05\xff", "<!")
+        await testing.play(socks5.server(connect=Echoes()), ">> \x05\x01\x02", "<< \x05\xff", "<<")
 
     @pytest.mark.parametrize("asynchronous", [True, False])
     async def test_a_function_decides(self, asynchronous: bool) -> None:
@@ -105,7 +105,7 @@ class TestPasswords:
         server = socks5.server(auth=later if asynchronous else now, connect=Echoes())
         talk = [">> \x05\x01\x02", "<< \x05\x02"]
         await testing.play(server, *talk, ">> \x01\x04john\x05right", "<< \x01\x00", CONNECT, OK)
-        await testing.play(server, *talk, ">> \x01\x04john\x05wrong", "<< \x01\x01", "<!")
+        await testing.play(server, *talk, ">> \x01\x04john\x05wrong", "<< \x01\x01", "<<")
         assert asked == [("john", "right"), ("john", "wrong")]
 
     def test_users_that_could_never_get_in_are_an_error_at_start(self) -> None:
@@ -129,7 +129,7 @@ class TestReplies:
     async def test_the_system_error_is_named(self, number: int, code: int) -> None:
         error = Unreachable("cannot connect")
         error.__cause__ = OSError(number, "as the system says")
-        await testing.play(socks5.server(connect=Fails(error)), HELLO, CHOICE, CONNECT, failed(code), "<!")
+        await testing.play(socks5.server(connect=Fails(error)), HELLO, CHOICE, CONNECT, failed(code), "<<")
 
     @pytest.mark.parametrize(
         ("error", "code"),
@@ -148,22 +148,22 @@ class TestReplies:
     async def test_a_command_that_is_not_served(self) -> None:
         for command in ("\x02", "\x03", "\x09"):
             request = f">> \x05{command}\x00\x01\0\0\0\0\0\0"
-            await testing.play(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(7), "<!")
+            await testing.play(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(7), "<<")
 
     async def test_an_address_type_that_is_not_known(self) -> None:
         request = ">> \x05\x01\x00\x02abcd"
-        await testing.play(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(8), "<!")
+        await testing.play(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(8), "<<")
 
     async def test_a_path_is_no_host(self) -> None:
         request = ">> \x05\x01\x00\x03\x07unix:/x\x00\x00"
-        await testing.play(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(1), "<!")
+        await testing.play(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(1), "<<")
 
 
 class TestRules:
     async def test_a_private_target_is_refused_to_who_comes_from_elsewhere(self) -> None:
         there = Echoes()
         request = ">> \x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"
-        await testing.play(socks5.server(connect=there), HELLO, CHOICE, request, failed(2), "<!")
+        await testing.play(socks5.server(connect=there), HELLO, CHOICE, request, failed(2), "<<")
         assert there.targets == []
         await testing.play(socks5.server(connect=there, private=True), HELLO, CHOICE, request, OK)
         assert there.targets == [Target("127.0.0.1", 80)]
@@ -178,7 +178,7 @@ class TestRules:
             return now(user, target)
 
         server = socks5.server(connect=Echoes(), rules=later if asynchronous else now)
-        await testing.play(server, HELLO, CHOICE, CONNECT, failed(2), "<!")
+        await testing.play(server, HELLO, CHOICE, CONNECT, failed(2), "<<")
         await testing.play(server, HELLO, CHOICE, ">> \x05\x01\x00\x03\x09a.example\x00\x50", OK)
 
     async def test_each_user_has_rules(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -189,7 +189,7 @@ class TestRules:
             rules=socks5.per_user({"john": socks5.allow("a.example:80"), "jane": socks5.allow("*:443")}),
         )
         talk = [">> \x05\x01\x02", "<< \x05\x02"]
-        await testing.play(server, *talk, ">> \x01\x04john\x01x", "<< \x01\x00", CONNECT, failed(2), "<!")
+        await testing.play(server, *talk, ">> \x01\x04john\x01x", "<< \x01\x00", CONNECT, failed(2), "<<")
         assert "a.example:443 is not allowed for user 'john'" in caplog.text
         await testing.play(server, *talk, ">> \x01\x04jane\x01x", "<< \x01\x00", CONNECT, OK)
 
@@ -213,10 +213,10 @@ class TestSocks4:
 
     async def test_a_failure_is_a_rejection(self) -> None:
         server = socks5.server(connect=Fails(Unreachable("no")), socks4=True)
-        await testing.play(server, ">> \x04\x01\x00\x50\0\0\0\x01\0a.example\0", "<< \0\x5b" + "\0" * 6, "<!")
+        await testing.play(server, ">> \x04\x01\x00\x50\0\0\0\x01\0a.example\0", "<< \0\x5b" + "\0" * 6, "<<")
 
     async def test_it_is_served_only_when_asked_for(self) -> None:
-        await testing.play(socks5.server(connect=Echoes()), ">> \x04\x01\x00\x50\x7f\0\0\x01\0", "<!")
+        await testing.play(socks5.server(connect=Echoes()), ">> \x04\x01\x00\x50\x7f\0\0\x01\0", "<<")
 
     def test_it_has_no_passwords(self) -> None:
         with pytest.raises(ConfigError, match="SOCKS4 has no passwords"):
@@ -230,8 +230,7 @@ async def test_a_slow_handshake_ends() -> None:
             await stream.write(b"\x05\x01\x00")
             assert await stream.read() == b"\x05\x00"
             await clock.advance(5)
-            with pytest.raises(OSError):
-                await stream.read()
+            assert await stream.read() == b""
 
 
 async def test_the_handshake_timeout_does_not_count_the_relay() -> None:
