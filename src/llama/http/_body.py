@@ -194,6 +194,8 @@ EMPTY = BytesBody(b"")
 
 def body_of(content: Content) -> Body:
     """The body that `content` stands for; a Body is returned as it is."""
+    if type(content) is bytes:
+        return BytesBody(content) if content else EMPTY
     if isinstance(content, Body):
         return content
     if isinstance(content, str):
