@@ -1,8 +1,23 @@
-"""SOCKS5: servers, connectors, rules."""
+"""SOCKS5: a server, connectors, packets, rules."""
 
+from llama.socks5._associate import associate
 from llama.socks5._auth import Auth
+from llama.socks5._bind import Binder, Binding, bind
 from llama.socks5._connect import connect
 from llama.socks5._rules import Rule, User, allow, deny, per_user
 from llama.socks5._server import server
 
-__all__ = ["Auth", "Rule", "User", "allow", "connect", "deny", "per_user", "server"]
+__all__ = [
+    "Auth",
+    "Binder",
+    "Binding",
+    "Rule",
+    "User",
+    "allow",
+    "associate",
+    "bind",
+    "connect",
+    "deny",
+    "per_user",
+    "server",
+]

@@ -35,25 +35,32 @@ class Proxy:
         The block is within the handshake's time. Whatever goes wrong is an error about reaching `target`.
         """
         stream = await self.over(hop(self.target, target))
+        async with self.kept(stream, target):
+            clock = asyncio.timeout(self.handshake_timeout)
+            try:
+                async with clock:
+                    await self._authenticate(stream)
+                    yield stream
+            except TimeoutError as error:
+                if not clock.expired():
+                    raise
+                raise TimeoutError(
+                    f"{self._about(target)}: no answer in {self.handshake_timeout:g} s"
+                ) from error
+
+    @asynccontextmanager
+    async def kept(self, stream: Stream, target: Target) -> AsyncGenerator[None]:
+        """A block that breaks the stream when it raises, and tells what it was about."""
         try:
-            async with asyncio.timeout(self.handshake_timeout):
-                await self._authenticate(stream)
-                yield stream
-        except TimeoutError as error:
+            yield
+        except BaseException as error:
             stream.abort()
-            if self.handshake_timeout is None:
+            if isinstance(error, TimeoutError):
                 raise
-            raise TimeoutError(f"{self._about(target)}: no answer in {self.handshake_timeout:g} s") from error
-        except (Truncated, ProtocolError) as error:
-            stream.abort()
-            raise Unreachable(f"{self._about(target)}: {error}") from error
-        except OSError as error:
-            stream.abort()
-            if isinstance(error, LlamaError):
-                raise
-            raise Unreachable(f"{self._about(target)}: {error.strerror or error}") from error
-        except BaseException:
-            stream.abort()
+            if isinstance(error, (Truncated, ProtocolError)):
+                raise Unreachable(f"{self._about(target)}: {error}") from error
+            if isinstance(error, OSError) and not isinstance(error, LlamaError):
+                raise Unreachable(f"{self._about(target)}: {error.strerror or error}") from error
             raise
 
     async def _authenticate(self, stream: Stream) -> None:

@@ -6,20 +6,25 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._errors import ConfigError, LlamaError, ProtocolError, Unreachable
+from llama._errors import Closed, ConfigError, LlamaError, ProtocolError, Unreachable
+from llama._packets import PacketConnector
 from llama._stack import check_takes, factory
 from llama._stream import Handler, Stream
 from llama._target import Bridge, Connector, Relay, Target
+from llama.layers._peer_key import packed
 from llama.socks5._address_wire import NOWHERE, Address
+from llama.socks5._associate_server import associate, own_host
 from llama.socks5._auth import Auth, Check, checker
+from llama.socks5._bind_server import Accepted, expected_hosts, wait_for_peer
 from llama.socks5._failures import code_of
 from llama.socks5._negotiation import Asked, negotiate
 from llama.socks5._rules import Rule, check
-from llama.socks5._wire import Command, ReplyCode
+from llama.socks5._wire import VERSION, Command, ReplyCode
 from llama.tcp import connect as tcp_connect
 from llama.tcp import relay as tcp_relay
 from llama.tcp._stream import SocketStream
 from llama.tcp._targets import guard
+from llama.udp import connect as udp_connect
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -32,6 +37,9 @@ class Socks5Server:
     rules: Rule | None
     private: bool | None
     socks4: bool
+    bind: bool
+    udp: PacketConnector | None
+    host: str | None
     handshake_timeout: float | None
 
     __takes__: ClassVar[type] = Stream
@@ -45,6 +53,10 @@ class Socks5Server:
             return
         if asked.command == Command.CONNECT:
             await self._connect(asked)
+        elif asked.command == Command.BIND and self.bind:
+            await self._bind(asked)
+        elif asked.command == Command.UDP_ASSOCIATE and self.udp is not None and asked.version == VERSION:
+            await self._associate(asked, self.udp)
         else:
             await asked.reply(ReplyCode.COMMAND_NOT_SUPPORTED)
             raise ProtocolError(f"SOCKS command {asked.command} is not served here")
@@ -72,12 +84,43 @@ class Socks5Server:
         except Exception as error:
             await refuse(asked, error)
             raise
+        await self._carry(asked, bridge, _bound(upstream))
+
+    async def _carry(self, asked: Asked, bridge: Bridge, told: Address) -> None:
         try:
-            await asked.reply(ReplyCode.SUCCEEDED, _bound(upstream))
+            await asked.reply(ReplyCode.SUCCEEDED, told)
             await self.relay(bridge)
             await bridge.aclose()
         finally:
             bridge.abort()
+
+    async def _bind(self, asked: Asked) -> None:
+        try:
+            await check(self.rules, asked.user, Target(*asked.address))
+            expected = await expected_hosts(asked.address)
+            peer, stream = await wait_for_peer(asked, self.host or own_host(asked.stream), expected)
+        except Closed:
+            return
+        except Exception as error:
+            await refuse(asked, error)
+            raise
+        bridge = Bridge(asked.stream, Target(*peer), Accepted(stream))
+        await bridge.upstream()
+        await self._carry(asked, bridge, Address(*peer))
+
+    async def _associate(self, asked: Asked, opener: PacketConnector) -> None:
+        async def admit(address: Address) -> Target:
+            return await self.admit(asked, address)
+
+        try:
+            association = await associate(asked, opener, self.host, admit)
+        except Exception as error:
+            await refuse(asked, error)
+            raise
+        try:
+            await association.run(asked.stream)
+        finally:
+            association.abort()
 
 
 async def refuse(asked: Asked, error: Exception) -> None:
@@ -106,6 +149,9 @@ def server(
     rules: Rule | None = None,
     private: bool | None = None,
     socks4: bool = False,
+    bind: bool = False,
+    udp: bool | PacketConnector = False,
+    host: str | None = None,
     handshake_timeout: float | None = None,
 ) -> Handler:
     """Serve SOCKS5 (RFC 1928): connect clients to the targets they name.
@@ -118,6 +164,11 @@ def server(
     whether loopback, private and other addresses that are not public may be reached; None means by clients
     that come in at a loopback address or a Unix socket. Clients are told why by the reply code.
 
+    `bind` lets clients have one connection come in, `udp` datagrams: True sends them from here, a packet
+    connector such as `socks5.associate(...)` by its own way. Both receive at `host`, by default the address that
+    the client came in at. Datagrams are relayed while the client's connection lasts, from its own address and
+    one port only; fragments are dropped. `rules` and `private` hold for their targets too.
+
     `socks4` serves SOCKS4 and 4a too, which know no passwords. `handshake_timeout` in seconds bounds the time
     until the request has come. Raises ConfigError for settings that cannot work.
     """
@@ -129,4 +180,9 @@ def server(
         raise ConfigError(
             "socks5.server(socks4=True, auth=...): SOCKS4 has no passwords, leave one of them out"
         )
-    return Socks5Server(connect, relay, checker(auth), rules, private, socks4, handshake_timeout)
+    opener = udp_connect() if udp is True else udp or None
+    if host is not None and packed(host) is None:
+        raise ConfigError(f"socks5.server(host={host!r}): expected an IPv4 or IPv6 address")
+    return Socks5Server(
+        connect, relay, checker(auth), rules, private, socks4, bind, opener, host, handshake_timeout
+    )

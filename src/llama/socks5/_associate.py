@@ -1,0 +1,148 @@
+"""UDP through a proxy: packets in its headers, for as long as the connection to it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import Closed, LlamaError, ProtocolError, Unreachable
+from llama._packets import Packet, PacketConnector, Packets
+from llama._server import Local, Peer
+from llama._shutdown import Shutdown
+from llama._stack import check_takes, factory
+from llama._stream import Buffer, Stream
+from llama._target import Connector, Target
+from llama.layers._peer_key import packed
+from llama.socks5._bind import seen_from_here
+from llama.socks5._proxy import Proxy, proxy_of
+from llama.socks5._wire import Command, encode_datagram, parse_datagram
+from llama.udp import connect as udp_connect
+
+
+class SocksPackets(Packets):
+    """Packets through a proxy; it owns the connection to the proxy and the packets to its relay."""
+
+    __slots__ = ("_control", "_failed", "_relay", "_target", "_task")
+
+    def __init__(self, control: Stream, relay: Packets, target: Target | None) -> None:
+        super().__init__()
+        self._control = control
+        self._relay = relay
+        self._target = target
+        self._failed: Exception | None = None
+        self._task: asyncio.Task[None] = Shutdown.current().spawn(self._watch(), name=repr(self))
+
+    def __repr__(self) -> str:
+        return f"<packets through a proxy to {self._target or 'anywhere'}>"
+
+    @property
+    def address(self) -> Local | None:
+        return None
+
+    async def _watch(self) -> None:
+        """The proxy ends the association with the connection."""
+        reason = "the proxy ended the association"
+        try:
+            while await self._control.read():
+                pass
+        except Closed:
+            return
+        except (LlamaError, OSError) as error:
+            reason = f"{reason}: {error}"
+        self._failed = Unreachable(reason)
+        self._relay.abort()
+        self._control.abort()
+
+    async def receive(self) -> Packet:
+        while True:
+            try:
+                data, _ = await self._relay.receive()
+            except Closed:
+                raise self._failed or Closed(f"{self!r} are closed") from None
+            try:
+                datagram = parse_datagram(data)
+            except ProtocolError:
+                continue
+            peer = Peer(*datagram.address)
+            if not datagram.fragment and self._expected(peer):
+                return Packet(datagram.data, peer)
+
+    def _expected(self, peer: Peer) -> bool:
+        target = self._target
+        if target is None:
+            return True
+        raw = packed(target.host)
+        return peer.port == target.port and (raw is None or raw == packed(peer.host))
+
+    async def send(self, data: Buffer, to: Target | None = None) -> None:
+        target = self._target
+        if to is not None and target is not None and to != target:
+            raise ValueError(f"{self!r} go to {target} only, not to {to}")
+        target = target or to
+        if target is None:
+            raise ValueError(f"{self!r} need a target each")
+        try:
+            message = encode_datagram(target.host, target.port, bytes(data))
+        except ValueError as error:
+            raise Unreachable(f"cannot send to {target}: {error}") from None
+        try:
+            await self._relay.send(message)
+        except Closed:
+            raise self._failed or Closed(f"{self!r} are closed") from None
+
+    async def aclose(self) -> None:
+        await self._relay.aclose()
+        await self._control.aclose()
+        self._task.cancel()
+
+    def abort(self) -> None:
+        self._relay.abort()
+        self._control.abort()
+        self._task.cancel()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Socks5Associate:
+    """Opens packets through a SOCKS5 proxy."""
+
+    proxy: Proxy
+    packets: PacketConnector
+
+    __takes__: ClassVar[type] = Target
+
+    def __repr__(self) -> str:
+        return f"socks5.associate({self.proxy.target})"
+
+    async def __call__(self, target: Target | None, /) -> Packets:
+        # Where our packets will come from is not known yet, and may not look the same from there.
+        here = Target("0.0.0.0", 0)
+        async with self.proxy.opened(target or here) as control:
+            address = await self.proxy.request(control, Command.UDP_ASSOCIATE, here)
+            relay = await self.packets(Target(*seen_from_here(address, self.proxy.target)))
+        return SocksPackets(control, relay, target)
+
+
+@factory("socks5.associate", "packet connector")
+def associate(
+    proxy: str | Target,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    over: Connector | None = None,
+    packets: PacketConnector | None = None,
+    handshake_timeout: float | None = None,
+) -> PacketConnector:
+    """Open packets through a SOCKS5 proxy's UDP ASSOCIATE; the settings are those of `socks5.connect`.
+
+    Called with a Target for packets to and from it, or with None for packets that name their own. Names are
+    resolved by the proxy. `packets` carries them to the proxy, by default `udp.connect()`: in a chain, give
+    the same for the proxy before, as `over` carries the connection only. When the proxy ends that, `receive`
+    and `send` raise Unreachable.
+
+        packets = await socks5.associate("127.0.0.1:1080")(Target("dns.example", 53))
+    """
+    made = proxy_of("socks5.associate", proxy, user, password, over, handshake_timeout)
+    opener = packets or udp_connect()
+    check_takes(opener, Target, "socks5.associate(packets=)")
+    return Socks5Associate(made, opener)

@@ -1,0 +1,137 @@
+"""UDP ASSOCIATE on the server's side: datagrams for as long as the client's connection lasts (RFC 1928, section 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from llama._errors import LlamaError, ProtocolError, Refused
+from llama._packets import PacketConnector, Packets
+from llama._server import Local, Peer
+from llama._stream import Stream
+from llama._target import Target
+from llama.layers._peer_key import packed
+from llama.socks5._address_wire import Address, parse_packed
+from llama.socks5._negotiation import Asked
+from llama.socks5._wire import ReplyCode, encode_datagram, parse_datagram
+from llama.tcp import local_address
+from llama.udp import bind
+from llama.udp._table import Table
+
+log = logging.getLogger("llama.socks5")
+TARGETS = 1024  # the verdicts on so many targets are kept for an association
+
+Admit = Callable[[Address], Awaitable[Target]]
+"""The target for an address that a client names; raises Refused."""
+
+
+class Association:
+    """Datagrams between one client, at `front`, and the targets it names, at `back`; it owns both."""
+
+    __slots__ = ("_admit", "_back", "_client", "_client_host", "_client_port", "_front", "_verdicts")
+
+    def __init__(self, asked: Asked, client: Peer, front: Packets, back: Packets, admit: Admit) -> None:
+        self._client_host = packed(client.host)
+        # A client behind a translated address does not know its port as it is seen here.
+        told = asked.address
+        self._client_port = told.port if packed(told.host) == self._client_host else 0
+        self._client: Target | None = None
+        self._front = front
+        self._back = back
+        self._admit = admit
+        self._verdicts: Table[Address, Target | str] = Table(TARGETS)
+
+    async def run(self, control: Stream) -> None:
+        """Carry datagrams until the client's connection ends."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._up()), group.create_task(self._down())]
+                while await control.read():
+                    pass
+                for task in tasks:
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def abort(self) -> None:
+        """Close both sides."""
+        self._front.abort()
+        self._back.abort()
+
+    async def _up(self) -> None:
+        while True:
+            data, source = await self._front.receive()
+            if not self._is_client(source):
+                continue
+            try:
+                datagram = parse_datagram(data)
+            except ProtocolError:
+                continue
+            if datagram.fragment:  # reassembly is optional, and a way to fill memory
+                continue
+            target = await self._target(datagram.address)
+            if target is not None:
+                await self._pass(self._back, datagram.data, target)
+
+    async def _down(self) -> None:
+        while True:
+            data, peer = await self._back.receive()
+            if self._client is not None:
+                await self._pass(self._front, encode_datagram(peer.host, peer.port, data), self._client)
+
+    async def _pass(self, packets: Packets, data: bytes, target: Target) -> None:
+        try:
+            await packets.send(data, target)
+        except (LlamaError, OSError) as error:
+            log.debug("a datagram to %s is dropped: %s", target, error)
+
+    def _is_client(self, source: Peer) -> bool:
+        """Whether a datagram is the client's: from its address, and from one port, its own or the first."""
+        if packed(source.host) != self._client_host:
+            return False
+        if self._client is None and self._client_port in (0, source.port):
+            self._client = Target(source.host, source.port)
+        return self._client is not None and source.port == self._client.port
+
+    async def _target(self, address: Address) -> Target | None:
+        verdict = self._verdicts.get(address)
+        if verdict is None:
+            try:
+                verdict = await self._admit(address)
+            except Refused as error:
+                log.warning("datagrams are dropped: %s", error)
+                verdict = str(error)
+            self._verdicts.set(address, verdict)
+        return verdict if isinstance(verdict, Target) else None
+
+
+async def associate(asked: Asked, opener: PacketConnector, host: str | None, admit: Admit) -> Association:
+    """Open both sides and tell the client where to send; raises what keeps them from being opened."""
+    client = asked.stream.extensions.get(Peer)
+    if client is None or packed(client.host) is None:
+        raise Refused(
+            f"{client or 'a client without an address'} cannot be told from others by its datagrams"
+        )
+    front = await bind((host or own_host(asked.stream), 0))
+    try:
+        back = await opener(None)
+    except BaseException:
+        front.abort()
+        raise
+    try:
+        await asked.reply(ReplyCode.SUCCEEDED, Address(*(front.address or ("0.0.0.0", 0))))
+    except BaseException:
+        front.abort()
+        back.abort()
+        raise
+    return Association(asked, client, front, back, admit)
+
+
+def own_host(stream: Stream) -> str:
+    """The address that a client came in at, which others can reach too; Refused where there is none."""
+    local = local_address(stream.extensions) or Local("", 0)
+    raw = packed(local.host)
+    if raw is None:
+        raise Refused("no address of this server is known that a peer could reach: give it a host")
+    return local.host if "%" in local.host else parse_packed(raw)

@@ -1,0 +1,97 @@
+"""BIND on the server's side: one connection that comes in for a client (RFC 1928, section 4)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from llama._errors import Closed
+from llama._server import Peer
+from llama._stream import Stream
+from llama._target import Target
+from llama.layers._peer_key import packed
+from llama.socks5._address_wire import Address
+from llama.socks5._negotiation import Asked
+from llama.socks5._wire import ReplyCode
+from llama.tcp._bind import bind
+from llama.tcp._connect import resolve
+from llama.tcp._port import Port
+from llama.tcp._stream import SocketStream
+
+
+async def expected_hosts(address: Address) -> frozenset[bytes]:
+    """Who may connect, as packed addresses: the one that the client named, or, where none is, anybody."""
+    found = [address.host] if packed(address.host) else await resolve(address.host, address.port)
+    raws = frozenset(raw for each in found if (raw := packed(each)) is not None)
+    return frozenset() if any(not any(raw) for raw in raws) else raws
+
+
+async def wait_for_peer(asked: Asked, host: str, expected: frozenset[bytes]) -> tuple[Peer, Stream]:
+    """Listen, tell the client where, and wait for who connects.
+
+    Raises Closed when the client leaves meanwhile. What it says meanwhile stays in its stream.
+    """
+    listener = bind((host, 0), 8)[0]
+    try:
+        await asked.reply(ReplyCode.SUCCEEDED, Address(*listener.getsockname()[:2]))
+        return await _first(asked.stream, listener, expected)
+    finally:
+        listener.close()
+
+
+async def _first(client: Stream, listener: socket.socket, expected: frozenset[bytes]) -> tuple[Peer, Stream]:
+    early: list[bytes] = []
+    found: list[tuple[Peer, Stream]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_watch(client, early))
+            found.append(await _accept(listener, expected))
+            watch.cancel()
+    except BaseException as error:
+        for _, stream in found:
+            stream.abort()
+        raise error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error from None
+    if early:
+        client.unread(b"".join(early))
+    return found[0]
+
+
+async def _watch(client: Stream, early: list[bytes]) -> None:
+    data = await client.read()
+    if not data:
+        raise Closed("the client left before its peer had connected")
+    early.append(data)
+
+
+async def _accept(listener: socket.socket, expected: frozenset[bytes]) -> tuple[Peer, Stream]:
+    port = Port(listener.fileno())
+    try:
+        while True:
+            try:
+                sock, name = listener.accept()
+            except BlockingIOError:
+                port.unreadable()
+                await port.wait_readable()
+                continue
+            if expected and packed(str(name[0])) not in expected:
+                sock.close()
+                continue
+            sock.setblocking(False)
+            peer = Peer(str(name[0]), int(name[1]))
+            return peer, SocketStream(sock, peer)
+    finally:
+        port.leave(closing=False)
+
+
+class Accepted:
+    """A connector to the peer that connected; it has no other way to reach it."""
+
+    __slots__ = ("stream",)
+
+    __takes__ = Target
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    async def __call__(self, target: Target, /) -> Stream:
+        return self.stream
