@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 
+from llama._meter import Pace
 from llama._stream import CHUNK, Buffer, ReadyStream, Stream, closed
 from llama.tcp._stream import SocketStream
 from llama.tls._stream import SCRATCH, SLICE, TLSStream, _scratch
@@ -14,7 +16,7 @@ from llama.tls._stream import SCRATCH, SLICE, TLSStream, _scratch
 class ReadyTLSStream(TLSStream, ReadyStream):
     """A TLS session over a stream that has readiness callbacks, and so with them."""
 
-    __slots__ = ("_drained", "_fin", "_most", "_on_readable", "_outbox", "_ready")
+    __slots__ = ("_drained", "_fin", "_most", "_on_readable", "_on_writable", "_outbox", "_ready")
 
     def __init__(
         self,
@@ -30,8 +32,9 @@ class ReadyTLSStream(TLSStream, ReadyStream):
         self._most = SCRATCH if isinstance(inner, SocketStream) else SLICE
         self._outbox: bytes | memoryview = b""
         self._fin = False
-        self._drained: list[asyncio.Future[None]] | None = None
+        self._drained: list[asyncio.Future[None]] = []
         self._on_readable: Callable[[], object] | None = None
+        self._on_writable: Callable[[], object] | None = None
 
     def read_nowait(self, limit: int = CHUNK, /) -> Buffer | None:
         if self._closed:
@@ -50,6 +53,8 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             data = self._decrypt_slices(received, limit)
         if len(data) and (self._incoming.pending or self._more or self._ended is not False):
             asyncio.get_running_loop().call_soon(self._again)
+        if self._pace is not None and len(data):
+            self._pace.received(len(data))
         return data
 
     def _decrypt_slices(self, received: Buffer, limit: int) -> memoryview | None:
@@ -82,6 +87,8 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             raise self._no_write()
         if self._outbox and not self.flush_nowait():
             return 0
+        if self._pace is not None:
+            return self._take_paced(self._pace, memoryview(data))
         size = len(data)
         if size <= SLICE:
             self._encrypt(memoryview(data))
@@ -95,6 +102,16 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             if not self.flush_nowait():
                 break
         return taken
+
+    def _take_paced(self, pace: Pace, data: memoryview) -> int:
+        if (delay := pace.write_delay()) > 0:
+            asyncio.get_running_loop().call_later(delay, self._push)
+            return 0
+        piece = data[: pace.cap(SLICE)]
+        self._encrypt(piece)
+        pace.sent(len(piece))
+        self.flush_nowait()
+        return len(piece)
 
     def flush_nowait(self) -> bool:
         while True:
@@ -120,13 +137,12 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             self.flush_nowait()
 
     def on_writable(self, callback: Callable[[], object] | None, /) -> None:
-        self._ready.on_writable(callback)
+        self._on_writable = callback
+        self._ready.on_writable(self._push if callback is not None or self._drained else None)
 
     async def _flush(self) -> None:
         while not self.flush_nowait():
             waiter = asyncio.get_running_loop().create_future()
-            if self._drained is None:
-                self._drained = []
             self._drained.append(waiter)
             self._ready.on_writable(self._push)
             try:
@@ -136,15 +152,14 @@ class ReadyTLSStream(TLSStream, ReadyStream):
 
     def _push(self) -> None:
         """The transport below takes more, or is closed, which the waiting calls find out by themselves."""
-        try:
-            if not self.flush_nowait():
-                return
-        except Exception:  # raised again for the call that waits
-            pass
-        self._ready.on_writable(None)
-        for waiter in self._drained or ():
+        with contextlib.suppress(Exception):  # raised again for the call that waits
+            if self.flush_nowait() and self._on_writable is None:
+                self._ready.on_writable(None)
+        for waiter in self._drained:
             if not waiter.done():
                 waiter.set_result(None)
+        if self._on_writable is not None:
+            self._on_writable()
 
     async def _end_writing(self) -> None:
         if not self._eof_sent:

@@ -11,7 +11,6 @@ from typing import cast
 
 from llama._errors import Closed, LlamaError, TLSError, Truncated
 from llama._extensions import Extensions
-from llama._meter import Meter
 from llama._stream import CHUNK, Buffer, Stream, busy, closed
 from llama.tls._failures import tls_error
 
@@ -35,8 +34,8 @@ _scratch = _Scratch()
 class TLSStream(Stream):
     """A TLS session over a stream, which it owns. Its extensions are that stream's.
 
-    A peer that ends without close_notify makes reads raise Truncated (RFC 8446, section 6.1). Meters see what
-    passes below: records, not plaintext.
+    A peer that ends without close_notify makes reads raise Truncated (RFC 8446, section 6.1). Meters see
+    plaintext.
     """
 
     __slots__ = (
@@ -48,6 +47,7 @@ class TLSStream(Stream):
         "_inner",
         "_lock",
         "_more",
+        "_naps",
         "_outgoing",
         "_plain",
         "_reading",
@@ -74,8 +74,9 @@ class TLSStream(Stream):
         self._more = False  # the session may hold plaintext that there was no room for
         self._ended: Exception | bool = False
         self._reading = self._writing = self._eof_sent = self._closed = False
-        self._broken = True  # until hands are shaken
+        self._broken: OSError | bool = True  # until hands are shaken; an error: what broke the writing
         self._lock: asyncio.Lock | None = None
+        self._naps: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
         return f"<tls over {self._inner!r}>"
@@ -92,12 +93,6 @@ class TLSStream(Stream):
     def ssl_object(self) -> ssl.SSLObject:
         """The session's own object, for what it knows: version, cipher, certificates."""
         return self._tls
-
-    def attach(self, meter: Meter, /) -> None:
-        self._inner.attach(meter)
-
-    def detach(self, meter: Meter, /) -> None:
-        self._inner.detach(meter)
 
     async def handshake(self, received: Buffer = b"") -> None:
         """Shake hands, beginning with bytes that were read from the peer already.
@@ -181,12 +176,17 @@ class TLSStream(Stream):
             return self._take(limit)
         self._reading = True
         try:
+            if self._pace is not None:
+                limit = self._pace.cap(limit)
+                await self._nap(self._pace.read_delay)
             while (data := self._decrypt(limit)) is None:
                 if self._outgoing.pending > OWED and not self._broken:
                     # Answers to key updates may leave with the next write (RFC 8446, section 4.6.3), but a
                     # peer that makes them grow waits for them.
                     await self._flush()
                 self._feed(await self._inner.read(SLICE))
+            if self._pace is not None and len(data):
+                self._pace.received(len(data))
             return bytes(data)
         except Closed:
             raise closed(self) from None
@@ -216,25 +216,59 @@ class TLSStream(Stream):
         view = memoryview(data).cast("B")
         self._writing = True
         try:
+            if self._pace is not None:
+                await self._write_paced(view)
+                return
             for start in range(0, len(view), SLICE):
                 self._encrypt(view[start : start + SLICE])
                 await self._flush()
         except BaseException as error:
-            self._broken = True
+            self._broken = error if isinstance(error, OSError) else True
             if isinstance(error, Closed):
                 raise closed(self) from None
             raise
         finally:
             self._writing = False
 
+    async def _write_paced(self, view: memoryview) -> None:
+        while len(view) and (pace := self._pace) is not None:
+            await self._nap(pace.write_delay)
+            piece = view[: pace.cap(SLICE)]
+            self._encrypt(piece)
+            await self._flush()
+            pace.sent(len(piece))
+            view = view[len(piece) :]
+        if len(view):  # the meter left meanwhile
+            self._encrypt(view)
+            await self._flush()
+
+    async def _nap(self, delay: Callable[[], float]) -> None:
+        """Wait as long as the meters ask; closing the stream ends it."""
+        loop = asyncio.get_running_loop()
+        while (seconds := delay()) > 0:
+            waiter = loop.create_future()
+            self._naps.append(waiter)
+            timer = loop.call_later(seconds, wake, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._naps.remove(waiter)
+            if self._closed:
+                raise closed(self)
+
+    def _wake_naps(self) -> None:
+        for waiter in self._naps:
+            wake(waiter)
+
     def _no_write(self) -> Exception:
         if self._writing:
             return busy(self, "writing")
         if self._closed:
             return closed(self)
-        reason = (
-            "write_eof was called" if self._eof_sent else "an earlier write failed or was cancelled halfway"
-        )
+        if isinstance(self._broken, OSError):
+            return self._broken
+        reason = "write_eof was called" if self._eof_sent else "an earlier write was cancelled halfway"
         return Closed(f"{self!r} takes no more writes: {reason}")
 
     async def _flush(self) -> None:
@@ -274,6 +308,7 @@ class TLSStream(Stream):
         if self._closed:
             return
         self._closed = True
+        self._wake_naps()
         try:
             if not self._writing and not self._broken:
                 async with asyncio.timeout(CLOSING):
@@ -292,4 +327,11 @@ class TLSStream(Stream):
 
     def abort(self) -> None:
         self._closed = True
+        self._wake_naps()
         self._inner.abort()
+
+
+def wake(waiter: asyncio.Future[None]) -> None:
+    """End a wait."""
+    if not waiter.done():
+        waiter.set_result(None)

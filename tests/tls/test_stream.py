@@ -1,0 +1,118 @@
+import asyncio
+import hashlib
+import ssl
+from functools import partial
+
+import pytest
+
+from llama import Closed, Truncated, testing
+from llama.tls._stream import TLSStream
+from tests.tcp.pairs import over_tcp
+from tests.tls.sessions import Transport, in_memory, shaken, within_tls, without_callbacks
+
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+SESSIONS = {
+    "1.3 over TCP": partial(shaken, over_tcp, V13),
+    "1.2 over TCP": partial(shaken, over_tcp, V12),
+    "1.3 in memory": partial(shaken, in_memory, V13),
+    "1.3 over a stream without callbacks": partial(shaken, without_callbacks, V13),
+    "1.2 over a stream without callbacks": partial(shaken, without_callbacks, V12),
+    "1.3 in TLS": partial(shaken, within_tls, V13),
+}
+
+
+@pytest.mark.parametrize("case", testing.stream_cases(breaks=False))
+@pytest.mark.parametrize("session", SESSIONS.values(), ids=SESSIONS.keys())
+async def test_a_tls_stream_passes(case: testing.StreamCase, session: Transport) -> None:
+    await case(session)
+
+
+@pytest.mark.parametrize("transport", [over_tcp, without_callbacks, in_memory])
+async def test_an_end_without_close_notify_is_a_truncation(transport: Transport) -> None:
+    async with shaken(transport) as (client, server):
+        await client.write(b"half of it")
+        await client._inner.write_eof()
+        assert await server.read() == b"half of it"
+        for _ in range(2):
+            with pytest.raises(Truncated, match="without close_notify"):
+                await server.read()
+
+
+async def test_a_break_below_is_a_break() -> None:
+    async with shaken(over_tcp) as (client, server):
+        await client.write(b"x")
+        assert await server.read() == b"x"
+        client.abort()
+        with pytest.raises(ConnectionResetError):
+            await server.read()
+
+
+async def _send(stream: TLSStream, data: bytes) -> None:
+    view = memoryview(data)
+    for start in range(0, len(view), 50_000):
+        await stream.write(view[start : start + 50_000])
+    await stream.write_eof()
+
+
+async def _digest(stream: TLSStream) -> str:
+    seen = hashlib.sha256()
+    while data := await stream.read():
+        seen.update(data)
+    return seen.hexdigest()
+
+
+@pytest.mark.parametrize("transport", [over_tcp, without_callbacks])
+async def test_a_reader_and_a_writer_at_once_on_both_ends(transport: Transport) -> None:
+    data = bytes(range(256)) * 65536
+    async with shaken(transport) as (client, server):
+        async with asyncio.TaskGroup() as group:
+            seen = [group.create_task(_digest(each)) for each in (client, server)]
+            for each in (client, server):
+                group.create_task(_send(each, data))
+        assert {task.result() for task in seen} == {hashlib.sha256(data).hexdigest()}
+
+
+async def test_what_arrived_before_the_half_close_is_still_read() -> None:
+    async with shaken(over_tcp) as (client, server):
+        await client.write(b"a" * 100_000)
+        await client.write_eof()
+        await server.read(1)
+        await server.write_eof()
+        rest = b""
+        while data := await server.read():
+            rest += data
+        assert len(rest) == 99_999
+        assert await client.read() == b""
+
+
+async def test_a_slow_peer_gets_close_notify_within_bounds() -> None:
+    async with shaken(over_tcp) as (client, server):
+        async with asyncio.timeout(5):
+            await server.aclose()  # the client never answers
+        assert await client.read() == b""
+        with pytest.raises(Closed):
+            await server.read()
+
+
+async def test_closing_beside_a_reader_wakes_it() -> None:
+    async with shaken(over_tcp) as (_, server):
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(_fails(server))
+            await asyncio.sleep(0)
+            await server.aclose()
+        assert isinstance(reading.result(), Closed)
+
+
+async def _fails(stream: TLSStream) -> BaseException | None:
+    try:
+        await stream.read()
+    except Exception as error:
+        return error
+    return None
+
+
+async def test_a_damaged_record_ends_the_session() -> None:
+    async with shaken(over_tcp) as (client, server):
+        await client._inner.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(ConnectionError, match="not authentic"):
+            await server.read()
