@@ -211,6 +211,11 @@ def test(arguments: list[str]) -> int:
     return call(ready("test"), "pytest", *arguments)
 
 
+def soak(arguments: list[str]) -> int:
+    """the tests that take minutes: gigabytes through pango"""
+    return call(ready("test"), "pytest", "-m", "soak", *arguments)
+
+
 def lint(arguments: list[str]) -> int:
     """ruff, mypy and pyright, without the tests"""
     return report(static(ready("dev")))
@@ -274,7 +279,7 @@ def report(failed: list[str]) -> int:
     return 1 if failed else 0
 
 
-TASKS = {task.__name__: task for task in (run, test, check, lint, format, names, bench)}
+TASKS = {task.__name__: task for task in (run, test, soak, check, lint, format, names, bench)}
 
 
 def main() -> int:

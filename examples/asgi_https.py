@@ -1,18 +1,25 @@
-"""An ASGI application over TLS, and the plain port that sends clients there."""
+"""An ASGI application over HTTPS, in two worker processes; plain HTTP is sent there."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from llama import asgi, http, run, stack, tcp, tls
 
+Event = MutableMapping[str, Any]
 
-async def application(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+
+async def app(
+    scope: Event, receive: Callable[[], Awaitable[Event]], send: Callable[[Event], Awaitable[None]]
+) -> None:
+    """Any framework's application goes here: Starlette's, FastAPI's, Django's."""
     if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 200})
-        await send({"type": "http.response.body", "body": f"hello by {scope['scheme']}\n".encode()})
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": f"{scope['scheme']} {scope['path']}\n".encode()})
 
 
+https = stack(tls.server("site.pem", "site.key"), http.server(), asgi(app))
 run(
-    tcp.server(":8443", stack(tls.server("cert.pem", "key.pem"), http.server(), asgi(application))),
-    tcp.server(":8080", stack(http.server(), http.redirect("https", port=8443))),
+    tcp.server(":443", https),
+    tcp.server(":80", stack(http.server(), http.redirect("https"))),
+    workers=2,
 )
