@@ -134,6 +134,19 @@ class Shutdown:
                 log.exception("closing %r failed", closer)
 
 
+def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that its caller owns, cancels and looks at: no Shutdown waits for it."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    task.add_done_callback(_seen)
+    return task
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """What it failed with is its owner's to look at, who may be gone."""
+    if not task.cancelled():
+        task.exception()
+
+
 def _nothing() -> None:
     return None
 

@@ -1,14 +1,31 @@
+import asyncio
+from collections.abc import Callable
+
 import pytest
 
 from llama import testing
+from tests.tcp.loops import LOOPS
 from tests.tcp.pairs import over_socketpair, over_tcp
 
+Loop = Callable[[], asyncio.AbstractEventLoop]
 
+
+def run(case: testing.StreamCase, kind: testing.MakePair, loop: Loop) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await case(kind)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(bounded())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("case", testing.stream_cases())
-async def test_a_stream_over_tcp_passes(case: testing.StreamCase) -> None:
-    await case(over_tcp)
+def test_a_stream_over_tcp_passes(case: testing.StreamCase, loop: Loop) -> None:
+    run(case, over_tcp, loop)
 
 
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("case", testing.stream_cases(breaks=False))
-async def test_a_stream_over_a_unix_socket_passes(case: testing.StreamCase) -> None:
-    await case(over_socketpair)
+def test_a_stream_over_a_unix_socket_passes(case: testing.StreamCase, loop: Loop) -> None:
+    run(case, over_socketpair, loop)

@@ -18,8 +18,8 @@ from llama._stack import factory
 from llama._stream import Stream
 from llama._target import Connector, Target
 from llama.tcp._bind import SocketAddress
+from llama.tcp._open import has_readiness, open_stream
 from llama.tcp._port import Port
-from llama.tcp._stream import SocketStream
 from llama.tcp._targets import allowed
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -57,7 +57,7 @@ class Connect:
             reason = error.strerror or str(error)
             raise Unreachable(f"cannot connect to {target}: {reason}") from error
 
-    async def _connect(self, target: Target) -> SocketStream:
+    async def _connect(self, target: Target) -> Stream:
         if target.host.startswith("unix:"):
             return await _open_path(target.host[5:], target)
         if _family(target.host) is not None:
@@ -70,7 +70,7 @@ class Connect:
             return await self._open(addresses[0], target.port, target)
         return await _race([partial(self._open, each, target.port, target) for each in addresses])
 
-    async def _open(self, address: str, port: int, target: Target) -> SocketStream:
+    async def _open(self, address: str, port: int, target: Target) -> Stream:
         family = _family(address)
         if family is None:
             raise OSError(errno.EADDRNOTAVAIL, f"the resolver gave {address!r}, which is no address")
@@ -82,7 +82,7 @@ class Connect:
         except BaseException:
             sock.close()
             raise
-        return SocketStream(sock, target, ready)
+        return open_stream(sock, target, port=ready)
 
     def _set_options(self, sock: socket.socket) -> None:
         if self.nodelay:
@@ -93,7 +93,7 @@ class Connect:
             sock.bind(self.bind)
 
 
-async def _open_path(path: str, target: Target) -> SocketStream:
+async def _open_path(path: str, target: Target) -> Stream:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -101,7 +101,7 @@ async def _open_path(path: str, target: Target) -> SocketStream:
     except BaseException:
         sock.close()
         raise
-    return SocketStream(sock, target, ready)
+    return open_stream(sock, target, port=ready)
 
 
 @factory("tcp.connect", "connector")
@@ -157,12 +157,12 @@ def interleave(addresses: Sequence[str]) -> list[str]:
     return mixed
 
 
-async def _race(attempts: Sequence[Callable[[], Awaitable[SocketStream]]]) -> SocketStream:
+async def _race(attempts: Sequence[Callable[[], Awaitable[Stream]]]) -> Stream:
     """Start an attempt every quarter second, or at once when one failed; the first connection wins."""
-    won: list[SocketStream] = []
+    won: list[Stream] = []
     errors: list[OSError] = []
 
-    async def attempt(start: Callable[[], Awaitable[SocketStream]], failed: asyncio.Event) -> None:
+    async def attempt(start: Callable[[], Awaitable[Stream]], failed: asyncio.Event) -> None:
         try:
             won.append(await start())
         except OSError as error:
@@ -185,8 +185,8 @@ async def _race(attempts: Sequence[Callable[[], Awaitable[SocketStream]]]) -> So
 
 
 async def _stagger(
-    attempts: Sequence[Callable[[], Awaitable[SocketStream]]],
-    attempt: Callable[[Callable[[], Awaitable[SocketStream]], asyncio.Event], Coroutine[None, None, None]],
+    attempts: Sequence[Callable[[], Awaitable[Stream]]],
+    attempt: Callable[[Callable[[], Awaitable[Stream]], asyncio.Event], Coroutine[None, None, None]],
 ) -> None:
     try:
         async with asyncio.TaskGroup() as group:
@@ -204,11 +204,18 @@ class _Won(Exception):
     """Ends the race."""
 
 
-async def connect_socket(sock: socket.socket, address: SocketAddress | str) -> Port:
+async def connect_socket(sock: socket.socket, address: SocketAddress | str) -> Port | None:
     """Connect a non-blocking socket, which stays the caller's; its readiness. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    if not has_readiness(loop):
+        try:
+            await loop.sock_connect(sock, address)
+        except OSError as error:  # asyncio's text says the address again
+            raise OSError(error.errno, os.strerror(error.errno or 0)) from None
+        return None
     port = Port(sock.fileno(), readable=False, writable=False)
     if sys.platform == "win32":  # it reports a failed connection as neither readable nor writable
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        await loop.sock_connect(sock, address)
         port.writable = True
         return port
     code = sock.connect_ex(address)

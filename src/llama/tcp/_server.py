@@ -16,7 +16,10 @@ from llama._shutdown import Shutdown
 from llama._stack import check_takes, describe
 from llama._stream import Handler, Stream
 from llama.tcp._bind import bind
-from llama.tcp._poller import poller
+from llama.tcp._loop_accept import LoopAccept
+from llama.tcp._loop_stream import LoopSocketStream
+from llama.tcp._open import has_readiness, open_stream
+from llama.tcp._poller import LoopPoller, poller
 from llama.tcp._port import Port
 from llama.tcp._stream import SocketStream
 
@@ -99,6 +102,16 @@ def _quick_accept(listener: socket.socket) -> Callable[[], tuple[socket.socket, 
     return accept
 
 
+def _ways(
+    sock: socket.socket, by: LoopPoller
+) -> tuple[Port | LoopAccept, Callable[[], tuple[socket.socket, Any]]]:
+    """How to wait for a connection, and how to take it."""
+    if not has_readiness(by.loop):
+        asking = LoopAccept(sock)
+        return asking, asking.take
+    return Port(sock.fileno(), by=by), _quick_accept(sock) if hasattr(sock, "_accept") else sock.accept
+
+
 class _Acceptor:
     """Accepts on one socket until it is cancelled."""
 
@@ -117,8 +130,7 @@ class _Acceptor:
         self._chain = chain
         self._burst = 1 if gates else BURST
         self._poller = poller()
-        self._port = Port(sock.fileno(), by=self._poller)
-        self._take = _quick_accept(sock) if hasattr(sock, "_accept") else sock.accept
+        self._port, self._take = _ways(sock, self._poller)
         self._short_of_descriptors = False
 
     def stop_with(self, task: asyncio.Task[None], backlog: int) -> None:
@@ -172,7 +184,7 @@ class _Acceptor:
         self._short_of_descriptors = False
         sock.setblocking(False)
         peer = Peer(address[0], address[1]) if isinstance(address, tuple) else Peer("unix", 0)
-        stream = SocketStream(sock, peer, Port(sock.fileno(), by=self._poller))
+        stream = open_stream(sock, peer, by=self._poller)
         stream.extensions.set(peer)
         stream.extensions.set(sock)  # for its own address, and its options
         self._shutdown.spawn(self._connection(stream))
@@ -185,7 +197,7 @@ class _Acceptor:
             log.error("%s: accepting pauses: %s", self._sock.getsockname(), error)
         await asyncio.sleep(PAUSE)
 
-    async def _connection(self, stream: SocketStream) -> None:
+    async def _connection(self, stream: SocketStream | LoopSocketStream) -> None:
         try:
             await self._handler(stream)
             await stream.aclose()
@@ -196,7 +208,7 @@ class _Acceptor:
         finally:
             stream.abort()  # a break that the other side must see
 
-    def _report(self, stream: SocketStream, error: Exception) -> None:
+    def _report(self, stream: SocketStream | LoopSocketStream, error: Exception) -> None:
         peer = str(stream.peer)
         extra = {"client.address": peer, "error.type": type(error).__name__}
         if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, Truncated)):

@@ -18,7 +18,7 @@ from llama.tcp._port import Port
 
 SCRATCH = 262144
 LINGER = 1.0
-_RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class _Scratch(threading.local):
@@ -291,7 +291,7 @@ class SocketStream(ReadyStream):
         if self._sock.fileno() >= 0:  # also while aclose lingers
             self._closed = True
             with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self.port.fail(self._closed_error)
             self._close()
 
