@@ -199,10 +199,10 @@ async def test_after_a_normal_return_the_stream_is_closed() -> None:
     ("error", "level", "text"),
     [
         (TimeoutError(errno.ETIMEDOUT, "it died"), logging.WARNING, "it died"),
-        (Truncated("half a file"), logging.WARNING, "half a file"),
+        (Truncated("half a file"), logging.INFO, "half a file"),
         (OSError("no route"), logging.WARNING, "no route"),
         (ValueError("a bug"), logging.ERROR, "ValueError('a bug')"),
-        (ConnectionResetError("gone"), logging.DEBUG, "gone"),
+        (ConnectionResetError("gone"), logging.INFO, "gone"),
     ],
 )
 async def test_after_an_exception_it_is_aborted_and_that_is_logged_once(

@@ -1,6 +1,7 @@
 """The PROXY protocol as a layer and as a connector."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -110,8 +111,7 @@ async def test_a_stranger_is_served_as_it_is_and_its_header_is_data(seen: Seen) 
 
 async def test_a_stranger_is_refused_where_a_header_is_required(seen: Seen) -> None:
     async with testing.connect(guarded(seen, require=True), peer=STRANGER) as stream:
-        with pytest.raises(ConnectionResetError):
-            await stream.read()
+        assert await stream.read() == b""
     assert not seen.extensions
 
 
@@ -124,14 +124,14 @@ async def test_a_stranger_is_refused_where_a_header_is_required(seen: Seen) -> N
         (HEADER.encode_v2()[:20], "the connection ended after 20 bytes of a PROXY header"),
     ],
 )
-async def test_a_trusted_peer_without_a_good_header_is_broken_off(
+async def test_a_trusted_peer_without_a_good_header_is_let_go(
     seen: Seen, sent: bytes, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(sent)
         await stream.write_eof()
-        with pytest.raises(ConnectionResetError):
-            await stream.read()
+        with contextlib.suppress(ConnectionResetError):  # where its own end came too early
+            assert await stream.read() == b""
     (record,) = caplog.records
     assert words in record.getMessage() and not seen.extensions
 
@@ -149,8 +149,7 @@ async def test_a_header_must_come_in_time(seen: Seen, caplog: pytest.LogCaptureF
     async with testing.clock() as clock, testing.connect(guarded(seen, timeout=3), peer=PROXY) as stream:
         await stream.write(b"PROXY TCP4 ")
         await clock.advance(3)
-        with pytest.raises(ConnectionResetError):
-            await stream.read()
+        assert await stream.read() == b""
     (record,) = caplog.records
     assert record.getMessage() == "no PROXY header within 3 s"
 
