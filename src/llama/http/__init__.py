@@ -1,6 +1,7 @@
 """HTTP of any version: messages, servers, clients, proxies, and layers for them."""
 
 from llama.http._body import Body
+from llama.http._connect import connect
 from llama.http._headers import Headers
 from llama.http._message import Exchange, Request, Response
 from llama.http._redirect import redirect
@@ -36,6 +37,7 @@ __all__ = [
     "basic_auth",
     "bearer_auth",
     "body_limit",
+    "connect",
     "normalize_path",
     "proxy_auth",
     "redirect",

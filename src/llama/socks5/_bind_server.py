@@ -42,15 +42,18 @@ async def wait_for_peer(asked: Asked, host: str, expected: frozenset[bytes]) -> 
 async def _first(client: Stream, listener: socket.socket, expected: frozenset[bytes]) -> tuple[Peer, Stream]:
     early: list[bytes] = []
     found: list[tuple[Peer, Stream]] = []
+    done = False
     try:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(_watch(client, early))
             found.append(await _accept(listener, expected))
             watch.cancel()
-    except BaseException as error:
-        for _, stream in found:
-            stream.abort()
-        raise error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error from None
+        done = True
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    finally:
+        if not done and found:
+            found[0][1].abort()
     if early:
         client.unread(b"".join(early))
     return found[0]

@@ -13,14 +13,10 @@ from llama.tcp._target_set import TargetSet
 from llama.tcp._targets import narrow
 
 
-@dataclass(frozen=True, slots=True)
-class User:
-    """Who a client proved to be, in its stream's extensions."""
+class User(str):
+    """The name that a client proved to have, in its stream's extensions."""
 
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
+    __slots__ = ()
 
 
 Rule: TypeAlias = Callable[[User | None, Target], bool | Awaitable[bool]]
@@ -33,7 +29,7 @@ async def check(rule: Rule | None, user: User | None, target: Target) -> None:
         return
     verdict = rule(user, target)
     if not (await verdict if isawaitable(verdict) else verdict):
-        who = f"user {user.name!r}" if user is not None else "the rules"
+        who = f"user {str(user)!r}" if user is not None else "the rules"
         raise Refused(f"{target} is not allowed {'for' if user is not None else 'by'} {who}")
 
 
@@ -64,7 +60,7 @@ class _PerUser:
     default: Rule | None
 
     def __call__(self, user: User | None, target: Target) -> bool | Awaitable[bool]:
-        rule = self.rules.get(user.name, self.default) if user is not None else self.default
+        rule = self.rules.get(user, self.default) if user is not None else self.default
         return rule is not None and rule(user, target)
 
 
