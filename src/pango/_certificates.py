@@ -34,6 +34,12 @@ class Facts:
         names = ", ".join(self.names) or "no names"
         return f"{self.file}: {names}; {self.validity(dt.datetime.now(dt.UTC))}"
 
+    @property
+    def needs_attention(self) -> bool:
+        """Whether it is not valid now, or not for long."""
+        now = dt.datetime.now(dt.UTC)
+        return now < self.not_before or now > self.not_after - SOON
+
     def validity(self, now: dt.datetime) -> str:
         """When it is valid, in words."""
         if now < self.not_before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import sys
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from pango._certificates import Facts
 from pango._report import report
 from pango._settings import Problems, Settings
 
+log = logging.getLogger("pango")
 FAILED = 1
 CONFIG = 78  # EX_CONFIG of sysexits.h
 
@@ -57,6 +59,9 @@ def serve(check: bool, **given: object) -> None:
         click.echo(report(settings, servers, certificates))
         return
     _logs.set_up(style, level)
+    for each in certificates:
+        if each.needs_attention:
+            log.warning("certificate %s", each)
     _run(settings)
 
 

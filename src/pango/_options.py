@@ -72,7 +72,7 @@ OPTIONS = (
     click.option(
         "--handshake-timeout",
         metavar="TIME",
-        help=f"For a client's TLS handshake.  [default: {_settings.HANDSHAKE_TIMEOUT:g}s]",
+        help=f"For a client's TLS handshake, and for its PROXY header.  [default: {_settings.HANDSHAKE_TIMEOUT:g}s]",
     ),
     click.option(
         "--connect-timeout",

@@ -105,7 +105,8 @@ class _OneOf:
 
     def __call__(self, text: str) -> str:
         if text not in self.choices:
-            raise ConfigError(f"{text!r} is not known: expected {' or '.join(self.choices)}")
+            *others, last = self.choices
+            raise ConfigError(f"{text!r} is not known: expected {', '.join(others)} or {last}")
         return text
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from llama.tls import CertificateAuthority
-from tests.pango.conftest import Call, write_pair
+from tests.pango.conftest import Call, Start, write_pair
 
 TLS = "serve --check --cert c.pem --key k.pem --to 127.0.0.1:8080 "
 
@@ -174,16 +174,8 @@ def test_an_encrypted_key_needs_its_password(pango: Call, files: Path, style: Pr
     )
 
 
-@pytest.mark.parametrize(
-    ("begins", "ends", "words"),
-    [
-        (-90, -1, "EXPIRED on "),
-        (1, 90, "NOT VALID before "),
-        (-80, 10, "EXPIRES SOON"),
-        (-1, 90, ", 89 days"),
-    ],
-)
-def test_a_certificates_dates_are_told(pango: Call, files: Path, begins: int, ends: int, words: str) -> None:
+def write_dated(folder: Path, begins: int, ends: int) -> None:
+    """A certificate with its key in dated.pem, valid between these days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "old.example")])
     now = dt.datetime.now(dt.UTC)
@@ -198,9 +190,33 @@ def test_a_certificates_dates_are_told(pango: Call, files: Path, begins: int, en
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (files / "dated.pem").write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    (folder / "dated.pem").write_bytes(private + certificate.public_bytes(Encoding.PEM))
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "words"),
+    [
+        (-90, -1, "EXPIRED on "),
+        (1, 90, "NOT VALID before "),
+        (-80, 10, "EXPIRES SOON"),
+        (-1, 90, ", 89 days"),
+    ],
+)
+def test_a_certificates_dates_are_told(pango: Call, files: Path, begins: int, ends: int, words: str) -> None:
+    write_dated(files, begins, ends)
     done = pango("serve --check --to a:1 --cert dated.pem")
     assert done.code == 0
     line = next(line for line in done.output.splitlines() if line.startswith("certificate"))
     assert line.startswith("certificate  dated.pem: old.example; ")
     assert words in line
+
+
+@pytest.mark.parametrize(("ends", "warnings"), [(10, 1), (90, 0)])
+def test_a_certificate_that_ends_soon_is_a_warning_at_the_start(
+    proxy: Start, files: Path, ends: int, warnings: int
+) -> None:
+    write_dated(files, -1, ends)
+    server = proxy("--cert", "dated.pem", "--to", "127.0.0.1:1")
+    server.stop()
+    assert len(server.complaints()) == warnings
+    assert all("certificate dated.pem: old.example" in each for each in server.complaints())

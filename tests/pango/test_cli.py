@@ -20,7 +20,7 @@ def test_a_missing_value_is_a_usage_error(pango: Call) -> None:
 
 def test_the_help_documents_the_timeouts(pango: Call) -> None:
     words = " ".join(pango("serve --help").output.split())
-    assert "For a client's TLS handshake. [default: 10s]" in words
+    assert "For a client's TLS handshake, and for its PROXY header. [default: 10s]" in words
     assert "For reaching a target. [default: 10s]" in words
     assert "End a connection on which nothing moves either way for so long. [default: 10m]" in words
 
