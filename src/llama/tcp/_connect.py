@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,9 +15,7 @@ from llama._errors import LlamaError, Unreachable
 from llama._stack import factory
 from llama._stream import Stream
 from llama._target import Connector, Target
-from llama.tcp._bind import SocketAddress
-from llama.tcp._open import has_readiness, open_stream
-from llama.tcp._port import Port
+from llama.tcp._dial import Dial
 from llama.tcp._targets import allowed
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -45,44 +41,56 @@ class Connect:
 
     async def __call__(self, target: Target, /) -> Stream:
         try:
+            dial = self._dial_literal(target)
+            if dial is not None and (stream := dial.stream()) is not None:
+                return stream
+            connecting = self._connect(target) if dial is None else dial.wait()
             if self.timeout is None:
-                return await self._connect(target)
-            async with asyncio.timeout(self.timeout):
-                return await self._connect(target)
-        except LlamaError:
+                return await connecting
+            return await self._within(connecting, self.timeout, target)
+        except (LlamaError, TimeoutError):
             raise
         except OSError as error:
-            if isinstance(error, TimeoutError) and error.errno is None and self.timeout is not None:
-                raise TimeoutError(f"no connection to {target} within {self.timeout:g} s") from None
             reason = error.strerror or str(error)
             raise Unreachable(f"cannot connect to {target}: {reason}") from error
 
+    async def _within(
+        self, connecting: Coroutine[None, None, Stream], seconds: float, target: Target
+    ) -> Stream:
+        clock = asyncio.timeout(seconds)
+        try:
+            async with clock:
+                return await connecting
+        except TimeoutError:
+            if clock.expired():
+                raise TimeoutError(f"no connection to {target} within {seconds:g} s") from None
+            raise
+
+    def _dial_literal(self, target: Target) -> Dial | None:
+        """Begin to connect to a target that needs no resolver."""
+        host = target.host
+        if host.startswith("unix:"):
+            return Dial(socket.AF_UNIX, host[5:], target)
+        family = _family(host)
+        if family is None:
+            return None
+        allowed(target, (host,))
+        return Dial(family, (host, target.port), target, self._set_options)
+
     async def _connect(self, target: Target) -> Stream:
-        if target.host.startswith("unix:"):
-            return await _open_path(target.host[5:], target)
-        if _family(target.host) is not None:
-            allowed(target, (target.host,))
-            return await self._open(target.host, target.port, target)
         addresses = interleave(allowed(target, await self.resolver(target.host, target.port)))
         if not addresses:
             raise OSError(errno.EADDRNOTAVAIL, f"{target.host} has no address")
         if len(addresses) == 1:
-            return await self._open(addresses[0], target.port, target)
-        return await _race([partial(self._open, each, target.port, target) for each in addresses])
+            return await self._open(addresses[0], target)
+        return await _race([partial(self._open, each, target) for each in addresses])
 
-    async def _open(self, address: str, port: int, target: Target) -> Stream:
+    async def _open(self, address: str, target: Target) -> Stream:
         family = _family(address)
         if family is None:
             raise OSError(errno.EADDRNOTAVAIL, f"the resolver gave {address!r}, which is no address")
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            self._set_options(sock)
-            ready = await connect_socket(sock, (address, port))
-        except BaseException:
-            sock.close()
-            raise
-        return open_stream(sock, target, port=ready)
+        dial = Dial(family, (address, target.port), target, self._set_options)
+        return dial.stream() or await dial.wait()
 
     def _set_options(self, sock: socket.socket) -> None:
         if self.nodelay:
@@ -91,17 +99,6 @@ class Connect:
             set_keepalive(sock, self.keepalive)
         if self.bind is not None:
             sock.bind(self.bind)
-
-
-async def _open_path(path: str, target: Target) -> Stream:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        ready = await connect_socket(sock, path)
-    except BaseException:
-        sock.close()
-        raise
-    return open_stream(sock, target, port=ready)
 
 
 @factory("tcp.connect", "connector")
@@ -202,37 +199,6 @@ async def _stagger(
 
 class _Won(Exception):
     """Ends the race."""
-
-
-async def connect_socket(sock: socket.socket, address: SocketAddress | str) -> Port | None:
-    """Connect a non-blocking socket, which stays the caller's; its readiness. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    if not has_readiness(loop):
-        try:
-            await loop.sock_connect(sock, address)
-        except OSError as error:  # asyncio's text says the address again
-            raise OSError(error.errno, os.strerror(error.errno or 0)) from None
-        return None
-    port = Port(sock.fileno(), readable=False, writable=False)
-    if sys.platform == "win32":  # it reports a failed connection as neither readable nor writable
-        await loop.sock_connect(sock, address)
-        port.writable = True
-        return port
-    code = sock.connect_ex(address)
-    if code == errno.EINPROGRESS:  # on this machine it is often done by now, without a round of the loop
-        code = sock.connect_ex(address)
-    try:
-        while code in (errno.EINPROGRESS, errno.EALREADY):
-            await port.wait_writable()
-            port.unwritable()
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or sock.connect_ex(address)
-        if code not in (0, errno.EISCONN):
-            raise OSError(code, os.strerror(code))
-    except BaseException:
-        port.leave()
-        raise
-    port.writable = True
-    return port
 
 
 def set_keepalive(sock: socket.socket, seconds: float) -> None:

@@ -129,9 +129,10 @@ class Port:
         if self._read_timer is not None:
             self._read_timer = _cancel(self._read_timer)
         if callback is not None:
-            if self.readable:
+            if not self.registered:
+                self._poller.watch_read(self)  # which reports what is there already
+            elif self.readable:
                 self.loop.call_soon(self._again_readable)
-            self._poller.watch_read(self)
 
     def on_writable(self, callback: Callable[[], object] | None) -> None:
         """Call back when a write may be tried, at once in the next round if it may be now."""

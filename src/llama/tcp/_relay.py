@@ -10,11 +10,10 @@ from typing import ClassVar, NamedTuple
 from llama._stack import factory
 from llama._stream import ReadyStream, Stream
 from llama._target import Bridge, Relay
+from llama.tcp._idle_relays import IdleRelays
 from llama.tcp._pump import Pump, WriteFailed
 from llama.tcp._socket_pump import SocketPump
 from llama.tcp._stream import SocketStream
-
-LOOKS = 4  # an idle bridge is found within a quarter of its timeout
 
 
 class Transferred(NamedTuple):
@@ -29,6 +28,7 @@ class TcpRelay:
     """Copies bytes both ways; each end's end is passed on by itself."""
 
     idle_timeout: float | None
+    watch: IdleRelays | None
 
     __takes__: ClassVar[type] = Bridge
 
@@ -40,7 +40,7 @@ class TcpRelay:
     async def __call__(self, bridge: Bridge, /) -> None:
         client, target = bridge.client, await bridge.upstream()
         if isinstance(client, ReadyStream) and isinstance(target, ReadyStream):
-            await _Relaying(client, target, bridge, self.idle_timeout).run()
+            await _Relaying(client, target, bridge, self.watch).run()
         else:
             await _Copying(client, target, bridge, self.idle_timeout).run()
 
@@ -53,7 +53,7 @@ def relay(*, idle_timeout: float | None = None) -> Relay:
     `idle_timeout` in seconds ends a bridge on which nothing moves either way, with TimeoutError. On Linux
     bytes between plain sockets go by splice once a direction proves to be bulk.
     """
-    return TcpRelay(idle_timeout)
+    return TcpRelay(idle_timeout, None if idle_timeout is None else IdleRelays(idle_timeout))
 
 
 def _pumps(
@@ -67,28 +67,31 @@ def _pumps(
 class _Relaying:
     """Two pumps over streams that have readiness callbacks."""
 
-    __slots__ = ("_bridge", "_done", "_down", "_error", "_idle", "_moved", "_still", "_timer", "_up")
+    __slots__ = ("_bridge", "_done", "_down", "_error", "_up", "_watch")
 
-    def __init__(self, client: ReadyStream, target: ReadyStream, bridge: Bridge, idle: float | None) -> None:
+    def __init__(
+        self, client: ReadyStream, target: ReadyStream, bridge: Bridge, watch: IdleRelays | None
+    ) -> None:
         self._bridge = bridge
         self._up, self._down = _pumps(client, target, self._ended)
-        self._idle = idle
-        self._moved = self._still = 0
+        self._watch = watch
         self._error: Exception | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         self._up.start()
         self._down.start()
-        self._watch()
+        if self._watch is not None:
+            self._watch.add(self)
         try:
             await self._done
         finally:
-            self._up.stop()
-            self._down.stop()
-            if self._timer is not None:
-                self._timer.cancel()
+            if not self._up.over:
+                self._up.stop()
+            if not self._down.over:
+                self._down.stop()
+            if self._watch is not None:
+                self._watch.discard(self)
             self._bridge.extensions.set(Transferred(self._up.count, self._down.count))
 
     def _ended(self, pump: Pump, error: Exception | None) -> None:
@@ -115,18 +118,11 @@ class _Relaying:
             else:
                 self._done.set_exception(error)
 
-    def _watch(self) -> None:
-        if self._idle is not None:
-            self._timer = asyncio.get_running_loop().call_later(self._idle / LOOKS, self._look)
+    def moved(self) -> int:
+        return self._up.count + self._down.count
 
-    def _look(self) -> None:
-        moved = self._up.count + self._down.count
-        self._still = 0 if moved != self._moved else self._still + 1
-        self._moved = moved
-        if self._still < LOOKS:
-            self._watch()
-        else:
-            self._finish(TimeoutError(f"nothing moved for {self._idle:g} s"))
+    def idle(self, seconds: float) -> None:
+        self._finish(TimeoutError(f"nothing moved for {seconds:g} s"))
 
 
 class _Copying:

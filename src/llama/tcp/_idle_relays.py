@@ -1,0 +1,64 @@
+"""Finds relays on which nothing moves: one timer for all of them, and none for each."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+LOOKS = 4  # so many in a timeout: an idle relay is found within a quarter of it
+
+
+class Relaying(Protocol):
+    """What is looked at."""
+
+    def moved(self) -> int:
+        """The bytes that have moved so far."""
+        ...
+
+    def idle(self, seconds: float) -> None:
+        """Nothing has moved for so long."""
+        ...
+
+
+class IdleRelays:
+    """The relays of one timeout, each with what had moved when it was looked at last, and how often that was."""
+
+    __slots__ = ("_loop", "_relays", "_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._relays: dict[Relaying, tuple[int, int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, relay: Relaying) -> None:
+        """Look at a relay from now on."""
+        self._relays[relay] = (0, 0)
+        if self._timer is None:
+            self._begin(asyncio.get_running_loop())
+        elif self._loop is not asyncio.get_running_loop():
+            self._timer.cancel()
+            self._relays = {relay: (0, 0)}
+            self._begin(asyncio.get_running_loop())
+
+    def discard(self, relay: Relaying) -> None:
+        """It has ended. The timer stays for the next ones, and ends when it finds none."""
+        self._relays.pop(relay, None)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer = loop.call_later(self._seconds / LOOKS, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        idle: list[Relaying] = []
+        for relay, (moved, looks) in self._relays.items():
+            now = relay.moved()
+            self._relays[relay] = (now, looks + 1 if now == moved else 0)
+            if now == moved and looks >= LOOKS:
+                idle.append(relay)
+        for relay in idle:
+            del self._relays[relay]
+            relay.idle(self._seconds)
+        if self._relays:
+            self._begin(loop)
