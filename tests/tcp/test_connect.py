@@ -246,10 +246,10 @@ async def test_a_timeout_of_the_callers_own_is_the_callers() -> None:
 async def test_when_the_system_gives_up_the_target_is_unreachable(
     timeout: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def gives_up(sock: socket.socket, address: object) -> bool:
+    def gives_up(dial: object) -> int:
         raise OSError(errno.ETIMEDOUT, "Connection timed out")
 
-    monkeypatch.setattr("llama.tcp._connect.connect_socket", gives_up)
+    monkeypatch.setattr("llama.tcp._dial.Dial._begin", gives_up)
     with pytest.raises(Unreachable, match=r"cannot connect to 192\.0\.2\.1:80: Connection timed out"):
         await tcp.connect(timeout=timeout)(Target("192.0.2.1", 80))
 

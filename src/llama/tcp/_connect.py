@@ -48,9 +48,11 @@ class Connect:
             if self.timeout is None:
                 return await connecting
             return await self._within(connecting, self.timeout, target)
-        except (LlamaError, TimeoutError):
+        except LlamaError:
             raise
         except OSError as error:
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise  # a clock's, not the system's
             reason = error.strerror or str(error)
             raise Unreachable(f"cannot connect to {target}: {reason}") from error
 

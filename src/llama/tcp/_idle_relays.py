@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 LOOKS = 4  # so many in a timeout: an idle relay is found within a quarter of it
+_NEW = (0, -1)  # the first look comes before a whole quarter has passed
 
 
 class Relaying(Protocol):
@@ -33,12 +34,12 @@ class IdleRelays:
 
     def add(self, relay: Relaying) -> None:
         """Look at a relay from now on."""
-        self._relays[relay] = (0, 0)
+        self._relays[relay] = _NEW
         if self._timer is None:
             self._begin(asyncio.get_running_loop())
         elif self._loop is not asyncio.get_running_loop():
             self._timer.cancel()
-            self._relays = {relay: (0, 0)}
+            self._relays = {relay: _NEW}
             self._begin(asyncio.get_running_loop())
 
     def discard(self, relay: Relaying) -> None:
@@ -54,8 +55,9 @@ class IdleRelays:
         idle: list[Relaying] = []
         for relay, (moved, looks) in self._relays.items():
             now = relay.moved()
-            self._relays[relay] = (now, looks + 1 if now == moved else 0)
-            if now == moved and looks >= LOOKS:
+            looks = looks + 1 if now == moved else 0
+            self._relays[relay] = (now, looks)
+            if looks >= LOOKS:
                 idle.append(relay)
         for relay in idle:
             del self._relays[relay]
