@@ -26,6 +26,7 @@ from llama._shutdown import Shutdown
 from llama._stack import describe, layer, stack
 from llama._stream import Buffer, Handler, ReadyStream, Stream
 from llama._target import Bridge, Connector, Relay, Target
+from llama._via import via
 from llama.layers import Predicate, close, limit, rate_limit, retry, route, timeout, trace
 from llama.tcp._loop import new_event_loop
 
@@ -83,4 +84,5 @@ __all__ = [
     "trace",
     "udp",
     "unix",
+    "via",
 ]
