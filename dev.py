@@ -16,11 +16,13 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 OLDEST = (3, 11)
 WINDOWS = os.name == "nt"
+TOO_OLD = re.compile(r"3\.(10|[0-9])(?![0-9])")  # in a path: not worth a try
 
 PROBE = """
 import json, platform, sys, sysconfig
@@ -81,7 +83,7 @@ def candidates() -> list[str]:
     if WINDOWS and shutil.which("py"):
         listing = subprocess.run(["py", "-0p"], capture_output=True, text=True, check=False).stdout
         found += re.findall(r"[A-Za-z]:\\.*python\.exe", listing)
-    return list({os.path.realpath(path): path for path in found}.values())
+    return [path for path in {os.path.realpath(path): path for path in found}.values() if not TOO_OLD.search(path)]
 
 
 def probe(path: str) -> Python | None:
@@ -100,7 +102,9 @@ def probe(path: str) -> Python | None:
 def pythons() -> list[Python]:
     """One interpreter for each suitable minor version, newest first."""
     best: dict[str, Python] = {}
-    for python in filter(None, map(probe, candidates())):
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(probe, candidates()))
+    for python in filter(None, found):
         rival = best.get(python.minor)
         if rival is None or (python.makes_venvs, python.version) > (rival.makes_venvs, rival.version):
             best[python.minor] = python

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import re
 from typing import NamedTuple
 
@@ -27,14 +29,10 @@ class Address(NamedTuple):
 NOWHERE = Address("0.0.0.0", 0)
 
 
-class UnknownAddressType(ProtocolError):
-    """The address type is neither IPv4, a domain name nor IPv6."""
-
-
 def parse_address(data: bytes, start: int) -> tuple[Address, int] | None:
     """Read type, host and port from `start`: the address and where it ends, or None when more is needed.
 
-    Raises UnknownAddressType, or ProtocolError for what is no host name.
+    Raises ProtocolError for what is no host name, and for an unknown type, then caused by EAFNOSUPPORT.
     """
     if len(data) <= start:
         return None
@@ -46,7 +44,8 @@ def parse_address(data: bytes, start: int) -> tuple[Address, int] | None:
     elif kind in (IPV4, IPV6):
         size = 4 if kind == IPV4 else 16
     else:
-        raise UnknownAddressType(f"address type {kind}: expected 1, 3 or 4")
+        cause = OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        raise ProtocolError(f"address type {kind}: expected 1, 3 or 4") from cause
     end = at + size + 2
     if len(data) < end:
         return None

@@ -7,7 +7,6 @@ import os
 import socket
 
 from llama._errors import LlamaError, Refused, Unreachable
-from llama.socks5._address_wire import UnknownAddressType
 from llama.socks5._wire import ReplyCode
 
 _CODES = {
@@ -45,8 +44,6 @@ def code_of(error: BaseException) -> ReplyCode:
 def _code(error: BaseException) -> ReplyCode | None:
     if isinstance(error, Refused):
         return ReplyCode.NOT_ALLOWED
-    if isinstance(error, UnknownAddressType):
-        return ReplyCode.ADDRESS_NOT_SUPPORTED
     if isinstance(error, socket.gaierror):
         return ReplyCode.HOST_UNREACHABLE
     if isinstance(error, OSError) and error.errno in _CODES:

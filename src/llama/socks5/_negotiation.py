@@ -8,8 +8,9 @@ from llama._errors import ProtocolError, Refused
 from llama._stream import Stream
 from llama.socks5 import _socks4_wire as wire4
 from llama.socks5 import _wire as wire
-from llama.socks5._address_wire import NOWHERE, Address, UnknownAddressType
+from llama.socks5._address_wire import NOWHERE, Address
 from llama.socks5._auth import Check
+from llama.socks5._failures import code_of
 from llama.socks5._messages import read_message
 from llama.socks5._rules import User
 
@@ -51,11 +52,8 @@ async def negotiate(stream: Stream, check: Check | None, *, socks4: bool) -> Ask
     user = await _authenticate(stream, check)
     try:
         request = await read_message(stream, wire.parse_request, "request")
-    except UnknownAddressType:
-        await stream.write(wire.encode_reply(wire.ReplyCode.ADDRESS_NOT_SUPPORTED))
-        raise
-    except ProtocolError:
-        await stream.write(wire.encode_reply(wire.ReplyCode.FAILURE))
+    except ProtocolError as error:
+        await stream.write(wire.encode_reply(code_of(error)))
         raise
     return Asked(stream, wire.VERSION, *request, user)
 
