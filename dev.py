@@ -22,7 +22,7 @@ from typing import NamedTuple
 ROOT = os.path.dirname(os.path.abspath(__file__))
 OLDEST = (3, 11)
 WINDOWS = os.name == "nt"
-TOO_OLD = re.compile(r"3\.(10|[0-9])(?![0-9])")  # in a path: not worth a try
+TOO_OLD = re.compile(r"(?<![0-9.])3\.(10|[0-9])(?![0-9])")  # in a path: not worth a try
 
 PROBE = """
 import json, platform, sys, sysconfig
@@ -83,7 +83,8 @@ def candidates() -> list[str]:
     if WINDOWS and shutil.which("py"):
         listing = subprocess.run(["py", "-0p"], capture_output=True, text=True, check=False).stdout
         found += re.findall(r"[A-Za-z]:\\.*python\.exe", listing)
-    return [path for path in {os.path.realpath(path): path for path in found}.values() if not TOO_OLD.search(path)]
+    different = {os.path.realpath(path): path for path in found}
+    return [path for path in different.values() if not TOO_OLD.search(path)]
 
 
 def probe(path: str) -> Python | None:
@@ -138,6 +139,14 @@ class Venv:
         except OSError:
             return False
 
+    def is_of(self, python: Python) -> bool:
+        """Whether it was made by an interpreter of the same minor version."""
+        try:
+            with open(os.path.join(self.folder, "pyvenv.cfg"), encoding="utf-8") as file:
+                return f"version = {python.minor}." in file.read()
+        except OSError:
+            return False
+
     def works(self) -> bool:
         try:
             return subprocess.run([self.python, "-c", ""], capture_output=True, check=False).returncode == 0
@@ -147,7 +156,7 @@ class Venv:
     def make(self, python: Python, group: str) -> None:
         """Makes it, or completes it, for one requirements file."""
         print(f"setup: {self.name} on {python} with {requirements(group)}", flush=True)
-        if not self.works():
+        if not (self.is_of(python) and self.works()):
             shutil.rmtree(self.folder, ignore_errors=True)
             quietly([python.path, "-m", "venv", self.folder], "cannot make a virtual environment")
         pip = [self.python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
@@ -246,7 +255,7 @@ def check(arguments: list[str]) -> int:
     """ruff, mypy, pyright, then the tests on every CPython from 3.11 up"""
     found = pythons()
     main = Venv(".venv")
-    if not main.is_ready("dev"):
+    if not (main.is_of(found[0]) and main.is_ready("dev")):
         main.make(found[0], "dev")
     failed = static(main)
     for python in reversed(found[1:]):
