@@ -49,9 +49,19 @@ def test_a_candidate_that_is_not_there_is_left_out(tmp_path: Path) -> None:
 
 
 def test_paths_that_name_an_older_version_are_not_tried() -> None:
-    for path in ("/usr/bin/python3.9", "/v/3.10.13/bin/python3", "/shims/python3.10", "/v/3.6.15/bin/python3"):
+    for path in (
+        "/usr/bin/python3.9",
+        "/v/3.10.13/bin/python3",
+        "/shims/python3.10",
+        "/v/3.6.15/bin/python3",
+    ):
         assert dev.TOO_OLD.search(path), path
-    for path in ("/usr/bin/python3", "/v/3.13.0/bin/python3", "/usr/bin/python3.11", "/v/3.14.10/bin/python3"):
+    for path in (
+        "/usr/bin/python3",
+        "/v/3.13.0/bin/python3",
+        "/usr/bin/python3.11",
+        "/v/3.14.10/bin/python3",
+    ):
         assert not dev.TOO_OLD.search(path), path
 
 
