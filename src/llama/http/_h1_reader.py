@@ -11,6 +11,8 @@ from llama.http._settings import Settings
 from llama.http.wire._h1_fields import HeadBuffer
 from llama.http.wire._h1_head import RequestHead, parse_request
 
+ARRIVING = 1.0  # seconds that a new connection's first request may take to arrive once stopping has begun
+
 
 class Reader:
     """The heads of one connection, one after another."""
@@ -30,10 +32,12 @@ class Reader:
         """How many heads have come."""
 
     def stop(self) -> None:
-        """Want no further request; an idle connection ends now."""
+        """Want no further request; an idle connection ends now, a new one when its first was answered."""
         self.stopping = True
-        if self._idle:
+        if self._idle and self.count:
             self._interrupts.interrupt(STOP)
+        elif self._idle:
+            self._deadline.start(ARRIVING)
 
     async def head(self) -> RequestHead | None:
         """The next head; None when none comes, ProtocolError when it is none."""
@@ -47,7 +51,7 @@ class Reader:
         data = self._input.rest
         if data:
             self._input.rest = b""
-        elif self.stopping or not (data := await self._first_bytes()):
+        elif (self.stopping and self.count) or not (data := await self._first_bytes()):
             return None
         found = self._buffer.feed(data)
         if found is None and (found := await self._more_of_head()) is None:
@@ -57,7 +61,8 @@ class Reader:
 
     async def _first_bytes(self) -> bytes:
         settings = self._settings
-        self._deadline.start(settings.idle_timeout if self.count else settings.first_byte_timeout)
+        bound = settings.idle_timeout if self.count else settings.first_byte_timeout
+        self._deadline.start(ARRIVING if self.stopping else bound)
         self._idle = True
         try:
             data = await self._input.read()

@@ -1,0 +1,32 @@
+"""A connection that was just accepted when stopping begins: its first request is not lost."""
+
+from llama import testing
+from llama.http import server
+from llama.http._h1_reader import ARRIVING
+from tests.http.serving import CLOSING, client_of, get, hello
+
+
+async def test_a_first_request_that_comes_after_stopping_began_is_answered() -> None:
+    async with client_of(server()(hello)) as client:
+        client.shutdown.stop()  # the handler has not run yet
+        await client.say(get())
+        assert await client.hear_end() == CLOSING
+
+
+async def test_a_first_request_that_is_on_its_way_is_answered() -> None:
+    async with testing.clock() as clock, client_of(server()(hello)) as client:
+        await clock.settle()
+        client.shutdown.stop()
+        await clock.advance(ARRIVING / 2)
+        await client.say(get())
+        assert await client.hear_end() == CLOSING
+
+
+async def test_a_connection_that_sends_no_first_request_ends_within_a_second() -> None:
+    async with testing.clock() as clock, client_of(server()(hello)) as client:
+        await clock.settle()
+        client.shutdown.stop()
+        await clock.advance(ARRIVING * 0.9)
+        assert not client.served.done()
+        await clock.advance(ARRIVING * 0.1)
+        assert await client.hear_end() == b""
