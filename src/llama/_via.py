@@ -118,8 +118,11 @@ def _parse(url: str) -> tuple[str, Target, str | None, str | None]:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"a proxy URL is malformed: {error}") from None
+    except ValueError:  # its own words may hold a part of the password
+        raise ConfigError(
+            "a proxy URL is malformed: expected SCHEME://[USER:PASSWORD@]HOST[:PORT], with %XX for other "
+            "characters of the user and password"
+        ) from None
     here = url.rpartition("@")[2]
     shown = f"{parts.scheme}://{here}" if "@" in url else url
     if parts.scheme not in PORTS or "://" not in url:
