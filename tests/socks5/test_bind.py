@@ -70,6 +70,27 @@ async def test_what_a_client_says_early_is_for_the_peer() -> None:
         await client.aclose()
 
 
+async def test_a_client_that_speaks_and_leaves_gives_the_port_up() -> None:
+    async with serve(socks5.server(bind=True), listen="127.0.0.1:0") as server:
+        client = await tcp.connect()(Target("127.0.0.1", server.port))
+        await converse(client, ">> \x05\x01\x00", "<< \x05\x00", ">> \x05\x02\x00\x01\0\0\0\0\0\0")
+        assert (await client.read())[:2] == b"\x05\x00"
+        await client.write(b"early")
+        await client.aclose()
+        await server.shutdown.drain()
+
+
+async def test_early_bytes_are_bounded() -> None:
+    async with serve(socks5.server(bind=True), listen="127.0.0.1:0") as server:
+        client = await tcp.connect()(Target("127.0.0.1", server.port))
+        await converse(client, ">> \x05\x01\x00", "<< \x05\x00", ">> \x05\x02\x00\x01\0\0\0\0\0\0")
+        assert (await client.read())[:2] == b"\x05\x00"
+        with pytest.raises(OSError):
+            while True:
+                await client.write(bytes(65536))
+        client.abort()
+
+
 async def test_by_socks4() -> None:
     async with serve(socks5.server(bind=True, socks4=True), listen="127.0.0.1:0") as server:
         client = await tcp.connect()(Target("127.0.0.1", server.port))

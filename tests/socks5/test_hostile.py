@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llama import Handler, LlamaError, Stream, Target, Unreachable, serve, socks5, stack, testing, tls
@@ -20,7 +20,9 @@ MESSAGES = [
     b"\x05\x03\x00\x01\0\0\0\0\0\0",
     b"\x04\x01\x00\x50\0\0\0\x01\0a.example\0",
 ]
-talk = st.lists(st.one_of(st.sampled_from(MESSAGES), st.binary(max_size=40)), max_size=6)
+talk: st.SearchStrategy[list[bytes]] = st.lists(
+    st.one_of(st.sampled_from(MESSAGES), st.binary(max_size=40)), max_size=6
+)
 
 
 def servers() -> list[Handler]:
@@ -33,6 +35,7 @@ def servers() -> list[Handler]:
 
 @settings(deadline=None)
 @given(talk)
+@example([MESSAGES[0], MESSAGES[4], b"more"])
 async def test_whatever_a_client_says_the_connection_ends(messages: list[bytes]) -> None:
     for server in servers():
         async with asyncio.timeout(5), testing.connect(server) as stream:  # which raises what is a bug

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from llama._errors import Closed
+from llama._errors import Closed, TooLarge
 from llama._server import Peer
 from llama._stream import Stream
 from llama._target import Target
@@ -17,6 +17,8 @@ from llama.tcp._bind import bind
 from llama.tcp._connect import resolve
 from llama.tcp._port import Port
 from llama.tcp._stream import SocketStream
+
+EARLY = 65536
 
 
 async def expected_hosts(address: Address) -> frozenset[bytes]:
@@ -60,10 +62,14 @@ async def _first(client: Stream, listener: socket.socket, expected: frozenset[by
 
 
 async def _watch(client: Stream, early: list[bytes]) -> None:
-    data = await client.read()
-    if not data:
-        raise Closed("the client left before its peer had connected")
-    early.append(data)
+    """Keep what the client says before its peer is there, and notice that it leaves."""
+    count = 0
+    while data := await client.read():
+        early.append(data)
+        count += len(data)
+        if count > EARLY:
+            raise TooLarge(f"the client sent more than {EARLY} bytes before its peer had connected")
+    raise Closed("the client left before its peer had connected")
 
 
 async def _accept(listener: socket.socket, expected: frozenset[bytes]) -> tuple[Peer, Stream]:
