@@ -1,10 +1,12 @@
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
-from llama import testing
+from llama import Stream, Target, serve, tcp, testing
+from llama.tcp._loop import new_event_loop
 
 
 async def test_time_stands_still_until_it_is_advanced() -> None:
@@ -127,3 +129,23 @@ async def test_a_cancelled_advance_leaves_the_clock_usable() -> None:
         task.cancel()
         await asyncio.sleep(0)
         await clock.advance(1)
+
+
+@pytest.mark.parametrize("loop", [asyncio.SelectorEventLoop, new_event_loop])
+def test_it_holds_the_clock_of_every_loop_of_ours(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def main() -> None:
+        async with testing.clock(autojump=True) as clock, serve(late, listen="127.0.0.1:0") as server:
+            stream = await tcp.connect()(Target("127.0.0.1", server.port))
+            before = clock.time()
+            assert await stream.read() == b"a day later"
+            assert clock.time() == pytest.approx(before + 86400)
+            await stream.aclose()
+
+    async def late(stream: Stream) -> None:
+        await asyncio.sleep(86400)
+        await stream.write(b"a day later")
+
+    started = time.perf_counter()
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+    assert time.perf_counter() - started < 5

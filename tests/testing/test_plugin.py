@@ -1,16 +1,25 @@
+import os
+import sys
+
 import pytest
 
 pytest_plugins = ["pytester"]
 
 
 @pytest.fixture
-def plain(pytester: pytest.Pytester) -> pytest.Pytester:
+def plain(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     return pytester
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     return pytester.runpytest_inprocess("-p", "llama._pytest", "-p", "no:cacheprovider", *arguments)
+
+
+def run_apart(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return pytester.runpytest_subprocess("-p", "llama._pytest", "-p", "no:cacheprovider", *arguments)
 
 
 def test_a_coroutine_function_is_run_and_gets_its_fixtures(plain: pytest.Pytester) -> None:
@@ -119,6 +128,60 @@ def test_what_another_plugin_claims_is_left_alone(plain: pytest.Pytester) -> Non
         """
     )
     run(plain).assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_beside_pytest_asyncio_each_runs_its_own(plain: pytest.Pytester, mode: str) -> None:
+    pytest.importorskip("pytest_asyncio")
+    plain.makeini(f"[pytest]\nasyncio_mode = {mode}\nasyncio_default_fixture_loop_scope = function\n")
+    plain.makepyfile(
+        """
+        import pytest, pytest_asyncio
+        from llama import Shutdown
+
+        @pytest_asyncio.fixture
+        async def number():
+            yield 7
+
+        @pytest.mark.asyncio
+        async def test_theirs(number):
+            assert number == 7
+
+        async def test_anyones(request):
+            mine = request.config.getini("asyncio_mode") == "strict"
+            try:
+                Shutdown.current()
+            except RuntimeError:
+                assert not mine
+            else:
+                assert mine
+        """
+    )
+    run_apart(plain, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=2)
+
+
+def test_beside_anyio_each_runs_its_own(plain: pytest.Pytester) -> None:
+    pytest.importorskip("anyio")
+    plain.makepyfile(
+        """
+        import anyio, pytest
+        from llama import Shutdown
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.anyio
+        async def test_theirs():
+            await anyio.sleep(0)
+            with pytest.raises(RuntimeError):
+                Shutdown.current()
+
+        async def test_ours():
+            Shutdown.current()
+        """
+    )
+    run_apart(plain, "-p", "anyio.pytest_plugin").assert_outcomes(passed=2)
 
 
 def test_a_property_test_may_be_a_coroutine_function(plain: pytest.Pytester) -> None:
