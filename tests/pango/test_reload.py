@@ -107,9 +107,9 @@ async def test_sigterm_lets_transfers_end(proxy: Start, files: Path) -> None:
     async with target() as serving:
         server = proxy("--to", serving.address)
         crowd = Crowd(server, files / "ca.pem")
-        await crowd.gather(CONNECTIONS // 4)
+        await crowd.gather(CONNECTIONS)
         server.send(signal.SIGTERM)
-        await crowd.say(b"to the end " * 10000)
+        await crowd.say(b"to the end " * 1000)
         await crowd.leave()
         assert server.wait() == 0
         assert server.complaints() == []
