@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias, TypedDict, Unpack
 
 import llama
 from llama import Handler, Server, Serving, asgi, http, stack
-from pango import _build, _settings
+from pango import _build, _logs, _settings
 from pango._hello_app import Message, Receive, Send
 from pango._settings import Problems, Settings, check_values, key_files
 
@@ -48,11 +49,14 @@ def run(app: ASGIApp | None = None, /, *, workers: int | None = None, **options:
     In front of an ASGI application, or of targets that `to` lists. The keywords are the options of
     `pango serve`: several values as a list, times in seconds, `listen` is ":443" unless given. A client of an
     application has a minute for each head and each piece of a body; `idle_timeout` is what it may wait between
-    requests. SIGHUP reads the files again. Raises ConfigError that says everything that is wrong, OSError when
+    requests. SIGHUP reads the files again. Where no logging is set
+    up, log lines go to standard error. Raises ConfigError that says everything that is wrong, OSError when
     an address cannot be bound.
     """
     settings = _read(options, workers)
     _servers(app, settings)
+    if not logging.getLogger().handlers:
+        _logs.set_up()
     llama.run(lambda: _servers(app, settings), workers=workers, grace=settings.grace)
 
 

@@ -174,7 +174,7 @@ def test_an_encrypted_key_needs_its_password(pango: Call, files: Path, style: Pr
     )
 
 
-def write_dated(folder: Path, begins: int, ends: int) -> None:
+def write_dated(folder: Path, begins: int, ends: int, alternative: str = "old.example") -> None:
     """A certificate with its key in dated.pem, valid between these days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "old.example")])
@@ -187,6 +187,7 @@ def write_dated(folder: Path, begins: int, ends: int) -> None:
         .serial_number(1)
         .not_valid_before(now + dt.timedelta(days=begins))
         .not_valid_after(now + dt.timedelta(days=ends))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(alternative)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -220,3 +221,11 @@ def test_a_certificate_that_ends_soon_is_a_warning_at_the_start(
     server.stop()
     assert len(server.complaints()) == warnings
     assert all("certificate dated.pem: old.example" in each for each in server.complaints())
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "*", "a.*.example", "my host"])
+def test_a_certificate_may_hold_names_that_no_client_asks_for(pango: Call, files: Path, name: str) -> None:
+    write_dated(files, -1, 90, name)
+    done = pango("serve --check --to a:1 --cert dated.pem")
+    assert done.code == 0
+    assert f"certificate  dated.pem: {name}; " in done.output

@@ -125,9 +125,8 @@ async def test_wrong_calls_are_type_errors(
 
 
 PROGRAM = """
-import logging, pango
+import pango
 from tests.pango.test_library import App
-logging.basicConfig(level="INFO", format="%(message)s")
 pango.run(App(), listen="127.0.0.1:0", cert="c.pem", key="k.pem", workers=WORKERS)
 """
 

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from llama._errors import ConfigError
+from llama.tls._names import is_pattern
 
 log = logging.getLogger("llama.tls")
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -214,12 +215,12 @@ def read_leaf(path: Path) -> x509.Certificate:
 
 
 def names_of(leaf: x509.Certificate) -> tuple[str, ...]:
-    """The DNS names that a certificate is for."""
+    """The DNS names that a certificate is for; what no client can ask for, such as an address, is left out."""
     try:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         return ()
-    return tuple(found.value.get_values_for_type(x509.DNSName))
+    return tuple(name for name in found.value.get_values_for_type(x509.DNSName) if is_pattern(name))
 
 
 def _kind(leaf: x509.Certificate) -> type[CertificatePublicKeyTypes]:

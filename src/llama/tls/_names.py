@@ -49,6 +49,15 @@ def to_pattern(pattern: str) -> str:
     return f"*.{ascii_name}" if name != pattern else ascii_name
 
 
+def is_pattern(pattern: str) -> bool:
+    """Whether this is a host name, or `*.` and a host name."""
+    try:
+        to_pattern(pattern)
+    except ConfigError:
+        return False
+    return True
+
+
 def _complaint(pattern: str) -> str:
     if pattern in ("", "*"):
         return "give a default for every other name"
