@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,17 +63,12 @@ def haproxy(*, tls: bool = False, splice: bool = False, leaf: bool = False, conn
 
 
 def forward(*, tls: bool = False) -> Peer:
-    """The program itself: `pango serve`, with a certificate or without."""
+    """The program itself: `pango serve`, with a certificate or plain."""
 
     def command(place: Place) -> list[str]:
-        replaced = os.environ.get("BENCH_OURS_TLS" if tls else "BENCH_OURS")
-        if replaced:
-            return shlex.split(replaced.format_map(vars_of(place)))
-        listen, to = f"127.0.0.1:{place.port}", f"127.0.0.1:{place.to}"
-        if tls:
-            keys = ["--cert", str(place.cert), "--key", str(place.key)]
-            return [sys.executable, "-m", "pango", "serve", "--listen", listen, "--to", to, *keys]
-        return server("forward", listen, to)(place)
+        ends = ["--listen", f"127.0.0.1:{place.port}", "--to", f"127.0.0.1:{place.to}"]
+        keys = ["--cert", str(place.cert), "--key", str(place.key)] if tls else ["--plain"]
+        return [sys.executable, "-m", "pango", "serve", *ends, *keys]
 
     return command
 
@@ -97,8 +90,3 @@ def server(name: str, *arguments: str) -> Peer:
         return [sys.executable, str(ROOT / "benchmarks" / "servers" / f"{name}.py"), *arguments]
 
     return command
-
-
-def vars_of(place: Place) -> dict[str, object]:
-    """The fields by name, for a command of your own: {port} {to} {cert} {key}."""
-    return {name: getattr(place, name) for name in Place.__slots__}
