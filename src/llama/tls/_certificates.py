@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from llama._errors import ConfigError
-from llama.tls._names import is_pattern
+from llama.tls._names import is_pattern, to_pattern
 
 log = logging.getLogger("llama.tls")
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -41,7 +41,8 @@ class Certificate:
 
     `cert` is a PEM file with the whole chain, `key` its key's file (None: in the same file), `password` what
     the key is encrypted with. `names` default to the certificate's own subject alternative names.
-    `client_ca`, `client_auth`, `minimum_version` and `alpn` are those of `tls.server` unless given.
+    `client_ca`, `client_auth`, `minimum_version` and `alpn` are those of `tls.server` unless given; with a
+    `client_ca` of its own a client certificate is required unless `client_auth` says otherwise.
     """
 
     __slots__ = ("alpn", "cert", "client_auth", "client_ca", "key", "minimum_version", "names", "password")
@@ -93,23 +94,26 @@ class Site:
         self._files = [Path(each) for each in (certificate.cert, certificate.key, policy.client_ca) if each]
         self._stamp = self._look()
         self._looked = time.monotonic()
-        self.leaf = read_leaf(Path(certificate.cert))
         self._context = self._load()
-        self.version_floor = VERSIONS[policy.minimum_version]
+        self.leaf = read_leaf(Path(certificate.cert))
+        self.names = self._names()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The server names that this certificate is for."""
-        return self.certificate.names or names_of(self.leaf)
+    def _names(self) -> tuple[str, ...]:
+        """The server names that this certificate is for, as patterns."""
+        return tuple(map(to_pattern, self.certificate.names or names_of(self.leaf)))
 
     def context(self) -> ssl.SSLContext:
-        """The context for a new session; looks at the files at most once a second."""
+        """The context for a new session, as the files are now."""
+        self.refresh()
+        return self._context
+
+    def refresh(self) -> None:
+        """Look at the files, at most once a second, and read them again when they have changed."""
         now = time.monotonic()
         if now - self._looked >= _LOOK:
             self._looked = now
             if (stamp := self._look()) != self._stamp:
                 self._reload(stamp)
-        return self._context
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         return [_stamp(each) for each in self._files]
@@ -119,20 +123,27 @@ class Site:
         try:
             fresh = self._load()
             leaf = read_leaf(Path(self.certificate.cert))
-        except (ConfigError, OSError) as error:
+        except (ValueError, OSError) as error:
             log.error("the certificate was not replaced: %s", error)
             return
         same_authority = before[-1] == stamp[-1] or not self.policy.client_ca
-        if same_authority and _kind(leaf) == _kind(self.leaf):
-            self._load_pair(self._context)  # proven just now; the ticket keys stay
-        else:
+        if not (same_authority and _kind(leaf) == _kind(self.leaf) and self._replace_pair()):
             self._context = fresh
         self.leaf = leaf
+        self.names = self._names()
         log.info("%s was read again: serial %x", os.fspath(self.certificate.cert), leaf.serial_number)
+
+    def _replace_pair(self) -> bool:
+        """Load the pair, which was just proven, into the context in use, whose tickets then stay valid."""
+        try:
+            self._load_pair(self._context)
+        except (ValueError, OSError):  # it has changed again, and the context is spoilt
+            return False
+        return True
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        _set_floor(context, self.policy.minimum_version)
+        set_floor(context, self.policy.minimum_version)
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         self._load_pair(context)
         if self.policy.alpn:
@@ -159,26 +170,34 @@ def load_pair(
         if path is not None and not Path(path).is_file():
             raise ConfigError(f"{os.fspath(path)}: no such file")
     key_file = os.fspath(key or cert)
+    ask = _Password(password, key_file)
     try:
         # Without a password of ours the library would ask on the terminal.
-        context.load_cert_chain(cert, key, password=password or _Missing(key_file))
+        context.load_cert_chain(cert, key, password=ask)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(f"{key_file}: the key is not the one of {os.fspath(cert)}") from None
-        if error.reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ"):
+        if ask.asked:
             raise ConfigError(f"{key_file}: the password does not open the key") from None
-        reason = error.reason or error
-        raise ConfigError(f"{os.fspath(cert)}, {key_file}: no chain with its key in PEM: {reason}") from None
+        read_leaf(Path(cert))
+        raise ConfigError(f"{key_file}: no private key in PEM") from None
     except OSError as error:
         raise ConfigError(f"{os.fspath(cert)}, {key_file}: {error.strerror}") from None
 
 
-class _Missing:
-    def __init__(self, path: str) -> None:
+class _Password:
+    """Gives the password when the library asks for it, and remembers that it did."""
+
+    def __init__(self, password: Password | None, path: str) -> None:
+        self._password = password
         self._path = path
+        self.asked = False
 
     def __call__(self) -> str:
-        raise ConfigError(f"{self._path}: the key is encrypted: give its password")
+        self.asked = True
+        if self._password is None:
+            raise ConfigError(f"{self._path}: the key is encrypted: give its password")
+        return self._password if isinstance(self._password, str) else self._password()
 
 
 def load_authority(context: ssl.SSLContext, path: PathLike) -> None:
@@ -194,7 +213,8 @@ def load_authority(context: ssl.SSLContext, path: PathLike) -> None:
         raise ConfigError(f"{os.fspath(path)}: {error.strerror}") from None
 
 
-def _set_floor(context: ssl.SSLContext, version: str) -> None:
+def set_floor(context: ssl.SSLContext, version: str) -> None:
+    """Set the lowest TLS version; ConfigError for an unknown one."""
     if version not in VERSIONS:
         raise ConfigError(f"minimum_version={version!r}: expected one of {', '.join(VERSIONS)}")
     context.minimum_version = ssl.TLSVersion(VERSIONS[version])
@@ -218,7 +238,7 @@ def names_of(leaf: x509.Certificate) -> tuple[str, ...]:
     """The DNS names that a certificate is for; what no client can ask for, such as an address, is left out."""
     try:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         return ()
     return tuple(name for name in found.value.get_values_for_type(x509.DNSName) if is_pattern(name))
 

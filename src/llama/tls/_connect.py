@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import ClassVar
 
 from llama._errors import ConfigError, LlamaError, TLSError
@@ -14,9 +15,10 @@ from llama._stack import check_takes, factory
 from llama._stream import Stream
 from llama._target import Connector, Target
 from llama.tcp import connect as tcp_connect
-from llama.tls._certificates import VERSIONS, Password, PathLike, load_authority, load_pair
+from llama.tls._certificates import Password, PathLike, load_authority, load_pair, set_floor
 from llama.tls._failures import tls_error
 from llama.tls._info import TLSInfo
+from llama.tls._names import to_ascii
 from llama.tls._ready import open_session
 from llama.tls._stream import TLSStream
 
@@ -42,11 +44,7 @@ class _Settings:
 
     def context(self, alpn: tuple[str, ...]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if self.minimum_version not in VERSIONS:
-            raise ConfigError(
-                f"minimum_version={self.minimum_version!r}: expected one of {', '.join(VERSIONS)}"
-            )
-        context.minimum_version = ssl.TLSVersion(VERSIONS[self.minimum_version])
+        set_floor(context, self.minimum_version)
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
         if self.insecure:
             context.check_hostname = False
@@ -82,14 +80,15 @@ class TLSConnect:
 
     async def __call__(self, target: Target, /) -> Stream:
         wanted = target.extensions.get(Wanted) or Wanted()
-        name = wanted.server_name or self.server_name or target.host
-        if name.startswith("unix:"):
-            raise ConfigError(f"{target} names no host to verify: give server_name")
+        name = _host_name(target, wanted.server_name or self.server_name)
         context = self._context(self.alpn if wanted.alpn is None else wanted.alpn)
         stream = await self.inner(target)
         try:
             session = open_session(stream, context, server_side=False, server_hostname=name)
             await self._shake(session, target)
+        except TLSError:
+            await stream.aclose()  # the alert is to arrive
+            raise
         except BaseException:
             stream.abort()
             raise
@@ -97,11 +96,16 @@ class TLSConnect:
         return session
 
     async def _shake(self, session: TLSStream, target: Target) -> None:
+        deadline = asyncio.timeout(self.handshake_timeout)
         try:
-            async with asyncio.timeout(self.handshake_timeout):
+            async with deadline:
                 await session.handshake()
-        except TimeoutError:
-            raise TimeoutError(f"no TLS handshake with {target} within {self.handshake_timeout} s") from None
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise TLSError(f"TLS handshake with {target} failed: {error}") from error
+            raise TimeoutError(
+                f"no TLS handshake with {target} within {self.handshake_timeout:g} s"
+            ) from None
         except ssl.SSLError as error:
             await session.send_alert()
             raise TLSError(f"TLS handshake with {target} failed: {tls_error(error)}") from error
@@ -115,6 +119,22 @@ class TLSConnect:
                 self.contexts.clear()
             found = self.contexts[alpn] = self.settings.context(alpn)
         return found
+
+
+def _host_name(target: Target, wanted: str | None) -> str:
+    """The name or address to ask for and to verify."""
+    name = wanted or target.host
+    if name.startswith("unix:"):
+        raise ConfigError(f"{target} names no host to verify: give server_name")
+    address = name.partition("%")[0]  # a zone says where an address is, not who answers there
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        pass
+    try:
+        return to_ascii(name)
+    except ValueError as error:
+        raise TLSError(f"no TLS handshake with {target}: {error}") from None
 
 
 @factory("tls.connect", "connector")

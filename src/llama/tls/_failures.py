@@ -8,7 +8,7 @@ from llama._errors import TLSError
 
 _WORDS = {
     "NO_SHARED_CIPHER": "the client offers no cipher suite that is allowed here",
-    "UNSUPPORTED_PROTOCOL": "the client offers no TLS version that is allowed here",
+    "UNSUPPORTED_PROTOCOL": "the peer offers no TLS version that is allowed here",
     "VERSION_TOO_LOW": "the peer offers no TLS version that is allowed here",
     "WRONG_VERSION_NUMBER": "the peer does not speak TLS, or no version that is allowed here",
     "HTTP_REQUEST": "a plain HTTP request on a TLS port",

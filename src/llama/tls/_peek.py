@@ -5,10 +5,9 @@ from __future__ import annotations
 from llama._errors import ProtocolError, TLSError, TooLarge
 from llama._stream import Stream
 from llama.tls._hello import ClientHello, HelloReader
+from llama.tls._records import BadRecord
 
 _FATAL = b"\x15\x03\x01\x00\x02\x02"  # an alert record, of level fatal
-UNEXPECTED_MESSAGE = 10
-HANDSHAKE_FAILURE = 40
 DECODE_ERROR = 50
 UNRECOGNIZED_NAME = 112
 NO_APPLICATION_PROTOCOL = 120
@@ -30,8 +29,9 @@ async def read_hello(stream: Stream) -> tuple[ClientHello, bytes]:
         try:
             hello = reader.feed(data)
         except (ProtocolError, TooLarge) as error:
-            if pieces[0][0] == 0x16:  # it does speak TLS, so it understands an alert
-                await send_alert(stream, DECODE_ERROR)
+            alert = error.alert if isinstance(error, BadRecord) else DECODE_ERROR
+            if alert is not None:
+                await send_alert(stream, alert)
             raise TLSError(str(error)) from None
     return hello, b"".join(pieces) if len(pieces) > 1 else pieces[0]
 

@@ -12,9 +12,20 @@ HELLO_LIMIT: Final = 65536
 _RECORD_LIMIT = 16384
 _RECORD_HEADER = 5
 _HANDSHAKE, _CLIENT_HELLO, _ALERT = 22, 1, 21
+_CHANGE_CIPHER_SPEC, _APPLICATION_DATA = 20, 23
 _MAJOR = 3
 
+UNEXPECTED_MESSAGE, RECORD_OVERFLOW, PROTOCOL_VERSION = 10, 22, 70
+
 _u16 = Struct(">H").unpack_from
+
+
+class BadRecord(ProtocolError):
+    """Bytes that begin no TLS session, with the alert that answers them; None where it would not be understood."""
+
+    def __init__(self, reason: str, alert: int | None = None) -> None:
+        super().__init__(reason)
+        self.alert = alert
 
 
 class RecordReader:
@@ -51,13 +62,14 @@ class RecordReader:
         kind, major = pending[at], pending[at + 1]
         if kind != _HANDSHAKE or major != _MAJOR:
             if self._message:
-                raise ProtocolError(describe_record(kind))
+                raise BadRecord(describe_record(kind), UNEXPECTED_MESSAGE)
             if kind == _ALERT and major == _MAJOR and len(pending) < 7:
                 return 0
-            raise ProtocolError(describe_start(bytes(pending[at : at + 7])))
+            raise BadRecord(describe_start(bytes(pending[at : at + 7])), _start_alert(kind, major))
         length: int = _u16(pending, at + 3)[0]
         if not 0 < length <= _RECORD_LIMIT:
-            raise ProtocolError(f"a TLS record of {length} bytes: 1 to {_RECORD_LIMIT} are allowed")
+            reason = f"a TLS record of {length} bytes: 1 to {_RECORD_LIMIT} are allowed"
+            raise BadRecord(reason, RECORD_OVERFLOW if length else UNEXPECTED_MESSAGE)
         size = _RECORD_HEADER + length
         if self._seen + at + size > self._limit:
             raise TooLarge(f"no whole ClientHello in the first {self._limit} bytes")
@@ -67,7 +79,7 @@ class RecordReader:
 
     def _check_type(self, kind: int) -> None:
         if kind != _CLIENT_HELLO:
-            raise ProtocolError(describe_message(kind))
+            raise BadRecord(describe_message(kind), UNEXPECTED_MESSAGE)
 
     def _is_whole(self) -> bool:
         message = self._message
@@ -77,5 +89,14 @@ class RecordReader:
         if size > self._limit:
             raise TooLarge(f"a ClientHello of {size} bytes: the limit is {self._limit}")
         if len(message) > size:
-            raise ProtocolError(f"{len(message) - size} bytes follow the ClientHello in its record")
+            reason = f"{len(message) - size} bytes follow the ClientHello in its record"
+            raise BadRecord(reason, UNEXPECTED_MESSAGE)
         return len(message) == size
+
+
+def _start_alert(kind: int, major: int) -> int | None:
+    if kind == _HANDSHAKE:
+        return PROTOCOL_VERSION
+    return (
+        UNEXPECTED_MESSAGE if major == _MAJOR and kind in (_CHANGE_CIPHER_SPEC, _APPLICATION_DATA) else None
+    )

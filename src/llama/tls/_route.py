@@ -37,7 +37,7 @@ class Route:
         hello = await peek_hello(stream)
         handler = self._choose(hello)
         if handler is None:
-            if hello.server_name is None and not len(self.names):
+            if not len(self.names):
                 alert, asked = NO_APPLICATION_PROTOCOL, f"the protocols {', '.join(hello.alpn) or '(none)'}"
             else:
                 alert, asked = UNRECOGNIZED_NAME, f"the name {hello.server_name!r}"
@@ -62,8 +62,9 @@ def route(
 
     `names` are exact or `*.example.com` for one label; `alpn` maps protocols, taken in the client's order.
     `default` gets what matches nothing and clients that name no server; without one they get the alert
-    unrecognized_name. With encrypted client hello the outer name counts. The handler finds the `ClientHello`
-    in the extensions and all bytes still in the stream. Raises ConfigError for a name that cannot be one.
+    unrecognized_name, or no_application_protocol where only protocols are routed. With encrypted client
+    hello the outer name counts. The handler finds the `ClientHello` in the extensions and all bytes still in
+    the stream. Raises ConfigError for a name that cannot be one.
     """
     if not names and not alpn and default is None:
         raise ConfigError("tls.route() has no routes: give names, alpn or default")

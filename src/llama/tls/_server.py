@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._errors import ConfigError, TLSError
+from llama._server import is_orderly
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama._stream import Handler, Stream
@@ -16,9 +18,9 @@ from llama.tls._certificates import Certificate, ClientAuth, Password, PathLike,
 from llama.tls._failures import tls_error
 from llama.tls._hello import ClientHello
 from llama.tls._info import TLSInfo
-from llama.tls._names import NameTable
-from llama.tls._peek import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, check_hello, read_hello, send_alert
+from llama.tls._peek import NO_APPLICATION_PROTOCOL, check_hello, read_hello, send_alert
 from llama.tls._ready import open_session
+from llama.tls._sites import Sites
 from llama.tls._stream import TLSStream
 
 
@@ -27,8 +29,7 @@ class TLSServer:
     """Shakes hands and gives the plaintext stream to the handler within."""
 
     inner: Handler
-    sites: NameTable[Site]
-    only: Site | None
+    sites: Sites
     handshake_timeout: float | None
     name: str
 
@@ -39,22 +40,30 @@ class TLSServer:
 
     async def __call__(self, stream: Stream, /) -> None:
         session = await self._open(stream)
-        await self.inner(session)
+        try:
+            await self.inner(session)
+        except Exception as error:
+            if is_orderly(error):
+                await session.aclose()
+            raise
         await session.aclose()
 
     async def _open(self, stream: Stream) -> TLSStream:
         if self.handshake_timeout is None:
             return await self._shake(stream)
+        deadline = asyncio.timeout(self.handshake_timeout)
         try:
-            async with asyncio.timeout(self.handshake_timeout):
+            async with deadline:
                 return await self._shake(stream)
         except TimeoutError:
+            if not deadline.expired():
+                raise
             raise TimeoutError(f"no TLS handshake within {self.handshake_timeout:g} s") from None
 
     async def _shake(self, stream: Stream) -> TLSStream:
         try:
             hello, data = await read_hello(stream)
-            site = self.only or await self._choose(stream, hello)
+            site = self.sites.only or await self._choose(stream, hello)
             if site.policy.alpn:
                 await self._check_alpn(stream, hello, site)
             stream.extensions.set(hello)
@@ -71,11 +80,7 @@ class TLSServer:
 
     async def _choose(self, stream: Stream, hello: ClientHello) -> Site:
         await check_hello(stream, hello)
-        site = self.sites.lookup(hello.server_name)
-        if site is None:
-            await send_alert(stream, UNRECOGNIZED_NAME)
-            raise TLSError(f"there is no certificate for the name {hello.server_name!r}")
-        return site
+        return self.sites.choose(hello.server_name)
 
     async def _check_alpn(self, stream: Stream, hello: ClientHello, site: Site) -> None:
         await check_hello(stream, hello)
@@ -110,19 +115,18 @@ def server(
     if isinstance(cert, Certificate) and key is not None:
         raise ConfigError("tls.server(): a key file goes with a certificate file, not with a Certificate")
 
-    def build(inner: Handler) -> Handler:
-        offered = tuple(alpn) if alpn is not None else spoken(inner)
+    def sites(offered: tuple[str, ...]) -> Sites:
         policy = Policy(
             client_ca=client_ca, client_auth=client_auth, minimum_version=minimum_version, alpn=offered
         )
-        sites = [Site(each, each.policy(policy)) for each in (first, *more)]
-        table = NameTable({name: site for site in reversed(sites) for name in site.names}, sites[0])
-        return TLSServer(inner, table, sites[0] if len(sites) == 1 else None, handshake_timeout, name)
+        return Sites([Site(each, each.policy(policy)) for each in (first, *more)])
 
-    name = f"tls.server({first.cert})"
-    if alpn is None:  # the files are looked at when the layer is made, so that an error names its line
-        for each in (first, *more):
-            Site(each, each.policy(Policy(client_ca=client_ca, client_auth=client_auth)))
+    def build(inner: Handler) -> Handler:
+        offered = tuple(alpn) if alpn is not None else spoken(inner)
+        return TLSServer(inner, sites(offered), handshake_timeout, name)
+
+    name = f"tls.server({os.fspath(first.cert)})"
+    sites(tuple(alpn or ()))  # when the layer is made, so that an error names its line
     return named_layer(name, build, takes=Stream, gives=Stream)
 
 
