@@ -12,11 +12,14 @@ from llama import (
     ConfigError,
     Overloaded,
     Refused,
+    Stream,
     Target,
     Unreachable,
     describe,
+    serve,
     socks5,
     stack,
+    tcp,
     testing,
 )
 from llama.socks5._failures import code_of
@@ -261,3 +264,22 @@ def test_parts_of_the_wrong_kind_are_refused_when_it_is_built() -> None:
     with pytest.raises(TypeError, match="call it"):
         stack(socks5.server)
     assert describe(handler) == "socks5.server()"
+
+
+async def test_a_client_that_leaves_is_not_connected_any_more() -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def slow(target: Target) -> Stream:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        raise AssertionError
+
+    async with serve(socks5.server(connect=slow), listen="127.0.0.1:0") as server:
+        client = await tcp.connect()(Target("127.0.0.1", server.port))
+        await converse(client, HELLO, CHOICE, CONNECT)
+        await started.wait()
+        await client.aclose()
+        await cancelled.wait()

@@ -22,6 +22,7 @@ from llama.socks5._rules import Rule, check
 from llama.socks5._wire import VERSION, Command, ReplyCode
 from llama.tcp import connect as tcp_connect
 from llama.tcp import relay as tcp_relay
+from llama.tcp._leaving import ClientLeft, unless_gone
 from llama.tcp._stream import SocketStream
 from llama.tcp._targets import guard
 from llama.udp import connect as udp_connect
@@ -80,7 +81,9 @@ class Socks5Server:
         try:
             target = await self.admit(asked, asked.address)
             bridge = Bridge(asked.stream, target, self.connect)
-            upstream = await bridge.upstream()
+            upstream = await unless_gone(asked.stream, bridge.upstream(), f"{target} was reached")
+        except ClientLeft:
+            raise
         except Exception as error:
             await refuse(asked, error)
             raise

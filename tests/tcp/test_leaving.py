@@ -1,0 +1,99 @@
+"""Work that ends when its client leaves."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from llama import Shutdown, Stream, testing
+from llama.tcp._leaving import ClientLeft, unless_gone
+from llama.testing._helpers import rounds
+
+
+class Work:
+    """Never done unless told; knows how it ended."""
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+        self.ended = ""
+
+    async def run(self) -> str:
+        try:
+            await self.done.wait()
+        except asyncio.CancelledError:
+            self.ended = "cancelled"
+            raise
+        self.ended = "done"
+        return "the result"
+
+
+async def close(client: Stream) -> None:
+    await client.aclose()
+
+
+async def shut(client: Stream) -> None:
+    await client.write_eof()
+
+
+async def reset(client: Stream) -> None:
+    client.abort()
+
+
+@pytest.mark.parametrize("leave", [close, shut, reset])
+async def test_a_client_that_leaves_cancels_the_work(leave: Callable[[Stream], Awaitable[None]]) -> None:
+    client, server = testing.memory_pair()
+    work = Work()
+    async with Shutdown() as shutdown:
+        task = shutdown.spawn(unless_gone(server, work.run(), "the end"))
+        await rounds()
+        await leave(client)
+        with pytest.raises(ClientLeft, match="the client left before the end"):
+            await task
+    assert work.ended == "cancelled"
+    client.abort()
+    server.abort()
+
+
+async def test_a_client_that_stays_gets_the_result() -> None:
+    client, server = testing.memory_pair()
+    work = Work()
+    async with Shutdown() as shutdown:
+        task = shutdown.spawn(unless_gone(server, work.run(), "the end"))
+        await rounds()
+        await client.write(b"early")
+        await rounds()
+        work.done.set()
+        assert await task == "the result"
+    assert await server.read() == b"early"
+    client.abort()
+    server.abort()
+
+
+async def test_another_cancellation_stays_one() -> None:
+    client, server = testing.memory_pair()
+    work = Work()
+    async with Shutdown() as shutdown:
+        task = shutdown.spawn(unless_gone(server, work.run(), "the end"))
+        await rounds()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    client.abort()
+    server.abort()
+
+
+async def test_a_client_that_had_left_already() -> None:
+    client, server = testing.memory_pair()
+    await client.aclose()
+    with pytest.raises(ClientLeft):
+        await unless_gone(server, Work().run(), "the end")
+    server.abort()
+
+
+async def test_the_streams_next_reader_finds_everything() -> None:
+    client, server = testing.memory_pair()
+    assert await unless_gone(server, asyncio.sleep(0, "at once"), "the end") == "at once"
+    await client.write(b"later")
+    assert await server.read() == b"later"
+    client.abort()
+    server.abort()
