@@ -49,12 +49,10 @@ def run(app: ASGIApp | None = None, /, *, workers: int | None = None, **options:
     In front of an ASGI application, or of targets that `to` lists. The keywords are the options of
     `pango serve`: several values as a list, times in seconds, `listen` is ":443" unless given. A client of an
     application has a minute for each head and each piece of a body; `idle_timeout` is what it may wait between
-    requests. SIGHUP reads the files again. Where no logging is set
-    up, log lines go to standard error. Raises ConfigError that says everything that is wrong, OSError when
-    an address cannot be bound.
+    requests. SIGHUP reads the files again. Where no logging is set up, log lines go to standard error. Raises
+    ConfigError that says everything that is wrong, OSError when an address cannot be bound.
     """
     settings = _read(options, workers)
-    _servers(app, settings)
     if not logging.getLogger().handlers:
         _logs.set_up()
     llama.run(lambda: _servers(app, settings), workers=workers, grace=settings.grace)

@@ -85,6 +85,23 @@ async def test_a_name_listens_on_all_its_addresses_at_one_port(monkeypatch: pyte
 
 
 @needs_unix
+async def test_an_address_of_a_name_that_this_machine_has_not_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def two_addresses(host: str, port: int, **options: object) -> list[object]:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ("192.0.2.1", "127.0.0.1")
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+    for shared in (False, True):
+        sockets = tcp.server("a-name:0", echo).bind(shared=shared)
+        assert [each.getsockname()[0] for each in sockets] == ["127.0.0.1"]
+        for each in sockets:
+            each.close()
+
+
 async def test_a_path_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "sock"
     async with serve(tcp.server(f"unix:{path}", echo)) as server:

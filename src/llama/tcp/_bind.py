@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -37,15 +38,23 @@ def _bind_hosts(
     host: str, port: int, backlog: int, *, shared: bool, like: Sequence[socket.socket]
 ) -> list[socket.socket]:
     opened: list[socket.socket] = []
+    missing: OSError | None = None
     try:
-        for position, (family, address) in enumerate(_places(host, port)):
-            if not port and (position < len(like) or opened):
-                known = like[position] if position < len(like) else opened[0]
+        for family, address in _places(host, port):
+            if not port and (len(opened) < len(like) or opened):
+                known = like[len(opened)] if len(opened) < len(like) else opened[0]
                 address = (address[0], known.getsockname()[1], *address[2:])
-            if shared and not like:
-                # The first of the sharers: it is not to share with strangers that listen there already.
-                _bind_one(family, address, None, shared=False, dual=not host).close()
-            opened.append(_bind_one(family, address, backlog, shared=shared, dual=not host))
+            try:
+                if shared and not like:
+                    # The first of the sharers: it is not to share with strangers that listen there already.
+                    _bind_one(family, address, None, shared=False, dual=not host).close()
+                opened.append(_bind_one(family, address, backlog, shared=shared, dual=not host))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                missing = error  # a name may stand for more than this machine has: `::1` where IPv6 is off
+        if missing is not None and not opened:
+            raise missing
     except BaseException:
         for each in opened:
             each.close()
