@@ -136,3 +136,22 @@ def test_when_no_target_answers_the_connection_breaks(proxy: Start) -> None:
     assert first.startswith("unix:nowhere is asked last for 10 s: cannot connect to unix:nowhere: ")
     assert second.startswith("127.0.0.1:1 is asked last for 10 s: cannot connect to 127.0.0.1:1: ")
     assert "none of 2 targets answers" in whole
+
+
+def test_a_protocol_is_agreed_on(proxy: Start, nginx: Nginx) -> None:
+    server = proxy("--to", nginx.web, "--alpn", "http/1.1")
+    done = curl(server, "/hello", "-v")
+    assert done.stdout == b"hello from nginx\n"
+    assert b"accepted http/1.1" in done.stderr
+    server.stop()
+    assert server.complaints() == []
+
+
+def test_a_client_of_another_protocol_is_refused(proxy: Start, nginx: Nginx) -> None:
+    server = proxy("--to", nginx.web, "--alpn", "mqtt")
+    done = curl(server, "/hello", "--http1.1")
+    assert done.returncode == 35
+    assert b"no application protocol" in done.stderr
+    server.stop()
+    (complaint,) = server.complaints()
+    assert "the client speaks http/1.1, not mqtt" in complaint
