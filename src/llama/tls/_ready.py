@@ -41,9 +41,7 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             raise closed(self)
         if self._plain:
             return self._take(limit)
-        data = (
-            self._decrypt(limit) if self._incoming.pending or self._more or self._ended is not False else None
-        )
+        data = self._decrypt(limit)
         while data is None:
             if self._outgoing.pending and not self.flush_nowait() and self._outgoing.pending > SLICE:
                 return None
@@ -51,7 +49,7 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             if received is None:
                 return None
             data = self._decrypt_slices(received, limit)
-        if len(data) and (self._incoming.pending or self._more or self._ended is not False):
+        if len(data) and self._has_more():
             asyncio.get_running_loop().call_soon(self._again)
         if self._pace is not None and len(data):
             self._pace.received(len(data))
@@ -64,17 +62,15 @@ class ReadyTLSStream(TLSStream, ReadyStream):
         filled = 0
         view = memoryview(received)
         for start in range(0, len(view), SLICE):
-            self._incoming.write(view[start : start + SLICE])
-            if self._ended is False:
+            self._feed(view[start : start + SLICE])
+            if self._ended is False and self._whole > 0:
                 filled = self._decrypt_into(_scratch.view, filled, SCRATCH)
         return _scratch.view[:filled] if filled else self._decrypt(limit)
 
     def on_readable(self, callback: Callable[[], object] | None, /) -> None:
         self._on_readable = callback
         self._ready.on_readable(callback)
-        if callback is not None and (
-            self._plain or self._incoming.pending or self._more or self._ended is not False
-        ):
+        if callback is not None and (self._plain or self._has_more()):
             asyncio.get_running_loop().call_soon(self._again)
 
     def _again(self) -> None:

@@ -17,6 +17,8 @@ from llama.tls._failures import tls_error
 SLICE = 65536  # BIOs never shrink, so they are never given more than this
 SCRATCH = 262144
 RECORD = 16384
+HEADER = 5
+LARGEST = 18432  # what a record may have after its header (RFC 5246, section 6.2.3)
 OWED = 65536
 CLOSING = 1.0
 
@@ -43,8 +45,10 @@ class TLSStream(Stream):
         "_closed",
         "_ended",
         "_eof_sent",
+        "_header",
         "_incoming",
         "_inner",
+        "_left",
         "_lock",
         "_more",
         "_naps",
@@ -52,6 +56,7 @@ class TLSStream(Stream):
         "_plain",
         "_reading",
         "_tls",
+        "_whole",
         "_writing",
     )
 
@@ -72,6 +77,9 @@ class TLSStream(Stream):
         )
         self._plain = b""
         self._more = False  # the session may hold plaintext that there was no room for
+        self._whole = 0  # whole records that were received and not yet read
+        self._left = 0  # what is to come of the record under way, and its header while that is not whole
+        self._header = b""
         self._ended: Exception | bool = False
         self._reading = self._writing = self._eof_sent = self._closed = False
         self._broken: OSError | bool = True  # until hands are shaken; an error: what broke the writing
@@ -100,13 +108,15 @@ class TLSStream(Stream):
         Raises TLSError after the alert was sent; the stream is then only good for `aclose` or `abort`.
         """
         if received:
-            self._incoming.write(received)
+            self._feed(received)
         while not self._shake():
             await self._flush()
             if not (data := await self._inner.read(RECORD)):
                 raise TLSError("the peer left during the handshake")
-            self._incoming.write(data)
+            self._feed(data)
         await self._flush()
+        if not self._incoming.pending:  # else some of the records that came were not for the handshake
+            self._whole = 0
         self._broken = False
 
     def _shake(self) -> bool:
@@ -127,7 +137,12 @@ class TLSStream(Stream):
     def _decrypt(self, room: int) -> memoryview | None:
         """Plaintext in the scratch buffer; empty at the end, None when more ciphertext is needed."""
         view = _scratch.view
-        filled = self._decrypt_into(view, 0, min(room, SCRATCH)) if self._ended is False else 0
+        if self._ended is False:
+            if self._whole <= 0 and not self._more:
+                return None
+            filled = self._decrypt_into(view, 0, min(room, SCRATCH))
+        else:
+            filled = 0
         if filled:
             return view[:filled]
         if self._ended is False:
@@ -138,7 +153,6 @@ class TLSStream(Stream):
 
     def _decrypt_into(self, view: memoryview, filled: int, room: int) -> int:
         read = cast("Callable[[int, memoryview], int]", self._tls.read)  # into a buffer it counts
-        incoming = self._incoming
         try:
             while filled < room:
                 count = read(room - filled, view[filled:] if filled else view)
@@ -146,10 +160,12 @@ class TLSStream(Stream):
                     self._ended = True
                     break
                 filled += count
-                if not incoming.pending:
-                    break
+                if filled < room:
+                    self._whole -= 1
+                    if self._whole <= 0:
+                        break
         except ssl.SSLWantReadError:
-            pass
+            self._whole = 0
         except ssl.SSLZeroReturnError:
             self._ended = True
         except ssl.SSLEOFError:
@@ -159,11 +175,47 @@ class TLSStream(Stream):
         self._more = filled == room
         return filled
 
+    def _has_more(self) -> bool:
+        """Whether a read may give something without another byte from below."""
+        return self._whole > 0 or self._more or self._ended is not False
+
     def _feed(self, data: Buffer) -> None:
-        if data:
+        if len(data):
             self._incoming.write(data)
+            self._count_records(data, len(data))
         else:
             self._incoming.write_eof()
+            self._whole += 1  # which a read is to find
+
+    def _count_records(self, data: Buffer, size: int) -> None:
+        """Count the records that are whole now (RFC 8446, section 5.1).
+
+        Asking the session for what is not there costs it an exception, which is dear. When the count is too
+        high, as after a key update, that is what happens.
+        """
+        if self._header:
+            data = self._header + bytes(data)
+            size = len(data)
+            self._header = b""
+        at = self._left
+        if at > size:
+            self._left = at - size
+            return
+        if at:
+            self._whole += 1
+        while size - at >= HEADER:
+            length = data[at + 3] << 8 | data[at + 4]
+            if length > LARGEST or not 20 <= data[at] <= 24:
+                self._whole += 1  # no record: the session is to say so
+                length = 0
+            at += HEADER + length
+            if at > size:
+                self._left = at - size
+                return
+            self._whole += 1
+        self._left = 0
+        if at < size:
+            self._header = bytes(data[at:])
 
     async def read(self, limit: int = CHUNK, /) -> bytes:
         if self._reading:
@@ -298,7 +350,7 @@ class TLSStream(Stream):
         """Put close_notify into the outgoing ciphertext."""
         self._eof_sent = True
         # The session looks for the peer's close_notify at once, and would stumble over data before it.
-        if self._ended is False and (self._incoming.pending or self._more):
+        if self._ended is False and (self._whole > 0 or self._more):
             filled = self._decrypt_into(_scratch.view, 0, SCRATCH)
             self._plain += bytes(_scratch.view[:filled])
         with contextlib.suppress(ssl.SSLError):
