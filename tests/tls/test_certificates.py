@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from llama import ConfigError, tls
 from llama.tls import Certificate, CertificateAuthority, KeyPair
 from tests.tls.clients import client_of, echo, trusting
+from tests.tls.forged import copied
 from tests.tls.sessions import authority, ca_file, pair_files
 
 FORMATS = [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL]
@@ -89,26 +89,10 @@ def chain(place: Path) -> tuple[str, CertificateAuthority]:
     root = CertificateAuthority.create(name="root")
     between = CertificateAuthority.create(name="between")
     any_length = x509.BasicConstraints(ca=True, path_length=None)
-    top = copied(root.certificate, root, x509.Extension(any_length.oid, True, any_length))
-    below = copied(between.certificate, root, *between.certificate.extensions)
+    top = copied(root.certificate, root, [x509.Extension(any_length.oid, True, any_length)])
+    below = copied(between.certificate, root)
     (place / "root.pem").write_bytes(top.public_bytes(Encoding.PEM))
     return str(place / "root.pem"), CertificateAuthority([below], between._key)
-
-
-def copied(
-    old: x509.Certificate, by: CertificateAuthority, *extensions: x509.Extension[x509.ExtensionType]
-) -> x509.Certificate:
-    """A certificate signed anew with other extensions."""
-    builder = x509.CertificateBuilder(
-        issuer_name=by.certificate.subject,
-        subject_name=old.subject,
-        public_key=old.public_key(),
-        serial_number=old.serial_number,
-        not_valid_before=old.not_valid_before_utc,
-        not_valid_after=old.not_valid_after_utc,
-        extensions=list(extensions),
-    )
-    return builder.sign(by._key, hashes.SHA256())
 
 
 def test_a_key_of_another_certificate_is_told(tmp_path: Path) -> None:
@@ -178,5 +162,5 @@ def with_names(place: Path, *names: str) -> tuple[Path, Path]:
     made = authority().issue("localhost")
     old = x509.load_pem_x509_certificate(made.cert_pem)
     san = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
-    leaf = copied(old, authority(), x509.Extension(san.oid, False, san))
+    leaf = copied(old, authority(), [x509.Extension(san.oid, False, san)])
     return KeyPair(leaf.public_bytes(Encoding.PEM), made.key_pem).write(place)

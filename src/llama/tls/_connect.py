@@ -166,6 +166,8 @@ def connect(
         raise ConfigError(
             f"tls.connect(): insecure=True verifies nothing, so ca={os.fspath(ca)!r} has no use"
         )
+    if key is not None and cert is None:
+        raise ConfigError("tls.connect(): a key file goes with a certificate file: give cert")
     settings = _Settings(ca, cert, key, password, minimum_version, insecure)
     offered = tuple(alpn)
     return TLSConnect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 from llama._errors import TLSError
@@ -22,6 +23,11 @@ _WORDS = {
     "RECORD_LAYER_FAILURE": "a record is not authentic or malformed",
     "LENGTH_MISMATCH": "a handshake message is malformed",
 }
+_ALERT = re.compile(
+    r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_(\w+)"
+    r"|(UNRECOGNIZED_NAME|UNSUPPORTED_EXTENSION|BAD_CERTIFICATE_\w+|CERTIFICATE_UNOBTAINABLE))"
+)
+_TEXT = re.compile(r"\[[^\]]*\] (.*?)(?: \(_ssl\.c:\d+\))?")
 
 
 def tls_error(error: ssl.SSLError) -> TLSError:
@@ -30,8 +36,13 @@ def tls_error(error: ssl.SSLError) -> TLSError:
         return TLSError(f"the peer's certificate is not trusted: {error.verify_message}")
     if isinstance(error, ssl.SSLEOFError):
         return TLSError("the peer left without close_notify")
-    reason = error.reason or str(error)
-    _, alert, name = reason.partition("ALERT_")
-    if alert:
-        return TLSError(f"the peer sent the alert {name.lower()}")
+    reason = error.reason or _reason_in(str(error))
+    if alert := _ALERT.fullmatch(reason):
+        return TLSError(f"the peer sent the alert {(alert[1] or alert[2]).lower()}")
     return TLSError(_WORDS.get(reason, reason.replace("_", " ").lower()))
+
+
+def _reason_in(text: str) -> str:
+    """The reason in an error string; Python knows no name for those that are newer than itself."""
+    found = _TEXT.fullmatch(text)
+    return found[1].upper().replace(" ", "_") if found else text
