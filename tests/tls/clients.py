@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 
 from cryptography import x509
@@ -212,13 +212,12 @@ async def raw_answer(handler: Handler, data: bytes, transport: Transport = over_
     """All that a handler answers to bytes and an end, and what it raised."""
     async with dialled(handler, transport) as (stream, outcome):
         answer = b""
-        try:
+        with suppress(OSError):  # it may close before it has read all
             await stream.write(data)
             await stream.write_eof()
+        with suppress(ConnectionResetError):
             while more := await stream.read():
                 answer += more
-        except ConnectionResetError:
-            pass
         return answer, await outcome.failure()
 
 

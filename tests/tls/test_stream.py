@@ -116,3 +116,14 @@ async def test_a_damaged_record_ends_the_session() -> None:
         await client._inner.write(b"\x17\x03\x03\x00\x20" + bytes(32))
         with pytest.raises(ConnectionError, match="not authentic"):
             await server.read()
+
+
+@pytest.mark.parametrize("transport", [over_tcp, without_callbacks, in_memory])
+async def test_a_damaged_record_is_answered_by_an_alert(transport: Transport) -> None:
+    async with shaken(transport) as (client, server):
+        await client._inner.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(ConnectionError, match="not authentic"):
+            await server.read()
+        await server.aclose()
+        with pytest.raises(ConnectionError, match="the peer sent the alert bad_record_mac"):
+            await client.read()

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from llama._meter import Pace
 from llama._stream import CHUNK, Buffer, ReadyStream, Stream, closed
 from llama.tcp._stream import SocketStream
-from llama.tls._stream import SCRATCH, SLICE, TLSStream, _scratch
+from llama.tls._stream import OWED, SCRATCH, SLICE, TLSStream, _scratch
 
 
 class ReadyTLSStream(TLSStream, ReadyStream):
     """A TLS session over a stream that has readiness callbacks, and so with them."""
 
-    __slots__ = ("_drained", "_fin", "_most", "_on_readable", "_on_writable", "_outbox", "_ready")
+    __slots__ = ("_drained", "_most", "_on_readable", "_on_writable", "_outbox", "_ready")
 
     def __init__(
         self,
@@ -31,7 +31,6 @@ class ReadyTLSStream(TLSStream, ReadyStream):
         # What a socket lends is in another buffer than the one that plaintext goes to.
         self._most = SCRATCH if isinstance(inner, SocketStream) else SLICE
         self._outbox: bytes | memoryview = b""
-        self._fin = False
         self._drained: list[asyncio.Future[None]] = []
         self._on_readable: Callable[[], object] | None = None
         self._on_writable: Callable[[], object] | None = None
@@ -114,7 +113,10 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             if not self._outbox:
                 if not self._outgoing.pending:
                     break
-                self._outbox = self._outgoing.read()
+                answer = self._outgoing.read()
+                if self._fin:
+                    break
+                self._outbox = answer
             taken = self._ready.write_nowait(self._outbox)
             if taken < len(self._outbox):
                 self._outbox = memoryview(self._outbox)[taken:]
@@ -145,6 +147,10 @@ class ReadyTLSStream(TLSStream, ReadyStream):
                 await waiter
             finally:
                 self._drained.remove(waiter)
+
+    async def _answer(self) -> None:
+        if not self._broken and not self.flush_nowait() and self._outgoing.pending > OWED:
+            await self._flush()
 
     def _push(self) -> None:
         """The transport below takes more, or is closed, which the waiting calls find out by themselves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +17,10 @@ from llama.tls._stream import TLSStream
 
 Rule = Callable[[ClientHello], str | None]
 """The reason to refuse a client, or None."""
+
+_is_fingerprint = re.compile(
+    r"[0-9a-f]{32}|[tqd][0-9a-z]{2}[di][0-9]{4}[0-9a-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}"
+).fullmatch
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -47,16 +52,19 @@ def _layer(name: str, rule: Rule, alert: int) -> Middleware[Stream, None]:
 
 
 def _matches(fingerprints: frozenset[str], hello: ClientHello) -> bool:
-    return hello.ja4 in fingerprints or hello.ja3 in fingerprints
+    return hello.ja4.lower() in fingerprints or hello.ja3 in fingerprints
 
 
 def _known(fingerprints: tuple[str, ...], where: str) -> frozenset[str]:
-    for each in fingerprints:
-        if not (len(each) == 32 and "_" not in each) and each.count("_") != 2:
+    if not fingerprints:
+        raise ConfigError(f"{where} needs a fingerprint, JA3 or JA4")
+    known = frozenset(each.lower() for each in fingerprints)
+    for each in known:
+        if not _is_fingerprint(each):
             raise ConfigError(
                 f"{where}: {each!r} is neither a JA3 hash (32 digits) nor a JA4 fingerprint (a_b_c)"
             )
-    return frozenset(each.lower() for each in fingerprints)
+    return known
 
 
 @factory("tls.allow")

@@ -45,6 +45,7 @@ class TLSStream(Stream):
         "_closed",
         "_ended",
         "_eof_sent",
+        "_fin",
         "_header",
         "_incoming",
         "_inner",
@@ -82,6 +83,7 @@ class TLSStream(Stream):
         self._header = b""
         self._ended: Exception | bool = False
         self._reading = self._writing = self._eof_sent = self._closed = False
+        self._fin = False  # the end has left: whatever the session still answers is dropped
         self._broken: OSError | bool = True  # until hands are shaken; an error: what broke the writing
         self._lock: asyncio.Lock | None = None
         self._naps: list[asyncio.Future[None]] = []
@@ -232,10 +234,9 @@ class TLSStream(Stream):
                 limit = self._pace.cap(limit)
                 await self._nap(self._pace.read_delay)
             while (data := self._decrypt(limit)) is None:
-                if self._outgoing.pending > OWED and not self._broken:
-                    # Answers to key updates may leave with the next write (RFC 8446, section 4.6.3), but a
-                    # peer that makes them grow waits for them.
-                    await self._flush()
+                if self._outgoing.pending:
+                    with contextlib.suppress(OSError):  # what came before the break is still to be read
+                        await self._answer()
                 self._feed(await self._inner.read(SLICE))
             if self._pace is not None and len(data):
                 self._pace.received(len(data))
@@ -244,6 +245,17 @@ class TLSStream(Stream):
             raise closed(self) from None
         finally:
             self._reading = False
+
+    async def _answer(self) -> None:
+        """Send what the session answers by itself.
+
+        That to key updates may leave with the next write (RFC 8446, section 4.6.3), but a peer that makes it
+        grow waits for it. What TLS 1.2 says here is an alert.
+        """
+        if self._fin:
+            self._outgoing.read()
+        elif not self._broken and (self._outgoing.pending > OWED or self._tls.version() != "TLSv1.3"):
+            await self._flush()
 
     def _take(self, limit: int) -> bytes:
         data, self._plain = self._plain[:limit], self._plain[limit:]
@@ -345,6 +357,7 @@ class TLSStream(Stream):
             self._say_goodbye()
             await self._flush()
             await self._inner.write_eof()
+            self._fin = True
 
     def _say_goodbye(self) -> None:
         """Put close_notify into the outgoing ciphertext."""
