@@ -1,9 +1,11 @@
 """HTTP of any version: messages, servers, clients, proxies, and layers for them."""
 
 from llama.http._body import Body
+from llama.http._client import client
 from llama.http._connect import connect
 from llama.http._headers import Headers
 from llama.http._message import Exchange, Request, Response
+from llama.http._origin import Origin
 from llama.http._redirect import redirect
 from llama.http._server import server
 from llama.http.layers import (
@@ -28,6 +30,7 @@ __all__ = [
     "Exchange",
     "Headers",
     "Limits",
+    "Origin",
     "Request",
     "RequestId",
     "Response",
@@ -37,6 +40,7 @@ __all__ = [
     "basic_auth",
     "bearer_auth",
     "body_limit",
+    "client",
     "connect",
     "normalize_path",
     "proxy_auth",

@@ -1,0 +1,212 @@
+"""The HTTP client: an exchange made of a connector."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import ClassVar
+
+from llama._errors import LlamaError, Unreachable
+from llama._extensions import Extensions
+from llama._shutdown import Shutdown
+from llama._stack import check_takes, factory
+from llama._stream import Stream
+from llama._target import Connector, Target
+from llama.http._client_settings import ClientSettings
+from llama.http._h1_client import NoAnswer
+from llama.http._message import Request, Response
+from llama.http._origin import Origin, origin_of
+from llama.http._pool import Pool
+from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+from llama.tcp import connect as tcp_connect
+from llama.tls import Wanted
+from llama.tls import connect as tls_connect
+
+ALPN = ("http/1.1",)
+IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+
+
+def is_replayable(request: Request) -> bool:
+    """Whether a request may be sent again, though the first may have been acted on (RFC 9110 section 9.2.2)."""
+    return request.method in IDEMPOTENT and request._body.data is not None and not request.protocol
+
+
+class State:
+    """What a client has in the running loop: its pool, and who has entered it."""
+
+    __slots__ = ("_connect", "_entered", "_settings", "pool")
+
+    def __init__(self, connect: Callable[[Origin], Awaitable[Stream]], settings: ClientSettings) -> None:
+        self._connect = connect
+        self._settings = settings
+        self._entered = 0
+        self.pool: Pool | None = None
+
+    def open(self) -> Pool:
+        """The pool, which the current Shutdown closes if nobody entered the client."""
+        pool = self.pool
+        if pool is None or pool.loop is not asyncio.get_running_loop():
+            pool = self.pool = Pool(self._connect, self._settings)
+            if not self._entered:
+                try:
+                    Shutdown.current().on_close(self.close)
+                except RuntimeError:  # run by hand: whoever does may enter the client
+                    pass
+        return pool
+
+    def enter(self) -> None:
+        """One more uses it, who leaves it again."""
+        self._entered += 1
+
+    async def leave(self) -> None:
+        """The last one to leave closes the pool."""
+        self._entered -= 1
+        if not self._entered:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the pool; the next request opens another."""
+        pool, self.pool = self.pool, None
+        if pool is not None and pool.loop is asyncio.get_running_loop():
+            await pool.aclose()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Client:
+    """Sends requests to the origins they name."""
+
+    connect: Connector
+    tls: Connector | None
+    settings: ClientSettings
+    state: State
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return "http.client()"
+
+    async def __aenter__(self) -> Client:
+        self.state.enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.state.leave()
+
+    async def __call__(self, request: Request, /) -> Response:
+        pool = self.state.open()
+        extensions = request._extensions
+        origin = extensions.get(Origin) if extensions is not None else None
+        if origin is None:
+            origin = origin_of(request.scheme, request.authority)
+        place = pool.place(origin)
+        connection = pool.take(place) or await pool.open(place)
+        if not connection.reused or not is_replayable(request):
+            return await connection.send(request)
+        try:
+            return await connection.send(request)
+        except NoAnswer:  # the other side has closed what was idle: that says nothing of a new connection
+            pool.empty(place)
+            connection = await pool.open(place)
+            return await connection.send(request)
+
+
+def _connecting(
+    connect: Connector, tls: Connector | None, timeout: float | None
+) -> Callable[[Origin], Awaitable[Stream]]:
+    secure: list[Connector] = [tls] if tls is not None else []
+
+    async def open_stream(origin: Origin) -> Stream:
+        if origin.scheme != "https":
+            return await connect(origin.target)
+        if not secure:  # what it takes to verify certificates is loaded when it is needed
+            secure.append(tls_connect(connect))
+        return await secure[0](_wanting(origin.target))
+
+    async def reach(origin: Origin) -> Stream:
+        try:
+            if timeout is None:
+                return await open_stream(origin)
+            async with asyncio.timeout(timeout):
+                return await open_stream(origin)
+        except TimeoutError as error:
+            reason = str(error) or f"no connection to {origin} within {timeout} s"
+            raise Unreachable(reason, status=504) from error
+        except LlamaError:
+            raise
+        except OSError as error:
+            raise Unreachable(f"cannot connect to {origin}: {error.strerror or error}") from error
+
+    return reach
+
+
+def _wanting(target: Target) -> Target:
+    wanted = target.extensions.get(Wanted)
+    name = wanted.server_name if wanted is not None else None
+    extensions = Extensions(Wanted(ALPN, name))
+    merged = target.extensions.fork()
+    merged.update(extensions)
+    return Target(target.host, target.port, merged)
+
+
+@factory("http.client", "exchange")
+def client(
+    connect: Connector | None = None,
+    *,
+    tls: Connector | None = None,
+    connect_timeout: float | None = None,
+    pool_timeout: float | None = None,
+    head_timeout: float | None = None,
+    body_timeout: float | None = None,
+    idle_timeout: float | None = 60.0,
+    max_connections: int | None = None,
+    max_per_host: int | None = None,
+    max_idle: int = 1024,
+    max_idle_per_host: int = 256,
+    max_waiting: int = 1024,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Client:
+    """Send each request to the origin that its URL names, or to the `http.Origin` in its extensions.
+
+    `connect` reaches origins, by default `tcp.connect()`; `tls` those of https, by default `tls.connect(connect)`.
+    Connections are kept for the next request: `max_idle` of them, `max_idle_per_host` to one origin, until
+    `idle_timeout` seconds have passed. `max_connections` and `max_per_host` bound all that are open; then requests
+    wait in turn, at most `max_waiting` of them and `pool_timeout` seconds, and more are Overloaded (503).
+
+    Seconds, None for no bound: `connect_timeout` (Unreachable, 504), `head_timeout` from the end of the request to
+    the end of the response's head, `body_timeout` for each next piece of its body (TimeoutError).
+
+    The body of a request goes up while that of the response may come down already. Whoever has a response reads
+    its body to the end or closes it: only then is the connection free. `response.upgrade` is a handler where the
+    other side switched protocols. A request is sent twice only when it was sent on a kept connection that ended
+    before a byte of the response came, its method is idempotent and its body, if any, is in memory.
+
+    Raises Unreachable or TLSError when no connection could be made, Truncated when it ended too early, and
+    ProtocolError (502) for what is no HTTP. As an async context manager it closes its connections on leaving,
+    which `run` and `serve` see to.
+
+        async with http.client(head_timeout=10) as client:
+            response = await client(Request("GET", "https://example.com/"))
+            page = await response.body.read()
+    """
+    reach = connect or tcp_connect()
+    check_takes(reach, Target, "http.client(connect=)")
+    if tls is not None:
+        check_takes(tls, Target, "http.client(tls=)")
+    settings = ClientSettings(
+        connect_timeout,
+        pool_timeout,
+        head_timeout,
+        body_timeout,
+        idle_timeout,
+        max_connections,
+        max_per_host,
+        max_idle,
+        max_idle_per_host,
+        max_waiting,
+        limits,
+    )
+    return Client(reach, tls, settings, State(_connecting(reach, tls, connect_timeout), settings))

@@ -1,0 +1,43 @@
+"""What an HTTP client is told: its times and bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama._errors import ConfigError
+from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Seconds for the timeouts, None for no bound; counts of connections and of who waits for one."""
+
+    connect_timeout: float | None = None
+    pool_timeout: float | None = None
+    head_timeout: float | None = None
+    body_timeout: float | None = None
+    idle_timeout: float | None = 60.0
+    max_connections: int | None = None
+    max_per_host: int | None = None
+    max_idle: int = 1024
+    max_idle_per_host: int = 256
+    max_waiting: int = 1024
+    limits: Limits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        for name in (
+            "connect_timeout",
+            "pool_timeout",
+            "head_timeout",
+            "body_timeout",
+            "idle_timeout",
+            "max_connections",
+            "max_per_host",
+        ):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"http.client({name}={value}): expected more than 0, or None")
+        for name in ("max_idle", "max_idle_per_host", "max_waiting"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ConfigError(f"http.client({name}={value}): expected 0 or more")

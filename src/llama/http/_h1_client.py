@@ -1,0 +1,319 @@
+"""One HTTP/1.1 connection of a client: a request goes up, a response comes down."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from llama._errors import LlamaError, ProtocolError, Truncated
+from llama._shutdown import Shutdown
+from llama._stream import ReadyStream, Stream
+from llama.http._body import EMPTY, Body, BytesBody
+from llama.http._client_settings import ClientSettings
+from llama.http._h1_client_body import ResponseBody
+from llama.http._h1_client_request import JOIN, Upload, encode_head
+from llama.http._h1_client_upgrade import Upgraded
+from llama.http._message import Request, Response
+from llama.http._origin import Origin
+from llama.http.wire._h1_body import decoder
+from llama.http.wire._h1_fields import HeadBuffer
+from llama.http.wire._h1_framing import CHUNKED, UNTIL_CLOSE
+from llama.http.wire._h1_head import ResponseHead, parse_response
+from llama.layers._deadlines import Deadlines
+
+INTERIM = 32  # so many informational responses to one request are passed on
+CONTINUE = 1.0  # seconds that the other side may take to say 100 (Continue), before the body goes up anyway
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_new = Response.__new__
+
+
+class NoAnswer(Truncated):
+    """The connection ended before a byte of the response came."""
+
+
+class Timers:
+    """The deadlines that all connections of a client share."""
+
+    __slots__ = ("body", "head")
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.head = None if settings.head_timeout is None else Deadlines(settings.head_timeout)
+        self.body = None if settings.body_timeout is None else Deadlines(settings.body_timeout)
+
+
+class H1Client:
+    """A connection to an origin: one exchange at a time. It owns its stream.
+
+    `freed` is called when it is whole and free for the next request, `gone` when it is not any more.
+    """
+
+    __slots__ = (
+        "_buffer", "_heard", "_keep", "_ready", "_rest", "_settings", "_tasks", "_timers", "_upload",
+        "_upload_task", "origin", "reused", "stream",
+    )  # fmt: skip
+
+    def __init__(
+        self, stream: Stream, origin: Origin, settings: ClientSettings, timers: Timers, tasks: Shutdown
+    ) -> None:
+        self.stream = stream
+        self.origin = origin
+        self.reused = False
+        """Whether it has carried an exchange already."""
+        self._ready = stream if isinstance(stream, ReadyStream) else None
+        self._settings = settings
+        self._timers = timers
+        self._tasks = tasks
+        self._buffer = HeadBuffer(settings.limits)
+        self._rest = b""
+        self._heard = False
+        self._keep = False
+        self._upload: Upload | None = None
+        self._upload_task: asyncio.Task[None] | None = None
+
+    def freed(self) -> None:
+        """It can carry another request."""
+        self.discard()
+
+    def gone(self) -> None:
+        """It cannot."""
+
+    def is_quiet(self) -> bool:
+        """Whether an idle connection seems alive: the other side has sent nothing, nor ended."""
+        if self._ready is None:
+            return True
+        try:
+            return self._ready.read_nowait(1) is None
+        except (LlamaError, OSError):
+            return False
+
+    def discard(self) -> None:
+        """Break it off, at once."""
+        if self._upload_task is not None:
+            self._upload_task.cancel()
+        self.stream.abort()
+        self.gone()
+
+    async def drop(self) -> None:
+        """Break it off; returns when nobody reads the request's body any more."""
+        self.discard()
+        await self._end_upload()
+
+    async def _end_upload(self) -> None:
+        task, self._upload_task = self._upload_task, None
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+
+    # the exchange
+
+    async def send(self, request: Request) -> Response:
+        """Send a request and return its response, whose body may be still to come.
+
+        NoAnswer when the connection ended before anything of it came; an error of the request's body as it is.
+        """
+        self._heard = False
+        self._keep = True
+        self._upload = None
+        try:
+            raw, framing = encode_head(request, self.origin)
+        except BaseException:
+            self.freed()
+            raise
+        try:
+            head = await self._exchange(request, raw, framing)
+            return await self._response(request, head)
+        except BaseException as error:
+            await self.drop()
+            if (cause := self._cause(error)) is not error:
+                raise cause from error
+            raise
+
+    def _cause(self, error: BaseException) -> BaseException:
+        """What an error of the connection comes from."""
+        if self._upload is not None and self._upload.error is not None:
+            return self._upload.error
+        if isinstance(error, Truncated) and not self._heard:
+            return error if isinstance(error, NoAnswer) else NoAnswer(*error.args)
+        if not isinstance(error, OSError) or isinstance(error, LlamaError):
+            return error
+        if isinstance(error, TimeoutError) and error.errno is None:
+            return error
+        kind = Truncated if self._heard else NoAnswer
+        return kind(f"the connection to {self.origin} broke before its response: {error.strerror or error}")
+
+    async def _exchange(self, request: Request, raw: bytes, framing: int) -> ResponseHead:
+        data = request._body.data
+        if not framing:
+            await self._write(raw)
+        elif "expect" in request.headers.names:
+            await self._write(raw)
+            head = await self._continue(request)
+            if head is not None and head.status >= 300:
+                self._keep = False  # the body that was announced stays away
+                return head
+            self._start_upload(request, b"", framing)
+            if head is not None:
+                return head
+        elif data is not None and framing == len(data) <= JOIN:
+            await self._write(raw + data)
+        else:
+            self._start_upload(request, raw, framing)
+        if self._timers.head is not None:
+            return await self._final_in_time(request, self._timers.head)
+        return await self._final(request)
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await self.stream.write(data)
+        except OSError:  # why it takes no more may be in what it has sent
+            self._keep = False
+
+    def _start_upload(self, request: Request, raw: bytes, framing: int) -> None:
+        self._upload = upload = Upload(self.stream, request, framing, self.stream.abort)
+        self._upload_task = self._tasks.spawn(upload.run(raw), name="send an HTTP body")
+
+    async def _continue(self, request: Request) -> ResponseHead | None:
+        """Wait for the word to send the body, for a while; a final response that came instead."""
+        try:
+            async with asyncio.timeout(CONTINUE):
+                while (head := await self._next_head(request)).status != 100:
+                    if head.status >= 200 or head.status == 101:
+                        return head
+                    await request.inform(head.status, head.headers)
+                await request.inform(100)
+        except TimeoutError:
+            pass  # many never say it
+        return None
+
+    async def _final_in_time(self, request: Request, deadlines: Deadlines) -> ResponseHead:
+        while True:
+            upload = self._upload
+            before = upload.progress if upload is not None else None
+            call = deadlines.begin()
+            try:
+                return await self._final(request)
+            except asyncio.CancelledError:
+                if not call.is_over():
+                    raise
+                if upload is None or (upload.progress == before and not upload.awaits_body):
+                    seconds = self._settings.head_timeout
+                    raise TimeoutError(f"no response from {self.origin} within {seconds} s") from None
+            finally:
+                deadlines.end(call)
+
+    async def _final(self, request: Request) -> ResponseHead:
+        for _ in range(INTERIM):
+            head = await self._next_head(request)
+            if head.status >= 200 or head.status == 101:
+                return head
+            if head.status != 100 or "expect" in request.headers.names:
+                await request.inform(head.status, head.headers)
+        raise ProtocolError(f"more than {INTERIM} informational responses", status=502)
+
+    async def _next_head(self, request: Request) -> ResponseHead:
+        data, self._rest = self._rest, b""
+        try:
+            while True:
+                if not data and not (data := await self.stream.read()):
+                    raise self._ended()
+                self._heard = True
+                if (found := self._buffer.feed(data)) is not None:
+                    break
+                data = b""
+        except ProtocolError as error:
+            raise ProtocolError(f"in a response: {error}", status=502) from None
+        raw, self._rest = found
+        return parse_response(raw, request.method, self._settings.limits)
+
+    def _ended(self) -> Truncated:
+        kind = Truncated if self._heard else NoAnswer
+        return kind(f"{self.origin} closed the connection before its response")
+
+    # the response
+
+    async def _response(self, request: Request, head: ResponseHead) -> Response:
+        response = _new(Response)
+        response.status = status = head.status
+        response.reason = "" if head.reason == _PHRASES.get(status) else head.reason
+        response.headers = head.headers
+        response.version = head.version
+        response.upgrade = None
+        response._body = EMPTY
+        response._trailers = response._extensions = response._on_close = None
+        if status == 101 or (request.method == "CONNECT" and status < 300):
+            self._switch(request, head, response)
+            return response
+        self._keep = self._keep and head.keep_alive
+        length = head.length
+        if not length:
+            await self.body_ended(self._rest)
+        elif length == len(self._rest):
+            response._body = BytesBody(self._rest)
+            await self.body_ended(b"")
+        else:
+            response._body = await self._body(length)
+        return response
+
+    async def _body(self, length: int) -> Body:
+        data, self._rest = self._rest, b""
+        taken = decoder(length, self._settings.limits)
+        try:
+            part = taken.feed(data) if data else b""
+        except ProtocolError as error:
+            raise ProtocolError(f"in a response: {error}", status=502) from None
+        if not taken.done:
+            return ResponseBody(self, taken, None if length in (CHUNKED, UNTIL_CLOSE) else length, part)
+        await self.body_ended(taken.rest)
+        return BytesBody(part) if taken.trailers is None else ResponseBody(None, taken, None, part)
+
+    async def body_ended(self, rest: bytes) -> None:
+        """The response is whole; `rest` came after it."""
+        self._rest = b""
+        upload = self._upload
+        if upload is not None:
+            await self._end_upload()
+            if not upload.complete:
+                self._keep = False
+        if self._keep and not rest:
+            self.reused = True
+            self.freed()
+        else:
+            self.discard()
+
+    async def read_body(self) -> bytes:
+        """The next bytes of the response."""
+        try:
+            if self._timers.body is None:
+                return await self.stream.read()
+            return await self._read_in_time(self._timers.body)
+        except OSError as error:
+            if self._upload is not None and self._upload.error is not None:
+                raise self._upload.error from None
+            if isinstance(error, LlamaError) or (isinstance(error, TimeoutError) and error.errno is None):
+                raise
+            reason = error.strerror or error
+            raise Truncated(f"the connection to {self.origin} broke within a body: {reason}") from error
+
+    async def _read_in_time(self, deadlines: Deadlines) -> bytes:
+        call = deadlines.begin()
+        try:
+            return await self.stream.read()
+        except asyncio.CancelledError:
+            if not call.is_over():
+                raise
+            seconds = self._settings.body_timeout
+            raise TimeoutError(f"nothing of a body came from {self.origin} for {seconds} s") from None
+        finally:
+            deadlines.end(call)
+
+    def _switch(self, request: Request, head: ResponseHead, response: Response) -> None:
+        """The other side speaks another protocol from here on."""
+        if head.status == 101 and (not request.protocol or head.protocol not in request.protocol.split(", ")):
+            raise ProtocolError(
+                f"{self.origin} switched to {head.protocol!r}, which nobody asked for", status=502
+            )
+        if self._rest:
+            self.stream.unread(self._rest)
+            self._rest = b""
+        response.upgrade = upgrade = Upgraded(self.stream, self.origin.target, None, self.gone)
+        response.on_close(upgrade.abort)

@@ -1,0 +1,108 @@
+"""A response's body, read from its connection when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llama._errors import Closed, LlamaError, ProtocolError
+from llama.http._body import Body
+from llama.http._headers import Headers
+from llama.http.wire._h1_body import Decoder
+
+
+class Source(Protocol):
+    """The connection that a body is read from."""
+
+    async def read_body(self) -> bytes:
+        """The next bytes; b"" at the end of the connection."""
+        ...
+
+    async def body_ended(self, rest: bytes) -> None:
+        """The body is over; `rest` came after it."""
+        ...
+
+    async def drop(self) -> None:
+        """The body is not wanted: break the connection off."""
+        ...
+
+    def discard(self) -> None:
+        """The same, when nobody can wait for it."""
+        ...
+
+
+class ResponseBody(Body):
+    """The body of one response on an HTTP/1.1 connection.
+
+    Read to its end it frees the connection for the next request; closed or dropped before, it breaks it off.
+    """
+
+    __slots__ = ("_decoder", "_error", "_part", "_source")
+
+    def __init__(self, source: Source | None, decoder: Decoder, length: int | None, part: bytes) -> None:
+        self.length = length
+        self.headers = None
+        self.is_decoded = False
+        self.ended = source is None
+        self._source = source
+        self._decoder = decoder
+        self._part = part
+        self._error: BaseException | None = None
+
+    def __del__(self) -> None:
+        if self._source is not None:
+            self._source.discard()
+
+    @property
+    def trailers(self) -> Headers | None:
+        return self._decoder.trailers
+
+    def chunk_nowait(self) -> bytes:
+        part, self._part = self._part, b""
+        return part
+
+    async def chunk(self) -> bytes:
+        if self._part:
+            return self.chunk_nowait()
+        source = self._source
+        if source is None:
+            if self._error is not None:
+                raise self._error
+            return b""
+        try:
+            while not self.ended:
+                if part := await self._next(source):
+                    return part
+        except (LlamaError, OSError) as error:
+            self._error = error
+            self._source = None
+            await source.drop()
+            raise
+        return b""
+
+    async def _next(self, source: Source) -> bytes:
+        data = await source.read_body()
+        decoder = self._decoder
+        part = b""
+        if data:
+            part = _fed(decoder, data)
+        else:
+            decoder.feed_eof()
+        if decoder.done:
+            self.ended = True
+            self._source = None
+            await source.body_ended(decoder.rest)
+        return part
+
+    async def aclose(self) -> None:
+        source, self._source = self._source, None
+        if source is not None:
+            self._error = Closed("the response that this body belongs to was closed")
+            self._part = b""
+            await source.drop()
+
+
+def _fed(decoder: Decoder, data: bytes) -> bytes:
+    try:
+        return decoder.feed(data)
+    except ProtocolError as error:
+        raise ProtocolError(f"in a response: {error}", status=502) from None

@@ -1,0 +1,153 @@
+"""A request on its way up: its head as bytes, and its body beside the response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llama._errors import LlamaError, ProtocolError
+from llama._stream import Stream
+from llama.http._body import EMPTY
+from llama.http._message import Request
+from llama.http._origin import Origin
+from llama.http.wire._h1_encode import encode_chunk, encode_last_chunk, encode_request, request_framing
+from llama.http.wire._h1_framing import CHUNKED
+
+JOIN = 65536
+
+
+def encode_head(request: Request, origin: Origin) -> tuple[bytes, int]:
+    """The head of a request to an origin, and how its body is framed: bytes or CHUNKED."""
+    headers = request.headers
+    names = headers.names
+    body = request._body
+    bare = body is EMPTY and "content-length" not in names
+    framing = 0 if bare else request_framing(headers, body.length)
+    extra = "" if "host" in names else f"Host: {origin.authority}\r\n"
+    if request.protocol:
+        extra += "Connection: Upgrade\r\n"
+        if "upgrade" not in names:
+            extra += f"Upgrade: {request.protocol}\r\n"
+    elif "te" in names:
+        extra += "Connection: TE\r\n"
+    elif "connection" in names and "close" in headers.tokens("connection"):
+        extra += "Connection: close\r\n"
+    path = request.path
+    if path[:1] != "/":
+        path = _target(request)
+    return encode_request(request.method, path, headers, framing, extra), framing
+
+
+def _target(request: Request) -> str:
+    """What is no path: `*`, the authority of CONNECT, or a URL that had none (RFC 9112 section 3.2)."""
+    if request.method == "CONNECT":
+        return request.authority
+    if request.method == "OPTIONS" and request.path in ("", "*"):
+        return "*"
+    return f"/{request.path}"
+
+
+class Upload:
+    """Sends a body while the response may be coming already; `run` is its task.
+
+    A body that fails breaks the connection, for the other side must not take it for whole; `error` tells why.
+    A connection that takes no more does not: the response may be there all the same.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_framing",
+        "_left",
+        "_request",
+        "_stream",
+        "complete",
+        "count",
+        "error",
+        "writing",
+    )
+
+    def __init__(self, stream: Stream, request: Request, framing: int, broken: Callable[[], object]) -> None:
+        self._stream = stream
+        self._request = request
+        self._framing = framing
+        self._left = framing
+        self._broken = broken
+        self.count = 0
+        """Bytes that the connection took."""
+        self.writing = False
+        """Whether it waits for the other side to take more."""
+        self.complete = False
+        self.error: Exception | None = None
+
+    @property
+    def progress(self) -> tuple[int, bool]:
+        """What changes while it gets on."""
+        return self.count, self.complete
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether what it waits for is the body, and not the other side."""
+        return not (self.complete or self.writing)
+
+    async def run(self, head: bytes = b"") -> None:
+        """Send `head` and the body, to the end."""
+        try:
+            body = self._request._body
+            if head:
+                await self._write(head)
+            if body.data is not None:
+                await self._send_all(body.data)
+            else:
+                while chunk := await self._next():
+                    await self._send(chunk)
+            await self._finish()
+        except _Refused:
+            return
+
+    async def _next(self) -> bytes:
+        try:
+            return await self._request._body.chunk()
+        except Exception as error:
+            raise self._fail(error) from None
+
+    async def _send_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        for start in range(0, len(data), JOIN):
+            await self._send(view[start : start + JOIN])
+
+    async def _send(self, chunk: bytes | memoryview) -> None:
+        if self._framing == CHUNKED:
+            await self._write(encode_chunk(bytes(chunk)))
+            return
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise self._misfit("is longer than")
+        await self._write(chunk)
+
+    async def _finish(self) -> None:
+        if self._framing == CHUNKED:
+            await self._write(encode_last_chunk(self._request.trailers))
+        elif self._left:
+            raise self._misfit(f"ended {self._left} bytes before")
+        self.complete = True
+
+    async def _write(self, data: bytes | memoryview) -> None:
+        self.writing = True
+        try:
+            await self._stream.write(data)
+        except (LlamaError, OSError) as error:
+            raise _Refused from error
+        self.writing = False
+        self.count += len(data)
+
+    def _misfit(self, how: str) -> _Refused:
+        text = f"the body {how} its Content-Length of {self._framing}"
+        return self._fail(ProtocolError(text, status=500))
+
+    def _fail(self, error: Exception) -> _Refused:
+        self.error = error
+        self._broken()
+        return _Refused()
+
+
+class _Refused(Exception):
+    """Nothing more goes up."""

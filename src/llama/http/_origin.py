@@ -1,0 +1,92 @@
+"""Origins: where a client's request goes, by scheme and target."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from urllib.parse import unquote
+
+from llama._errors import ConfigError, ProtocolError
+from llama._target import Target, split_address
+
+_FORM = re.compile(r"(https?)(\+unix)?:(?://([^/?#]*))?([^?#]*)")
+_PORTS = {"http": 80, "https": 443}
+_EXPECTED = "expected http://HOST[:PORT], https://HOST[:PORT], http+unix:PATH or unix:PATH"
+
+
+class Origin:
+    """A scheme, `http` or `https`, and the target that answers for it.
+
+    In a request's extensions it is where `http.client` sends the request, whatever its Host says.
+    """
+
+    __slots__ = ("authority", "key", "scheme", "target")
+
+    def __init__(self, scheme: str, target: Target, *, key: str = "") -> None:
+        self.scheme = scheme
+        self.target = target
+        self.key = f"{scheme}://{key}{target}".lower() if target.port else f"{scheme}://{key}{target}"
+        """Connections are shared by who has the same key."""
+        self.authority = _authority(scheme, target)
+        """What the Host field calls it."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return f"{self.scheme}://{self.target}"
+
+    @classmethod
+    def parse(cls, url: str) -> Origin:
+        """Read a URL without a path, as `split_url` does; ConfigError otherwise."""
+        origin, path = split_url(url)
+        if path:
+            raise ConfigError(f"{url!r} has a path: {_EXPECTED}")
+        return origin
+
+
+def _authority(scheme: str, target: Target) -> str:
+    if target.host.startswith("unix:"):
+        return "localhost"
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return host if target.port == _PORTS[scheme] else f"{host}:{target.port}"
+
+
+def split_url(url: str) -> tuple[Origin, str]:
+    """The origin and the path of `http://HOST:PORT/PATH`, `http+unix://%2FSOCKET/PATH`, `http+unix:SOCKET` or
+    `unix:SOCKET`; ConfigError otherwise."""
+    if url.startswith("unix:") and len(url) > 5:
+        return Origin("http", Target(url, 0)), ""
+    match = _FORM.fullmatch(url)
+    if match is None:
+        raise ConfigError(f"{url!r} is no upstream: {_EXPECTED}")
+    scheme, unix, authority, path = match[1], match[2], match[3], match[4]
+    if unix:
+        socket, path = (unquote(authority), path) if authority else (path, "")
+        if not socket:
+            raise ConfigError(f"{url!r} names no socket: {_EXPECTED}")
+        return Origin(scheme, Target(f"unix:{socket}", 0)), path.rstrip("/")
+    if not authority or "@" in authority:
+        raise ConfigError(f"{url!r} is no upstream: {_EXPECTED}")
+    host, port = split_address(authority, _PORTS[scheme])
+    if not host or not port:
+        raise ConfigError(f"{url!r} names no host and port: {_EXPECTED}")
+    return Origin(scheme, Target(host, port)), path.rstrip("/")
+
+
+@lru_cache(4096)
+def origin_of(scheme: str, authority: str) -> Origin:
+    """The origin that a request's own scheme and authority name; ProtocolError (400) where they name none."""
+    scheme = scheme or "http"
+    if scheme not in _PORTS:
+        raise ProtocolError(f"scheme {scheme[:40]!r} is not spoken here")
+    try:
+        host, port = split_address(authority.removesuffix(":"), _PORTS[scheme])
+    except ConfigError as error:
+        raise ProtocolError(f"no origin: {error}") from None
+    if not host or not port or host.startswith("unix:"):  # a client names no socket of this machine
+        raise ProtocolError(f"{authority[:60]!r} names no host")
+    return Origin(scheme, Target(host, port))

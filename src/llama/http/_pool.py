@@ -1,0 +1,297 @@
+"""The connections of a client: kept for the next request, bounded, and waited for in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+
+from llama._errors import LlamaError, Overloaded
+from llama._shutdown import Shutdown
+from llama._stream import Stream
+from llama.http._client_settings import ClientSettings
+from llama.http._h1_client import H1Client, Timers
+from llama.http._origin import Origin
+
+log = logging.getLogger("llama.client")
+SWEEP = 5.0
+RETRY_AFTER = 1.0
+
+
+class Connection(H1Client):
+    """A connection that belongs to a pool."""
+
+    __slots__ = ("idle_since", "place", "pool")
+
+    def __init__(self, stream: Stream, place: Place, pool: Pool) -> None:
+        super().__init__(stream, place.origin, pool.settings, pool.timers, pool.tasks)
+        self.place = place
+        self.pool = pool
+        self.idle_since = 0.0
+
+    def freed(self) -> None:
+        self.pool.release(self)
+
+    def gone(self) -> None:
+        self.pool.forget(self)
+
+
+class Waiter:
+    """Who waits for a connection: it is given one, or None for leave to open one."""
+
+    __slots__ = ("future", "ticket")
+
+    def __init__(self, ticket: int) -> None:
+        self.ticket = ticket
+        self.future: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+
+
+class Place:
+    """One origin: its idle connections, how many there are in all, and who waits for one."""
+
+    __slots__ = ("idle", "open", "origin", "waiting")
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.idle: deque[Connection] = deque()
+        self.open = 0
+        self.waiting: deque[Waiter] = deque()
+
+
+class Pool:
+    """The connections of one client in one loop."""
+
+    def __init__(self, connect: Callable[[Origin], Awaitable[Stream]], settings: ClientSettings) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.tasks = Shutdown()
+        """Owns the tasks that send bodies and close connections."""
+        self.timers = Timers(settings)
+        self._connect = connect
+        self.settings = settings
+        self._places: dict[str, Place] = {}
+        self._idle: OrderedDict[Connection, None] = OrderedDict()  # the longest idle first
+        self._all: set[Connection] = set()
+        self._open = 0
+        self._waiting: dict[Place, None] = {}
+        self._tickets = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def count(self) -> int:
+        """Connections that are open, or about to be."""
+        return self._open
+
+    @property
+    def idle(self) -> tuple[Connection, ...]:
+        """Those nobody uses, the longest idle first."""
+        return tuple(self._idle)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The origins that are known."""
+        return tuple(self._places.values())
+
+    def place(self, origin: Origin) -> Place:
+        """What is known of an origin."""
+        place = self._places.get(origin.key)
+        if place is None:
+            place = self._places[origin.key] = Place(origin)
+        return place
+
+    def take(self, place: Place) -> Connection | None:
+        """An idle connection on which the other side has said nothing, its end neither."""
+        while place.idle:
+            connection = place.idle.pop()
+            del self._idle[connection]
+            if connection.is_quiet():
+                return connection
+            connection.discard()
+        return None
+
+    def empty(self, place: Place) -> None:
+        """Close what is idle at a place."""
+        while place.idle:
+            self.close(place.idle[-1])
+
+    async def open(self, place: Place) -> Connection:
+        """A new connection, or the next that is given back where no more may be opened.
+
+        Raises Overloaded when too many wait or the wait is too long, and what connecting raises.
+        """
+        if not self._may_open(place):
+            given = await self._wait(place)
+            if given is not None:
+                return given
+        else:
+            self._places[place.origin.key] = place  # it may have gone with its last connection
+            place.open += 1
+            self._open += 1
+        try:
+            stream = await self._connect(place.origin)
+        except BaseException:
+            self._left(place)
+            raise
+        connection = Connection(stream, place, self)
+        self._all.add(connection)
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """A connection is whole and free: for who waits for it, or to be kept for a while."""
+        place = connection.place
+        if self._closed:
+            connection.discard()
+        elif place.waiting:
+            self._grant(place, connection)
+        elif (
+            self._waiting or len(place.idle) >= self.settings.max_idle_per_host or not self.settings.max_idle
+        ):
+            self.close(connection)
+        else:
+            if len(self._idle) >= self.settings.max_idle:
+                self._evict()
+            connection.idle_since = self.loop.time()
+            place.idle.append(connection)
+            self._idle[connection] = None
+            if self._timer is None:
+                self._timer = self.loop.call_later(self._period(), self._sweep)
+
+    def close(self, connection: Connection) -> None:
+        """End a connection that is not in use, in its own way."""
+        self.forget(connection)
+        self.tasks.spawn(_close(connection), name="close an HTTP connection")
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone, or will be; it counts no more."""
+        if connection in self._all:
+            self._all.discard(connection)
+            if connection in self._idle:
+                del self._idle[connection]
+                connection.place.idle.remove(connection)
+            self._left(connection.place)
+
+    async def aclose(self) -> None:
+        """Close what is idle, break off what is in use."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for connection in tuple(self._all):
+            if connection in self._idle:
+                self.close(connection)
+            else:
+                connection.discard()
+        self._waiting.clear()
+        await self.tasks.drain()
+
+    # bounds
+
+    def _may_open(self, place: Place) -> bool:
+        """Whether one more may be opened; an idle connection elsewhere may have to go for it."""
+        settings = self.settings
+        if settings.max_per_host is not None and place.open >= settings.max_per_host:
+            return False
+        if settings.max_connections is None or self._open < settings.max_connections:
+            return True
+        if not self._idle:
+            return False
+        self._evict()
+        return True
+
+    def _evict(self) -> None:
+        """Close what has been idle the longest; it counts no more from now on."""
+        self.close(next(iter(self._idle)))
+
+    def _left(self, place: Place) -> None:
+        place.open -= 1
+        self._open -= 1
+        if self._waiting:
+            self._serve_next()
+        if not place.open and not place.waiting and self._places.get(place.origin.key) is place:
+            del self._places[place.origin.key]
+
+    async def _wait(self, place: Place) -> Connection | None:
+        settings = self.settings
+        if sum(len(each.waiting) for each in self._waiting) >= settings.max_waiting:
+            raise self._overloaded(place, f"{settings.max_waiting} wait for one already")
+        self._tickets += 1
+        waiter = Waiter(self._tickets)
+        place.waiting.append(waiter)
+        self._waiting[place] = None
+        try:
+            async with asyncio.timeout(settings.pool_timeout):
+                return await waiter.future
+        except BaseException as error:
+            self._leave_line(place, waiter)
+            if isinstance(error, TimeoutError):
+                raise self._overloaded(place, f"none was free within {settings.pool_timeout:g} s") from None
+            raise
+
+    def _leave_line(self, place: Place, waiter: Waiter) -> None:
+        if waiter in place.waiting:
+            place.waiting.remove(waiter)
+            self._tidy(place)
+        elif waiter.future.done() and not waiter.future.cancelled():  # it came in the very same moment
+            given = waiter.future.result()
+            if given is not None:
+                self.release(given)
+            else:
+                self._left(place)
+
+    def _tidy(self, place: Place) -> None:
+        if not place.waiting:
+            self._waiting.pop(place, None)
+            if not place.open:
+                self._places.pop(place.origin.key, None)
+
+    def _grant(self, place: Place, connection: Connection | None) -> None:
+        """Give who waits longest at a place a connection, or leave to open one."""
+        waiter = place.waiting.popleft()
+        if not place.waiting:
+            self._waiting.pop(place, None)
+        if waiter.future.done():  # cancelled in the very same moment
+            if connection is not None:
+                self.release(connection)
+            else:
+                self._left(place)
+            return
+        waiter.future.set_result(connection)
+
+    def _serve_next(self) -> None:
+        """A connection is gone: who has waited longest among those who may open one does."""
+        most = self.settings.max_per_host
+        for place in sorted(self._waiting, key=lambda each: each.waiting[0].ticket):
+            if most is None or place.open < most:
+                place.open += 1
+                self._open += 1
+                self._grant(place, None)
+                return
+
+    def _overloaded(self, place: Place, why: str) -> Overloaded:
+        return Overloaded(f"no connection to {place.origin} is free: {why}", retry_after=RETRY_AFTER)
+
+    # what has been idle for too long
+
+    def _period(self) -> float:
+        return min(SWEEP, self.settings.idle_timeout or SWEEP)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        patience = self.settings.idle_timeout
+        now = self.loop.time()
+        for connection in tuple(self._idle):
+            late = patience is not None and connection.idle_since + patience <= now
+            if late or not connection.is_quiet():
+                self.close(connection)
+        if self._idle:
+            self._timer = self.loop.call_later(self._period(), self._sweep)
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await connection.stream.aclose()
+    except (LlamaError, OSError) as error:
+        log.debug("closing %r: %s", connection.stream, error)
+    finally:
+        connection.stream.abort()
