@@ -179,10 +179,10 @@ def client(
     Seconds, None for no bound: `connect_timeout` (Unreachable, 504), `head_timeout` from the end of the request to
     the end of the response's head, `body_timeout` for each next piece of its body (TimeoutError).
 
-    The body of a request goes up while that of the response may come down already. Whoever has a response reads
-    its body to the end or closes it: only then is the connection free. `response.upgrade` is a handler where the
-    other side switched protocols. A request is sent twice only when it was sent on a kept connection that ended
-    before a byte of the response came, its method is idempotent and its body, if any, is in memory.
+    Whoever has a response reads its body to the end or closes it: only then is the connection free. The body of
+    the request may go up meanwhile. `response.upgrade` is a handler where the other side switched protocols. A
+    request is sent again only when a kept connection ended before a byte of the response came, its method is
+    idempotent and its body in memory.
 
     Raises Unreachable or TLSError when no connection could be made, Truncated when it ended too early, and
     ProtocolError (502) for what is no HTTP. As an async context manager it closes its connections on leaving,
@@ -197,16 +197,7 @@ def client(
     if tls is not None:
         check_takes(tls, Target, "http.client(tls=)")
     settings = ClientSettings(
-        connect_timeout,
-        pool_timeout,
-        head_timeout,
-        body_timeout,
-        idle_timeout,
-        max_connections,
-        max_per_host,
-        max_idle,
-        max_idle_per_host,
-        max_waiting,
-        limits,
-    )
+        connect_timeout, pool_timeout, head_timeout, body_timeout, idle_timeout,
+        max_connections, max_per_host, max_idle, max_idle_per_host, max_waiting, limits,
+    )  # fmt: skip
     return Client(reach, tls, settings, State(_connecting(reach, tls, connect_timeout), settings))
