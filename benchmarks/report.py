@@ -73,10 +73,11 @@ def machine() -> str:
     """What the figures were taken on and with."""
     system = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}"
     commit = _output("git", "-C", str(FOLDER), "describe", "--always", "--dirty") or "unknown"
+    busy = f"load average when it ended {os.getloadavg()[1]:.1f}, the benchmark's own 1 to 2 among it"
     lines = (
         f"- {dt.date.today().isoformat()}, {_processor()}, {system}",
         f"- CPython {platform.python_version()}, {ssl.OPENSSL_VERSION}, {_haproxy()}",
-        f"- commit {commit}",
+        f"- commit {commit}; {busy}",
     )
     return "\n".join(lines) + "\n"
 

@@ -14,24 +14,24 @@ def _case(
     assert isinstance(amount, int)
     scale = 1.0 if unit == "s/GB" else 1e-6
     sample = cpu(load, amount=amount, unit=scale, tls=True, **options)
-    return Case(name, what, unit, PEERS, sample, origin, bound=bound, rounds=5)
+    return Case(name, what, unit, PEERS, sample, origin, bound=bound, rounds=9)
 
 
 CASES = [
-    _case("tls-bulk-down", "TLS bulk, download", "s/GB", 0.9, "bulk", "give", amount=10**9),
-    _case("tls-bulk-up", "TLS bulk, upload", "s/GB", 0.9, "bulk", "take", amount=10**9, direction="up"),
+    _case("tls-bulk-down", "TLS bulk, download", "s/GB", 0.9, "bulk", "give", amount=500_000_000),
+    _case("tls-bulk-up", "TLS bulk, upload", "s/GB", 0.9, "bulk", "take", amount=500_000_000, direction="up"),
     _case(
         "tls-handshake",
         "TLS handshakes, full",
         "us/handshake",
         1.35,
         "short",
-        amount=1200,
+        amount=800,
         connections=8,
         size=0,
     ),
-    _case("tls-short", "short TLS connections", "us/connection", None, "short", amount=1200, connections=8),
+    _case("tls-short", "short TLS connections", "us/connection", None, "short", amount=800, connections=8),
     _case(
-        "tls-ping-pong", "TLS ping-pong", "us/round trip", 1.35, "ping_pong", amount=30_000, connections=50
+        "tls-ping-pong", "TLS ping-pong", "us/round trip", 1.35, "ping_pong", amount=15_000, connections=50
     ),
 ]
