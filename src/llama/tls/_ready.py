@@ -40,11 +40,11 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             raise closed(self)
         if self._plain:
             return self._take(limit)
-        data = self._decrypt(limit)
+        data = self._decrypt(limit) if self._has_more() else None
         while data is None:
             if self._outgoing.pending and not self.flush_nowait() and self._outgoing.pending > SLICE:
                 return None
-            received = self._ready.read_nowait(min(limit, self._most))
+            received = self._ready.read_nowait(limit if limit < self._most else self._most)
             if received is None:
                 return None
             data = self._decrypt_slices(received, limit)
@@ -87,7 +87,9 @@ class ReadyTLSStream(TLSStream, ReadyStream):
         size = len(data)
         if size <= SLICE:
             self._encrypt(memoryview(data))
-            self.flush_nowait()
+            self._outbox = self._outgoing.read()
+            taken = self._ready.write_nowait(self._outbox)
+            self._outbox = b"" if taken == len(self._outbox) else memoryview(self._outbox)[taken:]
             return size
         view, taken = memoryview(data), 0
         while taken < size:
@@ -109,6 +111,8 @@ class ReadyTLSStream(TLSStream, ReadyStream):
         return len(piece)
 
     def flush_nowait(self) -> bool:
+        if not (self._outbox or self._outgoing.pending or self._eof_sent):
+            return self._ready.flush_nowait()
         while True:
             if not self._outbox:
                 if not self._outgoing.pending:

@@ -55,6 +55,7 @@ class TLSStream(Stream):
         "_naps",
         "_outgoing",
         "_plain",
+        "_read",
         "_reading",
         "_tls",
         "_whole",
@@ -76,6 +77,7 @@ class TLSStream(Stream):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
+        self._read = cast("Callable[[int, memoryview], int]", self._tls.read)  # into a buffer it counts
         self._plain = b""
         self._more = False  # the session may hold plaintext that there was no room for
         self._whole = 0  # whole records that were received and not yet read
@@ -154,7 +156,7 @@ class TLSStream(Stream):
         return view[:0]
 
     def _decrypt_into(self, view: memoryview, filled: int, room: int) -> int:
-        read = cast("Callable[[int, memoryview], int]", self._tls.read)  # into a buffer it counts
+        read = self._read
         try:
             while filled < room:
                 count = read(room - filled, view[filled:] if filled else view)
@@ -267,10 +269,10 @@ class TLSStream(Stream):
     # plaintext into ciphertext, and ciphertext out
 
     def _encrypt(self, view: memoryview) -> None:
-        done = 0
         try:
+            done = self._tls.write(view)
             while done < len(view):
-                done += self._tls.write(view[done:] if done else view)
+                done += self._tls.write(view[done:])
         except ssl.SSLError as error:
             raise tls_error(error) from error
 
