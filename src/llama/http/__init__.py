@@ -3,10 +3,13 @@
 from llama.http._body import Body
 from llama.http._client import client
 from llama.http._connect import connect
+from llama.http._forwarded import forwarded
+from llama.http._forwarded_fields import ForwardedFor
 from llama.http._headers import Headers
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin
 from llama.http._redirect import redirect
+from llama.http._reverse_proxy import reverse_proxy
 from llama.http._server import server
 from llama.http.layers import (
     RequestId,
@@ -28,6 +31,7 @@ from llama.http.wire._h1_fields import Limits
 __all__ = [
     "Body",
     "Exchange",
+    "ForwardedFor",
     "Headers",
     "Limits",
     "Origin",
@@ -42,12 +46,14 @@ __all__ = [
     "body_limit",
     "client",
     "connect",
+    "forwarded",
     "normalize_path",
     "proxy_auth",
     "redirect",
     "remove_header",
     "request_id",
     "require_header",
+    "reverse_proxy",
     "server",
     "set_header",
 ]

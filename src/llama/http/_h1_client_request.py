@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llama._errors import LlamaError, ProtocolError
+from llama._errors import LlamaError, ProtocolError, Truncated
 from llama._stream import Stream
 from llama.http._body import EMPTY
 from llama.http._message import Request
@@ -107,6 +107,10 @@ class Upload:
         try:
             return await self._request._body.chunk()
         except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, LlamaError | TimeoutError):
+                cut = Truncated(f"the body of the request broke off: {error.strerror or error}", status=400)
+                cut.__cause__ = error
+                error = cut
             raise self._fail(error) from None
 
     async def _send_all(self, data: bytes) -> None:

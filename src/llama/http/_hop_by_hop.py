@@ -1,0 +1,99 @@
+"""Fields that are for one connection only, and what a proxy makes of a message (RFC 9110 section 7.6)."""
+
+from __future__ import annotations
+
+from llama.http._headers import Headers, headers_from_wire
+from llama.http._message import Request, Response
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_KEPT = frozenset({"content-length", "host"})  # whatever Connection says of them
+_USUAL = frozenset({"close", "keep-alive", "upgrade", "Close", "Keep-Alive", "Upgrade"})
+_new = Request.__new__
+
+
+def _named(headers: Headers) -> frozenset[str]:
+    """The fields that Connection names, as long as it is not about the connection alone."""
+    if headers["connection"] in _USUAL and headers.names.count("connection") == 1:
+        return frozenset()
+    return frozenset(headers.tokens("connection")) - _KEPT
+
+
+def end_to_end(headers: Headers, also: frozenset[str] = frozenset()) -> Headers:
+    """A copy without the fields of this one connection, and without those in `also`.
+
+    Of TE, that trailers are welcome is kept: they are passed on here.
+    """
+    keys = headers.names
+    gone = HOP_BY_HOP | also if also else HOP_BY_HOP
+    if gone.isdisjoint(keys):
+        return headers_from_wire(headers._pairs.copy(), keys.copy())
+    if "connection" in keys and (named := _named(headers)):
+        gone |= named
+    kept = [(pair, key) for pair, key in zip(headers._pairs, keys, strict=True) if key not in gone]
+    copy = headers_from_wire([pair for pair, _ in kept], [key for _, key in kept])
+    if "te" in keys and "trailers" in headers.tokens("te"):
+        put(copy, "TE", "trailers")
+    return copy
+
+
+def put(headers: Headers, name: str, value: str) -> None:
+    """Add a field that is known to be well-formed."""
+    headers._pairs.append((name, value))
+    headers._keys.append(name.lower())
+
+
+def upgrade_of(request: Request) -> str:
+    """What an upgrade that may be passed on asks for; h2c would get around what the proxy decides."""
+    protocol = request.protocol
+    if "h2c" not in protocol:
+        return protocol
+    return ", ".join(each for each in protocol.split(", ") if each != "h2c")
+
+
+def outgoing(request: Request, also: frozenset[str] = frozenset()) -> Request:
+    """The request that a proxy sends for one it got: its own header, the same body."""
+    copy = _new(Request)
+    copy.method = request.method
+    copy.headers = headers = end_to_end(request.headers, also)
+    copy.version = request.version
+    copy.scheme = request.scheme
+    copy.path = request.path
+    copy.absolute = False
+    copy.protocol = request.protocol and upgrade_of(request)
+    copy._body = request._body
+    copy._trailers = request._trailers
+    copy._connection = request._connection
+    copy._client = request._client
+    copy._informer = request._informer
+    known = request._extensions or request._connection
+    copy._extensions = known.fork() if known is not None else None
+    if copy.protocol:
+        asked = ", ".join(request.headers.get_all("upgrade"))
+        put(headers, "Upgrade", asked if copy.protocol == request.protocol and asked else copy.protocol)
+    return copy
+
+
+def incoming(response: Response, via: str | None) -> Response:
+    """The response that a proxy passes on for one it got: the same, without what was for the proxy alone."""
+    headers = response.headers
+    if not HOP_BY_HOP.isdisjoint(headers.names):
+        asked = headers.get("upgrade") if response.upgrade is not None else None
+        response.headers = headers = end_to_end(headers)
+        if asked is not None:
+            put(headers, "Upgrade", asked)
+    if via is not None:
+        put(headers, "Via", f"{response.version} {via}")
+    return response

@@ -1,0 +1,231 @@
+"""The reverse proxy: an exchange that asks upstreams."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias, cast
+
+from llama._errors import ConfigError, LlamaError, Overloaded, ProtocolError, TLSError, Unreachable
+from llama._extensions import Extensions
+from llama._stack import check_takes, factory
+from llama._target import Connector
+from llama.http._balance import POLICIES, Balance, Turn, Upstream
+from llama.http._client import client as http_client
+from llama.http._client import is_replayable
+from llama.http._forwarded_fields import FORWARDED, add_forwarded
+from llama.http._h1_client import NoAnswer
+from llama.http._hop_by_hop import incoming, outgoing, put
+from llama.http._message import Exchange, Request, Response
+from llama.http._origin import split_url
+from llama.http.wire._h1_head import is_authority
+from llama.layers._budget import Budget
+
+To: TypeAlias = str | Iterable[str] | Mapping[str, float]
+Policy: TypeAlias = Literal["round_robin", "least_connections", "random_of_two"]
+_PSEUDONYM = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z:-]+")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
+_DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:[/?\\]|%2[fF]|%5[cC]|$)")
+RETRY_RESERVE = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """What is changed of a request beside what every proxy has to."""
+
+    host: str | None
+    strip: str
+    add: str
+    via: str | None
+    is_prefixed: bool
+
+    def path(self, path: str, upstream: Upstream) -> str | None:
+        """The path to ask an upstream for; None for one that is not below the prefix that is taken off."""
+        if not self.is_prefixed or path == "*":
+            return path
+        strip = self.strip
+        if strip:
+            if not path.startswith(strip) or path[len(strip) : len(strip) + 1] not in ("", "/", "?"):
+                return None
+            path = path[len(strip) :]
+        prefix = upstream.path + self.add
+        if prefix and _DOTS.search(path):  # they would lead out of what the prefix is for
+            raise ProtocolError(f"path {path[:60]!r} has dot segments")
+        return prefix + (path if path[:1] == "/" else f"/{path}")
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """How often another upstream is asked, and when one rests."""
+
+    retries: int
+    budget: Budget | None
+    max_failures: int
+    rest: float
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class ReverseProxy:
+    """Passes requests on to upstreams."""
+
+    client: Exchange
+    balance: Balance
+    rewriting: Rewriting
+    retrying: Retrying
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return f"http.reverse_proxy({', '.join(map(repr, self.balance.upstreams))})"
+
+    async def __call__(self, request: Request, /) -> Response:
+        if request.method == "CONNECT" and not request.protocol:
+            return Response(405, {"Content-Type": "text/plain"}, b"405 this is no forward proxy\n")
+        sent = self._outgoing(request)
+        upstream = self.balance.next()
+        if self.retrying.budget is not None:
+            self.retrying.budget.called()
+        tried: list[Upstream] = []
+        while True:
+            try:
+                response = await self._ask(sent, request, upstream)
+            except (LlamaError, OSError) as error:
+                tried.append(upstream)
+                if not self._is_retried(error, sent, tried):
+                    raise
+                upstream = self.balance.next(tried)
+            else:
+                return incoming(response, self.rewriting.via)
+
+    def _outgoing(self, request: Request) -> Request:
+        sent = outgoing(request, FORWARDED)
+        headers = sent.headers
+        add_forwarded(headers, request)
+        rewriting = self.rewriting
+        if rewriting.strip:
+            put(headers, "X-Forwarded-Prefix", rewriting.strip)
+        if rewriting.via is not None:
+            put(headers, "Via", f"{request.version} {rewriting.via}")
+        if rewriting.host is not None and rewriting.host != "upstream":
+            sent.authority = rewriting.host
+        return sent
+
+    async def _ask(self, sent: Request, request: Request, upstream: Upstream) -> Response:
+        path = self.rewriting.path(request.path, upstream)
+        if path is None:
+            return Response(404, {"Content-Type": "text/plain"}, b"404 not below what is served here\n")
+        sent.path = path
+        if self.rewriting.host == "upstream":
+            sent.authority = upstream.origin.authority
+        if sent._extensions is None:
+            sent._extensions = Extensions()
+        sent._extensions.set(upstream.origin)
+        turn = Turn(upstream) if self.balance.counts else None
+        try:
+            response = await self.client(sent)
+        except (LlamaError, OSError) as error:
+            self._note(upstream, error)
+            raise
+        if upstream.failed:
+            upstream.note_success()
+        if turn is not None:
+            response.on_close(turn.end)
+        return response
+
+    def _note(self, upstream: Upstream, error: Exception) -> None:
+        """Some errors are not the upstream's: of the request's own body, of the pool."""
+        if isinstance(error, Overloaded) or (isinstance(error, LlamaError) and error.status < 500):
+            return
+        upstream.note_failure(error, self.retrying.max_failures, self.retrying.rest)
+
+    def _is_retried(self, error: Exception, sent: Request, tried: Sequence[Upstream]) -> bool:
+        if len(tried) > self.retrying.retries or len(tried) >= len(self.balance.upstreams):
+            return False
+        unsent = isinstance(error, Unreachable | TLSError | Overloaded)
+        if not unsent and not (isinstance(error, NoAnswer) and is_replayable(sent)):
+            return False
+        return self.retrying.budget is None or self.retrying.budget.take()
+
+
+@factory("http.reverse_proxy", "service")
+def reverse_proxy(
+    to: To,
+    *,
+    client: Exchange | None = None,
+    connect: Connector | None = None,
+    balance: Policy = "round_robin",
+    host: str | None = None,
+    strip: str = "",
+    add: str = "",
+    via: str | None = "llama",
+    retries: int = 1,
+    retry_budget: float | None = 0.2,
+    max_failures: int = 3,
+    rest: float = 10.0,
+) -> Exchange:
+    """Pass requests on to an upstream: `http://HOST:PORT`, `https://...`, `http+unix:PATH` or `unix:PATH`.
+
+    Several upstreams take turns by `balance`; a mapping gives them weights. One that fails `max_failures` times
+    in a row is asked last for `rest` seconds. After a failure before anything was sent, or before an answer to a
+    request that may be sent again, up to `retries` others are asked, for a share of `retry_budget` of all requests.
+
+    `client` does the asking, by default `http.client(connect)`: timeouts, bounds and TLS are its settings. Host is
+    kept; `host="upstream"` makes it the upstream's, any other text is what it is. `strip` is taken off the path's
+    beginning (404 for others) and `add` put there. `via` is this proxy's name in the Via field, None for none.
+
+    X-Forwarded-For, -Proto, -Host and Forwarded are set anew: `http.forwarded` says whose own are believed.
+    Upgrades such as WebSocket pass, h2c does not. Errors carry 502, 503 or 504, and `http.server` answers by them.
+
+        stack(http.server(), http.reverse_proxy({"http://10.0.0.1:8000": 2, "http://10.0.0.2:8000": 1}))
+    """
+    if client is not None and connect is not None:
+        raise ConfigError("http.reverse_proxy(): connect belongs to the client: give one of both")
+    asking = client if client is not None else http_client(connect)
+    check_takes(asking, Request, "http.reverse_proxy(client=)")
+    if retries < 0 or max_failures < 1 or rest < 0:
+        raise ConfigError(
+            "http.reverse_proxy(): expected retries and rest of 0 or more, max_failures of 1 or more"
+        )
+    made = POLICIES[_checked(balance, POLICIES)](_upstreams(to))
+    prefixed = bool(strip or add or any(each.path for each in made.upstreams))
+    rewriting = Rewriting(_host(host), _prefix(strip), _prefix(add), _pseudonym(via), prefixed)
+    budget = None if retry_budget is None else Budget(retry_budget, RETRY_RESERVE)
+    return ReverseProxy(asking, made, rewriting, Retrying(retries, budget, max_failures, rest))
+
+
+def _upstreams(to: To) -> list[Upstream]:
+    if isinstance(to, Mapping):
+        weights = {str(url): float(weight) for url, weight in cast("Mapping[str, float]", to).items()}
+    else:
+        weights = dict.fromkeys([to] if isinstance(to, str) else to, 1.0)
+    if not weights:
+        raise ConfigError("http.reverse_proxy(): expected at least one upstream")
+    for url, weight in weights.items():
+        if weight <= 0:
+            raise ConfigError(f"http.reverse_proxy(): {url} has a weight of {weight:g}: expected more than 0")
+    return [Upstream(*split_url(url), weight) for url, weight in weights.items()]
+
+
+def _checked(balance: str, known: Iterable[str]) -> str:
+    if balance not in known:
+        raise ConfigError(f"http.reverse_proxy(balance={balance!r}): expected one of {', '.join(known)}")
+    return balance
+
+
+def _prefix(text: str) -> str:
+    if text and (_PREFIX.fullmatch(text.rstrip("/")) is None or _DOTS.search(text)):
+        raise ConfigError(f"http.reverse_proxy(): {text!r} is no path prefix: expected one such as /api")
+    return text.rstrip("/")
+
+
+def _host(host: str | None) -> str | None:
+    if host is not None and not (host and is_authority(host)):
+        raise ConfigError(f"http.reverse_proxy(host={host!r}): expected a host, 'upstream' or None")
+    return host
+
+
+def _pseudonym(via: str | None) -> str | None:
+    if via is not None and _PSEUDONYM.fullmatch(via) is None:
+        raise ConfigError(f"http.reverse_proxy(via={via!r}): expected a name without spaces, or None")
+    return via
