@@ -98,6 +98,11 @@ class ReadyStream(Stream):
 
     __slots__ = ()
 
+    @property
+    def more(self) -> bool:
+        """Whether `read_nowait` may have something without another call back; True where that is not known."""
+        return True
+
     @abstractmethod
     def read_nowait(self, limit: int = CHUNK, /) -> Buffer | None:
         """What is there now: at most `limit` bytes, b"" at the end, None when nothing is there yet.

@@ -60,7 +60,7 @@ class Pump:
             if not data:
                 self._pass_end()
                 return
-            if not self._put(data):
+            if not self._put(data) or not self._src.more:
                 return
         self._src.on_readable(self.step)  # the others' turn first
 

@@ -74,6 +74,10 @@ class SocketStream(ReadyStream):
         """The socket itself, for options and addresses; the stream goes on owning it."""
         return self._sock
 
+    @property
+    def more(self) -> bool:
+        return self.port.readable or self._eof or bool(self._unread)
+
     def mark_eof(self) -> None:
         """Note that whoever drives the socket found its end."""
         self._eof = True
@@ -158,7 +162,8 @@ class SocketStream(ReadyStream):
             return self._take(limit)
         if self._eof:
             return b""
-        limit = min(limit, SCRATCH)
+        if limit > SCRATCH:
+            limit = SCRATCH
         if self._pace is not None:
             limit = self._pace.cap(limit)
             if (delay := self._pace.read_delay()) > 0:

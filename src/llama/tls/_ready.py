@@ -35,6 +35,10 @@ class ReadyTLSStream(TLSStream, ReadyStream):
         self._on_readable: Callable[[], object] | None = None
         self._on_writable: Callable[[], object] | None = None
 
+    @property
+    def more(self) -> bool:
+        return self._has_more() or self._ready.more or bool(self._plain)
+
     def read_nowait(self, limit: int = CHUNK, /) -> Buffer | None:
         if self._closed:
             raise closed(self)
