@@ -89,7 +89,8 @@ def chain(place: Path) -> tuple[str, CertificateAuthority]:
     root = CertificateAuthority.create(name="root")
     between = CertificateAuthority.create(name="between")
     any_length = x509.BasicConstraints(ca=True, path_length=None)
-    top = copied(root.certificate, root, [x509.Extension(any_length.oid, True, any_length)])
+    kept = [each for each in root.certificate.extensions if each.oid != any_length.oid]
+    top = copied(root.certificate, root, [*kept, x509.Extension(any_length.oid, True, any_length)])
     below = copied(between.certificate, root)
     (place / "root.pem").write_bytes(top.public_bytes(Encoding.PEM))
     return str(place / "root.pem"), CertificateAuthority([below], between._key)

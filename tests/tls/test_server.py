@@ -229,6 +229,7 @@ async def test_a_handler_that_refuses_says_close_notify_too() -> None:
         client = await Client(stream, trusting()).shake()
         assert await client.read() == b"go away"
         assert await client.read() == b""
+        await client.bye()
         assert await outcome.failure() == "not you"
 
 

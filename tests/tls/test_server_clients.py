@@ -196,3 +196,17 @@ async def test_with_a_certificate_at_hand_that_session_becomes_a_full_handshake(
     context.load_cert_chain(*john())
     async with client_of(handler, context, "closed.example", session) as client:
         assert b" john fresh " in await client.ask(b"?")
+
+
+async def test_a_session_that_the_server_remembers_is_its_own_sites_too() -> None:
+    """Without tickets a session of TLS 1.2 is found by its id."""
+    handler, context = free_and_closed(), trusting(version=V12)
+    context.options |= ssl.OP_NO_TICKET
+    session, _ = await session_from(handler, context, "free.example")
+    assert not session.has_ticket
+    async with client_of(handler, context, "free.example", session) as client:
+        assert b" nobody resumed " in await client.ask(b"?")
+    async with client_of(handler, context, "also.example", session) as client:
+        assert b" nobody fresh " in await client.ask(b"?")
+    said, _ = await alert_of(handler, context, "closed.example", session)
+    assert said == required_alert(V12)

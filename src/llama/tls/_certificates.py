@@ -40,9 +40,10 @@ class Certificate:
     """A certificate chain with its key, for the names it is to be used for, and its own policy.
 
     `cert` is a PEM file with the whole chain, `key` its key's file (None: in the same file), `password` what
-    the key is encrypted with. `names` default to the certificate's own subject alternative names.
-    `client_ca`, `client_auth`, `minimum_version` and `alpn` are those of `tls.server` unless given; with a
-    `client_ca` of its own a client certificate is required unless `client_auth` says otherwise.
+    the key is encrypted with, or a function that is called whenever the key is read. `names` default to the
+    certificate's own subject alternative names. `client_ca`, `client_auth`, `minimum_version` and `alpn` are
+    those of `tls.server` unless given; with a `client_ca` of its own a client certificate is required unless
+    `client_auth` says otherwise.
     """
 
     __slots__ = ("alpn", "cert", "client_auth", "client_ca", "key", "minimum_version", "names", "password")
