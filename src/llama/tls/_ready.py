@@ -44,16 +44,22 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             raise closed(self)
         if self._plain:
             return self._take(limit)
-        data = self._decrypt(limit) if self._has_more() else None
+        if self._pace is not None:
+            if (delay := self._pace.read_delay()) > 0:
+                asyncio.get_running_loop().call_later(delay, self._again)
+                return None
+            limit = self._pace.cap(limit)
+        data = self._decrypt(limit) if self._whole > 0 or self._more or self._ended is not False else None
+        most = self._most
+        if limit < most:
+            most = limit
         while data is None:
             if self._outgoing.pending and not self.flush_nowait() and self._outgoing.pending > SLICE:
                 return None
-            received = self._ready.read_nowait(limit if limit < self._most else self._most)
+            received = self._ready.read_nowait(most)
             if received is None:
                 return None
             data = self._decrypt_slices(received, limit)
-        if len(data) and self._has_more():
-            asyncio.get_running_loop().call_soon(self._again)
         if self._pace is not None and len(data):
             self._pace.received(len(data))
         return data
