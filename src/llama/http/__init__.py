@@ -8,6 +8,8 @@ from llama.http._forwarded_fields import ForwardedFor
 from llama.http._headers import Headers
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin
+from llama.http._proxy import proxy
+from llama.http._proxy_rules import TargetRule
 from llama.http._redirect import redirect
 from llama.http._reverse_proxy import reverse_proxy
 from llama.http._server import server
@@ -38,6 +40,7 @@ __all__ = [
     "Request",
     "RequestId",
     "Response",
+    "TargetRule",
     "User",
     "access_log",
     "add_header",
@@ -48,6 +51,7 @@ __all__ = [
     "connect",
     "forwarded",
     "normalize_path",
+    "proxy",
     "proxy_auth",
     "redirect",
     "remove_header",

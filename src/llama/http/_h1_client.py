@@ -315,5 +315,5 @@ class H1Client:
         if self._rest:
             self.stream.unread(self._rest)
             self._rest = b""
-        response.upgrade = upgrade = Upgraded(self.stream, self.origin.target, None, self.gone)
+        response.upgrade = upgrade = Upgraded(self.stream, self.origin.target, gone=self.gone)
         response.on_close(upgrade.abort)

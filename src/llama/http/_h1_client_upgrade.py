@@ -8,37 +8,46 @@ from typing import ClassVar
 
 from llama._errors import Closed
 from llama._stream import Stream
-from llama._target import Bridge, Relay, Target
+from llama._target import Bridge, Connector, Relay, Target
 from llama.tcp import relay as tcp_relay
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A connector to where a connection is open already, which it gives once; then Closed."""
+    """A connector to where a connection is open already: it gives that one first, then opens others by `then`."""
 
     streams: list[Stream]
+    then: Connector | None
 
     async def __call__(self, target: Target, /) -> Stream:
-        if not self.streams:
+        if self.streams:
+            return self.streams.pop()
+        if self.then is None:
             raise Closed(f"the connection to {target} was used already")
-        return self.streams.pop()
+        return await self.then(target)
 
 
 class Upgraded:
-    """Carries what passes between a stream and the upstream that switched protocols.
+    """Carries what passes between a stream and an upstream that is open already.
 
     It is a handler, which a server runs in place of HTTP. `stream` is the upstream itself: for who speaks the
-    new protocol here instead of passing it on, and closes it then.
+    new protocol here instead of passing it on, and closes it then. `gone` is called when the upstream is.
     """
 
     __takes__: ClassVar[type] = Stream
 
     def __init__(
-        self, stream: Stream, target: Target, relay: Relay | None, gone: Callable[[], object]
+        self,
+        stream: Stream,
+        target: Target,
+        relay: Relay | None = None,
+        connect: Connector | None = None,
+        gone: Callable[[], object] | None = None,
     ) -> None:
         self.stream = stream
         self._target = target
         self._relay = relay or tcp_relay()
+        self._connect = connect
         self._gone = gone
 
     def __del__(self) -> None:
@@ -48,7 +57,7 @@ class Upgraded:
         return f"upgraded({self._target})"
 
     async def __call__(self, client: Stream, /) -> None:
-        bridge = Bridge(client, self._target, Opened([self.stream]))
+        bridge = Bridge(client, self._target, Opened([self.stream], self._connect))
         try:
             await bridge.upstream()
             await self._relay(bridge)
@@ -59,4 +68,5 @@ class Upgraded:
     def abort(self) -> None:
         """Break the upstream off, if it is open still."""
         self.stream.abort()
-        self._gone()
+        if self._gone is not None:
+            self._gone()

@@ -189,7 +189,9 @@ def reverse_proxy(
         )
     made = POLICIES[_checked(balance, POLICIES)](_upstreams(to))
     prefixed = bool(strip or add or any(each.path for each in made.upstreams))
-    rewriting = Rewriting(_host(host), _prefix(strip), _prefix(add), _pseudonym(via), prefixed)
+    rewriting = Rewriting(
+        _host(host), _prefix(strip), _prefix(add), pseudonym(via, "http.reverse_proxy"), prefixed
+    )
     budget = None if retry_budget is None else Budget(retry_budget, RETRY_RESERVE)
     return ReverseProxy(asking, made, rewriting, Retrying(retries, budget, max_failures, rest))
 
@@ -225,7 +227,8 @@ def _host(host: str | None) -> str | None:
     return host
 
 
-def _pseudonym(via: str | None) -> str | None:
+def pseudonym(via: str | None, who: str) -> str | None:
+    """A name that can stand in a Via field, or None; ConfigError for what cannot."""
     if via is not None and _PSEUDONYM.fullmatch(via) is None:
-        raise ConfigError(f"http.reverse_proxy(via={via!r}): expected a name without spaces, or None")
+        raise ConfigError(f"{who}(via={via!r}): expected a name without spaces, or None")
     return via

@@ -1,5 +1,6 @@
 """What tests of handlers, layers and streams need: no sockets, no sleeps."""
 
+from llama.testing._client import TestClient, client
 from llama.testing._clock import Clock, clock
 from llama.testing._conformance import check_stream, stream_cases
 from llama.testing._connect import connect
@@ -14,7 +15,9 @@ __all__ = [
     "MakePair",
     "MemoryStream",
     "StreamCase",
+    "TestClient",
     "check_stream",
+    "client",
     "clock",
     "connect",
     "faulty",

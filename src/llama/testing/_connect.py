@@ -41,7 +41,7 @@ async def connect(
     async with AsyncExitStack() as exits:
         await enter(exits, handler)
         async with Shutdown() as shutdown:
-            shutdown.spawn(_serve(handler, server, bugs), name="handler")
+            shutdown.spawn(serve_stream(handler, server, bugs), name="handler")
             try:
                 yield client
                 await client.aclose()
@@ -56,7 +56,8 @@ async def connect(
         raise bugs[0]
 
 
-async def _serve(handler: Handler, stream: Stream, bugs: list[Exception]) -> None:
+async def serve_stream(handler: Handler, stream: Stream, bugs: list[Exception]) -> None:
+    """Serve one stream as a listener does; an exception that it would take for a bug is kept."""
     try:
         await handler(stream)
         await stream.aclose()

@@ -1,0 +1,51 @@
+"""Which targets the clients of a forward proxy may reach."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import TypeAlias
+
+from llama._errors import Refused
+from llama._extensions import Extensions
+from llama._target import Target
+from llama.http._message import Request
+from llama.tcp._target_set import TargetSet
+from llama.tcp._targets import guard, restrict
+
+TargetRule: TypeAlias = Callable[[Request, Target], bool | Awaitable[bool]]
+"""Whether a request may reach a target; it may be async."""
+
+_NOBODY = Extensions()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is allowed, what is denied, and whether addresses that are not public may be reached."""
+
+    allow: TargetSet | None
+    deny: TargetSet | None
+    rule: TargetRule | None
+    private: bool | None
+
+    async def admit(self, request: Request, target: Target) -> Target:
+        """The target to reach for a request, narrowed where addresses count; Refused when it may not."""
+        if self.allow is not None and target not in self.allow:
+            raise Refused(f"{target} is not among the targets that are allowed")
+        if self.deny is not None:
+            target = _not_denied(self.deny, target)
+        if self.rule is not None:
+            verdict = self.rule(request, target)
+            if not (await verdict if isawaitable(verdict) else verdict):
+                raise Refused(f"{target} is not allowed by the rules")
+        return guard(target, request._connection or _NOBODY, self.private)
+
+
+def _not_denied(deny: TargetSet, target: Target) -> Target:
+    if target in deny:
+        raise Refused(f"{target} is denied")
+    if not deny.has_networks(target.port):
+        return target
+    holds, port = deny.holds, target.port
+    return restrict(target, lambda address: not holds(address, port), f"denied: {deny}")

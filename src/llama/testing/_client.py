@@ -1,0 +1,169 @@
+"""A client of an exchange or a handler, without sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from llama._errors import LlamaError
+from llama._extensions import Extensions
+from llama._resources import enter
+from llama._server import Peer
+from llama._shutdown import Shutdown
+from llama._stack import check_service, kind_taken
+from llama._stream import Handler, Stream
+from llama._target import Target
+from llama.http import Exchange, Headers, Request, Response
+from llama.http import client as http_client
+from llama.http._body import Content
+from llama.http._message import HeaderSource
+from llama.testing._connect import CLIENT, Pair, serve_stream
+from llama.testing._memory import memory_pair
+
+HOST = "testserver"
+
+
+@dataclass
+class Informed:
+    """An informational response (1xx), as it was told."""
+
+    status: int
+    headers: Headers
+
+
+class TestClient:
+    """Sends requests and keeps their responses, which are closed when the client's block ends."""
+
+    __test__ = False  # pytest takes it for tests
+
+    def __init__(self, exchange: Exchange, peer: Peer | None) -> None:
+        self._exchange = exchange
+        self._known = Extensions() if peer is None else Extensions(peer)
+        self._responses: list[Response] = []
+        self.informed: list[Informed] = []
+        """The informational responses that came, in order."""
+
+    async def send(self, request: Request) -> Response:
+        """Send a request as it stands; what is not absolute goes to `testserver`."""
+        if "host" not in request.headers:
+            request.headers.insert(0, "Host", HOST)
+        request.scheme = request.scheme or "http"
+        request._connection = request._connection or self._known
+        request._informer = self._inform
+        response = await self._exchange(request)
+        self._responses.append(response)
+        return response
+
+    async def request(
+        self, method: str, url: str, headers: HeaderSource = (), body: Content = b""
+    ) -> Response:
+        """Send a request made of these."""
+        return await self.send(Request(method, url, headers, body))
+
+    async def get(self, url: str, headers: HeaderSource = ()) -> Response:
+        """GET."""
+        return await self.request("GET", url, headers)
+
+    async def head(self, url: str, headers: HeaderSource = ()) -> Response:
+        """HEAD."""
+        return await self.request("HEAD", url, headers)
+
+    async def post(self, url: str, body: Content = b"", headers: HeaderSource = ()) -> Response:
+        """POST."""
+        return await self.request("POST", url, headers, body)
+
+    async def put(self, url: str, body: Content = b"", headers: HeaderSource = ()) -> Response:
+        """PUT."""
+        return await self.request("PUT", url, headers, body)
+
+    async def delete(self, url: str, headers: HeaderSource = ()) -> Response:
+        """DELETE."""
+        return await self.request("DELETE", url, headers)
+
+    @asynccontextmanager
+    async def upgrade(
+        self, protocol: str, url: str, headers: HeaderSource = ()
+    ) -> AsyncGenerator[tuple[Response, Stream]]:
+        """Ask for another protocol, such as websocket, or by CONNECT for a tunnel (with an empty protocol).
+
+        Gives the response and the stream that speaks it; LlamaError when the answer is no upgrade.
+        """
+        request = Request("GET" if protocol else "CONNECT", url, headers)
+        request.protocol = protocol
+        response = await self.send(request)
+        upgrade = response.upgrade
+        if upgrade is None:
+            raise LlamaError(
+                f"{response!r} is no upgrade to {protocol or 'a tunnel'}", status=response.status
+            )
+        ours, theirs = memory_pair()
+        bugs: list[Exception] = []
+        async with Shutdown() as shutdown:
+            shutdown.spawn(serve_stream(upgrade, theirs, bugs), name="upgrade")
+            try:
+                yield response, ours
+                await ours.aclose()
+            finally:
+                ours.abort()
+        if bugs:
+            raise bugs[0]
+
+    async def _inform(self, status: int, headers: Headers) -> None:
+        self.informed.append(Informed(status, headers))
+
+    async def aclose(self) -> None:
+        """Close all responses."""
+        while self._responses:
+            await self._responses.pop().aclose()
+
+
+@asynccontextmanager
+async def client(
+    service: Exchange | Handler, *, peer: Peer | None = CLIENT, pair: Pair = memory_pair
+) -> AsyncGenerator[TestClient]:
+    """Send requests to an exchange, or to a handler that speaks HTTP, in memory.
+
+    `async with testing.client(stack(http.basic_auth(users), app)) as client:` calls an exchange directly, so an
+    exception of its own is raised here; with `http.server()` around it, it is a handler, which is spoken to over
+    streams made by `pair` and answers as a real server does. What the service owns is entered. Responses are
+    closed when the block ends. `peer` is the client's address.
+    """
+    check_service(service)
+    async with AsyncExitStack() as exits:
+        await enter(exits, service)
+        bugs: list[Exception] = []
+        async with AsyncExitStack() as inner:
+            if kind_taken(service) is Stream:
+                shutdown = await inner.enter_async_context(Shutdown())
+                within = _Within(cast("Handler", service), peer, pair, shutdown, bugs)
+                exchange: Exchange = await inner.enter_async_context(http_client(within))
+            else:
+                exchange = cast("Exchange", service)
+            made = TestClient(exchange, peer)
+            inner.push_async_callback(made.aclose)
+            yield made
+        if bugs:
+            raise bugs[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class _Within:
+    """A connector whose every target is one handler."""
+
+    handler: Handler
+    peer: Peer | None
+    pair: Pair
+    shutdown: Shutdown
+    bugs: list[Exception]
+
+    def __repr__(self) -> str:
+        return "testing.client()"
+
+    async def __call__(self, target: Target, /) -> Stream:
+        ours, theirs = self.pair()
+        if self.peer is not None:
+            theirs.extensions.set(self.peer)
+        self.shutdown.spawn(serve_stream(self.handler, theirs, self.bugs), name="handler")
+        return ours
