@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
-log = logging.getLogger("llama.server")
+from llama._logs import logger
+
+log = logger("server")
 T = TypeVar("T")
 
 _current: ContextVar[Shutdown | None]

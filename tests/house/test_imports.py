@@ -51,6 +51,7 @@ CORE = {
     "_target",
     "_meter",
     "_server",
+    "_logs",
     "_packets",
     "_resources",
 }

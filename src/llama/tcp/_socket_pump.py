@@ -136,25 +136,25 @@ class SocketPump(Pump):
     def _fill_pipe(self, pipe: tuple[int, int]) -> int | None:
         """Take what the source has; None when that is nothing now, or when it has ended."""
         source, limit = self._source, SCRATCH
-        if (pace := source.pace) is not None:
-            if (delay := pace.read_delay()) > 0:
-                source.port.hold_readable(delay)
-                return None
-            limit = pace.cap(limit)
         try:
+            if (pace := source.pace) is not None:
+                if (delay := pace.read_delay()) > 0:
+                    source.port.hold_readable(delay)
+                    return None
+                limit = pace.cap(limit)
             size = os.splice(source.socket.fileno(), pipe[1], limit, flags=_SPLICE)
+            if size and pace is not None:
+                pace.received(size)
         except BlockingIOError:
             source.port.unreadable()
             return None
-        except OSError as error:
+        except Exception as error:  # a meter's too
             self._end(error)
             return None
         if not size:
             source.mark_eof()
             self._pass_end()
             return None
-        if pace is not None:
-            pace.received(size)
         self._piped = size
         return size
 
@@ -178,7 +178,7 @@ class SocketPump(Pump):
         except BlockingIOError:
             sink.port.unwritable()
             return False
-        except OSError as error:
+        except Exception as error:  # a meter's too
             self._end(WriteFailed(error))
         return True
 
