@@ -55,6 +55,7 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             most = limit
         while data is None:
             if self._outgoing.pending and not self.flush_nowait() and self._outgoing.pending > SLICE:
+                self._ready.on_writable(self._push)  # which calls back
                 return None
             received = self._ready.read_nowait(most)
             if received is None:
@@ -176,6 +177,7 @@ class ReadyTLSStream(TLSStream, ReadyStream):
                 waiter.set_result(None)
         if self._on_writable is not None:
             self._on_writable()
+        self._again()  # reading may have waited for what it owes
 
     async def _end_writing(self) -> None:
         if not self._eof_sent:
