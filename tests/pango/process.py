@@ -20,12 +20,14 @@ PATIENCE = 20.0
 class Pango:
     """`python -m pango ...`, whose log is read line by line."""
 
+    module = "pango"
+
     def __init__(self, folder: Path, *arguments: str) -> None:
         path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         self._rest = b""
         self.log: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pango", *arguments],
+            [sys.executable, "-m", self.module, *arguments],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -45,7 +47,7 @@ class Pango:
                     return match
             if not more:
                 self.discard()
-                pytest.fail(f"pango did not say {pattern!r}:\n" + "\n".join(self.log))
+                pytest.fail(f"{self.module} did not say {pattern!r}:\n" + "\n".join(self.log))
 
     def _unread(self, position: int) -> None:
         """Leave the lines from here on to the next look."""
@@ -73,7 +75,7 @@ class Pango:
         """Ask it to end, which it has to do well; every line that it logged."""
         self.send(number)
         code = self.wait()
-        assert code == 0, f"pango ended with {code}:\n" + "\n".join(self.log)
+        assert code == 0, f"{self.module} ended with {code}:\n" + "\n".join(self.log)
         return self.log
 
     def wait(self, patience: float = PATIENCE) -> int:

@@ -1,0 +1,136 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import click
+from click.shell_completion import get_completion_class
+
+from llama import ConfigError, Handler, Target, run
+from llama._cli import _build, _logs, _options, _values
+from llama._cli._options import Given
+
+FAILED = 1
+CONFIG = 78  # EX_CONFIG of sysexits.h
+EPILOG = "A TIME is 10, 10s, 500ms, 5m, 1h or off."
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("proxy-llama")
+    except importlib.metadata.PackageNotFoundError:
+        return "in a source tree"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(_version(), prog_name="llama")
+def main() -> None:
+    """Ready-made proxies. They listen on this machine only unless they are told where.
+
+    Exit codes: 0 a clean end, 1 a failure such as an address in use, 2 a command line that cannot be read,
+    78 settings that are wrong.
+    """
+
+
+@main.command("socks5", epilog=EPILOG)
+@_options.listening("localhost:1080")
+@_options.guarded
+@_options.reaching
+def socks5_command(**options: object) -> None:
+    """A SOCKS5 proxy.
+
+    \b
+    llama socks5 --listen :1080 --user john:secret
+    """
+    given = Given.of(options)
+    _run(given, lambda: _build.socks5_server(given))
+
+
+@main.command("http-proxy", epilog=EPILOG)
+@_options.listening("localhost:8080")
+@_options.guarded
+@_options.reaching
+@_options.ACCESS_LOG
+def http_proxy_command(**options: object) -> None:
+    """An HTTP forward proxy, for CONNECT and for requests with a whole URL.
+
+    \b
+    llama http-proxy --listen 127.0.0.1:8080 --via socks5h://127.0.0.1:9050 --access-log
+    """
+    given = Given.of(options)
+    _run(given, lambda: _build.http_proxy(given))
+
+
+@main.command("reverse", epilog=EPILOG)
+@click.option(
+    "--to",
+    metavar="URL",
+    multiple=True,
+    required=True,
+    help="http://HOST:PORT, https://HOST:PORT or unix:PATH. With several, they take turns.",
+)
+@_options.listening("localhost:8080")
+@_options.reaching
+@_options.ACCESS_LOG
+def reverse_command(to: tuple[str, ...], **options: object) -> None:
+    """An HTTP reverse proxy.
+
+    \b
+    llama reverse --listen :443 --cert cert.pem --key key.pem --to http://127.0.0.1:8000
+    """
+    given = Given.of(options)
+    _run(given, lambda: _build.reverse_proxy(given, to))
+
+
+@main.command("forward", epilog=EPILOG)
+@click.option("--to", metavar="HOST:PORT", type=_values.target, required=True, help="HOST:PORT or unix:PATH.")
+@_options.listening("localhost:8080")
+@_options.reaching
+def forward_command(to: Target, **options: object) -> None:
+    """Carry every connection to one target, bytes untouched.
+
+    \b
+    llama forward --listen :5432 --to db.example:5432 --via https://proxy.example
+    """
+    given = Given.of(options)
+    _run(given, lambda: _build.forward(given, to))
+
+
+@main.command("echo", epilog=EPILOG)
+@_options.listening("localhost:7007")
+def echo_command(**options: object) -> None:
+    """Give back to clients what they send.
+
+    \b
+    llama echo --listen 127.0.0.1:7007
+    """
+    _run(Given.of(options), lambda: _build.echo)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "fish", "zsh"]))
+def completion(shell: str) -> None:
+    """Print a script that completes llama's options: eval "$(llama completion bash)"."""
+    if (kind := get_completion_class(shell)) is not None:
+        click.echo(kind(main, {}, "llama", "_LLAMA_COMPLETE").source())
+
+
+def _run(given: Given, build: Callable[[], Handler]) -> None:
+    _logs.set_up()
+    try:
+        run(lambda: _build.servers(given, build()), workers=given.workers, grace=given.grace)
+    except ConfigError as error:
+        _fail(CONFIG, str(error))
+    except OSError as error:
+        text = error.strerror or str(error)
+        _fail(FAILED, f"--listen: {text}" if text.startswith("cannot listen") else text)
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    for line in message.splitlines():
+        click.echo(f"llama: {line}", err=True)
+    sys.exit(code)

@@ -1,0 +1,127 @@
+"""The options that the commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeAlias, TypeVar, cast
+
+import click
+
+from llama._cli import _values
+
+F = TypeVar("F", bound=Callable[..., object])
+Decorator: TypeAlias = Callable[[F], F]
+LogFormat: TypeAlias = Literal["common", "combined", "json"]
+
+_LISTEN_HELP = "HOST:PORT, :PORT for every address, PORT for this machine only, unix:PATH or fd:NUMBER. "
+
+CERT = click.option("--cert", metavar="FILE", help="Terminate TLS with this certificate and chain (PEM).")
+KEY = click.option("--key", metavar="FILE", help="Its private key, if it is not in the same file.")
+WORKERS = click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Worker processes, each replaced when it dies.  [default: this process alone]",
+)
+
+
+def _time(name: str, default: str, help: str) -> Callable[[F], F]:
+    return click.option(
+        name, metavar="TIME", type=_values.seconds, default=default, show_default=True, help=help
+    )
+
+
+GRACE = partial(
+    _time, "--grace", "off", "After SIGTERM or SIGINT, wait at most so long for what is in flight."
+)
+HANDSHAKE = partial(
+    _time,
+    "--handshake-timeout",
+    "10s",
+    "For a client's TLS handshake, its SOCKS request or the head of an HTTP request, and for what the proxies of "
+    "--via answer.",
+)
+CONNECT = partial(_time, "--connect-timeout", "10s", "For reaching a target, or the first proxy of --via.")
+VIA = click.option(
+    "--via",
+    metavar="URL",
+    multiple=True,
+    help="Reach targets through this proxy: socks5://, socks5h:// (it resolves names), http:// or https:// with "
+    "[USER:PASSWORD@]HOST[:PORT], or env for what the proxy variables say. Again for a chain.",
+)
+USER = click.option(
+    "--user",
+    "users",
+    metavar="NAME:PASSWORD",
+    type=_values.user,
+    multiple=True,
+    help="Serve only who knows this. Again for more.",
+)
+OPEN = click.option(
+    "--open", "is_open", is_flag=True, help="Let everybody who can reach it use this proxy, without --user."
+)
+PRIVATE = click.option(
+    "--private",
+    is_flag=True,
+    help="Let clients from elsewhere reach loopback and private addresses too, as those of this machine may.",
+)
+ACCESS_LOG = click.option(
+    "--access-log",
+    type=click.Choice(["common", "combined", "json"]),
+    is_flag=False,
+    flag_value="combined",
+    help="A line for each request on standard output.  [combined when no format is given]",
+)
+
+
+def listening(default: str) -> Callable[[F], F]:
+    """The options that every command has."""
+
+    def decorate(command: F) -> F:
+        listen = click.option(
+            "--listen",
+            metavar="ADDRESS",
+            type=_values.listen,
+            multiple=True,
+            default=[default],
+            help=f"{_LISTEN_HELP}Again for more.  [default: {default}]",
+        )
+        for each in (GRACE(), WORKERS, HANDSHAKE(), KEY, CERT, listen):
+            command = each(command)
+        return command
+
+    return decorate
+
+
+def reaching(command: F) -> F:
+    """The options of commands that reach targets."""
+    return VIA(CONNECT()(command))
+
+
+def guarded(command: F) -> F:
+    """The options of proxies whose clients choose the target."""
+    return USER(OPEN(PRIVATE(command)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What was given; a command that has no such option leaves the default."""
+
+    listen: tuple[str, ...]
+    cert: str | None
+    key: str | None
+    handshake_timeout: float | None
+    workers: int | None
+    grace: float | None
+    via: tuple[str, ...] = ()
+    connect_timeout: float | None = None
+    users: tuple[tuple[str, str], ...] = ()
+    is_open: bool = False
+    private: bool = False
+    access_log: LogFormat | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, object]) -> Given:
+        return cast("Callable[..., Given]", cls)(**given)
