@@ -40,17 +40,15 @@ def test_new_connections_find_no_gap_during_twenty_reloads(program: Start, worke
     for client in clients:
         client.start()
     try:
-        for _ in range(20):
+        for generation in range(2, 22):
             server.reload()
+            assert ask(dial(port), b"it") == b"%d answers it" % generation
     finally:
         enough.set()
         for client in clients:
             client.join()
     assert errors == []
-    assert all(answer.endswith(b" answers it") for answer in answers)
-    generations = [int(answer.split()[0]) for answer in answers]
-    assert generations[0] == 1 and len(set(generations)) > 10
-    assert ask(dial(port), b"it") == b"21 answers it"
+    assert answers and all(answer.endswith(b" answers it") for answer in answers)
     server.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 
 from llama._stream import Buffer, ReadyStream
@@ -133,3 +134,15 @@ class WriteFailed(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+class PumpingStream(ReadyStream):
+    """A stream that knows a better way to or from some others than by its own readiness."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def make_pump(
+        self, src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception | None], None], /
+    ) -> Pump | None:
+        """The pump between two streams, of which it is one; None for the usual one."""

@@ -11,7 +11,7 @@ from llama._stack import factory
 from llama._stream import ReadyStream, Stream
 from llama._target import Bridge, Relay
 from llama.tcp._idle_relays import IdleRelays
-from llama.tcp._pump import Pump, WriteFailed
+from llama.tcp._pump import Pump, PumpingStream, WriteFailed
 from llama.tcp._socket_pump import SocketPump
 from llama.tcp._stream import SocketStream
 
@@ -56,12 +56,13 @@ def relay(*, idle_timeout: float | None = None) -> Relay:
     return TcpRelay(idle_timeout, None if idle_timeout is None else IdleRelays(idle_timeout))
 
 
-def _pumps(
-    client: ReadyStream, target: ReadyStream, ended: Callable[[Pump, Exception | None], None]
-) -> tuple[Pump, Pump]:
-    if isinstance(client, SocketStream) and isinstance(target, SocketStream):
-        return SocketPump(client, target, ended), SocketPump(target, client, ended)
-    return Pump(client, target, ended), Pump(target, client, ended)
+def _pump(src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception | None], None]) -> Pump:
+    if isinstance(src, SocketStream) and isinstance(dst, SocketStream):
+        return SocketPump(src, dst, ended)
+    for each in (src, dst):
+        if isinstance(each, PumpingStream) and (pump := each.make_pump(src, dst, ended)) is not None:
+            return pump
+    return Pump(src, dst, ended)
 
 
 class _Relaying:
@@ -73,7 +74,8 @@ class _Relaying:
         self, client: ReadyStream, target: ReadyStream, bridge: Bridge, watch: IdleRelays | None
     ) -> None:
         self._bridge = bridge
-        self._up, self._down = _pumps(client, target, self._ended)
+        self._up = _pump(client, target, self._ended)
+        self._down = _pump(target, client, self._ended)
         self._watch = watch
         self._error: Exception | None = None
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 from llama._meter import Pace
 from llama._stream import CHUNK, Buffer, ReadyStream, Stream, closed
+from llama.tcp._pump import Pump
 from llama.tcp._stream import SocketStream
+from llama.tls._pump import DecryptPump, EncryptPump, Session
 from llama.tls._stream import OWED, SCRATCH, SLICE, TLSStream, _scratch
 
 
-class ReadyTLSStream(TLSStream, ReadyStream):
+class ReadyTLSStream(TLSStream, Session):
     """A TLS session over a stream that has readiness callbacks, and so with them."""
 
     __slots__ = ("_drained", "_most", "_on_readable", "_on_writable", "_outbox", "_ready")
@@ -76,6 +78,49 @@ class ReadyTLSStream(TLSStream, ReadyStream):
             if self._ended is False and self._whole > 0:
                 filled = self._decrypt_into(_scratch.view, filled, SCRATCH)
         return _scratch.view[:filled] if filled else self._decrypt(limit)
+
+    def make_pump(
+        self, src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception | None], None], /
+    ) -> Pump | None:
+        below = self._ready
+        if not isinstance(below, SocketStream):
+            return None
+        if src is self and isinstance(dst, SocketStream):
+            return DecryptPump(self, below, dst, ended)
+        if dst is self and isinstance(src, SocketStream):
+            return EncryptPump(src, self, below, ended)
+        return None
+
+    def is_plain(self) -> bool:
+        return not (
+            self._whole > 0
+            or self._more
+            or self._ended is not False
+            or self._plain
+            or self._outgoing.pending
+            or self._pace is not None
+            or self._closed
+        )
+
+    def decrypt_now(self, data: memoryview, /) -> memoryview | None:
+        return self._decrypt_slices(data, SCRATCH)
+
+    def takes_plain(self) -> bool:
+        return not (
+            self._outbox
+            or self._outgoing.pending
+            or self._pace is not None
+            or self._eof_sent
+            or self._broken
+            or self._closed
+        )
+
+    def encrypt_now(self, data: memoryview, /) -> bytes:
+        self._encrypt(data)
+        return self._outgoing.read()
+
+    def keep(self, records: memoryview, /) -> None:
+        self._outbox = records
 
     def on_readable(self, callback: Callable[[], object] | None, /) -> None:
         self._on_readable = callback

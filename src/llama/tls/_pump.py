@@ -1,0 +1,149 @@
+"""Pumps between a TLS session over a plain socket and a plain socket: messages without layers of calls.
+
+What is not one record or one message that goes through at once is left to the usual pump: bytes that were
+unread, meters, a backlog, the end.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+from llama._stream import Buffer
+from llama.tcp._pump import Pump, PumpingStream, WriteFailed
+from llama.tcp._stream import SCRATCH, SocketStream, scratch
+
+SMALL = 16384
+Ended = Callable[[Pump, Exception | None], None]
+
+
+class Session(PumpingStream):
+    """What these pumps need of a TLS stream beside its being one."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def is_plain(self) -> bool:
+        """Whether the next record may be decrypted out of turn: nothing is kept, owed, metered or ended."""
+
+    @abstractmethod
+    def decrypt_now(self, data: memoryview, /) -> memoryview | None:
+        """Plaintext of what was received, borrowed; None where `read_nowait` is to look."""
+
+    @abstractmethod
+    def takes_plain(self) -> bool:
+        """Whether plaintext may be encrypted out of turn."""
+
+    @abstractmethod
+    def encrypt_now(self, data: memoryview, /) -> bytes:
+        """The records for plaintext, which the caller sends; raises TLSError."""
+
+    @abstractmethod
+    def keep(self, records: memoryview, /) -> None:
+        """Send these first: the transport did not take them."""
+
+
+class DecryptPump(Pump):
+    """From a session to a socket."""
+
+    __slots__ = ("_below", "_receive", "_send", "_session", "_sink")
+
+    def __init__(self, src: Session, below: SocketStream, dst: SocketStream, ended: Ended) -> None:
+        super().__init__(src, dst, ended)
+        self._session = src
+        self._below = below
+        self._sink = dst
+        self._receive = below.socket.recv_into
+        self._send = dst.socket.send
+
+    def step(self) -> None:
+        session, below = self._session, self._below
+        port, view = below.port, scratch()
+        if not port.readable or below.special or self._sink.special or not session.is_plain():
+            super().step()
+            return
+        try:
+            size = self._receive(view)
+            if not size:
+                below.mark_eof()
+            elif size < SCRATCH and not port.hangup:
+                port.unreadable()
+            plain = session.decrypt_now(view[:size]) if size else None
+        except BlockingIOError:
+            port.unreadable()
+            return
+        except Exception as error:  # the session's too
+            self._end(error)
+            return
+        if plain is None or (self._push(plain) and session.more):
+            super().step()
+
+    def _push(self, plain: memoryview) -> bool:
+        size = len(plain)
+        try:
+            sent = self._send(plain)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._end(WriteFailed(error))
+            return False
+        self.count += sent
+        if sent < size:
+            self._sink.port.unwritable()
+            self._stall(bytes(plain[sent:]))
+        return sent == size
+
+
+class EncryptPump(Pump):
+    """From a socket to a session."""
+
+    __slots__ = ("_below", "_receive", "_send", "_session", "_source")
+
+    def __init__(self, src: SocketStream, dst: Session, below: SocketStream, ended: Ended) -> None:
+        super().__init__(src, dst, ended)
+        self._source = src
+        self._session = dst
+        self._below = below
+        self._receive = src.socket.recv_into
+        self._send = below.socket.send
+
+    def step(self) -> None:
+        source = self._source
+        port, view = source.port, scratch()
+        if not port.readable or source.special or self._below.special or not self._session.takes_plain():
+            super().step()
+            return
+        try:
+            size = self._receive(view)
+        except BlockingIOError:
+            port.unreadable()
+            return
+        except OSError as error:
+            self._end(error)
+            return
+        if not size:
+            source.mark_eof()
+            self._pass_end()
+            return
+        if size < SCRATCH and not port.hangup:
+            port.unreadable()
+        whole = self._put(view[:size]) if size > SMALL else self._push(view[:size])
+        if whole and port.readable:
+            super().step()
+
+    def _push(self, view: memoryview) -> bool:
+        try:
+            records: Buffer = self._session.encrypt_now(view)
+            try:
+                sent = self._send(records)
+            except BlockingIOError:
+                sent = 0
+        except OSError as error:
+            self._end(WriteFailed(error))
+            return False
+        self.count += len(view)
+        if sent < len(records):
+            self._below.port.unwritable()
+            self._session.keep(memoryview(records)[sent:])
+            self._stall(b"")
+        return sent == len(records)
