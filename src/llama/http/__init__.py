@@ -14,19 +14,25 @@ from llama.http._redirect import redirect
 from llama.http._reverse_proxy import reverse_proxy
 from llama.http._server import server
 from llama.http.layers import (
+    PathParameters,
     RequestId,
     User,
+    When,
     access_log,
     add_header,
     basic_auth,
     bearer_auth,
     body_limit,
+    map_body,
     normalize_path,
     proxy_auth,
     remove_header,
     request_id,
     require_header,
+    rewrite,
+    route,
     set_header,
+    when,
 )
 from llama.http.wire._h1_fields import Limits
 
@@ -37,11 +43,13 @@ __all__ = [
     "Headers",
     "Limits",
     "Origin",
+    "PathParameters",
     "Request",
     "RequestId",
     "Response",
     "TargetRule",
     "User",
+    "When",
     "access_log",
     "add_header",
     "basic_auth",
@@ -50,6 +58,7 @@ __all__ = [
     "client",
     "connect",
     "forwarded",
+    "map_body",
     "normalize_path",
     "proxy",
     "proxy_auth",
@@ -58,6 +67,9 @@ __all__ = [
     "request_id",
     "require_header",
     "reverse_proxy",
+    "rewrite",
+    "route",
     "server",
     "set_header",
+    "when",
 ]

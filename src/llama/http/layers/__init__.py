@@ -5,24 +5,33 @@ from llama.http.layers._add_header import add_header
 from llama.http.layers._basic_auth import User, basic_auth, proxy_auth
 from llama.http.layers._bearer_auth import bearer_auth
 from llama.http.layers._body_limit import body_limit
+from llama.http.layers._map_body import map_body
 from llama.http.layers._normalize_path import normalize_path
 from llama.http.layers._remove_header import remove_header
 from llama.http.layers._request_id import RequestId, request_id
 from llama.http.layers._require_header import require_header
+from llama.http.layers._rewrite import rewrite
+from llama.http.layers._route import PathParameters, When, route, when
 from llama.http.layers._set_header import set_header
 
 __all__ = [
+    "PathParameters",
     "RequestId",
     "User",
+    "When",
     "access_log",
     "add_header",
     "basic_auth",
     "bearer_auth",
     "body_limit",
+    "map_body",
     "normalize_path",
     "proxy_auth",
     "remove_header",
     "request_id",
     "require_header",
+    "rewrite",
+    "route",
     "set_header",
+    "when",
 ]

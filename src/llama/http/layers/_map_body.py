@@ -1,0 +1,76 @@
+"""Changes bodies as they stream by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._service import Middleware
+from llama._stack import factory, named_layer
+from llama.http._message import Exchange, Message, Request, Response
+from llama.http.layers._field import Side, check_side
+
+_VALIDATORS = ("etag", "content-md5", "content-digest", "repr-digest", "digest", "accept-ranges")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class MapBody:
+    """Changes bodies as they stream by."""
+
+    inner: Exchange
+    function: Callable[[bytes], bytes]
+    on: Side
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return "http.map_body()" if self.on == "response" else f"http.map_body(on={self.on!r})"
+
+    async def __call__(self, request: Request, /) -> Response:
+        if self.on == "request":
+            if request.body.length != 0 and not request.protocol:
+                self._change(request)
+            return await self.inner(request)
+        # A part of a body would be changed as if it were the whole.
+        request.headers.discard("range", "if-range")
+        response = await self.inner(request)
+        if self._has_body(request, response):
+            try:
+                self._change(response)
+            except BaseException:
+                await response.aclose()
+                raise
+        return response
+
+    @staticmethod
+    def _has_body(request: Request, response: Response) -> bool:
+        if response.status in (204, 205, 206, 304) or response.upgrade is not None:
+            return False
+        if request.method == "HEAD":  # the length would be that of the body before the change
+            response.headers.discard("content-length", "content-encoding", *_VALIDATORS)
+            return False
+        return response.body.length != 0
+
+    def _change(self, message: Message) -> None:
+        message.body = message.body.map(self.function)
+        message.headers.discard(*_VALIDATORS)
+
+
+@factory("http.map_body")
+def map_body(function: Callable[[bytes], bytes], *, on: Side = "response") -> Middleware[Request, Response]:
+    """Give every piece of the bodies of responses, or with `on="request"` of requests, through a function.
+
+    The pieces are as they come, so they can end anywhere: what is longer than one byte is replaced by
+    `Body.replace`. gzip and deflate are taken off; another coding raises ProtocolError. Content-Length, ETag and
+    digests go, for they were of other bytes, and ranges are not asked for.
+
+        stack(http.server(), http.map_body(bytes.upper), application)
+    """
+    check_side(on, "http.map_body()")
+
+    def build(inner: Exchange) -> Exchange:
+        return MapBody(inner, function, on)
+
+    name = "http.map_body()" if on == "response" else f"http.map_body(on={on!r})"
+    return named_layer(name, build, takes=Request, gives=Request)

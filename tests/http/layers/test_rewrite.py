@@ -1,0 +1,109 @@
+"""Paths and bodies on their way through."""
+
+import asyncio
+import gzip
+
+import pytest
+
+from llama import ConfigError, Middleware, ProtocolError, describe, http, stack
+from llama.http import Exchange, Request, Response
+from tests.http.serving import echo, last, talk
+
+
+def ask(exchange: Exchange, request: Request) -> Response:
+    async def main() -> Response:
+        return await exchange(request)
+
+    return asyncio.run(main())
+
+
+async def where(request: Request) -> Response:
+    return Response(200, {"Path": request.path})
+
+
+@pytest.mark.parametrize(
+    ("layer", "path", "changed"),
+    [
+        (http.rewrite(strip="/api"), "/api/a?b=/api", "/a?b=/api"),
+        (http.rewrite(strip="/api/"), "/api?x", "/?x"),
+        (http.rewrite(strip="/api"), "/apis", None),
+        (http.rewrite(strip="/api"), "/b", None),
+        (http.rewrite(add="/v2"), "/a%2Fb", "/v2/a%2Fb"),
+        (http.rewrite(add="/v2"), "http://a", "/v2/"),
+        (http.rewrite(strip="/api", add="/v2/"), "/api/a", "/v2/a"),
+        (http.rewrite(r"^/(\d+)$", r"/user/\1"), "/12?q", "/user/12?q"),
+        (http.rewrite(r"^/(\d+)$", r"/user/\1"), "/a", "/a"),
+        (http.rewrite(r"^/a", "b c?ä"), "/a", "/b%20c%3F%C3%A4"),
+        (http.rewrite(r"/x", "/y", strip="/x"), "/x/x/x", "/y/y"),
+        (http.rewrite(add="/v2"), "*", "*"),
+    ],
+)
+def test_a_path_is_changed_and_its_query_is_not(
+    layer: Middleware[Request, Response], path: str, changed: str | None
+) -> None:
+    response = ask(stack(layer, where), Request("OPTIONS" if path == "*" else "GET", path))
+    assert response.headers.get("path") == changed
+    assert response.status == (404 if changed is None else 200)
+
+
+@pytest.mark.parametrize("path", ["/api/../x", "/api/%2e%2E/x", "/api/..", "/api/.%2fx", "/api/..\\x"])
+def test_no_path_leads_out_of_its_prefix(path: str) -> None:
+    with pytest.raises(ProtocolError, match="dot segments"):
+        ask(stack(http.rewrite(strip="/api"), where), Request("GET", path))
+
+
+def test_what_cannot_be_rewritten_by_is_refused_when_the_layer_is_made() -> None:
+    for prefix in ("api", "/a b", "/a?b", "//", "/..", "/a/./b"):
+        with pytest.raises(ConfigError, match="prefix"):
+            http.rewrite(strip=prefix)
+    for pattern, replacement in (("(", ""), ("a", r"\1")):
+        with pytest.raises(ConfigError):
+            http.rewrite(pattern, replacement)
+    assert repr(http.rewrite("a", "b", add="/c")) == "http.rewrite('a', 'b', add='/c')"
+    assert describe(stack(http.rewrite(strip="/a"), where)) == "http.rewrite(strip='/a') > where"
+
+
+# bodies
+
+
+def mapped(request: Request, response: Response) -> tuple[list[tuple[str, str]], bytes]:
+    async def main() -> tuple[list[tuple[str, str]], bytes]:
+        async def answer(request: Request) -> Response:
+            assert "range" not in request.headers
+            return response
+
+        got = await stack(http.map_body(bytes.upper), answer)(request)
+        return list(got.headers), await got.body.read()
+
+    return asyncio.run(main())
+
+
+def test_bodies_are_changed_and_what_described_them_goes() -> None:
+    plain = Response(200, {"A": "b", "ETag": '"x"', "Content-Length": "5"}, b"hello")
+    assert mapped(Request("GET", "/", {"Range": "bytes=0-1"}), plain) == ([("A", "b")], b"HELLO")
+    packed = Response(200, {"Content-Encoding": "gzip"}, gzip.compress(b"hello"))
+    assert mapped(Request("GET", "/"), packed) == ([], b"HELLO")
+
+
+def test_what_is_no_whole_body_is_left_as_it_is() -> None:
+    part = Response(206, {"ETag": '"x"'}, b"ell")
+    assert mapped(Request("GET", "/"), part) == ([("ETag", '"x"')], b"ell")
+    head = Response(200, {"Content-Length": "5", "ETag": '"x"', "A": "b"})
+    assert mapped(Request("HEAD", "/"), head) == ([("A", "b")], b"")
+
+
+def test_a_coding_that_is_not_known_frees_the_response() -> None:
+    closed: list[bool] = []
+    response = Response(200, {"Content-Encoding": "br"}, b"hello")
+    response.on_close(lambda: closed.append(True))
+    with pytest.raises(ProtocolError, match="br"):
+        mapped(Request("GET", "/"), response)
+    assert closed == [True]
+
+
+def test_the_bodies_of_requests_can_be_changed_too() -> None:
+    handler = stack(http.server(), http.map_body(bytes.upper, on="request"), echo)
+    answer = talk(handler, last("/", "Content-Length: 5", method="POST") + b"hello")
+    assert b"HELLO" in answer
+    with pytest.raises(ConfigError):
+        http.map_body(bytes.upper, on="both")  # type: ignore[arg-type]
