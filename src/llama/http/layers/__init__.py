@@ -5,6 +5,8 @@ from llama.http.layers._add_header import add_header
 from llama.http.layers._basic_auth import User, basic_auth, proxy_auth
 from llama.http.layers._bearer_auth import bearer_auth
 from llama.http.layers._body_limit import body_limit
+from llama.http.layers._compress import compress
+from llama.http.layers._decompress import decompress
 from llama.http.layers._map_body import map_body
 from llama.http.layers._normalize_path import normalize_path
 from llama.http.layers._remove_header import remove_header
@@ -24,6 +26,8 @@ __all__ = [
     "basic_auth",
     "bearer_auth",
     "body_limit",
+    "compress",
+    "decompress",
     "map_body",
     "normalize_path",
     "proxy_auth",
