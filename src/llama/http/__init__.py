@@ -34,6 +34,7 @@ from llama.http.layers import (
     rewrite,
     route,
     set_header,
+    static,
     when,
 )
 from llama.http.wire._h1_fields import Limits
@@ -75,5 +76,6 @@ __all__ = [
     "route",
     "server",
     "set_header",
+    "static",
     "when",
 ]

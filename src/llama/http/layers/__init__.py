@@ -15,6 +15,7 @@ from llama.http.layers._require_header import require_header
 from llama.http.layers._rewrite import rewrite
 from llama.http.layers._route import PathParameters, When, route, when
 from llama.http.layers._set_header import set_header
+from llama.http.layers._static import static
 
 __all__ = [
     "PathParameters",
@@ -37,5 +38,6 @@ __all__ = [
     "rewrite",
     "route",
     "set_header",
+    "static",
     "when",
 ]

@@ -1,0 +1,234 @@
+"""Files of a directory."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from llama import ConfigError, http, stack
+from llama.http import Request, Response
+from llama.http.layers._static import PIECE, FileBody
+from tests.http.serving import last, talk
+
+TEN = b"0123456789"
+NOON = 1_700_000_000
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    site = tmp_path / "site"
+    (site / "docs").mkdir(parents=True)
+    (site / "docs" / "index.html").write_bytes(b"<p>docs")
+    (site / "empty").mkdir()
+    (site / "ten.txt").write_bytes(TEN)
+    (site / "ten.tar.gz").write_bytes(TEN)
+    (site / "nothing").write_bytes(b"")
+    (site / "j\xf6 %.css").write_bytes(b"p{}")
+    (site / ".env").write_bytes(b"SECRET")
+    os.utime(site / "ten.txt", (NOON, NOON))
+    (tmp_path / "secret").write_bytes(b"SECRET")
+    (tmp_path / "site-too").mkdir()
+    (tmp_path / "site-too" / "secret").write_bytes(b"SECRET")
+    return site
+
+
+def ask(
+    root: Path,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    method: str = "GET",
+    *,
+    dotfiles: bool = False,
+) -> tuple[Response, bytes]:
+    async def main() -> tuple[Response, bytes]:
+        response = await http.static(root, dotfiles=dotfiles)(Request(method, path, headers or {}))
+        try:
+            return response, await response.body.read()
+        finally:
+            await response.aclose()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "media"),
+    [
+        ("/ten.txt?x", TEN, "text/plain; charset=utf-8"),
+        ("/ten.tar.gz", TEN, "application/gzip"),
+        ("/nothing", b"", "application/octet-stream"),
+        ("/docs/", b"<p>docs", "text/html; charset=utf-8"),
+        ("/docs/index.html", b"<p>docs", "text/html; charset=utf-8"),
+        ("/j%C3%B6%20%25.css", b"p{}", "text/css; charset=utf-8"),
+    ],
+)
+def test_a_file_is_served_by_its_path(root: Path, path: str, body: bytes, media: str) -> None:
+    response, got = ask(root, path)
+    assert (response.status, got, response.headers["content-type"]) == (200, body, media)
+    assert response.headers["accept-ranges"] == "bytes"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.body.length == len(body)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/empty/", "/none", "/ten.txt/", "/ten.txt/x", "//ten.txt", "/docs//index.html",
+        "/../secret", "/docs/../../secret", "/%2e%2e/secret", "/..%2fsecret", "/docs/..%5c..%5csecret",
+        "/docs/../ten.txt", "/./ten.txt", "/../site-too/secret", "/.env", "/ten.txt%00", "/ten.txt%2f",
+        "/" + "a" * 5000, "*", "", "/%ff",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_to_be_had(root: Path, path: str) -> None:
+    assert ask(root, path)[0].status == 404
+
+
+def test_links_are_followed_within_the_directory_and_never_out_of_it(root: Path) -> None:
+    (root / "in.txt").symlink_to("ten.txt")
+    (root / "in").symlink_to("docs")
+    (root / "out").symlink_to("../secret")
+    (root / "outdir").symlink_to("../site-too")
+    (root / "hidden").symlink_to(".env")
+    (root / "loop").symlink_to("loop")
+    (root / "absolute").symlink_to(root.parent / "secret")
+    assert ask(root, "/in.txt")[1] == TEN
+    assert ask(root, "/in/")[1] == b"<p>docs"
+    for path in ("/out", "/outdir", "/outdir/", "/outdir/secret", "/hidden", "/loop", "/absolute"):
+        assert ask(root, path)[0].status == 404, path
+
+
+def test_what_is_no_regular_file_is_not_waited_for(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    assert ask(root, "/pipe")[0].status == 404
+
+
+def test_a_hidden_file_can_be_asked_for_when_allowed(root: Path) -> None:
+    assert ask(root, "/.env", dotfiles=True)[1] == b"SECRET"
+    assert ask(root, "/..", dotfiles=True)[0].status == 404
+
+
+def test_a_directory_gets_its_slash_wherever_it_is_mounted(root: Path) -> None:
+    response, _ = ask(root, "/docs?a=b")
+    assert (response.status, response.headers["location"]) == (308, "./docs/?a=b")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "body"),
+    [
+        ("bytes=0-3", 206, b"0123"),
+        ("bytes=8-", 206, b"89"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=-99", 206, TEN),
+        ("Bytes=9-99", 206, b"9"),
+        ("bytes=10-", 416, b""),
+        ("bytes=-0", 416, b""),
+        ("bytes=3-1", 200, TEN),
+        ("bytes=0-1,4-5", 200, TEN),
+        ("bytes=-", 200, TEN),
+        ("bytes=a-b", 200, TEN),
+        ("lines=0-1", 200, TEN),
+        ("bytes=" + "9" * 30 + "-", 200, TEN),
+    ],
+)
+def test_one_range_is_given(root: Path, wanted: str, status: int, body: bytes) -> None:
+    response, got = ask(root, "/ten.txt", {"Range": wanted})
+    assert response.status == status
+    if status == 416:
+        assert response.headers["content-range"] == "bytes */10"
+        return
+    assert got == body
+    if status == 206:
+        start = TEN.index(body)
+        assert response.headers["content-range"] == f"bytes {start}-{start + len(body) - 1}/10"
+
+
+def test_a_range_is_given_only_of_the_version_the_client_has(root: Path) -> None:
+    tag = ask(root, "/ten.txt")[0].headers["etag"]
+    for same in (tag, formatdate(NOON, usegmt=True)):
+        assert ask(root, "/ten.txt", {"Range": "bytes=0-1", "If-Range": same})[0].status == 206
+    for other in (f"W/{tag}", '"x"', formatdate(NOON + 1, usegmt=True)):
+        assert ask(root, "/ten.txt", {"Range": "bytes=0-1", "If-Range": other})[1] == TEN
+
+
+def test_what_the_client_has_is_not_sent_again(root: Path) -> None:
+    first, _ = ask(root, "/ten.txt")
+    tag, modified = first.headers["etag"], first.headers["last-modified"]
+    assert modified == formatdate(NOON, usegmt=True)
+    fresh: list[dict[str, str]] = [
+        {"If-None-Match": tag},
+        {"If-None-Match": f'"a", W/{tag}', "Range": "bytes=0-1"},
+        {"If-None-Match": "*"},
+        {"If-Modified-Since": modified},
+    ]
+    for headers in fresh:
+        response, body = ask(root, "/ten.txt", headers)
+        assert (response.status, body, response.headers["etag"]) == (304, b"", tag)
+    stale: list[dict[str, str]] = [
+        {"If-None-Match": '"a"', "If-Modified-Since": modified},
+        {"If-Modified-Since": formatdate(NOON - 1, usegmt=True)},
+        {"If-Modified-Since": "yesterday"},
+    ]
+    for headers in stale:
+        assert ask(root, "/ten.txt", headers)[1] == TEN
+
+
+def test_a_condition_that_does_not_hold_is_412(root: Path) -> None:
+    tag = ask(root, "/ten.txt")[0].headers["etag"]
+    before = formatdate(NOON - 1, usegmt=True)
+    for holds in ({"If-Match": tag}, {"If-Match": "*"}, {"If-Match": tag, "If-Unmodified-Since": before}):
+        assert ask(root, "/ten.txt", holds)[0].status == 200
+    for fails in ({"If-Match": '"a"'}, {"If-Match": f"W/{tag}"}, {"If-Unmodified-Since": before}):
+        assert ask(root, "/ten.txt", fails)[0].status == 412
+
+
+def test_a_change_changes_the_tag(root: Path) -> None:
+    before = ask(root, "/ten.txt")[0].headers["etag"]
+    (root / "ten.txt").write_bytes(TEN)
+    assert ask(root, "/ten.txt")[0].headers["etag"] != before
+
+
+def test_only_get_and_head_are_known(root: Path) -> None:
+    response, _ = ask(root, "/ten.txt", method="POST")
+    assert (response.status, response.headers["allow"]) == (405, "GET, HEAD")
+    handler = stack(http.server(), http.static(root))
+    answer = talk(handler, last("/ten.txt", method="HEAD"))
+    assert b"Content-Length: 10\r\n" in answer and answer.endswith(b"\r\n\r\n")
+    assert talk(handler, last("/ten.txt")).endswith(b"\r\n\r\n" + TEN)
+
+
+def test_a_large_file_comes_in_pieces_and_one_that_shrinks_breaks_off(root: Path) -> None:
+    large = root / "large"
+    large.write_bytes(b"x" * (2 * PIECE + 1))
+
+    async def main() -> None:
+        response = await http.static(root)(Request("GET", "/large"))
+        assert len(await response.body.chunk()) == PIECE
+        os.truncate(large, PIECE + 5)
+        assert [len(await response.body.chunk()) for _ in range(3)] == [5, 0, 0]
+        await response.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_body_that_is_closed_frees_its_file(root: Path) -> None:
+    async def main() -> None:
+        response = await http.static(root)(Request("GET", "/ten.txt"))
+        body = response.body
+        assert isinstance(body, FileBody)
+        await response.aclose()
+        assert body._file.closed
+        assert await body.chunk() == b""
+        await response.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_cannot_be_served_is_refused_when_it_is_made(root: Path) -> None:
+    for wrong in (root / "none", root / "ten.txt"):
+        with pytest.raises(ConfigError):
+            http.static(wrong)
+    for name in ("", "a/b", ".."):
+        with pytest.raises(ConfigError, match="index"):
+            http.static(root, index=name)
