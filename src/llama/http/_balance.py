@@ -16,7 +16,7 @@ log = logging.getLogger("llama.upstreams")
 class Upstream:
     """One place to send requests to, and how it does."""
 
-    __slots__ = ("_failures", "_rests_until", "active", "credit", "origin", "path", "weight")
+    __slots__ = ("_rests_until", "active", "credit", "failures", "origin", "path", "weight")
 
     def __init__(self, origin: Origin, path: str, weight: float) -> None:
         self.origin = origin
@@ -27,16 +27,12 @@ class Upstream:
         """Exchanges that have not ended."""
         self.credit = 0.0
         """What the round robin owes it."""
-        self._failures = 0
+        self.failures = 0
+        """How often it has failed since it last answered."""
         self._rests_until = 0.0
 
     def __repr__(self) -> str:
         return f"{self.origin}{self.path}"
-
-    @property
-    def failed(self) -> bool:
-        """Whether its last exchange failed."""
-        return self._failures > 0
 
     def rests(self, now: float) -> bool:
         """Whether it failed so often that it is asked last for a while."""
@@ -44,8 +40,8 @@ class Upstream:
 
     def note_failure(self, error: BaseException, most: int, rest: float) -> None:
         """Another failure; after `most` in a row it rests for `rest` seconds."""
-        self._failures += 1
-        if self._failures >= most:
+        self.failures += 1
+        if self.failures >= most:
             now = asyncio.get_running_loop().time()
             if not self._rests_until:
                 log.warning("%s is asked last for %g s: %s", self, rest, error)
@@ -53,7 +49,7 @@ class Upstream:
 
     def note_success(self) -> None:
         """It answers."""
-        self._failures = 0
+        self.failures = 0
         if self._rests_until:
             self._rests_until = 0.0
             log.info("%s answers again", self)
@@ -92,7 +88,7 @@ class Balance(ABC):
         found = self.upstreams
         if len(found) == 1:
             return found[0]
-        if tried or any(each.failed for each in found):
+        if tried or any(each.failures for each in found):
             found = self._able(tried)
         return found[0] if len(found) == 1 else self.choose(found)
 

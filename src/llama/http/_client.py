@@ -47,7 +47,7 @@ class State:
     def open(self) -> Pool:
         """The pool, which the current Shutdown closes if nobody entered the client."""
         pool = self.pool
-        if pool is None or pool.loop is not asyncio.get_running_loop():
+        if pool is None or not pool.loop.is_running():
             pool = self.pool = Pool(self._connect, self._settings)
             if not self._entered:
                 try:

@@ -120,8 +120,19 @@ class H1Client:
             self.freed()
             raise
         try:
-            head = await self._exchange(request, raw, framing)
-            return await self._response(request, head)
+            if framing or self._timers.head is not None:
+                head = await self._exchange(request, raw, framing)
+            else:  # what most requests are
+                try:
+                    await self.stream.write(raw)
+                except OSError:
+                    self._keep = False
+                head = await self._next_head(request)
+                if head.status < 200 and head.status != 101:
+                    head = await self._final(request, head)
+            return (
+                self._response(request, head) if self._upload is None else await self._answered(request, head)
+            )
         except BaseException as error:
             await self.drop()
             if (cause := self._cause(error)) is not error:
@@ -201,13 +212,15 @@ class H1Client:
             finally:
                 deadlines.end(call)
 
-    async def _final(self, request: Request) -> ResponseHead:
+    async def _final(self, request: Request, head: ResponseHead | None = None) -> ResponseHead:
         for _ in range(INTERIM):
-            head = await self._next_head(request)
+            if head is None:
+                head = await self._next_head(request)
             if head.status >= 200 or head.status == 101:
                 return head
             if head.status != 100 or "expect" in request.headers.names:
                 await request.inform(head.status, head.headers)
+            head = None
         raise ProtocolError(f"more than {INTERIM} informational responses", status=502)
 
     async def _next_head(self, request: Request) -> ResponseHead:
@@ -231,50 +244,65 @@ class H1Client:
 
     # the response
 
-    async def _response(self, request: Request, head: ResponseHead) -> Response:
+    async def _answered(self, request: Request, head: ResponseHead) -> Response:
+        """The response to a request whose body may still be going up."""
+        response = self._response(request, head)
+        if response.upgrade is None and not isinstance(response._body, ResponseBody):
+            await self.body_ended(self._rest)
+        return response
+
+    def _response(self, request: Request, head: ResponseHead) -> Response:
         response = _new(Response)
         response.status = status = head.status
         response.reason = "" if head.reason == _PHRASES.get(status) else head.reason
         response.headers = head.headers
         response.version = head.version
         response.upgrade = None
-        response._body = EMPTY
         response._trailers = response._extensions = response._on_close = None
         if status == 101 or (request.method == "CONNECT" and status < 300):
+            response._body = EMPTY
             self._switch(request, head, response)
             return response
         self._keep = self._keep and head.keep_alive
         length = head.length
         if not length:
-            await self.body_ended(self._rest)
+            response._body = EMPTY
         elif length == len(self._rest):
             response._body = BytesBody(self._rest)
-            await self.body_ended(b"")
+            self._rest = b""
         else:
-            response._body = await self._body(length)
+            response._body = body = self._body(length)
+            if isinstance(body, ResponseBody):
+                return response
+        if self._upload is None:
+            self._free()
         return response
 
-    async def _body(self, length: int) -> Body:
+    def _body(self, length: int) -> Body:
         data, self._rest = self._rest, b""
         taken = decoder(length, self._settings.limits)
         try:
             part = taken.feed(data) if data else b""
         except ProtocolError as error:
             raise ProtocolError(f"in a response: {error}", status=502) from None
-        if not taken.done:
-            return ResponseBody(self, taken, None if length in (CHUNKED, UNTIL_CLOSE) else length, part)
-        await self.body_ended(taken.rest)
-        return BytesBody(part) if taken.trailers is None else ResponseBody(None, taken, None, part)
+        if taken.done and taken.trailers is None:
+            self._rest = taken.rest
+            return BytesBody(part)
+        return ResponseBody(self, taken, None if length in (CHUNKED, UNTIL_CLOSE) else length, part)
 
     async def body_ended(self, rest: bytes) -> None:
         """The response is whole; `rest` came after it."""
-        self._rest = b""
+        self._rest = rest
         upload = self._upload
         if upload is not None:
             await self._end_upload()
             if not upload.complete:
                 self._keep = False
-        if self._keep and not rest:
+        self._free()
+
+    def _free(self) -> None:
+        """The exchange is over. What came after it, nobody asked for."""
+        if self._keep and not self._rest:
             self.reused = True
             self.freed()
         else:

@@ -38,12 +38,12 @@ class ResponseBody(Body):
 
     __slots__ = ("_decoder", "_error", "_part", "_source")
 
-    def __init__(self, source: Source | None, decoder: Decoder, length: int | None, part: bytes) -> None:
+    def __init__(self, source: Source, decoder: Decoder, length: int | None, part: bytes) -> None:
         self.length = length
         self.headers = None
         self.is_decoded = False
-        self.ended = source is None
-        self._source = source
+        self.ended = False
+        self._source: Source | None = source
         self._decoder = decoder
         self._part = part
         self._error: BaseException | None = None
@@ -69,6 +69,8 @@ class ResponseBody(Body):
                 raise self._error
             return b""
         try:
+            if self._decoder.done:  # but for the trailers it could have been handed over whole
+                await self._end(source)
             while not self.ended:
                 if part := await self._next(source):
                     return part
@@ -88,10 +90,13 @@ class ResponseBody(Body):
         else:
             decoder.feed_eof()
         if decoder.done:
-            self.ended = True
-            self._source = None
-            await source.body_ended(decoder.rest)
+            await self._end(source)
         return part
+
+    async def _end(self, source: Source) -> None:
+        self.ended = True
+        self._source = None
+        await source.body_ended(self._decoder.rest)
 
     async def aclose(self) -> None:
         source, self._source = self._source, None

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TypeVar, cast, overload
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -12,6 +13,7 @@ _D = TypeVar("_D")
 Pairs = Iterable[tuple[str, str]]
 
 
+@lru_cache(1024)
 def checked_name(name: str) -> str:
     """Return `name` if it is a field name (RFC 9110 section 5.1); ValueError otherwise."""
     if _NAME.fullmatch(name) is None:
@@ -21,6 +23,8 @@ def checked_name(name: str) -> str:
 
 def checked_value(value: str) -> str:
     """Return `value` without outer whitespace if a field may hold it (RFC 9110 section 5.5)."""
+    if value.isascii() and value.isprintable():
+        return value if value[:1] != " " != value[-1:] else value.strip(" ")
     if _VALUE.fullmatch(value) is None:
         raise ValueError(f"header value {value!r} has a control character or one beyond Latin-1")
     return value.strip(" \t")

@@ -89,11 +89,25 @@ def outgoing(request: Request, also: frozenset[str] = frozenset()) -> Request:
 def incoming(response: Response, via: str | None) -> Response:
     """The response that a proxy passes on for one it got: the same, without what was for the proxy alone."""
     headers = response.headers
-    if not HOP_BY_HOP.isdisjoint(headers.names):
-        asked = headers.get("upgrade") if response.upgrade is not None else None
-        response.headers = headers = end_to_end(headers)
-        if asked is not None:
-            put(headers, "Upgrade", asked)
+    keys = headers._keys
+    if not HOP_BY_HOP.isdisjoint(keys):
+        if (
+            response.upgrade is None
+            and headers.get("connection") in _USUAL
+            and HOP_BY_HOP.isdisjoint([key for key in keys if key != "connection"])
+        ):
+            headers.discard("connection")
+        else:
+            headers = _stripped(response)
     if via is not None:
-        put(headers, "Via", f"{response.version} {via}")
+        headers._pairs.append(("Via", f"{response.version} {via}"))
+        headers._keys.append("via")
     return response
+
+
+def _stripped(response: Response) -> Headers:
+    asked = response.headers.get("upgrade") if response.upgrade is not None else None
+    response.headers = headers = end_to_end(response.headers)
+    if asked is not None:
+        put(headers, "Upgrade", asked)
+    return headers

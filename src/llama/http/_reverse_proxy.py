@@ -42,7 +42,7 @@ class Rewriting:
 
     def path(self, path: str, upstream: Upstream) -> str | None:
         """The path to ask an upstream for; None for one that is not below the prefix that is taken off."""
-        if not self.is_prefixed or path == "*":
+        if path == "*":
             return path
         strip = self.strip
         if strip:
@@ -88,15 +88,23 @@ class ReverseProxy:
             self.retrying.budget.called()
         tried: list[Upstream] = []
         while True:
+            if not self._address(sent, request, upstream):
+                return Response(404, {"Content-Type": "text/plain"}, b"404 not below what is served here\n")
+            turn = Turn(upstream) if self.balance.counts else None
             try:
-                response = await self._ask(sent, request, upstream)
+                response = await self.client(sent)
             except (LlamaError, OSError) as error:
+                self._note(upstream, error)
                 tried.append(upstream)
                 if not self._is_retried(error, sent, tried):
                     raise
                 upstream = self.balance.next(tried)
-            else:
-                return incoming(response, self.rewriting.via)
+                continue
+            if upstream.failures:
+                upstream.note_success()
+            if turn is not None:
+                response.on_close(turn.end)
+            return incoming(response, self.rewriting.via)
 
     def _outgoing(self, request: Request) -> Request:
         sent = outgoing(request, FORWARDED)
@@ -111,27 +119,20 @@ class ReverseProxy:
             sent.authority = rewriting.host
         return sent
 
-    async def _ask(self, sent: Request, request: Request, upstream: Upstream) -> Response:
-        path = self.rewriting.path(request.path, upstream)
-        if path is None:
-            return Response(404, {"Content-Type": "text/plain"}, b"404 not below what is served here\n")
-        sent.path = path
-        if self.rewriting.host == "upstream":
+    def _address(self, sent: Request, request: Request, upstream: Upstream) -> bool:
+        """Direct a request to an upstream; False when its path is not below the prefix."""
+        rewriting = self.rewriting
+        if rewriting.is_prefixed:
+            path = rewriting.path(request.path, upstream)
+            if path is None:
+                return False
+            sent.path = path
+        if rewriting.host == "upstream":
             sent.authority = upstream.origin.authority
         if sent._extensions is None:
             sent._extensions = Extensions()
         sent._extensions.set(upstream.origin)
-        turn = Turn(upstream) if self.balance.counts else None
-        try:
-            response = await self.client(sent)
-        except (LlamaError, OSError) as error:
-            self._note(upstream, error)
-            raise
-        if upstream.failed:
-            upstream.note_success()
-        if turn is not None:
-            response.on_close(turn.end)
-        return response
+        return True
 
     def _note(self, upstream: Upstream, error: Exception) -> None:
         """Some errors are not the upstream's: of the request's own body, of the pool."""

@@ -8,7 +8,8 @@ from llama.http._headers import Headers, headers_from_wire
 
 # Everything but CR, LF, NUL and other controls: what is left when these are deleted must be the line ends.
 _TEXT = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
-_FIELD = re.compile(r"(?m)^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)\r\n")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_REMEMBERED, _REMEMBERED_SIZE = 2048, 40  # names, and characters of one
 _NAME_AND_COLON = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
 
 
@@ -99,14 +100,34 @@ def parse_fields(raw: bytes, text: str, start: int, limits: Limits) -> Headers:
 
     Raises ProtocolError for bare CR or LF, control characters, obs-fold, and names that are no tokens.
     """
-    pairs: list[tuple[str, str]] = _FIELD.findall(text, start)
-    if raw.translate(None, _TEXT) != b"\r\n" * (len(pairs) + (start > 0)):
+    lines = text[start:-2].split("\r\n") if start < len(text) else []
+    if raw.translate(None, _TEXT) != b"\r\n" * (len(lines) + (start > 0)):
         raise malformed(_complaint(text, start))
-    if len(pairs) > limits.fields:
+    if len(lines) > limits.fields:
         raise malformed(f"more than {limits.fields} header fields", 431)
-    if " \r\n" in text or "\t\r\n" in text:
-        pairs = [(name, value.rstrip(" \t")) for name, value in pairs]
-    return headers_from_wire(pairs, [name.lower() for name, _ in pairs])
+    pairs: list[tuple[str, str]] = []
+    keys: list[str] = []
+    for line in lines:
+        name, colon, value = line.partition(":")
+        key = _known.get(name) or _new_name(name)
+        if not key or not colon:
+            raise malformed(_complaint(text, start))
+        pairs.append((name, value.strip(" \t")))
+        keys.append(key)
+    return headers_from_wire(pairs, keys)
+
+
+_known: dict[str, str] = {}  # names in lower case; most messages have the same ones
+
+
+def _new_name(name: str) -> str:
+    """A name that was not seen yet in lower case; empty for what is none."""
+    if _NAME.fullmatch(name) is None:
+        return ""
+    key = name.lower()
+    if len(_known) < _REMEMBERED and len(name) <= _REMEMBERED_SIZE:
+        _known[name] = key
+    return key
 
 
 def _complaint(text: str, start: int) -> str:

@@ -16,13 +16,13 @@ _USUAL = frozenset({"keep-alive", "Keep-Alive"})
 
 def content_length(headers: Headers) -> int | None:
     """The one Content-Length, or None; a list, a sign, a duplicate or 19 digits and more are refused."""
-    values = headers.get_all("content-length")
-    if not values:
+    keys = headers.names
+    if "content-length" not in keys:
         return None
-    if len(values) > 1:
-        raise malformed(f"{len(values)} Content-Length fields")
-    value = values[0]
-    if not value.isdecimal() or len(value) > 18:
+    if (count := keys.count("content-length")) > 1:
+        raise malformed(f"{count} Content-Length fields")
+    value = headers["content-length"]
+    if not (value.isascii() and value.isdecimal()) or len(value) > 18:
         raise malformed(f"Content-Length {value[:40]!r} is not a length")
     return int(value)
 
@@ -57,7 +57,7 @@ def request_length(method: str, version: str, headers: Headers) -> int:
 
 def response_length(method: str, status: int, version: str, headers: Headers) -> int:
     """Bytes of the body of a response to `method`, CHUNKED, or UNTIL_CLOSE."""
-    chunked = _is_chunked(headers, version)
+    chunked = "transfer-encoding" in headers.names and _is_chunked(headers, version)
     length = content_length(headers)
     if status < 200 or status == 204:
         if chunked or length:

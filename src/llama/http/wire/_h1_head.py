@@ -1,6 +1,7 @@
 """Heads of HTTP/1.1 requests and responses, read strictly (RFC 9112 sections 2 to 5)."""
 
 import re
+from functools import lru_cache
 
 from llama._errors import ProtocolError
 from llama.http._headers import Headers
@@ -9,7 +10,6 @@ from llama.http.wire._h1_framing import keeps_alive, request_length, response_le
 
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _HOST = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)"
-_USUAL_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,4})?")
 _AUTHORITY = re.compile(_HOST + r"(?::[0-9]{0,5})?")
 _HOST_AND_PORT = re.compile(_HOST + r":[0-9]{1,5}")
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]+)(.*)")
@@ -148,6 +148,9 @@ def is_authority(text: str) -> bool:
     return _AUTHORITY.fullmatch(text) is not None and _port_fits(text)
 
 
+_is_known_authority = lru_cache(1024)(is_authority)
+
+
 def is_host_and_port(text: str) -> bool:
     """Whether `text` is a host and a port, as CONNECT needs it."""
     if _HOST_AND_PORT.fullmatch(text) is None or text[0] == ":":
@@ -169,7 +172,7 @@ def _check_host(head: RequestHead, keys: list[str]) -> None:
             raise malformed("no Host field")
         return
     host = head.headers["host"]
-    if _USUAL_HOST.fullmatch(host) is None and not is_authority(host):
+    if not (_is_known_authority(host) if len(host) <= 255 else is_authority(host)):
         raise malformed(f"a malformed Host {host[:60]!r}")
 
 
