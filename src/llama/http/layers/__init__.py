@@ -9,9 +9,11 @@ from llama.http.layers._compress import compress
 from llama.http.layers._decompress import decompress
 from llama.http.layers._map_body import map_body
 from llama.http.layers._normalize_path import normalize_path
+from llama.http.layers._rate_limit import rate_limit
 from llama.http.layers._remove_header import remove_header
 from llama.http.layers._request_id import RequestId, request_id
 from llama.http.layers._require_header import require_header
+from llama.http.layers._retry import retry
 from llama.http.layers._rewrite import rewrite
 from llama.http.layers._route import PathParameters, When, route, when
 from llama.http.layers._set_header import set_header
@@ -32,9 +34,11 @@ __all__ = [
     "map_body",
     "normalize_path",
     "proxy_auth",
+    "rate_limit",
     "remove_header",
     "request_id",
     "require_header",
+    "retry",
     "rewrite",
     "route",
     "set_header",

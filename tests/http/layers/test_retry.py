@@ -1,0 +1,105 @@
+"""Requests that come again, and too often."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from llama import ConfigError, Overloaded, Peer, TLSError, Unreachable, http, stack
+from llama.http import Exchange, Request, Response
+from llama.http._h1_client import NoAnswer
+from tests.http.serving import hello
+
+
+class Upstream:
+    """Does one thing after the other, and changes what it gets, as layers may."""
+
+    def __init__(self, *ends: int | Exception) -> None:
+        self.ends: Iterator[int | Exception] = iter(ends)
+        self.got: list[tuple[str, str, bytes]] = []
+        self.closed: list[int] = []
+
+    async def __call__(self, request: Request) -> Response:
+        self.got.append((request.path, request.headers.get("x", ""), await request.body.chunk()))
+        request.path, request.headers["X"] = "/changed", "changed"
+        request.body = b""
+        end = next(self.ends)
+        if isinstance(end, Exception):
+            raise end
+        response = Response(end)
+        response.on_close(lambda: self.closed.append(end))
+        return response
+
+
+def send(upstream: Exchange, method: str = "PUT", **options: float) -> int:
+    async def main() -> int:
+        layer = http.retry(3, statuses={503}, backoff=0, longest=0, budget=options.get("budget", 1.0))
+        response = await stack(layer, upstream)(Request(method, "/a", {"X": "1"}, b"body"))
+        return response.status
+
+    return asyncio.run(main())
+
+
+def test_a_request_is_sent_again_as_it_was() -> None:
+    upstream = Upstream(Unreachable("no"), NoAnswer("gone"), 200)
+    assert send(upstream) == 200
+    assert upstream.got == [("/a", "1", b"body")] * 3
+
+
+def test_a_status_is_retried_and_its_response_freed() -> None:
+    upstream = Upstream(503, 200)
+    assert send(upstream) == 200
+    assert upstream.closed == [503]
+    assert send(Upstream(503, 503, 503)) == 503
+    assert send(Upstream(500)) == 500
+
+
+def test_what_may_have_been_acted_on_is_not_sent_twice() -> None:
+    assert send(Upstream(503), "POST") == 503
+    with pytest.raises(NoAnswer):
+        send(Upstream(NoAnswer("gone"), 200), "POST")
+    with pytest.raises(TLSError):
+        send(Upstream(TLSError("broken"), 200), "POST")
+    assert send(Upstream(TLSError("broken"), 200)) == 200
+    assert send(Upstream(Unreachable("no"), 200), "POST") == 200
+
+
+def test_retries_have_their_bounds() -> None:
+    with pytest.raises(Unreachable, match="3"):
+        send(Upstream(*(Unreachable(str(number)) for number in (1, 2, 3)), 200))
+    for arguments in ((0, 0.05, 0.2), (3, -1.0, 0.2), (3, 0.05, -1.0)):
+        with pytest.raises(ConfigError):
+            http.retry(arguments[0], backoff=arguments[1], budget=arguments[2])
+
+
+def test_a_body_that_streams_is_sent_once() -> None:
+    async def main() -> None:
+        upstream = Upstream(Unreachable("no"), 200)
+        with pytest.raises(Unreachable):
+            await stack(http.retry(backoff=0), upstream)(Request("PUT", "/", body=iter([b"a"])))
+        assert len(upstream.got) == 1
+
+    asyncio.run(main())
+
+
+def test_each_key_of_requests_has_its_own_rate() -> None:
+    async def main() -> None:
+        site = stack(http.rate_limit(0.001, key=lambda request: request.headers.get("x")), hello)
+        assert (await site(Request("GET", "/", {"x": "1"}))).status == 200
+        assert (await site(Request("GET", "/", {"x": "2"}))).status == 200
+        with pytest.raises(Overloaded) as caught:
+            await site(Request("GET", "/", {"x": "1"}))
+        assert caught.value.status == 429
+
+        by_client = stack(http.rate_limit(0.001), hello)
+        for host, passes in (("192.0.2.1", True), ("192.0.2.2", True), ("192.0.2.1", False)):
+            request = Request("GET", "/")
+            request.client = Peer(host, 1)
+            if passes:
+                assert (await by_client(request)).status == 200
+            else:
+                with pytest.raises(Overloaded):
+                    await by_client(request)
+
+    asyncio.run(main())
+    assert repr(http.rate_limit(5)) == "http.rate_limit(5, burst=5)"
