@@ -25,6 +25,8 @@ class Target:
     @classmethod
     def parse(cls, text: str, *, default_port: int | None = None) -> Target:
         """Read `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; raises ConfigError that says what was expected."""
+        if text == "unix:":
+            raise ConfigError(f"{text!r} names no path: expected unix:PATH")
         if text.startswith("unix:"):
             return cls(text, 0)
         host, port = split_address(text, default_port)

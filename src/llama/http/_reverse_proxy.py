@@ -143,8 +143,9 @@ class ReverseProxy:
     def _is_retried(self, error: Exception, sent: Request, tried: Sequence[Upstream]) -> bool:
         if len(tried) > self.retrying.retries or len(tried) >= len(self.balance.upstreams):
             return False
-        unsent = isinstance(error, Unreachable | TLSError | Overloaded)
-        if not unsent and not (isinstance(error, NoAnswer) and is_replayable(sent)):
+        unsent = isinstance(error, Unreachable | Overloaded)
+        # A TLSError may be the handshake's, with nothing sent, but also the session's own.
+        if not unsent and not (isinstance(error, NoAnswer | TLSError) and is_replayable(sent)):
             return False
         return self.retrying.budget is None or self.retrying.budget.take()
 

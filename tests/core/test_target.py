@@ -1,0 +1,32 @@
+import pytest
+
+from llama import ConfigError, Target
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("a.example:80", "a.example", 80),
+        ("127.0.0.1:8080", "127.0.0.1", 8080),
+        ("[::1]:443", "::1", 443),
+        ("unix:/run/web", "unix:/run/web", 0),
+    ],
+)
+def test_a_target_is_read_and_shown_as_it_is_written(text: str, host: str, port: int) -> None:
+    target = Target.parse(text)
+    assert (target.host, target.port, str(target)) == (host, port, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("::1:443", "write an IPv6 address in brackets"),
+        (":80", "names no host"),
+        ("a.example", "expected HOST:PORT"),
+        ("a.example:65536", "a port from 0 to 65535"),
+        ("unix:", "names no path"),
+    ],
+)
+def test_what_is_no_target_says_what_was_expected(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        Target.parse(text)
