@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
@@ -49,7 +49,7 @@ class Forwarded:
     def __repr__(self) -> str:
         return "http.forwarded()"
 
-    async def __call__(self, request: Request, /) -> Response:
+    def __call__(self, request: Request, /) -> Awaitable[Response]:
         headers = request.headers
         if not FORWARDED.isdisjoint(headers.names):
             peer = request.client
@@ -57,7 +57,7 @@ class Forwarded:
                 headers.discard(*FORWARDED)
             else:
                 self._believe(request, peer)
-        return await self.inner(request)
+        return self.inner(request)
 
     def _believe(self, request: Request, peer: Peer) -> None:
         headers = request.headers

@@ -41,13 +41,6 @@ class Reader:
 
     async def head(self) -> RequestHead | None:
         """The next head; None when none comes, ProtocolError when it is none."""
-        raw = await self._read_head()
-        if raw is None:
-            return None
-        self.count += 1
-        return parse_request(raw, self._settings.limits)
-
-    async def _read_head(self) -> bytes | None:
         data = self._input.rest
         if data:
             self._input.rest = b""
@@ -57,15 +50,17 @@ class Reader:
         if found is None and (found := await self._more_of_head()) is None:
             return None
         raw, self._input.rest = found
-        return raw
+        self.count += 1
+        return parse_request(raw, self._settings.limits)
 
     async def _first_bytes(self) -> bytes:
         settings = self._settings
         bound = settings.idle_timeout if self.count else settings.first_byte_timeout
-        self._deadline.start(ARRIVING if self.stopping else bound)
+        if self.stopping or bound is not None:
+            self._deadline.start(ARRIVING if self.stopping else bound)
         self._idle = True
         try:
-            data = await self._input.read()
+            data = await self._input.stream.read()
             if self._interrupts.reason:
                 await self._interrupts.settle()
             return data

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from llama._errors import LlamaError, ProtocolError
 from llama._shutdown import Shutdown
 from llama._stream import Stream
-from llama.http._body import EMPTY
+from llama.http._body import EMPTY, BytesBody
 from llama.http._date import date_line
 from llama.http._deadline import Deadline
 from llama.http._error_page import answer_error, error_response
@@ -119,13 +119,15 @@ class H1Connection:
                 return await self._switch(head, request, response)
             return await self._send(head, request, response)
         finally:
-            await response.aclose()
+            if response._on_close is not None or type(response._body) is not BytesBody:
+                await response.aclose()
             if self._body is not None:
                 self._body.detach()
             self._input.unwatch()
 
     async def _answer(self, request: Request) -> Response:
-        self._deadline.start(self._settings.handler_timeout)
+        if self._settings.handler_timeout is not None:
+            self._deadline.start(self._settings.handler_timeout)
         try:
             response = await self._inner(request)
             if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
