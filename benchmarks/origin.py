@@ -1,7 +1,8 @@
-"""What stands behind the proxies: one epoll process with three ports. It ends when its standard input does.
+"""What stands behind the proxies: one epoll process, a port for each service. It ends when its standard input does.
 
 `echo` sends back what it gets. `give` reads 8 bytes, a length, and sends that many. `take` reads 8 bytes,
-a length, then that many, and answers with 8 bytes.
+a length, then that many, and answers with 8 bytes. `http` answers every HTTP/1.1 request without a body by the
+same kilobyte, in a head such as a web server's for a file.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from collections.abc import Callable, Generator
 
 CHUNK = memoryview(bytes(range(256)) * 1024)
 BUFFER = memoryview(bytearray(1 << 18))
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nContent-Type: text/html\r\n"
+    b"Content-Length: 1024\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nConnection: keep-alive\r\n"
+    b'ETag: "65920080-400"\r\nAccept-Ranges: bytes\r\n\r\n' + b"x" * 1024
+)
 Peer = Generator[int, None, None]  # yields the events it waits for
 
 
@@ -70,7 +76,27 @@ def _take(sock: socket.socket) -> Peer:
     yield select.EPOLLIN
 
 
-SERVICES: dict[str, Callable[[socket.socket], Peer]] = {"echo": _echo, "give": _give, "take": _take}
+def _http(sock: socket.socket) -> Peer:
+    asked = b""
+    while True:
+        yield select.EPOLLIN
+        size = sock.recv_into(BUFFER)
+        if not size:
+            return
+        asked += BUFFER[:size]
+        whole = asked.count(b"\r\n\r\n")
+        if whole:
+            asked = asked[asked.rfind(b"\r\n\r\n") + 4 :]
+            answers = memoryview(ANSWER * whole)
+            yield from _send(sock, answers[_try_send(sock, answers) :])
+
+
+SERVICES: dict[str, Callable[[socket.socket], Peer]] = {
+    "echo": _echo,
+    "give": _give,
+    "take": _take,
+    "http": _http,
+}
 
 
 class Origin:

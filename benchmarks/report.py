@@ -76,7 +76,7 @@ def machine() -> str:
     busy = f"load average when it ended {os.getloadavg()[1]:.1f}, the benchmark's own 1 to 2 among it"
     lines = (
         f"- {dt.date.today().isoformat()}, {_processor()}, {system}",
-        f"- CPython {platform.python_version()}, {ssl.OPENSSL_VERSION}, {_haproxy()}",
+        f"- CPython {platform.python_version()}, {ssl.OPENSSL_VERSION}, {_haproxy()}, {_nginx()}",
         f"- commit {commit}; {busy}",
     )
     return "\n".join(lines) + "\n"
@@ -92,6 +92,14 @@ def _processor() -> str:
 def _haproxy() -> str:
     words = _output("haproxy", "-v").split()
     return f"HAProxy {words[2]}" if len(words) > 2 else "no HAProxy"
+
+
+def _nginx() -> str:
+    try:
+        said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr
+    except FileNotFoundError:
+        return "no nginx"
+    return said.strip().removeprefix("nginx version: ").replace("/", " ")
 
 
 def _output(*command: str) -> str:

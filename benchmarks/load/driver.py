@@ -29,6 +29,7 @@ class Options:
     connections: int
     size: int
     direction: str
+    target: str
     seconds: float
 
     @property
@@ -45,6 +46,9 @@ def options() -> Options:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--size", type=int, default=600)
     parser.add_argument("--direction", choices=["down", "up"], default="down")
+    parser.add_argument(
+        "--target", default="/", help="what an HTTP request asks for: a path, or an absolute URL"
+    )
     parser.add_argument("--seconds", type=float, default=20.0)
     given = parser.parse_args()
     signal.alarm(int(given.seconds) + 120)
