@@ -168,7 +168,11 @@ class H1Client:
         elif data is not None and framing == len(data) <= JOIN:
             await self._write(raw + data)
         else:
-            self._start_upload(request, raw, framing)
+            part = request._body.chunk_nowait()
+            if request._body.ended and framing == len(part):  # it came with its head, and goes with it
+                await self._write(raw + part)
+            else:
+                self._start_upload(request, raw, framing, part)
         if self._timers.head is not None:
             return await self._final_in_time(request, self._timers.head)
         return await self._final(request)
@@ -179,9 +183,9 @@ class H1Client:
         except OSError:  # why it takes no more may be in what it has sent
             self._keep = False
 
-    def _start_upload(self, request: Request, raw: bytes, framing: int) -> None:
+    def _start_upload(self, request: Request, raw: bytes, framing: int, part: bytes = b"") -> None:
         self._upload = upload = Upload(self.stream, request, framing, self.stream.abort)
-        self._upload_task = self._tasks.spawn(upload.run(raw), name="send an HTTP body")
+        self._upload_task = self._tasks.spawn(upload.run(raw, part), name="send an HTTP body")
 
     async def _continue(self, request: Request) -> ResponseHead | None:
         """Wait for the word to send the body, for a while; a final response that came instead."""

@@ -88,8 +88,8 @@ class Upload:
         """Whether what it waits for is the body, and not the other side."""
         return not (self.complete or self.writing)
 
-    async def run(self, head: bytes = b"") -> None:
-        """Send `head` and the body, to the end."""
+    async def run(self, head: bytes, part: bytes) -> None:
+        """Send `head`, the `part` of the body that was taken already, and the rest, to the end."""
         try:
             body = self._request._body
             if head:
@@ -97,6 +97,8 @@ class Upload:
             if body.data is not None:
                 await self._send_all(body.data)
             else:
+                if part:
+                    await self._send(part)
                 while chunk := await self._next():
                     await self._send(chunk)
             await self._finish()

@@ -247,6 +247,11 @@ class H1Connection:
             seconds = self._settings.body_timeout
             raise ProtocolError(f"the body made no progress for {seconds} seconds", status=408) from None
 
+    def read_body_nowait(self) -> bytes:
+        """What has come already."""
+        data, self._input.rest = self._input.rest, b""
+        return data
+
     async def send_continue(self) -> None:
         """Send 100 (Continue), unless the answer has begun."""
         if not self._answered:

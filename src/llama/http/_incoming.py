@@ -21,6 +21,10 @@ class Source(Protocol):
         """The next bytes; b"" at the end of the connection."""
         ...
 
+    def read_body_nowait(self) -> bytes:
+        """The next bytes if they are there already, or b""."""
+        ...
+
     async def send_continue(self) -> None:
         """Tell the client to send the body, if nothing was answered yet."""
         ...
@@ -63,6 +67,16 @@ class IncomingBody(Body):
         """The exchange is over: whoever still holds the body cannot read from the connection."""
         if not self.ended and self._error is None:
             self._error = Closed("the exchange that this body belongs to is over")
+
+    def chunk_nowait(self) -> bytes:
+        if self.ended or self._expects or self._error is not None:
+            return b""
+        data = self._source.read_body_nowait()
+        try:
+            return self._take(data) if data else b""
+        except LlamaError as error:  # which the next chunk raises
+            self._error = error
+            return b""
 
     async def chunk(self) -> bytes:
         if self._error is not None:
