@@ -162,7 +162,8 @@ class Venv:
         pip = [self.python, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
         pins = requirements(group)
         quietly([*pip, "-r", pins], f"cannot install {pins}")
-        quietly([*pip, "--no-build-isolation", "--no-deps", "-e", "."], "cannot install the project")
+        if group != "bench":
+            quietly([*pip, "--no-build-isolation", "--no-deps", "-e", "."], "cannot install the project")
         with open(self.stamp(group), "w", encoding="utf-8") as file:
             file.write(fingerprint(group))
 
@@ -198,6 +199,9 @@ def ready(group: str) -> Venv:
 
 # --- tasks ---
 
+# pytest on every core; the tests of a file stay together, for they may share what took long to make.
+SIDE_BY_SIDE = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+
 
 def say(task: str, what: str) -> None:
     print(f"{task}: {what}", flush=True)
@@ -221,7 +225,7 @@ def run(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """pytest on the newest Python"""
-    return call(ready("test"), "pytest", *arguments)
+    return call(ready("test"), "pytest", *(SIDE_BY_SIDE if not arguments else ()), *arguments)
 
 
 def soak(arguments: list[str]) -> int:
@@ -247,7 +251,11 @@ def names(arguments: list[str]) -> int:
 
 
 def bench(arguments: list[str]) -> int:
-    """the benchmarks, beside HAProxy where it is installed"""
+    """the benchmarks, beside nginx, HAProxy and others where they are installed"""
+    peers = Venv(os.path.join(".venvs", "bench"))
+    if not peers.is_ready("bench"):
+        peers.make(pythons()[0], "bench")
+    os.environ["PATH"] = os.path.dirname(peers.python) + os.pathsep + os.environ.get("PATH", os.defpath)
     return call(ready("run"), "benchmarks", *arguments)
 
 
@@ -262,8 +270,9 @@ def check(arguments: list[str]) -> int:
         venv = Venv(os.path.join(".venvs", python.minor))
         if not venv.is_ready("test"):
             venv.make(python, "test")
-        failed += step(f"tests on {python}", venv, "pytest", "-m", "not peer and not house", *arguments)
-    failed += step(f"tests on {found[0]}", main, "pytest", *arguments)
+        portable = ("-m", "not peer and not house")
+        failed += step(f"tests on {python}", venv, "pytest", *SIDE_BY_SIDE, *portable, *arguments)
+    failed += step(f"tests on {found[0]}", main, "pytest", *SIDE_BY_SIDE, *arguments)
     return report(failed)
 
 
