@@ -427,3 +427,13 @@ def name_of(service: object) -> str:
 def _function_name(function: object) -> str:
     name = cast("str", getattr(function, "__qualname__", type(function).__name__))
     return name.rpartition("<locals>.")[2]
+
+
+def spoken(service: object) -> tuple[str, ...]:
+    """The ALPN protocols that the first service in a chain to declare any speaks."""
+    while service is not None:
+        found: tuple[str, ...] | None = getattr(service, "__alpn__", None)
+        if found is not None:
+            return found
+        service = getattr(service, "inner", None)
+    return ()

@@ -48,6 +48,7 @@ TCP = (
     "limit",
     "per_peer_limit",
     "proxy_protocol",
+    "route",
     "send_proxy",
     "throttle",
 )

@@ -3,6 +3,7 @@
 from llama.tcp._addresses import local_address
 from llama.tcp._connect import connect
 from llama.tcp._count import Traffic, count
+from llama.tcp._first_bytes_wire import Matcher
 from llama.tcp._forward import forward
 from llama.tcp._idle import idle_timeout
 from llama.tcp._lifetime import lifetime
@@ -13,12 +14,14 @@ from llama.tcp._proxy_protocol import proxy_protocol
 from llama.tcp._proxy_tlv_wire import ProxySSL, Tlv, TlvType
 from llama.tcp._proxy_wire import ProxyHeader
 from llama.tcp._relay import Transferred, relay
+from llama.tcp._route import route
 from llama.tcp._send_proxy import send_proxy
 from llama.tcp._server import server
 from llama.tcp._targets import public_only
 from llama.tcp._throttle import throttle
 
 __all__ = [
+    "Matcher",
     "Network",
     "ProxyHeader",
     "ProxySSL",
@@ -39,6 +42,7 @@ __all__ = [
     "proxy_protocol",
     "public_only",
     "relay",
+    "route",
     "send_proxy",
     "server",
     "throttle",

@@ -12,7 +12,7 @@ from typing import ClassVar
 from llama._errors import ConfigError, TLSError
 from llama._server import is_orderly
 from llama._service import Middleware
-from llama._stack import factory, named_layer
+from llama._stack import factory, named_layer, spoken
 from llama._stream import Handler, Stream
 from llama.tls._certificates import Certificate, ClientAuth, Password, PathLike, Policy, Site
 from llama.tls._failures import tls_error
@@ -128,13 +128,3 @@ def server(
     name = f"tls.server({os.fspath(first.cert)})"
     sites(tuple(alpn or ()))  # when the layer is made, so that an error names its line
     return named_layer(name, build, takes=Stream, gives=Stream)
-
-
-def spoken(handler: object) -> tuple[str, ...]:
-    """The ALPN protocols that the first service in a chain to declare any speaks."""
-    while handler is not None:
-        found: tuple[str, ...] | None = getattr(handler, "__alpn__", None)
-        if found is not None:
-            return found
-        handler = getattr(handler, "inner", None)
-    return ()

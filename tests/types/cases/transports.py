@@ -31,6 +31,7 @@ async def good() -> None:
         {"a.example": tcp.forward("127.0.0.1:8443"), "*.b.example": terminate}, default=echo
     )
     routed = stack(tls.require_sni(), tls.route(default=stack(tls.server("a.pem"), tls.route(default=echo))))
+    routed = tcp.route((b"SSH-", echo), (lambda data: len(data) > 9 or None, echo), tls=routed, default=echo)
     assert_type(tls.server("a.pem")(echo), Handler)
     connector: Connector = tls.connect(over=tls.connect(over=tcp.connect()))
     connector = stack(log, tls.connect(unix.connect("socket"), insecure=True))
@@ -52,6 +53,8 @@ async def bad() -> None:
     handler = tls.route({"a.example": tcp.connect()})  # expect: error
     handler = tls.route({"a.example": tls.server("a.pem")})  # expect: error
     handler = tls.route(default=drop)  # expect: error
+    handler = tcp.route(("SSH-", echo))  # expect: error
+    handler = tcp.route(tls=tls.server("a.pem"))  # expect: error
     handler = tcp.forward("a.example:443", connect=stack(tls.server("a.pem"), echo))  # expect: error
     handler = tcp.forward("a.example:443", relay=echo)  # expect: error
     connector: Connector = tls.connect(over=echo)  # expect: error
