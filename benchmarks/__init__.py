@@ -1,4 +1,4 @@
-"""Benchmarks: llama and pango beside HAProxy, by the CPU time of the proxy process.
+"""Benchmarks: llama and pango beside other proxies, by the CPU time of the proxy process.
 
     python -m benchmarks                 every case; writes benchmarks/RESULTS.md
     python -m benchmarks --quick         a look: less work, fewer rounds, nothing written

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.certificate import write_certificate
 from benchmarks.clock import memory_bytes, settled_cpu_seconds
-from benchmarks.peers import Peer, Place
+from benchmarks.peers import Missing, Peer, Place
 from benchmarks.processes import Process, free_port, origin_ports, python
 
 OURS = "llama"
@@ -25,12 +24,13 @@ class Running:
 
     proxy: Process
     port: int
+    to: int
     folder: Path
     quick: bool
 
     def load(self, name: str, *arguments: str) -> Process:
         """A load generator of benchmarks/load, connected and waiting for `go`."""
-        command = python(f"benchmarks.load.{name}", "--port", str(self.port), *arguments)
+        command = python(f"benchmarks.load.{name}", "--port", str(self.port), "--to", str(self.to), *arguments)
         load = Process(command, log=self.folder / "load.log")
         if load.line(60) != "ready":
             raise RuntimeError(f"{' '.join(command)} is not ready\n{load.errors()}")
@@ -43,7 +43,7 @@ Sampler = Callable[[Running], float]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of the table. The peer `llama` is ours; the best of the others is what it is compared with."""
+    """One line of the table. The peer `llama` is ours; it is compared with `against`, or the best of the others."""
 
     name: str
     what: str
@@ -52,20 +52,24 @@ class Case:
     sample: Sampler
     origin: str = "echo"
     bound: float | None = None
+    against: str | None = None
     rounds: int = 7
     warm_ups: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The samples of one case by peer, round by round."""
+    """The samples of one case by peer, round by round, and the peers that are not installed."""
 
     case: Case
     samples: Mapping[str, list[float]] = field(default_factory=dict[str, list[float]])
+    missing: tuple[str, ...] = ()
 
     @property
     def other(self) -> str | None:
-        """The best of the peers that are not ours, None where ours ran alone."""
+        """The peer that ours is compared with, None where that did not run."""
+        if self.case.against is not None:
+            return self.case.against if self.case.against in self.samples else None
         others = [name for name in self.samples if name != OURS]
         return min(others, key=self.median, default=None)
 
@@ -118,9 +122,27 @@ def memory(*, amount: int, **options: object) -> Sampler:
     return sample
 
 
+def told(load: str, figure: str, *, amount: int, **options: object) -> Sampler:
+    """A figure that the load itself takes and tells."""
+
+    def sample(running: Running) -> float:
+        wanted = max(1, amount // 4) if running.quick else amount
+        with running.load(load, "--amount", str(wanted), *_flags(options)) as process:
+            process.go()
+            return figures(process, 60)[figure]
+
+    return sample
+
+
 def units(load: Process, seconds: float) -> float:
     """What the load says that it has done."""
-    return float(json.loads(load.line(seconds))["units"])
+    return figures(load, seconds)["units"]
+
+
+def figures(load: Process, seconds: float) -> dict[str, float]:
+    """All that the load tells at its end."""
+    told: dict[str, float] = json.loads(load.line(seconds))
+    return told
 
 
 def _flags(options: Mapping[str, object]) -> list[str]:
@@ -133,32 +155,40 @@ def _flags(options: Mapping[str, object]) -> list[str]:
     return flags
 
 
-def available(peer: str) -> bool:
-    """Whether the program of the peer, the first word of its name, is installed."""
-    return shutil.which(peer.split()[0].lower()) is not None
-
-
 def measure(case: Case, *, quick: bool = False) -> Result:
     """Run every peer of the case at once, each with an origin behind, and sample them in turn."""
-    peers = [name for name in case.peers if name == OURS or available(name)]
-    result = Result(case, {name: [] for name in peers})
+    samples: dict[str, list[float]] = {}
+    missing: list[str] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        running = {name: start(stack, case, name, folder, quick=quick) for name in peers}
+        running: dict[str, Running] = {}
+        for name in case.peers:
+            try:
+                running[name] = start(stack, case, name, folder, quick=quick)
+            except Missing:
+                missing.append(name)
+            else:
+                samples[name] = []
         for round in range(-case.warm_ups, 3 if quick and case.rounds > 3 else case.rounds):
             for name, proxy in running.items():
                 value = case.sample(proxy)
                 if round >= 0:
-                    result.samples[name].append(value)
-    return result
+                    samples[name].append(value)
+    return Result(case, samples, tuple(missing))
 
 
 def start(stack: ExitStack, case: Case, name: str, folder: Path, *, quick: bool) -> Running:
-    """One peer of the case with an origin behind it, ended with the stack."""
-    log = folder / "log"
-    origin = stack.enter_context(Process(python("benchmarks.origin"), log=log))
-    port = free_port()
-    place = Place(port, origin_ports(origin)[case.origin], *write_certificate(folder), folder)
+    """One peer of the case with an origin behind it, ended with the stack; raises Missing."""
+    port, to = free_port(), _origin(stack, case, folder)
+    place = Place(port, to, *write_certificate(folder), folder)
     proxy = stack.enter_context(Process(case.peers[name](place), log=folder / f"proxy-{port}.log"))
     proxy.wait_for_port(port)
-    return Running(proxy, port, folder, quick)
+    return Running(proxy, port, to, folder, quick)
+
+
+def _origin(stack: ExitStack, case: Case, folder: Path) -> int:
+    """The port of the case's origin; that of `none` is for the load to listen on."""
+    if case.origin == "none":
+        return free_port()
+    origin = stack.enter_context(Process(python("benchmarks.origin"), log=folder / "log"))
+    return origin_ports(origin)[case.origin]

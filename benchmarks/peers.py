@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +26,29 @@ class Place:
 
 
 Peer = Callable[[Place], list[str]]
+"""Gives the command that runs it in a place; raises Missing."""
+
+
+class Missing(Exception):
+    """The program of a peer is not installed."""
+
+
+def program(name: str) -> str:
+    """The path of a program, looked for where root's programs are too; raises Missing."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise Missing(f"{name} is not installed")
+    return found
+
+
+def module(name: str, *needed: str) -> list[str]:
+    """The command that runs a module which is installed beside llama; raises Missing."""
+    for each in (name, *needed):
+        if importlib.util.find_spec(each) is None:
+            raise Missing(f"{each} is not installed")
+    return [sys.executable, "-m", name]
+
 
 HAPROXY = """\
 global
@@ -41,57 +67,6 @@ listen bench
     {service}
 """
 
-NGINX = """\
-daemon off;
-worker_processes 1;
-pid {folder}/nginx-{port}.pid;
-error_log {folder}/nginx-{port}.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder};
-    proxy_temp_path {folder};
-    fastcgi_temp_path {folder};
-    uwsgi_temp_path {folder};
-    scgi_temp_path {folder};
-    keepalive_requests 100000000;
-    upstream origin {{
-        server 127.0.0.1:{to};
-        keepalive 128;
-        keepalive_requests 100000000;
-    }}
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location / {{
-            proxy_pass http://origin;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $host:$server_port;
-            proxy_set_header X-Forwarded-For $remote_addr;
-            proxy_set_header X-Forwarded-Proto $scheme;
-            proxy_set_header X-Forwarded-Host $host:$server_port;
-            proxy_set_header Forwarded 'for=$remote_addr;host="$host:$server_port";proto=$scheme';
-            proxy_set_header Via "1.1 nginx";
-            proxy_set_header X-Request-ID $request_id;
-            add_header Via "1.1 nginx";
-            add_header X-Request-ID $request_id;
-            add_header X-Frame-Options DENY;
-        }}
-    }}
-}}
-"""
-
-
-def nginx() -> Peer:
-    """nginx as a reverse proxy: one worker, connections to the origin kept, the fields that ours adds."""
-
-    def command(place: Place) -> list[str]:
-        path = place.folder / f"nginx-{place.port}.conf"
-        path.write_text(NGINX.format(folder=place.folder, port=place.port, to=place.to))
-        return ["nginx", "-c", str(path)]
-
-    return command
-
 
 def haproxy(*, tls: bool = False, splice: bool = False, leaf: bool = False, connections: int = 9500) -> Peer:
     """HAProxy with one thread, `mode tcp`; `leaf` answers HTTP itself, without an origin."""
@@ -108,7 +83,7 @@ def haproxy(*, tls: bool = False, splice: bool = False, leaf: bool = False, conn
         )
         path = place.folder / f"haproxy-{place.port}.cfg"
         path.write_text(configuration)
-        return ["haproxy", "-f", str(path)]
+        return [program("haproxy"), "-f", str(path)]
 
     return command
 
@@ -130,15 +105,6 @@ def leaf(*, tls: bool = False) -> Peer:
     def command(place: Place) -> list[str]:
         keys = [str(place.cert), str(place.key)] if tls else []
         return server("leaf", f"127.0.0.1:{place.port}", *keys)(place)
-
-    return command
-
-
-def reverse() -> Peer:
-    """A llama reverse proxy with three layers, and no access log."""
-
-    def command(place: Place) -> list[str]:
-        return server("reverse", f"127.0.0.1:{place.port}", f"http://127.0.0.1:{place.to}")(place)
 
     return command
 

@@ -21,7 +21,7 @@ INTRODUCTION = """\
 CPU time of the proxy process, user and system, for one unit of work; less is better. All peers of a line ran
 side by side and were sampled in turn; `theirs` and `llama` are medians of the rounds, `ratio` the median of
 the rounds' ratios and `of rounds` their least and greatest. Where HAProxy ran in several settings, the better
-is the one compared with. The memory lines are what one connection adds to the process, measured once (PSS).
+is the one compared with; of other peers the one that the bound is about. The memory lines are what one connection adds to the process, measured once (PSS).
 Written by `make bench`; do not edit it. The notes below come from NOTES.md.
 """
 
@@ -43,29 +43,32 @@ def _row(result: Result) -> tuple[str, ...]:
     return (
         case.what,
         case.unit,
-        other or "",
+        other or (f"{case.against}: not installed" if case.against in result.missing else ""),
         "" if other is None else figure(result.median(other)),
         figure(result.median(OURS)),
-        "" if result.ratio is None else f"{result.ratio:.2f}",
-        f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else "",
+        "" if result.ratio is None else figure(result.ratio),
+        f"{figure(min(ratios))} to {figure(max(ratios))}" if len(ratios) > 1 else "",
         "" if case.bound is None else f"{case.bound:g}",
         {True: "yes", False: "**no**", None: ""}[result.met],
     )
 
 
 def figure(value: float) -> str:
-    """Three significant digits, and no exponent."""
-    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    """Three significant digits or so, and no exponent."""
+    decimals = 3 if abs(value) < 0.1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:.{decimals}f}"
 
 
 def settings(results: Sequence[Result]) -> str:
-    """Every peer's figure in the cases that have more than two peers."""
+    """Every peer's figure in the cases that have more than two peers, and the peers that were not there."""
     lines: list[str] = []
     for result in results:
         if len(result.samples) > 2:
             figures = [f"{name} {figure(result.median(name))}" for name in result.samples]
             lines.append(f"- {result.case.what}, {result.case.unit}: {', '.join(figures)}")
+    absent = sorted({name for result in results for name in result.missing})
+    if absent:
+        lines.append(f"- not installed, and so left out: {', '.join(absent)}")
     return "\n".join(lines) + "\n" if lines else ""
 
 
@@ -123,9 +126,10 @@ def document(results: Sequence[Result], *, about: str, notes: str) -> str:
 def outcome(result: Result) -> str:
     """One line to show while the rest runs."""
     figures = ", ".join(f"{name} {figure(result.median(name))}" for name in result.samples)
-    ratio = "" if result.ratio is None else f", ratio {result.ratio:.2f}"
+    ratio = "" if result.ratio is None else f", ratio {figure(result.ratio)}"
     bound = "" if result.case.bound is None else f" (bound {result.case.bound:g})"
-    return f"{figures} {result.case.unit}{ratio}{bound}"
+    missing = f"; not installed: {', '.join(result.missing)}" if result.missing else ""
+    return f"{figures} {result.case.unit}{ratio}{bound}{missing}"
 
 
 def failed(case: Case, error: BaseException) -> str:

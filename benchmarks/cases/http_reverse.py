@@ -4,7 +4,7 @@ Ours has three layers: `http.forwarded`, `http.set_header` and `http.request_id`
 """
 
 from benchmarks.harness import Case, cpu
-from benchmarks.peers import nginx, reverse
+from benchmarks.http_peers import nginx, reverse
 
 ORDER = 60
 PEERS = {"nginx": nginx(), "llama": reverse()}

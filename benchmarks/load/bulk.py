@@ -7,7 +7,7 @@ import socket
 from benchmarks.load.driver import (
     OUT,
     Client,
-    connect,
+    connect_through,
     drive,
     options,
     receive_all,
@@ -39,7 +39,7 @@ def up(sock: socket.socket, amount: int) -> Client:
 def main() -> None:
     given = options()
     context = trusting_context() if given.tls else None
-    socks = [connect(given.address, context) for _ in range(given.connections)]
+    socks = [connect_through(given, context) for _ in range(given.connections)]
     move = down if given.direction == "down" else up
     share = given.amount // given.connections
     wait_for_go()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 BUFFER = memoryview(bytearray(1 << 20))
+GREETING = b"\5\1\0"  # SOCKS5, one method: no authentication
 Client = Generator[int, None, None]
 """One client at work on its socket: yields the events it waits for."""
 
@@ -24,12 +25,15 @@ class Options:
     """What the harness asks for."""
 
     address: tuple[str, int]
+    to: int
     tls: bool
+    socks: bool
     amount: int
     connections: int
     size: int
     direction: str
-    target: str
+    absolute: bool
+    hold: float
     seconds: float
 
     @property
@@ -41,14 +45,15 @@ def options() -> Options:
     """The command line; from here the process has a bounded life."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--to", type=int, default=0, help="the origin's port")
     parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--socks", action="store_true", help="ask the proxy for the origin by SOCKS5")
     parser.add_argument("--amount", type=int, default=1)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--size", type=int, default=600)
     parser.add_argument("--direction", choices=["down", "up"], default="down")
-    parser.add_argument(
-        "--target", default="/", help="what an HTTP request asks for: a path, or an absolute URL"
-    )
+    parser.add_argument("--absolute", action="store_true", help="ask for the origin's URL, as of a proxy")
+    parser.add_argument("--hold", type=float, default=0.0, help="seconds")
     parser.add_argument("--seconds", type=float, default=20.0)
     given = parser.parse_args()
     signal.alarm(int(given.seconds) + 120)
@@ -85,6 +90,30 @@ def connect(address: tuple[str, int], context: ssl.SSLContext | None) -> socket.
         sock = context.wrap_socket(sock, server_hostname="localhost")
     sock.setblocking(False)
     return sock
+
+
+def connect_through(given: Options, context: ssl.SSLContext | None) -> socket.socket:
+    """A connection through the proxy as the options want it."""
+    if not given.socks:
+        return connect(given.address, context)
+    sock = socket.create_connection(given.address, 30)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for message in (GREETING, socks_request(given.to)):
+        sock.sendall(message)
+        check_socks(sock.recv(64))
+    sock.setblocking(False)
+    return sock
+
+
+def socks_request(port: int) -> bytes:
+    """CONNECT to a port of the loopback."""
+    return b"\5\1\0\1\x7f\0\0\1" + port.to_bytes(2, "big")
+
+
+def check_socks(answer: bytes) -> None:
+    """A SOCKS5 server's yes: `5 0`, with more behind it after a request."""
+    if answer[:2] != b"\5\0":
+        raise ConnectionError(f"the proxy's SOCKS5 answer is {answer[:32]!r}")
 
 
 def receive(sock: socket.socket) -> int:

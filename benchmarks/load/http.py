@@ -9,6 +9,7 @@ from benchmarks.load.driver import (
     BUFFER,
     IN,
     Client,
+    Options,
     connect,
     drive,
     options,
@@ -23,10 +24,10 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+) *\r\n", re.IGNORECASE)
 FIELDS = "User-Agent: load/1.0\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n"
 
 
-def request(target: str, host: str) -> bytes:
-    """A GET of a path or of an absolute URL; a path is asked of `host`."""
-    if "://" in target:
-        host = target.split("/")[2]
+def request(given: Options) -> bytes:
+    """A GET of a path, or of the origin's URL as it is asked of a forward proxy."""
+    host = f"127.0.0.1:{given.to if given.absolute else given.address[1]}"
+    target = f"http://{host}/" if given.absolute else "/"
     return f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{FIELDS}\r\n".encode()
 
 
@@ -73,7 +74,7 @@ def main() -> None:
     given = options()
     context = trusting_context() if given.tls else None
     socks = [connect(given.address, context) for _ in range(given.connections)]
-    message = request(given.target, f"127.0.0.1:{given.address[1]}")
+    message = request(given)
     drive(((sock, requests(sock, message, 10)) for sock in socks), given.connections, given.deadline)
     wait_for_go()
     times = given.amount // given.connections

@@ -6,7 +6,7 @@ import socket
 
 from benchmarks.load.driver import (
     Client,
-    connect,
+    connect_through,
     drive,
     options,
     receive_all,
@@ -26,7 +26,7 @@ def ping_pong(sock: socket.socket, message: bytes, times: int) -> Client:
 def main() -> None:
     given = options()
     context = trusting_context() if given.tls else None
-    socks = [connect(given.address, context) for _ in range(given.connections)]
+    socks = [connect_through(given, context) for _ in range(given.connections)]
     message = b"x" * given.size
     drive(((sock, ping_pong(sock, message, 20)) for sock in socks), given.connections, given.deadline)
     wait_for_go()

@@ -1,7 +1,7 @@
 """Short connections: connect, the handshake where there is TLS, one request and its response, close.
 
 With `--size 0` there is no request: what the server sends after the handshake, its tickets, is read and the
-connection is closed orderly.
+connection is closed orderly. With `--socks` the origin is asked for by SOCKS5 first.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ import ssl
 from collections.abc import Iterator
 
 from benchmarks.load.driver import (
+    BUFFER,
+    GREETING,
     IN,
     OUT,
     Client,
     Options,
+    check_socks,
     drive,
     options,
     receive,
     receive_all,
     report,
+    socks_request,
     trusting_context,
     wait_for_go,
 )
@@ -41,6 +45,17 @@ def plain(sock: socket.socket, message: bytes) -> Client:
     """Connected, a round trip, closed."""
     yield OUT
     with sock:
+        yield from _round_trip(sock, message)
+
+
+def socks(sock: socket.socket, message: bytes, to: int) -> Client:
+    """Connected, greeted, asked for the origin, a round trip, closed."""
+    yield OUT
+    with sock:
+        for words in (GREETING, socks_request(to)):
+            sock.send(words)
+            yield IN
+            check_socks(bytes(BUFFER[: max(0, receive(sock))]))
         yield from _round_trip(sock, message)
 
 
@@ -88,7 +103,10 @@ def clients(given: Options, done: list[int]) -> Iterator[tuple[socket.socket, Cl
     message = b"x" * given.size
     for _ in range(given.amount):
         sock = begin(given.address)
-        yield sock, plain(sock, message) if context is None else secure(sock, message, context)
+        if given.socks:
+            yield sock, socks(sock, message, given.to)
+        else:
+            yield sock, plain(sock, message) if context is None else secure(sock, message, context)
         done[0] += 1
 
 
