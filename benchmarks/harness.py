@@ -30,7 +30,9 @@ class Running:
 
     def load(self, name: str, *arguments: str) -> Process:
         """A load generator of benchmarks/load, connected and waiting for `go`."""
-        command = python(f"benchmarks.load.{name}", "--port", str(self.port), "--to", str(self.to), *arguments)
+        command = python(
+            f"benchmarks.load.{name}", "--port", str(self.port), "--to", str(self.to), *arguments
+        )
         load = Process(command, log=self.folder / "load.log")
         if load.line(60) != "ready":
             raise RuntimeError(f"{' '.join(command)} is not ready\n{load.errors()}")

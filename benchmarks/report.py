@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import importlib.metadata
 import os
 import platform
+import re
 import ssl
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import OURS, Case, Result
+from benchmarks.peers import Missing, program
 
 HEAD = ("what", "unit", "compared with", "theirs", "llama", "ratio", "of rounds", "bound", "met")
 FOLDER = Path(__file__).resolve().parent
@@ -21,8 +25,9 @@ INTRODUCTION = """\
 CPU time of the proxy process, user and system, for one unit of work; less is better. All peers of a line ran
 side by side and were sampled in turn; `theirs` and `llama` are medians of the rounds, `ratio` the median of
 the rounds' ratios and `of rounds` their least and greatest. Where HAProxy ran in several settings, the better
-is the one compared with; of other peers the one that the bound is about. The memory lines are what one connection adds to the process, measured once (PSS).
-Written by `make bench`; do not edit it. The notes below come from NOTES.md.
+is the one compared with; of other peers the one that the bound is about. The memory lines are what one connection
+adds to the process, measured once (PSS); lines in milliseconds are by the clock. Written by `make bench`; do not
+edit it. The notes below come from NOTES.md.
 """
 
 
@@ -43,7 +48,7 @@ def _row(result: Result) -> tuple[str, ...]:
     return (
         case.what,
         case.unit,
-        other or (f"{case.against}: not installed" if case.against in result.missing else ""),
+        other or _absence(result),
         "" if other is None else figure(result.median(other)),
         figure(result.median(OURS)),
         "" if result.ratio is None else figure(result.ratio),
@@ -51,6 +56,12 @@ def _row(result: Result) -> tuple[str, ...]:
         "" if case.bound is None else f"{case.bound:g}",
         {True: "yes", False: "**no**", None: ""}[result.met],
     )
+
+
+def _absence(result: Result) -> str:
+    """Why there is nothing to compare with."""
+    names = [name for name in result.missing if result.case.against in (None, name)]
+    return f"{', '.join(names)}: not installed" if names else ""
 
 
 def figure(value: float) -> str:
@@ -79,7 +90,8 @@ def machine() -> str:
     busy = f"load average when it ended {os.getloadavg()[1]:.1f}, the benchmark's own 1 to 2 among it"
     lines = (
         f"- {dt.date.today().isoformat()}, {_processor()}, {system}",
-        f"- CPython {platform.python_version()}, {ssl.OPENSSL_VERSION}, {_haproxy()}, {_nginx()}",
+        f"- CPython {platform.python_version()}, {ssl.OPENSSL_VERSION}",
+        f"- {_peers()}",
         f"- commit {commit}; {busy}",
     )
     return "\n".join(lines) + "\n"
@@ -92,17 +104,30 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _haproxy() -> str:
-    words = _output("haproxy", "-v").split()
-    return f"HAProxy {words[2]}" if len(words) > 2 else "no HAProxy"
+VERSIONS = {
+    "HAProxy": ("haproxy", "-v"),
+    "nginx": ("nginx", "-v"),
+    "Dante": ("danted", "-v"),
+    "proxy.py": ("proxy", "--version"),
+    "mitmproxy": ("mitmdump", "--version"),
+}
+PACKAGES = ("pproxy", "uvicorn", "httptools", "uvloop", "granian")
 
 
-def _nginx() -> str:
-    try:
-        said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr
-    except FileNotFoundError:
-        return "no nginx"
-    return said.strip().removeprefix("nginx version: ").replace("/", " ")
+def _peers() -> str:
+    """The versions of the peers that are installed."""
+    found: list[str] = []
+    for name, (command, option) in VERSIONS.items():
+        try:
+            done = subprocess.run([program(command), option], capture_output=True, text=True, check=False)
+        except Missing:
+            continue
+        if version := re.search(r"\d+(\.\d+)+", done.stdout + done.stderr):
+            found.append(f"{name} {version[0]}")
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found) or "no peers"
 
 
 def _output(*command: str) -> str:

@@ -10,5 +10,14 @@ ORDER = 60
 PEERS = {"nginx": nginx(), "llama": reverse()}
 LOAD = cpu("http", amount=12_000, unit=1e-6, connections=50)
 CASES = [
-    Case("http-reverse", "HTTP/1.1 reverse proxy", "us/request", PEERS, LOAD, "http", bound=2.5, rounds=9)
+    Case(
+        "http-reverse",
+        "HTTP/1.1 reverse proxy, three layers",
+        "us/request",
+        PEERS,
+        LOAD,
+        "http",
+        bound=2.5,
+        rounds=9,
+    )
 ]

@@ -3,7 +3,6 @@
 import sys
 
 from benchmarks.servers.app import app
-
 from llama import asgi, http, run, stack
 
 if __name__ == "__main__":

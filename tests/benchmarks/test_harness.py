@@ -1,10 +1,18 @@
 """The arithmetic of the benchmarks and the table that they write; nothing is timed."""
 
 import os
+import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import cast
+
+import pytest
 
 from benchmarks.clock import cpu_seconds, family
-from benchmarks.harness import Case, Result
+from benchmarks.harness import Case, Result, Running, measure
+from benchmarks.peers import Missing, Place, module, program
 from benchmarks.profile import summary
 from benchmarks.report import document, figure, outcome, table
 
@@ -40,6 +48,45 @@ def test_ours_alone_has_no_ratio() -> None:
     assert outcome(measured) == "llama 2.50 us (bound 0.9)"
 
 
+def test_the_peer_that_the_bound_is_about_is_compared_with_though_another_is_better() -> None:
+    case = Case(
+        "a", "a case", "us", peers={}, sample=lambda running: 0.0, bound=1.0, against="slow", rounds=1
+    )
+    assert Result(case, {"quick": [1.0], "slow": [4.0], "llama": [2.0]}).ratio == 0.5
+    assert Result(case, {"quick": [1.0], "llama": [2.0]}).ratio is None
+
+
+def test_a_peer_that_is_not_installed_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.harness.start", start_all_but("other"))
+    case = Case("a", "a case", "us", {"other": command, "llama": command}, lambda running: 2.0, rounds=1)
+    measured = measure(case)
+    assert (measured.samples, measured.missing) == ({"llama": [2.0]}, ("other",))
+    assert outcome(measured) == "llama 2.00 us; not installed: other"
+    assert "| other: not installed |" in table([measured])
+    assert "- not installed, and so left out: other\n" in document([measured], about="", notes="")
+
+
+def command(place: Place) -> list[str]:
+    return []
+
+
+def start_all_but(absent: str) -> Callable[..., Running]:
+    def start(stack: ExitStack, case: Case, name: str, folder: Path, *, quick: bool) -> Running:
+        if name == absent:
+            raise Missing(name)
+        return cast(Running, name)
+
+    return start
+
+
+def test_a_program_or_a_module_that_is_nowhere_is_missing() -> None:
+    with pytest.raises(Missing, match="no-such-proxy is not installed"):
+        program("no-such-proxy")
+    with pytest.raises(Missing, match="no_such_loop is not installed"):
+        module("json", "no_such_loop")
+    assert module("json") == [sys.executable, "-m", "json"]
+
+
 def test_the_table_says_what_ran_and_whether_the_bound_is_met() -> None:
     results = [
         result({"HAProxy": [2.0, 2.0], "llama": [1.0, 1.5]}),
@@ -54,7 +101,8 @@ def test_the_table_says_what_ran_and_whether_the_bound_is_met() -> None:
 
 
 def test_figures_keep_three_digits() -> None:
-    assert [figure(value) for value in (0.4567, 15.84, 123.4, 1025.0)] == ["0.46", "15.8", "123", "1025"]
+    values = (0.0234, 0.4567, 15.84, 123.4, 1025.0)
+    assert [figure(value) for value in values] == ["0.023", "0.46", "15.8", "123", "1025"]
 
 
 def test_the_document_holds_the_notes_as_they_are_written() -> None:
