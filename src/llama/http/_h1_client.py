@@ -135,9 +135,13 @@ class H1Client:
             )
         except BaseException as error:
             await self.drop()
-            if (cause := self._cause(error)) is not error:
+            cause = self._cause(error)
+            if cause is error:
+                raise
+            try:
                 raise cause from error
-            raise
+            finally:
+                del cause  # it holds this frame, which must not hold it: only the collector would end that
 
     def _cause(self, error: BaseException) -> BaseException:
         """What an error of the connection comes from."""

@@ -12,6 +12,7 @@ from llama._stream import Stream
 from llama.http._body import EMPTY, BytesBody
 from llama.http._date import date_line
 from llama.http._deadline import Deadline
+from llama.http._dropped import close_dropped
 from llama.http._error_page import answer_error, error_response
 from llama.http._h1_input import GONE, LATE, Input, Interrupts
 from llama.http._h1_output import Output, encode_switch
@@ -133,15 +134,17 @@ class H1Connection:
             if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
                 raise TypeError(f"the exchange returned {response!r}, not a Response")
             return response
-        except asyncio.CancelledError:
-            if not (reason := self._interrupts.taken()):
+        except asyncio.CancelledError as error:
+            reason = self._interrupts.taken()
+            await close_dropped(error)
+            if not reason:
                 raise
             if reason != LATE:
                 raise ClientGone from None
             seconds = self._settings.handler_timeout
-            error = TimeoutError(f"no answer within {seconds} seconds")
-            return self._page(error, request)
+            return self._page(TimeoutError(f"no answer within {seconds} seconds"), request)
         except Exception as error:
+            await close_dropped(error)
             return self._page(error, request)
         finally:
             self._deadline.stop()
@@ -151,8 +154,7 @@ class H1Connection:
             raw, framing, keep = self._encode(head, response)
         except (ValueError, LlamaError) as error:
             await response.aclose()
-            response = self._page(error, request)
-            raw, framing, keep = self._encode(head, response)
+            return await self._send_page(head, request, error)
         self._answered = True
         body = response._body
         if not framing:
@@ -202,8 +204,7 @@ class H1Connection:
         if self._body is not None and not await self._body.drain():
             problem = "an upgrade request had a body that was not read"
         if problem or upgrade is None:
-            page = self._page(ProtocolError(problem, status=500), request)
-            return await self._send(head, request, page)
+            return await self._send_page(head, request, ProtocolError(problem, status=500))
         raw = encode_switch("" if head.method == "CONNECT" else head.protocol, response)
         self._answered = True
         await self._output.write(raw)
@@ -221,6 +222,20 @@ class H1Connection:
 
     def _page(self, error: BaseException, request: Request) -> Response:
         return answer_error(error, self._settings.error_page, request, self._stream)
+
+    async def _send_page(self, head: RequestHead, request: Request, error: Exception) -> bool:
+        """Answer by a page in the place of a response that cannot be sent."""
+        page = self._page(error, request)
+        try:
+            self._encode(head, page)
+        except (ValueError, LlamaError):  # nor can the page
+            await page.aclose()
+            log.exception("%s: the error page cannot be sent", self._stream)
+            page = Response(500)
+        try:
+            return await self._send(head, request, page)
+        finally:
+            await page.aclose()
 
     async def _refuse(self, error: ProtocolError) -> None:
         """Answer what is no request, and end: where the next one would begin is unknown."""

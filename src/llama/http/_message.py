@@ -14,6 +14,7 @@ from llama._service import Service
 from llama._stack import kind
 from llama._stream import Stream
 from llama.http._body import EMPTY, Body, Content, body_of
+from llama.http._forgotten import Callback, end_forgotten
 from llama.http._headers import Headers, Pairs
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]+)([^#]*)(?:#.*)?", re.DOTALL)
@@ -202,6 +203,7 @@ class Response(Message):
         body: Content = b"",
         upgrade: Service[Stream, None] | None = None,
     ) -> None:
+        self._on_close: list[Callback] | None = None
         self.status = status
         self.reason = ""
         """The words after the status in HTTP/1; empty for the usual ones."""
@@ -211,13 +213,16 @@ class Response(Message):
         self._body = body_of(body)
         self._trailers = None
         self._extensions = None
-        self._on_close: list[Callable[[], Awaitable[object] | object]] | None = None
 
-    def on_close(self, callback: Callable[[], Awaitable[object] | object], /) -> None:
-        """Call back, and await what it returns, once this exchange has ended."""
+    def on_close(self, callback: Callback, /) -> None:
+        """Call back, and await what it returns, once this exchange has ended: at the latest when nobody holds it."""
         if self._on_close is None:
             self._on_close = []
         self._on_close.append(callback)
+
+    def __del__(self) -> None:
+        if self._on_close:
+            end_forgotten(self._on_close)
 
     async def aclose(self) -> None:
         """Free the body, the upstream behind it, and an upgrade that was not run. Again does nothing."""

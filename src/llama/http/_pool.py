@@ -11,6 +11,7 @@ from llama._errors import LlamaError, Overloaded
 from llama._shutdown import Shutdown
 from llama._stream import Stream
 from llama.http._client_settings import ClientSettings
+from llama.http._forgotten import note_loop
 from llama.http._h1_client import H1Client, Timers
 from llama.http._origin import Origin
 
@@ -64,6 +65,7 @@ class Pool:
 
     def __init__(self, connect: Callable[[Origin], Awaitable[Stream]], settings: ClientSettings) -> None:
         self.loop = asyncio.get_running_loop()
+        note_loop()
         self.tasks = Shutdown()
         """Owns the tasks that send bodies and close connections."""
         self.timers = Timers(settings)
@@ -143,7 +145,10 @@ class Pool:
         if self._closed:
             connection.discard()
         elif place.waiting:
-            self._grant(place, connection)
+            if connection.is_quiet():
+                self._grant(place, connection)
+            else:  # what came after the response is no answer to the next request
+                connection.discard()
         elif (
             self._waiting or len(place.idle) >= self.settings.max_idle_per_host or not self.settings.max_idle
         ):

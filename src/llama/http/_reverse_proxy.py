@@ -93,7 +93,11 @@ class ReverseProxy:
             turn = Turn(upstream) if self.balance.counts else None
             try:
                 response = await self.client(sent)
-            except (LlamaError, OSError) as error:
+            except BaseException as error:
+                if turn is not None:  # whoever keeps the traceback keeps it too
+                    turn.end()
+                if not isinstance(error, LlamaError | OSError):
+                    raise
                 self._note(upstream, error)
                 tried.append(upstream)
                 if not self._is_retried(error, sent, tried):

@@ -6,6 +6,8 @@ import asyncio
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+from llama.http._forgotten import note_loop
+
 PERIOD = 0.05
 
 
@@ -53,4 +55,5 @@ def current_sweep() -> Sweep:
     sweep = _sweeps.get(loop)
     if sweep is None:
         sweep = _sweeps[loop] = Sweep(loop)
+        note_loop()
     return sweep

@@ -35,6 +35,9 @@ class Slots:
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = None
+        if self.take_nowait():  # garbage that was collected just now has given its slot back
+            del self._waiting[turn]
+            return
         try:
             await turn
         except BaseException:

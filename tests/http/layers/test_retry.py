@@ -18,6 +18,7 @@ class Upstream:
         self.ends: Iterator[int | Exception] = iter(ends)
         self.got: list[tuple[str, str, bytes]] = []
         self.closed: list[int] = []
+        self.kept: list[Response] = []  # so that none ends by being forgotten
 
     async def __call__(self, request: Request) -> Response:
         self.got.append((request.path, request.headers.get("x", ""), await request.body.chunk()))
@@ -28,6 +29,7 @@ class Upstream:
             raise end
         response = Response(end)
         response.on_close(lambda: self.closed.append(end))
+        self.kept.append(response)
         return response
 
 
