@@ -11,12 +11,15 @@ import json
 import select
 import socket
 import sys
+import time
 from collections.abc import Callable, Generator
+from email.utils import formatdate
+from functools import lru_cache
 
 CHUNK = memoryview(bytes(range(256)) * 1024)
 BUFFER = memoryview(bytearray(1 << 18))
 ANSWER = (
-    b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nContent-Type: text/html\r\n"
+    b"HTTP/1.1 200 OK\r\nServer: origin\r\nDate: %b\r\nContent-Type: text/html\r\n"
     b"Content-Length: 1024\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nConnection: keep-alive\r\n"
     b'ETag: "65920080-400"\r\nAccept-Ranges: bytes\r\n\r\n' + b"x" * 1024
 )
@@ -76,6 +79,11 @@ def _take(sock: socket.socket) -> Peer:
     yield select.EPOLLIN
 
 
+@lru_cache(1)
+def _answer(now: int) -> bytes:
+    return ANSWER % formatdate(now, usegmt=True).encode()
+
+
 def _http(sock: socket.socket) -> Peer:
     asked = b""
     while True:
@@ -87,7 +95,7 @@ def _http(sock: socket.socket) -> Peer:
         whole = asked.count(b"\r\n\r\n")
         if whole:
             asked = asked[asked.rfind(b"\r\n\r\n") + 4 :]
-            answers = memoryview(ANSWER * whole)
+            answers = memoryview(_answer(int(time.time())) * whole)
             yield from _send(sock, answers[_try_send(sock, answers) :])
 
 

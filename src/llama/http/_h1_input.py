@@ -52,7 +52,7 @@ class Input:
     `rest` is what was read too far. While an exchange runs and nobody reads, the client's end interrupts it.
     """
 
-    __slots__ = ("_armed", "_gone", "_half_close", "_ready", "_sweep", "ended", "rest", "stream")
+    __slots__ = ("_armed", "_gone", "_half_close", "_ready", "_sweep", "began", "ended", "rest", "stream")
 
     def __init__(self, stream: Stream, sweep: Sweep, gone: Callable[[], object], *, half_close: bool) -> None:
         self.stream = stream
@@ -60,6 +60,7 @@ class Input:
         self.ended = False
         self._ready = stream if isinstance(stream, ReadyStream) else None
         self._sweep = sweep
+        self.began = 0
         self._gone = gone
         self._half_close = half_close
         self._armed = False

@@ -17,10 +17,21 @@ ARRIVING = 1.0  # seconds that a new connection's first request may take to arri
 class Reader:
     """The heads of one connection, one after another."""
 
-    __slots__ = ("_buffer", "_deadline", "_idle", "_input", "_interrupts", "_settings", "count", "stopping")
+    __slots__ = (
+        "_buffer",
+        "_deadline",
+        "_idle",
+        "_input",
+        "_interrupts",
+        "_read",
+        "_settings",
+        "count",
+        "stopping",
+    )
 
     def __init__(self, input: Input, interrupts: Interrupts, deadline: Deadline, settings: Settings) -> None:
         self._input = input
+        self._read = input.stream.read
         self._interrupts = interrupts
         self._deadline = deadline
         self._settings = settings
@@ -60,7 +71,7 @@ class Reader:
             self._deadline.start(ARRIVING if self.stopping else bound)
         self._idle = True
         try:
-            data = await self._input.stream.read()
+            data = await self._read()
             if self._interrupts.reason:
                 await self._interrupts.settle()
             return data
@@ -72,7 +83,8 @@ class Reader:
             return b""
         finally:
             self._idle = False
-            self._deadline.stop()
+            if bound is not None or self.stopping:
+                self._deadline.stop()
 
     async def _more_of_head(self) -> tuple[bytes, bytes] | None:
         self._deadline.start(self._settings.head_timeout)

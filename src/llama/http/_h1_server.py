@@ -15,7 +15,7 @@ from llama.http._deadline import Deadline
 from llama.http._dropped import close_dropped
 from llama.http._error_page import answer_error, error_response
 from llama.http._h1_input import GONE, LATE, Input, Interrupts
-from llama.http._h1_output import Output, encode_switch
+from llama.http._h1_output import JOIN, Output, encode_switch
 from llama.http._h1_reader import Reader
 from llama.http._headers import Headers
 from llama.http._incoming import IncomingBody
@@ -106,15 +106,23 @@ class H1Connection:
     async def _exchange(self, head: RequestHead) -> bool:
         self._head = head
         self._answered = False
-        self._body = None
         if head.length:
-            length = None if head.length == CHUNKED else head.length
-            bytes_of = decoder(head.length, self._settings.limits)
-            self._body = IncomingBody(self, bytes_of, length, expects_continue=head.expects_continue)
+            self._body = self._incoming(head)
         else:
+            self._body = None
             self._input.watch()
         request = self._request(head)
-        response = await self._answer(request)
+        if self._settings.handler_timeout is not None:
+            self._deadline.start(self._settings.handler_timeout)
+        try:
+            response = await self._inner(request)
+            if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
+                raise TypeError(f"the exchange returned {response!r}, not a Response")
+        except (asyncio.CancelledError, Exception) as error:
+            response = await self._failed(error, request)
+        finally:
+            if self._settings.handler_timeout is not None:
+                self._deadline.stop()
         try:
             if response.upgrade is not None:
                 return await self._switch(head, request, response)
@@ -126,28 +134,23 @@ class H1Connection:
                 self._body.detach()
             self._input.unwatch()
 
-    async def _answer(self, request: Request) -> Response:
-        if self._settings.handler_timeout is not None:
-            self._deadline.start(self._settings.handler_timeout)
-        try:
-            response = await self._inner(request)
-            if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
-                raise TypeError(f"the exchange returned {response!r}, not a Response")
-            return response
-        except asyncio.CancelledError as error:
-            reason = self._interrupts.taken()
-            await close_dropped(error)
+    def _incoming(self, head: RequestHead) -> IncomingBody:
+        length = None if head.length == CHUNKED else head.length
+        bytes_of = decoder(head.length, self._settings.limits)
+        return IncomingBody(self, bytes_of, length, expects_continue=head.expects_continue)
+
+    async def _failed(self, error: BaseException, request: Request) -> Response:
+        """What the exchange's exception is answered by."""
+        is_cancelled = isinstance(error, asyncio.CancelledError)
+        reason = self._interrupts.taken() if is_cancelled else ""
+        await close_dropped(error)
+        if is_cancelled:
             if not reason:
-                raise
+                raise error
             if reason != LATE:
                 raise ClientGone from None
-            seconds = self._settings.handler_timeout
-            return self._page(TimeoutError(f"no answer within {seconds} seconds"), request)
-        except Exception as error:
-            await close_dropped(error)
-            return self._page(error, request)
-        finally:
-            self._deadline.stop()
+            error = TimeoutError(f"no answer within {self._settings.handler_timeout} seconds")
+        return self._page(error, request)
 
     async def _send(self, head: RequestHead, request: Request, response: Response) -> bool:
         try:
@@ -156,14 +159,17 @@ class H1Connection:
             await response.aclose()
             return await self._send_page(head, request, error)
         self._answered = True
-        body = response._body
+        data = response._body.data
         if not framing:
             await self._output.write(raw)
-        elif body.data is not None:
-            await self._output.write_both(raw, body.data)
-        elif not await self._output.stream_body(raw, framing, response):
-            self._stream.abort()
-            return False
+        elif data is None:
+            if not await self._output.stream_body(raw, framing, response):
+                self._stream.abort()
+                return False
+        elif len(data) <= JOIN:
+            await self._output.write(raw + data)
+        else:
+            await self._output.write_both(raw, data)
         if self._body is not None and not self._body.ended:
             self._input.unwatch()
             keep = keep and await self._body.drain()

@@ -8,11 +8,14 @@ from weakref import WeakKeyDictionary
 
 from llama.http._forgotten import note_loop
 
-PERIOD = 0.05
+PERIOD = 0.03
 
 
 class Watched(Protocol):
     """What is in an exchange."""
+
+    began: int
+    """The round of the sweep in which it was added."""
 
     def arm(self) -> None:
         """Begin to look for the client's end."""
@@ -20,17 +23,19 @@ class Watched(Protocol):
 
 
 class Sweep:
-    """Arms what has been in an exchange for up to a period, once; one timer for all of a loop."""
+    """Arms what has been in an exchange for one or two periods, once; one timer for all of a loop."""
 
-    __slots__ = ("_fresh", "_loop", "_timer")
+    __slots__ = ("_fresh", "_loop", "_round", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._fresh: set[Watched] = set()
+        self._round = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, watched: Watched) -> None:
         """An exchange has begun."""
+        watched.began = self._round
         self._fresh.add(watched)
         if self._timer is None:
             self._timer = self._loop.call_later(PERIOD, self._sweep)
@@ -40,9 +45,11 @@ class Sweep:
         self._fresh.discard(watched)
 
     def _sweep(self) -> None:
-        self._timer = None
-        found, self._fresh = self._fresh, set()
-        for watched in found:
+        late = [each for each in self._fresh if each.began < self._round]
+        self._fresh.difference_update(late)
+        self._round += 1
+        self._timer = self._loop.call_later(PERIOD, self._sweep) if self._fresh else None
+        for watched in late:
             watched.arm()
 
 

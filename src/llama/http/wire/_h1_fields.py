@@ -95,29 +95,61 @@ class HeadBuffer:
         return malformed(f"the head is larger than {self._limits.head} bytes", 431)
 
 
+# Most messages have fields that the ones before them had too: those need no second look.
+_LINES, _LINE_SIZE = 2048, 128
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
+_pairs_by_line: dict[str, tuple[str, str]] = {}
+_keys_by_line: dict[str, str] = {}
+_pair_of = _pairs_by_line.__getitem__
+_key_of = _keys_by_line.__getitem__
+_known: dict[str, str] = {}  # names in lower case
+
+
 def parse_fields(raw: bytes, text: str, start: int, limits: Limits) -> Headers:
     """The fields of `raw`, whose Latin-1 text is `text`, from `start` on (after one line if that is > 0).
 
-    Raises ProtocolError for bare CR or LF, control characters, obs-fold, and names that are no tokens.
+    Raises ProtocolError for bare CR or LF, control characters, obs-fold, and names that are no tokens. Of the
+    line before `start` that is for the caller to see to.
     """
     lines = text[start:-2].split("\r\n") if start < len(text) else []
-    if raw.translate(None, _TEXT) != b"\r\n" * (len(lines) + (start > 0)):
-        raise malformed(_complaint(text, start))
     if len(lines) > limits.fields:
         raise malformed(f"more than {limits.fields} header fields", 431)
+    try:
+        return headers_from_wire([*map(_pair_of, lines)], [*map(_key_of, lines)])
+    except KeyError:
+        pass
+    return _fresh_fields(raw, text, start, lines)
+
+
+def _fresh_fields(raw: bytes, text: str, start: int, lines: list[str]) -> Headers:
+    """Fields of which one at least was not seen lately."""
+    if raw.translate(None, _TEXT) != b"\r\n" * (len(lines) + (start > 0)):
+        raise malformed(_complaint(text, start))
     pairs: list[tuple[str, str]] = []
     keys: list[str] = []
     for line in lines:
-        name, colon, value = line.partition(":")
-        key = _known.get(name) or _new_name(name)
-        if not key or not colon:
-            raise malformed(_complaint(text, start))
-        pairs.append((name, value.strip(" \t")))
+        pair = _pairs_by_line.get(line)
+        if pair is None:
+            name, colon, value = line.partition(":")
+            key = _known.get(name) or _new_name(name)
+            if not key or not colon:
+                raise malformed(_complaint(text, start))
+            pair = (name, value.strip(" \t"))
+            if len(line) <= _LINE_SIZE and key not in _SECRET:
+                _remember(line, pair, key)
+        else:
+            key = _known.get(pair[0]) or pair[0].lower()
+        pairs.append(pair)
         keys.append(key)
     return headers_from_wire(pairs, keys)
 
 
-_known: dict[str, str] = {}  # names in lower case; most messages have the same ones
+def _remember(line: str, pair: tuple[str, str], key: str) -> None:
+    if len(_pairs_by_line) >= _LINES:
+        _pairs_by_line.clear()
+        _keys_by_line.clear()
+    _pairs_by_line[line] = pair
+    _keys_by_line[line] = key
 
 
 def _new_name(name: str) -> str:

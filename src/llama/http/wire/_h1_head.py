@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from http import HTTPStatus
 
 from llama._errors import ProtocolError
 from llama.http._headers import Headers
@@ -14,8 +15,12 @@ _AUTHORITY = re.compile(_HOST + r"(?::[0-9]{0,5})?")
 _HOST_AND_PORT = re.compile(_HOST + r":[0-9]{1,5}")
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]+)(.*)")
 _TARGET = re.compile(r'[!"$-~\x80-\xff]+')
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (.*))?")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"})
+_MEANING = frozenset({"connection", "content-length", "expect", "transfer-encoding", "upgrade"})
+_usual_lines = {
+    f"HTTP/1.1 {each.value} {each.phrase}": ("1.1", each.value, each.phrase) for each in HTTPStatus
+}
 _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 
 
@@ -71,6 +76,12 @@ def parse_request(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> RequestHead:
     _request_line(head, text[:end], limits)
     keys = headers.names
     _check_host(head, keys)
+    if _MEANING.isdisjoint(keys):
+        head.length = 0
+        head.keep_alive = head.version != "1.0"
+        head.expects_continue = False
+        head.protocol = ""
+        return head
     head.length = request_length(head.method, head.version, headers)
     head.keep_alive = keeps_alive(head.version, headers)
     head.expects_continue = "expect" in keys and _expects_continue(head)
@@ -82,21 +93,24 @@ def parse_response(raw: bytes, method: str, limits: Limits = DEFAULT_LIMITS) -> 
     """Read the head of a response to `method`; ProtocolError (502) where it is malformed or ambiguous."""
     text = raw.decode("latin-1")
     end = text.find("\r\n")
-    line = _STATUS_LINE.fullmatch(text, 0, end)
-    if line is None or end > limits.line:
-        raise malformed(f"a malformed status line {text[: min(end, 60)]!r}", 502)
     head = ResponseHead()
-    head.version = "1.1" if line[1] == "1" else "1.0"
-    head.status = int(line[2])
-    head.reason = line[3] or ""
+    line = text[:end]
+    head.version, head.status, head.reason = _usual_lines.get(line) or _status_line(line, limits)
     try:
-        head.headers = parse_fields(raw, text, end + 2, limits)
-        head.length = response_length(method, head.status, head.version, head.headers)
+        head.headers = headers = parse_fields(raw, text, end + 2, limits)
+        head.length = response_length(method, head.status, head.version, headers)
     except ProtocolError as error:
         raise malformed(f"in a response: {error}", 502) from None
-    head.keep_alive = head.length != -2 and keeps_alive(head.version, head.headers)
-    head.protocol = _upgrade(head.version, head.headers) if "upgrade" in head.headers.names else ""
+    head.keep_alive = head.length != -2 and keeps_alive(head.version, headers)
+    head.protocol = _upgrade(head.version, headers) if "upgrade" in headers.names else ""
     return head
+
+
+def _status_line(line: str, limits: Limits) -> tuple[str, int, str]:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None or len(line) > limits.line:
+        raise malformed(f"a malformed status line {line[:60]!r}", 502)
+    return "1.1" if match[1] == "1" else "1.0", int(match[2]), match[3] or ""
 
 
 def _request_line(head: RequestHead, line: str, limits: Limits) -> None:
