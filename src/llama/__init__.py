@@ -1,7 +1,7 @@
 """The proxy framework in which everything is a service."""
 
 from llama import http, socks5, tcp, tls, udp, unix
-from llama._asgi import asgi
+from llama._asgi import asgi, to_asgi
 from llama._errors import (
     Busy,
     Closed,
@@ -81,6 +81,7 @@ __all__ = [
     "tcp",
     "timeout",
     "tls",
+    "to_asgi",
     "trace",
     "udp",
     "unix",

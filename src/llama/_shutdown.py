@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
@@ -39,6 +40,15 @@ class Shutdown:
         if shutdown is None:
             raise RuntimeError("no llama server runs here: use `async with Shutdown():`, serve() or run()")
         return shutdown
+
+    @contextmanager
+    def as_current(self) -> Generator[None]:
+        """Make this the current one of the running task, within the block; it goes on after that."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
         """Start a task that this shutdown owns; an exception nobody awaits is logged."""
@@ -110,6 +120,13 @@ class Shutdown:
                 await self._idle
             finally:
                 self._idle = None
+
+    async def aclose(self) -> None:
+        """Wait until the last task is released, then close what was registered: what leaving its block does."""
+        try:
+            await self.drain()
+        finally:
+            await self._close()
 
     async def __aenter__(self) -> Shutdown:
         self._token = _current.set(self)

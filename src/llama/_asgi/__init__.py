@@ -1,5 +1,6 @@
-"""ASGI applications as exchanges."""
+"""ASGI applications as exchanges, and exchanges as ASGI applications."""
 
 from llama._asgi._exchange import asgi
+from llama._asgi._to_asgi import to_asgi
 
-__all__ = ["asgi"]
+__all__ = ["asgi", "to_asgi"]
