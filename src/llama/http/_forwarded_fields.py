@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import product
 from typing import NamedTuple
 
 from llama._server import Peer
 from llama.http._headers import Headers
 from llama.http._message import Request
+from llama.tls import TLSInfo
 
+_NAMES = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-real-ip",
+)
+# Many backends take underscores for hyphens, so that each name has other spellings.
 FORWARDED = frozenset(
-    {
-        "forwarded",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-port",
-        "x-forwarded-prefix",
-        "x-forwarded-proto",
-        "x-forwarded-server",
-        "x-real-ip",
-    }
+    "".join(parts) for name in _NAMES for parts in product(*["-_" if char == "-" else char for char in name])
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LONG = 255
@@ -36,10 +40,19 @@ def add_forwarded(headers: Headers, request: Request) -> None:
     """Add the fields that tell of a request's client, scheme and host; the earlier ones must be gone."""
     hosts = _way(request)
     authority = request.authority
+    scheme = _connection_scheme(request) if request.absolute else request.scheme
     make = _fields if len(authority) <= _LONG else _made
-    pairs, keys = make(hosts, request.scheme, authority)
+    pairs, keys = make(hosts, scheme, authority)
     headers._pairs += pairs
     headers._keys += keys
+
+
+def _connection_scheme(request: Request) -> str:
+    """How a request came whose target names a scheme: a client may write there what it likes."""
+    if request._extensions is not None and request._extensions.get(ForwardedFor) is not None:
+        return request.scheme
+    known = request._connection
+    return "http" if known is None or known.get(TLSInfo) is None else "https"
 
 
 def _way(request: Request) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from llama._errors import LlamaError, ProtocolError, Truncated
 from llama._stream import Stream
 from llama.http._body import EMPTY
+from llama.http._headers import checked_value
 from llama.http._message import Request
 from llama.http._origin import Origin
 from llama.http.wire._h1_encode import encode_chunk, encode_last_chunk, encode_request, request_framing
@@ -26,7 +27,7 @@ def encode_head(request: Request, origin: Origin) -> tuple[bytes, int]:
     if request.protocol:
         extra += "Connection: Upgrade\r\n"
         if "upgrade" not in names:
-            extra += f"Upgrade: {request.protocol}\r\n"
+            extra += f"Upgrade: {checked_value(request.protocol)}\r\n"
     elif "te" in names:
         extra += "Connection: TE\r\n"
     elif "connection" in names and "close" in headers.tokens("connection"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from llama.http._body import EMPTY
 from llama.http._headers import Headers, headers_from_wire
 from llama.http._message import Request, Response
 
 HOP_BY_HOP = frozenset(
     {
         "connection",
+        "content_length",  # to a backend that takes underscores for hyphens it would be a second framing
         "http2-settings",
         "keep-alive",
         "proxy-authenticate",
@@ -16,6 +18,7 @@ HOP_BY_HOP = frozenset(
         "proxy-connection",
         "te",
         "transfer-encoding",
+        "transfer_encoding",
         "upgrade",
     }
 )
@@ -56,7 +59,12 @@ def put(headers: Headers, name: str, value: str) -> None:
 
 
 def upgrade_of(request: Request) -> str:
-    """What an upgrade that may be passed on asks for; h2c would get around what the proxy decides."""
+    """What an upgrade that may be passed on asks for; h2c would get around what the proxy decides.
+
+    One with a body is passed on as an ordinary request: where the body ends the other protocol would begin.
+    """
+    if request._body is not EMPTY:
+        return ""
     protocol = request.protocol
     if "h2c" not in protocol:
         return protocol

@@ -18,6 +18,15 @@ _HEX = frozenset(b"0123456789abcdefABCDEF")
 _NEVER_TRAILERS = frozenset(
     {"connection", "content-length", "host", "trailer", "transfer-encoding", "upgrade"}
 )
+_FOR_HEADS = """
+authorization authentication-info cache-control content-encoding content-range content-type cookie expect forwarded
+if-match if-modified-since if-none-match if-range if-unmodified-since keep-alive location max-forwards pragma
+proxy-authenticate proxy-authentication-info proxy-authorization proxy-connection range set-cookie te via
+www-authenticate x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-prefix x-forwarded-proto
+x-forwarded-server x-real-ip
+"""
+_NOT_IN_TRAILERS = frozenset(_FOR_HEADS.split())
+"""RFC 9110 section 6.5.1: who merges trailers into the head would believe them."""
 
 
 class Decoder(Protocol):
@@ -81,7 +90,7 @@ class UntilCloseDecoder:
 
 
 class ChunkedDecoder:
-    """A chunked body with its trailers; chunk extensions are checked and dropped."""
+    """A chunked body with its trailers; chunk extensions are checked and dropped, as are trailers for heads only."""
 
     __slots__ = ("_held", "_left", "_limits", "_step", "done", "rest", "trailers")
 
@@ -157,10 +166,7 @@ class ChunkedDecoder:
             self._check_partial_trailers(data, at)
             return at
         raw = data[at : end + 2]
-        self.trailers = trailers = parse_fields(raw, raw.decode("latin-1"), 0, self._limits)
-        for key in trailers.names:
-            if key in _NEVER_TRAILERS:
-                raise malformed(f"{key} among the trailers")
+        self.trailers = _checked(parse_fields(raw, raw.decode("latin-1"), 0, self._limits))
         self.done = True
         return end + 4
 
@@ -169,6 +175,17 @@ class ChunkedDecoder:
             raise malformed(f"trailers larger than {self._limits.trailers} bytes", 431)
         if data.count(b"\n", at) != data.count(b"\r\n", at):
             raise malformed("a bare LF in the trailers")
+
+
+def _checked(trailers: Headers) -> Headers:
+    """Without the fields that mean something in a head only; those that are about framing are refused."""
+    for key in tuple(trailers.names):
+        plain = key.replace("_", "-")  # to many they are the same
+        if plain in _NEVER_TRAILERS:
+            raise malformed(f"{key} among the trailers")
+        if plain in _NOT_IN_TRAILERS:
+            trailers.discard(key)
+    return trailers
 
 
 def decoder(length: int, limits: Limits = DEFAULT_LIMITS) -> Decoder:

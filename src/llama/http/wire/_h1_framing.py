@@ -15,14 +15,14 @@ _USUAL = frozenset({"keep-alive", "Keep-Alive"})
 
 
 def content_length(headers: Headers) -> int | None:
-    """The one Content-Length, or None; a list, a sign, a duplicate or 19 digits and more are refused."""
+    """The one Content-Length, or None; a list, a sign, a zero before, a duplicate, 19 digits and more are refused."""
     keys = headers.names
     if "content-length" not in keys:
         return None
     if (count := keys.count("content-length")) > 1:
         raise malformed(f"{count} Content-Length fields")
     value = headers["content-length"]
-    if not (value.isascii() and value.isdecimal()) or len(value) > 18:
+    if not (value.isascii() and value.isdecimal()) or len(value) > 18 or (value[0] == "0" and value != "0"):
         raise malformed(f"Content-Length {value[:40]!r} is not a length")
     return int(value)
 
