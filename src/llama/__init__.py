@@ -1,7 +1,6 @@
 """The proxy framework in which everything is a service."""
 
-from llama import http, socks5, tcp, tls, udp, unix
-from llama._asgi import asgi, to_asgi
+from llama import http, mitm, socks5, tcp, tls, udp, unix, ws
 from llama._errors import (
     Busy,
     Closed,
@@ -70,6 +69,7 @@ __all__ = [
     "http",
     "layer",
     "limit",
+    "mitm",
     "new_event_loop",
     "rate_limit",
     "retry",

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -11,7 +11,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    load_pem_private_key,
+    pkcs12,
+)
 from cryptography.x509.oid import NameOID
 
 from llama._errors import ConfigError
@@ -20,11 +26,14 @@ from llama.tls._x509 import (
     CLIENT_AUTH,
     CLIENT_USAGE,
     LONGEST_COMMON_NAME,
+    LONGEST_LIFE,
     NO_AUTHORITY,
     SERVER_AUTH,
     KeyKind,
     LeafKey,
     PrivateKey,
+    alternative_names,
+    between,
     dated,
     encode_key,
     general_name,
@@ -102,10 +111,53 @@ class CertificateAuthority:
             replace_file(public, authority.pem, 0o644)
         return authority
 
+    @classmethod
+    def rotate(
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        name: str = "llama",
+        days: float = 3650,
+        key: KeyKind = "ec",
+    ) -> "CertificateAuthority":
+        """A new authority in the place of the one kept in a directory.
+
+        Clients have to trust the new `ca.pem`. The old certificate stays beside it, as `ca-SERIAL.pem`, so that
+        it can be found in their stores and taken out; its key goes.
+        """
+        old = cls.open(directory, name=name, days=days, key=key)
+        folder = Path(directory)
+        old.write_pem(folder / f"ca-{old.certificate.serial_number:x}.pem")
+        fresh = cls.create(name=name, days=days, key=key)
+        # The key's file holds its certificate too, so that there is no moment when the two do not fit.
+        replace_file(folder / _KEY, encode_key(fresh._key) + fresh.pem, 0o600)
+        replace_file(folder / _CERTIFICATE, fresh.pem, 0o644)
+        return fresh
+
     @property
     def pem(self) -> bytes:
         """The certificate that clients are to trust."""
         return self._certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def der(self) -> bytes:
+        """The same in DER, as Windows and Android take it."""
+        return self._certificate.public_bytes(Encoding.DER)
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the certificate, as browsers show it: `AB:CD:...`."""
+        return self._certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+
+    def pkcs12(self, password: str | None = None, *, key: bool = False) -> bytes:
+        """The certificate as PKCS#12; with `key` its private key too, for whoever moves the authority."""
+        if key and not password:
+            raise ConfigError("the private key leaves in PKCS#12 under a password only")
+        lock = BestAvailableEncryption(password.encode()) if password else NoEncryption()
+        name = self._certificate.subject.rfc4514_string().encode()
+        if key:
+            return pkcs12.serialize_key_and_certificates(name, self._key, self._certificate, None, lock)
+        return pkcs12.serialize_java_truststore([pkcs12.PKCS12Certificate(self._certificate, name)], lock)
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -133,14 +185,45 @@ class CertificateAuthority:
         """
         if not names:
             raise ConfigError("a certificate needs a name or an address")
-        own = self._leaf_key(key, reuse_key)
         alternatives = [name for text in names if (name := general_name(text, client))]
         subject = str(names[0]) if client else str(alternatives[0].value)
+        builder = dated(x509.CertificateBuilder(), days, self._certificate.not_valid_after_utc)
+        return self._sign(builder, subject, alternatives, self._leaf_key(key, reuse_key), client)
+
+    def mirror(self, certificate: x509.Certificate, *names: str) -> KeyPair:
+        """A certificate for these names and for those that a server's own has, with the same span of time.
+
+        What has no place in such a certificate is left out, also names beyond the first hundred, and the span is
+        clipped: it ends with the authority and after 397 days at the latest, and one that is over, or still to
+        come, is that of a day from now. All share one key of this authority. Raises ConfigError where no name
+        is left.
+        """
+        wanted = [found for text in names if (found := general_name(text, False))]
+        alternatives = [*wanted, *(each for each in alternative_names(certificate) if each not in wanted)]
+        if not alternatives:
+            raise ConfigError("a certificate needs a name or an address")
+        now = datetime.now(UTC)
+        latest = min(self._certificate.not_valid_after_utc, now + LONGEST_LIFE)
+        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if not start <= now < end:
+            start, end = now - timedelta(days=1), now + timedelta(days=1)
+        builder = between(x509.CertificateBuilder(), max(start, latest - LONGEST_LIFE), min(end, latest))
+        return self._sign(
+            builder, str(alternatives[0].value), alternatives, self._leaf_key("ec", True), False
+        )
+
+    def _sign(
+        self,
+        builder: x509.CertificateBuilder,
+        subject: str,
+        alternatives: Sequence[x509.GeneralName],
+        own: LeafKey,
+        client: bool,
+    ) -> KeyPair:
         fits = len(subject) <= LONGEST_COMMON_NAME
         common_name = [x509.NameAttribute(NameOID.COMMON_NAME, subject)] if fits else []
         builder = (
-            dated(x509.CertificateBuilder(), days, self._certificate.not_valid_after_utc)
-            .subject_name(x509.Name(common_name))
+            builder.subject_name(x509.Name(common_name))
             .issuer_name(self._certificate.subject)
             .public_key(own.public)
             .serial_number(x509.random_serial_number())

@@ -19,6 +19,8 @@ KeyKind: TypeAlias = Literal["ec", "rsa"]
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 LONGEST_COMMON_NAME = 64
+LONGEST_LIFE = timedelta(days=397)  # browsers take no more of a server's certificate
+MOST_NAMES = 100
 _BACKDATED = timedelta(hours=24)  # clocks of clients that run late
 
 
@@ -71,6 +73,23 @@ def dated(
     except OverflowError:
         raise ConfigError(f"days={days}: there is no such date") from None
     return builder.not_valid_before(now - _BACKDATED).not_valid_after(min(end, latest or end))
+
+
+def between(builder: x509.CertificateBuilder, start: datetime, end: datetime) -> x509.CertificateBuilder:
+    """The same, valid in this span of time."""
+    return builder.not_valid_before(start).not_valid_after(end)
+
+
+def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
+    """The host names and addresses that a certificate is for, a hundred at most."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return []
+    fitting: list[x509.GeneralName] = [
+        each for each in found if isinstance(each, x509.DNSName | x509.IPAddress)
+    ]
+    return fitting[:MOST_NAMES]
 
 
 def key_usage(

@@ -1,0 +1,174 @@
+"""One connection that is looked into: what is known of it, and its own way to the upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from hashlib import sha256
+
+from llama._errors import Closed, LlamaError, TLSError
+from llama._extensions import Extensions
+from llama._stream import Stream
+from llama._target import Bridge, Connector, Target
+from llama.http import Exchange, Origin, Request, Response
+from llama.http._client import Client
+from llama.http._client import client as http_client
+from llama.http._hop_by_hop import incoming, outgoing
+from llama.tls import ClientHello, TLSInfo, Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """What a TLS connector is to shake hands over."""
+
+    open: Callable[[], Awaitable[Stream]]
+
+
+async def beneath(target: Target) -> Stream:
+    """The connector below TLS: the bridge's own."""
+    return await target.extensions[_Raw].open()
+
+
+class Interception:
+    """A connection that is looked into, in the extensions of its requests.
+
+    Requests go to the bridge's own target, whatever they name, by its own connection; where that has ended, or
+    is in use, the bridge opens another.
+    """
+
+    __slots__ = (
+        "_bridge",
+        "_client",
+        "_first",
+        "_offered",
+        "_origin",
+        "_ready",
+        "_revoked",
+        "_secure",
+        "error",
+        "server_name",
+        "target",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        hello: ClientHello | None = None,
+        secure: Connector | None = None,
+        alpn: tuple[str, ...] = (),
+        revoked: Collection[str] = (),
+    ) -> None:
+        self.target = bridge.target
+        """Where the client wanted to go."""
+        self.server_name = hello.server_name if hello is not None else None
+        """The name that the client asked for by TLS."""
+        self.upstream: TLSInfo | None = None
+        """The latest TLS session with the upstream; None before, and without TLS."""
+        self.error: Exception | None = None
+        """Why the upstream could not be reached at first, until a request has been told."""
+        self._bridge = bridge
+        self._secure = secure
+        self._offered = alpn
+        self._revoked = revoked
+        self._first = True
+        self._ready: Stream | None = None
+        self._origin = Origin("http" if secure is None else "https", bridge.target)
+        self._client: Client | None = None
+
+    def __repr__(self) -> str:
+        return f"<interception of {self.target}>"
+
+    @property
+    def name(self) -> str:
+        """What the client calls the server."""
+        host = self.target.host
+        return self.server_name or ("localhost" if host.startswith("unix:") else host.partition("%")[0])
+
+    async def prepare(self) -> None:
+        """Open the upstream before it is needed; what fails is kept for who needs it."""
+        try:
+            self._ready = await self._open()
+        except (LlamaError, OSError) as error:
+            self.error = error
+
+    async def open(self, target: Target | None = None) -> Stream:
+        """The connection that is ready, or another: the connector of all that is asked for here."""
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            return ready
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return await self._open()
+
+    async def _open(self) -> Stream:
+        if self._secure is None:
+            return await self.raw()
+        extensions = self.target.extensions.fork()
+        extensions.set(Wanted(self._offered, self.server_name))
+        extensions.set(_Raw(self.raw))
+        stream = await self._secure(Target(self.target.host, self.target.port, extensions))
+        self.upstream = stream.extensions.get(TLSInfo)
+        if self._revoked:
+            self._check_revoked(stream)
+        return stream
+
+    def _check_revoked(self, stream: Stream) -> None:
+        certificate = self.certificate
+        if certificate is not None and sha256(certificate).hexdigest() in self._revoked:
+            stream.abort()
+            raise TLSError(f"TLS with {self.target} failed: the peer's certificate is revoked by a rule here")
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The upstream's certificate in DER, None while it is not known."""
+        return None if self.upstream is None else self.upstream.peer_certificate_der
+
+    async def raw(self) -> Stream:
+        """The bridge's own upstream, as bytes; another one where that was given out already."""
+        if self._first:
+            stream = await self._bridge.upstream()
+            self._first = False
+            return stream
+        return await self._bridge.connect(self._bridge.target)
+
+    async def send(self, request: Request) -> Response:
+        """Send a request to the upstream."""
+        if self._client is None:
+            self._client = http_client(self.open, tls=self.open)
+            await self._client.__aenter__()
+        sent = outgoing(request)
+        sent.extensions.set(self._origin)
+        return incoming(await self._client(sent), None)
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            await ready.aclose()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.__aexit__(None, None, None)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Upstream:
+    """The innermost exchange: a request goes the way of its own connection, or by a client of a proxy."""
+
+    client: Exchange | None
+
+    def __repr__(self) -> str:
+        return "upstream"
+
+    async def __call__(self, request: Request, /) -> Response:
+        known = request._extensions or request._connection or _NOTHING
+        interception = known.get(Interception)
+        if interception is not None:
+            return await interception.send(request)
+        if self.client is None:
+            raise Closed(f"{request!r} came by no connection that is looked into")
+        return await self.client(request)
+
+
+_NOTHING = Extensions()

@@ -1,0 +1,104 @@
+"""Certificates for the names that clients ask for: minted when they are first wanted, kept for a while."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TypeAlias
+
+from cryptography import x509
+
+from llama._errors import ConfigError, TLSError
+from llama.tls import CertificateAuthority, KeyPair
+
+DAY = 86400.0
+_Key: TypeAlias = tuple[str, bytes, tuple[str, ...]]
+
+
+class Leaves:
+    """Contexts of servers for any name, signed by one authority; the least used go beyond `limit`."""
+
+    __slots__ = ("_contexts", "authority", "limit")
+
+    def __init__(self, authority: CertificateAuthority, limit: int) -> None:
+        if limit < 1:
+            raise ConfigError(f"certificates={limit}: expected at least 1")
+        self.authority = authority
+        self.limit = limit
+        self._contexts: OrderedDict[_Key, tuple[ssl.SSLContext, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._contexts)
+
+    def context(self, name: str, certificate: bytes | None, alpn: tuple[str, ...]) -> ssl.SSLContext:
+        """The context for a name, after the upstream's own certificate (DER) where that is known.
+
+        Raises TLSError for what can be no name of a server.
+        """
+        key = (name, sha256(certificate).digest() if certificate else b"", alpn)
+        found = self._contexts.get(key)
+        now = time.monotonic()
+        if found is not None and found[1] > now:
+            self._contexts.move_to_end(key)
+            return found[0]
+        try:
+            pair, life = self._mint(name, certificate)
+        except ConfigError as error:
+            raise TLSError(f"no certificate can be made for {name[:80]!r}: {error}") from None
+        context = server_context(pair, alpn)
+        self._contexts.pop(key, None)
+        while len(self._contexts) >= self.limit:
+            self._contexts.popitem(last=False)
+        self._contexts[key] = context, now + life
+        return context
+
+    def _mint(self, name: str, certificate: bytes | None) -> tuple[KeyPair, float]:
+        """A certificate, and for how many seconds it is used."""
+        if certificate is not None:
+            try:
+                upstream = x509.load_der_x509_certificate(certificate)
+                left = (upstream.not_valid_after_utc - datetime.now(UTC)).total_seconds()
+                return self.authority.mirror(upstream, name), min(DAY, left / 2 if left > 0 else DAY / 2)
+            except ValueError as error:  # one that nobody verified may be anything
+                if isinstance(error, ConfigError):
+                    raise
+        return self.authority.issue(name, reuse_key=True), DAY
+
+
+def server_context(pair: KeyPair, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    """A context with a certificate that is in memory."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    with _as_file(pair.cert_pem + pair.key_pem) as path:
+        context.load_cert_chain(path)
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return context
+
+
+@contextmanager
+def _as_file(data: bytes) -> Generator[str]:
+    """A path to read bytes from, for nobody else: the library takes certificates from files only."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, data)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+        return
+    descriptor, path = tempfile.mkstemp(prefix="llama-")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        yield path
+    finally:
+        os.unlink(path)

@@ -1,0 +1,135 @@
+"""The forward proxy that looks inside: layers for requests with a whole URL and for CONNECT alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+from llama._errors import Refused
+from llama._service import Layer, Middleware
+from llama._stack import check_takes, describe, factory
+from llama._stream import Stream
+from llama._target import Connector, Relay, Target
+from llama.http import Exchange, Request, Response, TargetRule
+from llama.http import client as http_client
+from llama.http import proxy as http_proxy
+from llama.http._h1_client_upgrade import Upgraded
+from llama.http._origin import origin_of
+from llama.http._proxy import Proxy
+from llama.mitm._chunks import ChunkHook
+from llama.mitm._page import HOST, TrustPage
+from llama.mitm._pinning import Pinning
+from llama.mitm._relay import MitmRelay, build_relay
+from llama.mitm._rules import Action, Asked, Rule
+from llama.mitm._settings import BadUpstream, TlsMaker, settings, tls_maker
+from llama.tcp import connect as tcp_connect
+from llama.tcp import forward
+from llama.tls import CertificateAuthority
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class MitmProxy:
+    """Reaches the targets that requests name, and looks into what goes there."""
+
+    proxy: Proxy
+    bare: Exchange
+    relay: MitmRelay
+    connect: Connector
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return f"mitm.proxy({describe(self.relay.exchange)})"
+
+    async def __call__(self, request: Request, /) -> Response:
+        exchange = self.relay.exchange
+        magic = isinstance(exchange, TrustPage) and exchange.is_for(request)
+        if request.method == "CONNECT" and not request.protocol:
+            return await self._tunnel(request, magic)
+        if magic:
+            return await exchange(request)
+        return await self._whole(request)
+
+    async def _whole(self, request: Request) -> Response:
+        """A request with a whole URL comes in the clear: what passes through leaves out the layers alone."""
+        if request.absolute and self.relay.settings.rules.matter:
+            target = origin_of(request.scheme, request.authority).target
+            action = self.relay.settings.rules.decide(Asked(target, None, request.extensions))
+            if action == "block":
+                raise Refused(f"{target} is blocked by a rule")
+            if action == "pass":
+                return await self.bare(request)
+        return await self.proxy(request)
+
+    async def _tunnel(self, request: Request, magic: bool) -> Response:
+        target = Target.parse(request.authority)
+        if not magic:
+            target = await self.proxy.rules.admit(request, target)
+        target = target.fork(request.extensions)
+        action = self.relay.settings.rules.decide_early(Asked(target, None, request.extensions))
+        if action == "block":
+            raise Refused(f"{target} is blocked by a rule")
+        if action == "pass":
+            upgrade = Upgraded(await self.connect(target), target, self.relay.carry, self.connect)
+            response = Response(200, upgrade=upgrade)
+            response.on_close(upgrade.abort)
+            return response
+        # It is reached when it is needed: then a failure can be shown inside the client's TLS.
+        return Response(200, upgrade=forward(target, connect=self.connect, relay=self.relay))
+
+
+@factory("mitm.proxy", "service")
+def proxy(
+    ca: CertificateAuthority,
+    *layers: Middleware[Request, Response],
+    connect: Connector | None = None,
+    allow: Iterable[str] | None = None,
+    deny: Iterable[str] = (),
+    rule: TargetRule | None = None,
+    private: bool | None = None,
+    via: str | None = None,
+    rules: Sequence[Rule] = (),
+    default: Action = "intercept",
+    pinning: Pinning | None = None,
+    connect_first: bool = True,
+    bad_upstream: BadUpstream = "page",
+    verify: bool | str | os.PathLike[str] = True,
+    tls: TlsMaker | None = None,
+    revoked: Collection[str] = (),
+    chunks: ChunkHook | None = None,
+    server_first: float | None = None,
+    handshake_timeout: float | None = None,
+    server: Layer[Request, Response, Stream, None] | None = None,
+    carry: Relay | None = None,
+    host: str | None = HOST,
+    certificates: int = 1024,
+) -> Exchange:
+    """A forward proxy that looks inside: requests with a whole URL and those within CONNECT go through the layers.
+
+    `connect`, `allow`, `deny`, `rule`, `private` and `via` are those of `http.proxy`, the others those of
+    `mitm.relay`. The target of a CONNECT is reached after the client was told 200, so that a failure is answered
+    by a page inside its TLS; one that a rule passes through or blocks by its name is told at once (502, 403).
+
+        stack(http.server(), mitm.proxy(CertificateAuthority.open("ca"), layer))
+    """
+    connect = connect or tcp_connect()
+    check_takes(connect, Target, "mitm.proxy(connect=)")
+    made = settings(
+        "mitm.proxy()", rules=rules, default=default, pinning=pinning, connect_first=connect_first,
+        bad_upstream=bad_upstream, revoked=revoked, chunks=chunks, server_first=server_first,
+        handshake_timeout=handshake_timeout,
+    )  # fmt: skip
+    maker = tls_maker("mitm.proxy()", verify, tls)
+    client = http_client(connect, tls=maker(connect))
+    relay = build_relay("mitm.proxy", ca, layers, made, maker, server, carry, host, certificates, client)
+    allow = None if allow is None else tuple(allow)
+    deny = tuple(deny)
+
+    def outer(asked: Exchange) -> Exchange:
+        return http_proxy(
+            connect=connect, client=asked, allow=allow, deny=deny, rule=rule, private=private, via=via
+        )
+
+    return MitmProxy(cast("Proxy", outer(relay.exchange)), outer(client), relay, connect)

@@ -1,0 +1,313 @@
+"""The relay that looks inside: TLS is ended with a certificate of one's own, HTTP goes through layers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import Refused, TLSError
+from llama._server import Peer, is_orderly
+from llama._service import Layer, Middleware
+from llama._stack import check_takes, describe, factory
+from llama._stream import Handler, Stream
+from llama._target import Bridge, Connector, Relay
+from llama.http import Exchange, Request, Response
+from llama.http import server as http_server
+from llama.http._h1_client_upgrade import Opened
+from llama.mitm._chunks import ChunkHook, relay_chunks
+from llama.mitm._hooks import hooked
+from llama.mitm._interception import Interception, Upstream, beneath
+from llama.mitm._leaves import Leaves
+from llama.mitm._page import HOST, TrustPage, error_page
+from llama.mitm._pinning import Pinning
+from llama.mitm._rules import Action, Asked, Rule
+from llama.mitm._settings import BadUpstream, Settings, TlsMaker, settings, tls_maker
+from llama.mitm._start import Start, look
+from llama.tcp import relay as tcp_relay
+from llama.tcp._leaving import unless_gone
+from llama.tls import CertificateAuthority, ClientHello, TLSInfo
+from llama.tls._failures import tls_error
+from llama.tls._peek import ACCESS_DENIED, send_alert
+from llama.tls._ready import open_session
+from llama.tls._server import spoken
+from llama.tls._stream import TLSStream
+
+log = logging.getLogger("llama.mitm")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class MitmRelay:
+    """Looks into what passes over a bridge."""
+
+    exchange: Exchange
+    handler: Handler
+    blocked: Handler
+    carry: Relay
+    secure: Connector
+    leaves: Leaves
+    settings: Settings
+    alpn: tuple[str, ...]
+
+    __takes__: ClassVar[type] = Bridge
+
+    def __repr__(self) -> str:
+        return f"mitm.relay({describe(self.exchange)})"
+
+    async def __call__(self, bridge: Bridge, /) -> None:
+        action = self.decide_early(bridge)
+        if action == "pass":
+            await self.carry(bridge)
+            return
+        if action == "block":
+            raise Refused(f"{bridge.target} is blocked by a rule")
+        client = bridge.client
+        start, hello, data = await look(client, self.settings.server_first, h2="h2" in self.alpn)
+        if start is Start.ENDED:
+            return
+        client.unread(data)
+        action = self._decide(bridge, hello)
+        if action == "block":
+            await self._refuse(bridge, start)
+        elif action == "pass":
+            await self.carry(bridge)
+        elif hello is not None:
+            await self._tls(bridge, hello)
+        elif start is Start.HTTP:
+            await self._plain(bridge)
+        else:
+            await self._bytes(bridge)
+
+    # rules
+
+    def decide_early(self, bridge: Bridge) -> Action | None:
+        """What becomes of a bridge whatever its client says; None where that matters."""
+        return self.settings.rules.decide_early(Asked(bridge.target, None, bridge.extensions))
+
+    def _decide(self, bridge: Bridge, hello: ClientHello | None) -> Action:
+        name = hello.server_name if hello is not None else None
+        action = self.settings.rules.decide(Asked(bridge.target, name, bridge.extensions))
+        pinning = self.settings.pinning
+        if action == "intercept" and pinning is not None and hello is not None:
+            return pinning.action(_client_of(bridge), name or bridge.target.host) or action
+        return action
+
+    async def _refuse(self, bridge: Bridge, start: Start) -> None:
+        if start is Start.HTTP:
+            await self.blocked(bridge.client)
+            return
+        if start is Start.TLS:
+            await send_alert(bridge.client, ACCESS_DENIED)
+        raise Refused(f"{bridge.target} is blocked by a rule")
+
+    # what a connection can be
+
+    async def _plain(self, bridge: Bridge) -> None:
+        interception = Interception(bridge)
+        bridge.client.extensions.set(interception)
+        try:
+            await self.handler(bridge.client)
+        finally:
+            await interception.aclose()
+
+    async def _bytes(self, bridge: Bridge) -> None:
+        if self.settings.chunks is None:
+            await self.carry(bridge)
+        else:
+            await relay_chunks(bridge, self.settings.chunks)
+
+    async def _tls(self, bridge: Bridge, hello: ClientHello) -> None:
+        offered = self._offered(hello)
+        interception = Interception(bridge, hello, self.secure, offered, self.settings.revoked)
+        try:
+            if self.settings.connect_first:
+                await unless_gone(bridge.client, interception.prepare(), f"{bridge.target} was reached")
+                if isinstance(interception.error, TLSError) and self.settings.bad_upstream == "pass":
+                    log.info("%s is passed through: %s", bridge.target, interception.error)
+                    await self.carry(Bridge(bridge.client, bridge.target, bridge.connect))
+                    return
+            session = await self._shake(bridge, hello, interception, offered)
+            await self._inside(session, interception)
+        finally:
+            await interception.aclose()
+
+    def _offered(self, hello: ClientHello) -> tuple[str, ...]:
+        """The protocols to ask the upstream for: of the client's those that are spoken here, if any is."""
+        both = tuple(each for each in hello.alpn if each in self.alpn)
+        return both or hello.alpn
+
+    async def _shake(
+        self, bridge: Bridge, hello: ClientHello, interception: Interception, offered: tuple[str, ...]
+    ) -> TLSStream:
+        """End the client's TLS, as the server that it asked for."""
+        client, pinning = bridge.client, self.settings.pinning
+        if interception.upstream is not None:
+            chosen = interception.upstream.alpn
+            offered = (chosen,) if chosen else ()
+        context = self.leaves.context(interception.name, interception.certificate, offered)
+        session = open_session(client, context, server_side=True)
+        try:
+            async with asyncio.timeout(self.settings.handshake_timeout):
+                await session.handshake()
+        except (ssl.SSLError, TLSError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"no TLS handshake for {interception.name} in time") from None
+            if pinning is not None and _is_rejection(error):
+                pinning.rejected(_client_of(bridge), hello.server_name or bridge.target.host)
+            if isinstance(error, ssl.SSLError):
+                await session.send_alert()
+                reason: Exception = tls_error(error)
+            else:
+                reason = error
+            raise TLSError(f"TLS handshake as {interception.name} failed: {reason}") from error
+        if pinning is not None:
+            pinning.accepted(_client_of(bridge), hello.server_name or bridge.target.host)
+        client.extensions.set(hello)
+        client.extensions.set(TLSInfo(session.ssl_object, hello))
+        return session
+
+    async def _inside(self, session: TLSStream, interception: Interception) -> None:
+        try:
+            await self._speak(session, interception)
+        except Exception as error:
+            if is_orderly(error):
+                await session.aclose()
+            raise
+        await session.aclose()
+
+    async def _speak(self, session: TLSStream, interception: Interception) -> None:
+        chosen = session.ssl_object.selected_alpn_protocol()
+        if chosen is None:
+            start, _, data = await look(session, self.settings.server_first)
+            if start is Start.ENDED:
+                return
+            session.unread(data)
+        else:
+            start = Start.HTTP if chosen in self.alpn else Start.OTHER
+        if start is Start.HTTP:
+            session.extensions.set(interception)
+            await self.handler(session)
+            return
+        stream = await interception.open()
+        bridge = Bridge(session, interception.target, Opened([stream], interception.open))
+        try:
+            await self._bytes(bridge)
+            await bridge.aclose()
+        finally:
+            stream.abort()
+
+
+def _client_of(bridge: Bridge) -> str:
+    peer = bridge.extensions.get(Peer)
+    return "" if peer is None else peer.host
+
+
+_REJECTIONS = (
+    "UNKNOWN_CA",
+    "BAD_CERTIFICATE",
+    "CERTIFICATE_UNKNOWN",
+    "UNSUPPORTED_CERTIFICATE",
+    "ACCESS_DENIED",
+)
+
+
+def _is_rejection(error: Exception) -> bool:
+    """Whether a client that broke the handshake off did so because of the certificate; many just leave."""
+    if isinstance(error, ssl.SSLError):
+        return any(each in (error.reason or "") for each in _REJECTIONS)
+    return isinstance(error, TLSError | ConnectionError) and not isinstance(error, TimeoutError)
+
+
+async def _blocked(request: Request) -> Response:
+    raise Refused(f"{request.authority} is blocked by a rule")
+
+
+def build_relay(
+    where: str,
+    ca: CertificateAuthority,
+    layers: Sequence[Middleware[Request, Response]],
+    made: Settings,
+    tls: TlsMaker,
+    server: Layer[Request, Response, Stream, None] | None,
+    carry: Relay | None,
+    host: str | None,
+    certificates: int,
+    client: Exchange | None = None,
+) -> MitmRelay:
+    """The relay of `mitm.relay` and `mitm.proxy`; `client` is for requests that came by no bridge."""
+    carry = carry or tcp_relay()
+    check_takes(carry, Bridge, f"{where}(carry=)")
+    exchange = hooked(layers, Upstream(client), where)
+    if host is not None:
+        exchange = TrustPage(exchange, ca, host.lower())
+    server = server or http_server(error_page=error_page)
+    handler = server(exchange)
+    return MitmRelay(
+        exchange,
+        handler,
+        server(_blocked),
+        carry,
+        tls(beneath),
+        Leaves(ca, certificates),
+        made,
+        spoken(handler) or ("http/1.1",),
+    )
+
+
+@factory("mitm.relay", "relay")
+def relay(
+    ca: CertificateAuthority,
+    *layers: Middleware[Request, Response],
+    rules: Sequence[Rule] = (),
+    default: Action = "intercept",
+    pinning: Pinning | None = None,
+    connect_first: bool = True,
+    bad_upstream: BadUpstream = "page",
+    verify: bool | str | os.PathLike[str] = True,
+    tls: TlsMaker | None = None,
+    revoked: Collection[str] = (),
+    chunks: ChunkHook | None = None,
+    server_first: float | None = None,
+    handshake_timeout: float | None = None,
+    server: Layer[Request, Response, Stream, None] | None = None,
+    carry: Relay | None = None,
+    host: str | None = HOST,
+    certificates: int = 1024,
+) -> Relay:
+    """Look into what passes over a bridge: it goes behind any front door that takes a relay.
+
+    TLS is ended with a certificate that `ca` signs for the name that the client asks for. HTTP and WebSocket, in
+    TLS or not, go through the layers, the first outermost, to the bridge's own target; everything else is relayed
+    as bytes, each chunk through `chunks` where given. Layers find an `Interception` in a request's extensions.
+
+    `rules` decide in order, `default` where none does: see `intercept`, `passthrough` and `block`. `pinning`
+    learns which clients refuse our certificates. What is passed through is relayed by `carry`, by default
+    `tcp.relay()`.
+
+    With `connect_first` the upstream is reached before the client's handshake ends, so that the certificate has
+    its names and its span of time, and the client is offered the protocol that the upstream chose; without, the
+    upstream is reached when a request wants it. `verify` is whether upstreams' certificates are verified, or a
+    file or directory with the authorities to trust; `tls` makes the connector instead, as
+    `partial(tls.connect, cert="client.pem")`. `revoked` are SHA-256 fingerprints of certificates that are
+    refused all the same. An upstream that cannot be reached or trusted is answered by a page that says why (502),
+    inside the client's TLS; with `bad_upstream="pass"` the client is passed through to one that TLS fails with.
+
+    A client that says nothing waits for the server to speak first, as for SMTP or SSH. Only with
+    `server_first`, in seconds, is it noticed; then bytes are relayed. `handshake_timeout`, in seconds, is for the
+    client's. `server` is the `http.server(...)` to use, for its timeouts and limits. `host` answers with a page
+    that tells how to trust `ca`, and the certificate itself; None for no such host. Of the contexts that
+    certificates are in the latest `certificates` are kept.
+
+        tcp.forward("192.0.2.7:443", relay=mitm.relay(CertificateAuthority.open("ca"), layer))
+    """
+    made = settings(
+        "mitm.relay()", rules=rules, default=default, pinning=pinning, connect_first=connect_first,
+        bad_upstream=bad_upstream, revoked=revoked, chunks=chunks, server_first=server_first,
+        handshake_timeout=handshake_timeout,
+    )  # fmt: skip
+    maker = tls_maker("mitm.relay()", verify, tls)
+    return build_relay("mitm.relay", ca, layers, made, maker, server, carry, host, certificates)
