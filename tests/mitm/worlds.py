@@ -1,6 +1,6 @@
 """What is around a proxy that looks inside, in these tests: an upstream, its authority, and clients."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -72,7 +72,9 @@ class World:
 
     @classmethod
     def make(cls, folder: Path) -> "World":
-        world = cls(folder, CertificateAuthority.create(name="site"), CertificateAuthority.create(name="ours"))
+        world = cls(
+            folder, CertificateAuthority.create(name="site"), CertificateAuthority.create(name="ours")
+        )
         world.site_ca.write_pem(world.site_pem)
         world.ca.write_pem(world.pem)
         return world
@@ -95,9 +97,6 @@ class World:
         """A site."""
         return stack(tls.server(*self.files(*names)), http.server(), exchange)
 
-    def client_tls(self, over: Callable[[Target], object] | None = None, **options: object) -> object:
-        return tls.connect(over, ca=self.pem, **options)  # type: ignore[arg-type]
-
 
 @dataclass
 class Front:
@@ -114,6 +113,20 @@ class Front:
             return response.status, (await response.body.read()).decode()
         finally:
             await response.aclose()
+
+    async def whole(self, url: str) -> tuple[int, str]:
+        """Status and text of an answer to a request with a whole URL."""
+        host = url.split("/")[2]
+        stream = await tcp.connect()(Target("127.0.0.1", self.port))
+        try:
+            await stream.write(f"GET {url} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+            got = b""
+            while data := await stream.read():
+                got += data
+        finally:
+            stream.abort()
+        head, _, body = got.partition(b"\r\n\r\n")
+        return int(head.split()[1]), body.decode()
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """The certificate authority: OpenSSL at its strictest accepts what it issues, and its key is guarded."""
 
+import hashlib
 import ipaddress
 import os
 import re
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
+    pkcs12,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -356,3 +358,25 @@ def test_the_keys_are_what_was_asked_for() -> None:
     key = load_pem_private_key(AUTHORITY.issue("a", key="rsa", reuse_key=True).key_pem, None)
     assert isinstance(key, rsa.RSAPrivateKey)
     assert key.key_size == 2048
+
+
+def test_the_certificate_leaves_in_three_forms() -> None:
+    ca = CertificateAuthority.create(name="forms")
+    assert x509.load_der_x509_certificate(ca.der) == ca.certificate
+    key, certificate, more = pkcs12.load_key_and_certificates(ca.pkcs12(), None)
+    assert (key, certificate, more) == (None, None, [ca.certificate])
+    key, certificate, more = pkcs12.load_key_and_certificates(ca.pkcs12("secret", key=True), b"secret")
+    assert key is not None and certificate == ca.certificate and more == []
+    with pytest.raises(ConfigError, match="under a password only"):
+        ca.pkcs12(key=True)
+    assert ca.fingerprint.replace(":", "").lower() == hashlib.sha256(ca.der).hexdigest()
+
+
+def test_rotating_replaces_the_authority_and_keeps_the_old_certificate(tmp_path: Path) -> None:
+    old = CertificateAuthority.open(tmp_path)
+    fresh = CertificateAuthority.rotate(tmp_path)
+    assert fresh.pem != old.pem
+    assert CertificateAuthority.open(tmp_path).pem == fresh.pem == (tmp_path / "ca.pem").read_bytes()
+    assert (tmp_path / f"ca-{old.certificate.serial_number:x}.pem").read_bytes() == old.pem
+    assert (tmp_path / "ca.key").stat().st_mode & 0o777 == 0o600
+    assert old.pem not in (tmp_path / "ca.key").read_bytes()

@@ -6,6 +6,7 @@ from llama.mitm._pinning import Pinning, Rejection
 from llama.mitm._proxy import proxy
 from llama.mitm._relay import relay
 from llama.mitm._rules import Action, Asked, Process, Rule, block, intercept, passthrough
+from llama.mitm._settings import Options
 from llama.tls import CertificateAuthority
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Chunk",
     "ChunkHook",
     "Interception",
+    "Options",
     "Pinning",
     "Process",
     "Rejection",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from llama._errors import Closed, LlamaError, TLSError
@@ -13,6 +14,7 @@ from llama._target import Bridge, Connector, Target
 from llama.http import Exchange, Origin, Request, Response
 from llama.http._client import Client
 from llama.http._client import client as http_client
+from llama.http._coding import decoders
 from llama.http._hop_by_hop import incoming, outgoing
 from llama.tls import ClientHello, TLSInfo, Wanted
 
@@ -157,11 +159,15 @@ class Upstream:
     """The innermost exchange: a request goes the way of its own connection, or by a client of a proxy."""
 
     client: Exchange | None
+    reads: bool
+    """Whether hooks may want to read bodies, so that codings they cannot take off are not asked for."""
 
     def __repr__(self) -> str:
         return "upstream"
 
     async def __call__(self, request: Request, /) -> Response:
+        if self.reads and "accept-encoding" in request.headers:
+            _keep_readable(request)
         known = request._extensions or request._connection or _NOTHING
         interception = known.get(Interception)
         if interception is not None:
@@ -172,3 +178,20 @@ class Upstream:
 
 
 _NOTHING = Extensions()
+
+
+def _keep_readable(request: Request) -> None:
+    asked = request.headers.get_all("accept-encoding")
+    found = [each.strip() for value in asked for each in value.split(",")]
+    kept = [each for each in found if _is_readable(each.partition(";")[0].strip().lower())]
+    if len(kept) < len(found):
+        request.headers["Accept-Encoding"] = ", ".join(kept) or "identity"
+
+
+@lru_cache(64)
+def _is_readable(coding: str) -> bool:
+    try:
+        decoders([coding])
+    except LlamaError:
+        return False
+    return True

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, Unpack, cast
 
-from llama._errors import Refused
-from llama._service import Layer, Middleware
+from llama._errors import Refused, Unreachable
+from llama._service import Middleware
 from llama._stack import check_takes, describe, factory
 from llama._stream import Stream
-from llama._target import Connector, Relay, Target
+from llama._target import Connector, Target
 from llama.http import Exchange, Request, Response, TargetRule
 from llama.http import client as http_client
 from llama.http import proxy as http_proxy
 from llama.http._h1_client_upgrade import Upgraded
 from llama.http._origin import origin_of
 from llama.http._proxy import Proxy
-from llama.mitm._chunks import ChunkHook
-from llama.mitm._page import HOST, TrustPage
-from llama.mitm._pinning import Pinning
+from llama.mitm._page import TrustPage
 from llama.mitm._relay import MitmRelay, build_relay
-from llama.mitm._rules import Action, Asked, Rule
-from llama.mitm._settings import BadUpstream, TlsMaker, settings, tls_maker
+from llama.mitm._rules import Asked
+from llama.mitm._settings import Options, settings
 from llama.tcp import connect as tcp_connect
 from llama.tcp import forward
 from llama.tls import CertificateAuthority
@@ -65,19 +62,24 @@ class MitmProxy:
 
     async def _tunnel(self, request: Request, magic: bool) -> Response:
         target = Target.parse(request.authority)
-        if not magic:
-            target = await self.proxy.rules.admit(request, target)
+        if magic:
+            return Response(200, upgrade=forward(target, connect=_nobody, relay=self.relay))
+        target = await self.proxy.rules.admit(request, target)
         target = target.fork(request.extensions)
         action = self.relay.settings.rules.decide_early(Asked(target, None, request.extensions))
         if action == "block":
             raise Refused(f"{target} is blocked by a rule")
         if action == "pass":
-            upgrade = Upgraded(await self.connect(target), target, self.relay.carry, self.connect)
+            upgrade = Upgraded(await self.connect(target), target, self.relay.settings.carry, self.connect)
             response = Response(200, upgrade=upgrade)
             response.on_close(upgrade.abort)
             return response
         # It is reached when it is needed: then a failure can be shown inside the client's TLS.
         return Response(200, upgrade=forward(target, connect=self.connect, relay=self.relay))
+
+
+async def _nobody(target: Target) -> Stream:
+    raise Unreachable(f"nobody but this proxy answers for {target.host}")
 
 
 @factory("mitm.proxy", "service")
@@ -90,21 +92,7 @@ def proxy(
     rule: TargetRule | None = None,
     private: bool | None = None,
     via: str | None = None,
-    rules: Sequence[Rule] = (),
-    default: Action = "intercept",
-    pinning: Pinning | None = None,
-    connect_first: bool = True,
-    bad_upstream: BadUpstream = "page",
-    verify: bool | str | os.PathLike[str] = True,
-    tls: TlsMaker | None = None,
-    revoked: Collection[str] = (),
-    chunks: ChunkHook | None = None,
-    server_first: float | None = None,
-    handshake_timeout: float | None = None,
-    server: Layer[Request, Response, Stream, None] | None = None,
-    carry: Relay | None = None,
-    host: str | None = HOST,
-    certificates: int = 1024,
+    **options: Unpack[Options],
 ) -> Exchange:
     """A forward proxy that looks inside: requests with a whole URL and those within CONNECT go through the layers.
 
@@ -116,14 +104,9 @@ def proxy(
     """
     connect = connect or tcp_connect()
     check_takes(connect, Target, "mitm.proxy(connect=)")
-    made = settings(
-        "mitm.proxy()", rules=rules, default=default, pinning=pinning, connect_first=connect_first,
-        bad_upstream=bad_upstream, revoked=revoked, chunks=chunks, server_first=server_first,
-        handshake_timeout=handshake_timeout,
-    )  # fmt: skip
-    maker = tls_maker("mitm.proxy()", verify, tls)
-    client = http_client(connect, tls=maker(connect))
-    relay = build_relay("mitm.proxy", ca, layers, made, maker, server, carry, host, certificates, client)
+    made = settings("mitm.proxy", options)
+    client = http_client(connect, tls=made.tls(connect))
+    relay = build_relay("mitm.proxy", ca, layers, made, client)
     allow = None if allow is None else tuple(allow)
     deny = tuple(deny)
 

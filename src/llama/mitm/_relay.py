@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import ssl
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from llama._errors import Refused, TLSError
 from llama._server import Peer, is_orderly
-from llama._service import Layer, Middleware
-from llama._stack import check_takes, describe, factory
-from llama._stream import Handler, Stream
+from llama._service import Middleware
+from llama._stack import describe, factory
+from llama._stream import Handler
 from llama._target import Bridge, Connector, Relay
 from llama.http import Exchange, Request, Response
-from llama.http import server as http_server
 from llama.http._h1_client_upgrade import Opened
-from llama.mitm._chunks import ChunkHook, relay_chunks
+from llama.mitm._chunks import relay_chunks
 from llama.mitm._hooks import hooked
 from llama.mitm._interception import Interception, Upstream, beneath
 from llama.mitm._leaves import Leaves
-from llama.mitm._page import HOST, TrustPage, error_page
-from llama.mitm._pinning import Pinning
-from llama.mitm._rules import Action, Asked, Rule
-from llama.mitm._settings import BadUpstream, Settings, TlsMaker, settings, tls_maker
+from llama.mitm._page import TrustPage
+from llama.mitm._rules import Action, Asked
+from llama.mitm._settings import Options, Settings, settings
 from llama.mitm._start import Start, look
-from llama.tcp import relay as tcp_relay
 from llama.tcp._leaving import unless_gone
 from llama.tls import CertificateAuthority, ClientHello, TLSInfo
 from llama.tls._failures import tls_error
@@ -47,7 +43,6 @@ class MitmRelay:
     exchange: Exchange
     handler: Handler
     blocked: Handler
-    carry: Relay
     secure: Connector
     leaves: Leaves
     settings: Settings
@@ -61,7 +56,7 @@ class MitmRelay:
     async def __call__(self, bridge: Bridge, /) -> None:
         action = self.decide_early(bridge)
         if action == "pass":
-            await self.carry(bridge)
+            await self.settings.carry(bridge)
             return
         if action == "block":
             raise Refused(f"{bridge.target} is blocked by a rule")
@@ -74,7 +69,7 @@ class MitmRelay:
         if action == "block":
             await self._refuse(bridge, start)
         elif action == "pass":
-            await self.carry(bridge)
+            await self.settings.carry(bridge)
         elif hello is not None:
             await self._tls(bridge, hello)
         elif start is Start.HTTP:
@@ -116,7 +111,7 @@ class MitmRelay:
 
     async def _bytes(self, bridge: Bridge) -> None:
         if self.settings.chunks is None:
-            await self.carry(bridge)
+            await self.settings.carry(bridge)
         else:
             await relay_chunks(bridge, self.settings.chunks)
 
@@ -128,7 +123,7 @@ class MitmRelay:
                 await unless_gone(bridge.client, interception.prepare(), f"{bridge.target} was reached")
                 if isinstance(interception.error, TLSError) and self.settings.bad_upstream == "pass":
                     log.info("%s is passed through: %s", bridge.target, interception.error)
-                    await self.carry(Bridge(bridge.client, bridge.target, bridge.connect))
+                    await _carried(self.settings.carry, Bridge(bridge.client, bridge.target, bridge.connect))
                     return
             session = await self._shake(bridge, hello, interception, offered)
             await self._inside(session, interception)
@@ -193,12 +188,16 @@ class MitmRelay:
             await self.handler(session)
             return
         stream = await interception.open()
-        bridge = Bridge(session, interception.target, Opened([stream], interception.open))
-        try:
-            await self._bytes(bridge)
-            await bridge.aclose()
-        finally:
-            stream.abort()
+        await _carried(self._bytes, Bridge(session, interception.target, Opened([stream], interception.open)))
+
+
+async def _carried(relay: Relay, bridge: Bridge) -> None:
+    """Run a relay over a bridge of our own."""
+    try:
+        await relay(bridge)
+        await bridge.aclose()
+    finally:
+        bridge.abort()
 
 
 def _client_of(bridge: Bridge) -> str:
@@ -231,83 +230,46 @@ def build_relay(
     ca: CertificateAuthority,
     layers: Sequence[Middleware[Request, Response]],
     made: Settings,
-    tls: TlsMaker,
-    server: Layer[Request, Response, Stream, None] | None,
-    carry: Relay | None,
-    host: str | None,
-    certificates: int,
     client: Exchange | None = None,
 ) -> MitmRelay:
     """The relay of `mitm.relay` and `mitm.proxy`; `client` is for requests that came by no bridge."""
-    carry = carry or tcp_relay()
-    check_takes(carry, Bridge, f"{where}(carry=)")
-    exchange = hooked(layers, Upstream(client), where)
-    if host is not None:
-        exchange = TrustPage(exchange, ca, host.lower())
-    server = server or http_server(error_page=error_page)
-    handler = server(exchange)
-    return MitmRelay(
-        exchange,
-        handler,
-        server(_blocked),
-        carry,
-        tls(beneath),
-        Leaves(ca, certificates),
-        made,
-        spoken(handler) or ("http/1.1",),
-    )
+    exchange = hooked(layers, Upstream(client, bool(layers)), where)
+    if made.host is not None:
+        exchange = TrustPage(exchange, ca, made.host)
+    handler = made.server(exchange)
+    alpn = spoken(handler) or ("http/1.1",)
+    leaves = Leaves(ca, made.certificates)
+    return MitmRelay(exchange, handler, made.server(_blocked), made.tls(beneath), leaves, made, alpn)
 
 
 @factory("mitm.relay", "relay")
 def relay(
-    ca: CertificateAuthority,
-    *layers: Middleware[Request, Response],
-    rules: Sequence[Rule] = (),
-    default: Action = "intercept",
-    pinning: Pinning | None = None,
-    connect_first: bool = True,
-    bad_upstream: BadUpstream = "page",
-    verify: bool | str | os.PathLike[str] = True,
-    tls: TlsMaker | None = None,
-    revoked: Collection[str] = (),
-    chunks: ChunkHook | None = None,
-    server_first: float | None = None,
-    handshake_timeout: float | None = None,
-    server: Layer[Request, Response, Stream, None] | None = None,
-    carry: Relay | None = None,
-    host: str | None = HOST,
-    certificates: int = 1024,
+    ca: CertificateAuthority, *layers: Middleware[Request, Response], **options: Unpack[Options]
 ) -> Relay:
     """Look into what passes over a bridge: it goes behind any front door that takes a relay.
 
     TLS is ended with a certificate that `ca` signs for the name that the client asks for. HTTP and WebSocket, in
     TLS or not, go through the layers, the first outermost, to the bridge's own target; everything else is relayed
     as bytes, each chunk through `chunks` where given. Layers find an `Interception` in a request's extensions.
+    Content codings that `Body.decoded` cannot take off are not asked for where there are layers.
 
-    `rules` decide in order, `default` where none does: see `intercept`, `passthrough` and `block`. `pinning`
-    learns which clients refuse our certificates. What is passed through is relayed by `carry`, by default
-    `tcp.relay()`.
+    `rules` decide in order, `default` (`"intercept"`, `"pass"` or `"block"`) where none does; `pinning` learns
+    which clients refuse our certificates. What is passed through is relayed by `carry`, by default `tcp.relay()`.
 
-    With `connect_first` the upstream is reached before the client's handshake ends, so that the certificate has
-    its names and its span of time, and the client is offered the protocol that the upstream chose; without, the
-    upstream is reached when a request wants it. `verify` is whether upstreams' certificates are verified, or a
-    file or directory with the authorities to trust; `tls` makes the connector instead, as
-    `partial(tls.connect, cert="client.pem")`. `revoked` are SHA-256 fingerprints of certificates that are
-    refused all the same. An upstream that cannot be reached or trusted is answered by a page that says why (502),
-    inside the client's TLS; with `bad_upstream="pass"` the client is passed through to one that TLS fails with.
+    With `connect_first` (the default) the upstream is reached before the client's handshake ends, so that the
+    certificate has its names and its span of time, and the client is offered the protocol that it chose; without,
+    it is reached when a request wants it. `verify` is whether upstreams' certificates are verified (True), or the
+    authorities to trust, a file or directory; or `tls` makes the connector, as `partial(tls.connect, cert=...)`.
+    `revoked` are SHA-256 fingerprints of certificates to refuse. An upstream that cannot be reached or trusted is
+    answered by a page that says why (502), inside the client's TLS; `bad_upstream="pass"` passes the client
+    through to one with which TLS fails.
 
-    A client that says nothing waits for the server to speak first, as for SMTP or SSH. Only with
-    `server_first`, in seconds, is it noticed; then bytes are relayed. `handshake_timeout`, in seconds, is for the
-    client's. `server` is the `http.server(...)` to use, for its timeouts and limits. `host` answers with a page
-    that tells how to trust `ca`, and the certificate itself; None for no such host. Of the contexts that
-    certificates are in the latest `certificates` are kept.
+    A client that waits for the server to speak first, as for SMTP or SSH, is noticed only with `server_first`, in
+    seconds; then bytes are relayed. `handshake_timeout`, in seconds, is for the client's. `server` is the
+    `http.server(...)` to use, for its timeouts. `host` (`llama.internal`) answers with a page that tells how to
+    trust `ca`; None for none. The latest `certificates` (1024) are kept.
 
         tcp.forward("192.0.2.7:443", relay=mitm.relay(CertificateAuthority.open("ca"), layer))
     """
-    made = settings(
-        "mitm.relay()", rules=rules, default=default, pinning=pinning, connect_first=connect_first,
-        bad_upstream=bad_upstream, revoked=revoked, chunks=chunks, server_first=server_first,
-        handshake_timeout=handshake_timeout,
-    )  # fmt: skip
-    maker = tls_maker("mitm.relay()", verify, tls)
-    return build_relay("mitm.relay", ca, layers, made, maker, server, carry, host, certificates)
+    made = settings("mitm.relay", options)
+    return build_relay("mitm.relay", ca, layers, made)

@@ -6,17 +6,45 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 
 from llama._errors import ConfigError
-from llama._target import Connector
+from llama._service import Layer
+from llama._stack import check_takes
+from llama._stream import Stream
+from llama._target import Bridge, Connector, Relay
+from llama.http import Request, Response
+from llama.http import server as http_server
 from llama.mitm._chunks import ChunkHook
+from llama.mitm._page import HOST, error_page
 from llama.mitm._pinning import Pinning
 from llama.mitm._rules import ACTIONS, Action, Rule, Rules
+from llama.tcp import relay as tcp_relay
 from llama.tls import connect as tls_connect
 
 BadUpstream: TypeAlias = Literal["page", "pass"]
-TlsMaker: TypeAlias = Callable[[Connector], Connector]
+TLSMaker: TypeAlias = Callable[[Connector], Connector]
+ServerLayer: TypeAlias = Layer[Request, Response, Stream, None]
+
+
+class Options(TypedDict, total=False):
+    """The options of `mitm.relay` and `mitm.proxy`, where they are told."""
+
+    rules: Sequence[Rule]
+    default: Action
+    pinning: Pinning | None
+    connect_first: bool
+    bad_upstream: BadUpstream
+    verify: bool | str | os.PathLike[str]
+    tls: TLSMaker | None
+    revoked: Collection[str]
+    chunks: ChunkHook | None
+    server_first: float | None
+    handshake_timeout: float | None
+    server: ServerLayer | None
+    carry: Relay | None
+    host: str | None
+    certificates: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,55 +55,72 @@ class Settings:
     pinning: Pinning | None
     connect_first: bool
     bad_upstream: BadUpstream
+    tls: TLSMaker
     revoked: frozenset[str]
     chunks: ChunkHook | None
     server_first: float | None
     handshake_timeout: float | None
+    server: ServerLayer
+    carry: Relay
+    host: str | None
+    certificates: int
 
 
-def settings(
-    where: str,
-    *,
-    rules: Sequence[Rule],
-    default: Action,
-    pinning: Pinning | None,
-    connect_first: bool,
-    bad_upstream: BadUpstream,
-    revoked: Collection[str],
-    chunks: ChunkHook | None,
-    server_first: float | None,
-    handshake_timeout: float | None,
-) -> Settings:
-    """The settings of `mitm.relay` and `mitm.proxy`; ConfigError for those that cannot work."""
-    if default not in ACTIONS:
-        raise ConfigError(f"{where}: default={default!r}: expected one of {', '.join(map(repr, ACTIONS))}")
-    if bad_upstream not in ("page", "pass"):
-        raise ConfigError(f"{where}: bad_upstream={bad_upstream!r}: expected 'page' or 'pass'")
-    if bad_upstream == "pass" and not connect_first:
+def settings(where: str, options: Options) -> Settings:
+    """The settings that options stand for; ConfigError for those that cannot work, TypeError for unknown ones."""
+    for name in options:
+        if name not in Options.__annotations__:
+            raise TypeError(f"{where}() got an unexpected keyword argument {name!r}")
+    host = options.get("host", HOST)
+    made = Settings(
+        rules=Rules(tuple(options.get("rules", ())), options.get("default", "intercept")),
+        pinning=options.get("pinning"),
+        connect_first=options.get("connect_first", True),
+        bad_upstream=options.get("bad_upstream", "page"),
+        tls=_tls_maker(where, options.get("verify", True), options.get("tls")),
+        revoked=frozenset(_fingerprint(where, each) for each in options.get("revoked", ())),
+        chunks=options.get("chunks"),
+        server_first=options.get("server_first"),
+        handshake_timeout=options.get("handshake_timeout"),
+        server=options.get("server") or http_server(error_page=error_page),
+        carry=options.get("carry") or tcp_relay(),
+        host=None if host is None else host.lower(),
+        certificates=options.get("certificates", 1024),
+    )
+    _check(where, made)
+    return made
+
+
+def _check(where: str, made: Settings) -> None:
+    if made.rules.default not in ACTIONS:
+        raise ConfigError(f"{where}(default={made.rules.default!r}): expected one of {', '.join(ACTIONS)}")
+    if made.bad_upstream not in ("page", "pass"):
+        raise ConfigError(f"{where}(bad_upstream={made.bad_upstream!r}): expected 'page' or 'pass'")
+    if made.bad_upstream == "pass" and not made.connect_first:
         raise ConfigError(
-            f"{where}: bad_upstream='pass' needs connect_first: the upstream has to be seen first"
+            f"{where}(bad_upstream='pass') needs connect_first: the upstream has to be seen first"
         )
-    for name, seconds in (("server_first", server_first), ("handshake_timeout", handshake_timeout)):
+    for name in ("server_first", "handshake_timeout"):
+        seconds = getattr(made, name)
         if seconds is not None and seconds <= 0:
-            raise ConfigError(f"{where}: {name}={seconds}: expected more than 0, or None")
-    return Settings(
-        Rules(tuple(rules), default), pinning, connect_first, bad_upstream,
-        frozenset(map(_fingerprint, revoked)), chunks, server_first, handshake_timeout,
-    )  # fmt: skip
+            raise ConfigError(f"{where}({name}={seconds}): expected more than 0, or None")
+    check_takes(made.carry, Bridge, f"{where}(carry=)")
 
 
-def _fingerprint(text: str) -> str:
+def _fingerprint(where: str, text: str) -> str:
     digits = text.replace(":", "").lower()
     if len(digits) != 64 or not all(each in "0123456789abcdef" for each in digits):
-        raise ConfigError(f"revoked: {text!r} is no SHA-256 fingerprint of a certificate: 64 digits")
+        raise ConfigError(
+            f"{where}(revoked=): {text!r} is no SHA-256 fingerprint of a certificate, 64 digits"
+        )
     return digits
 
 
-def tls_maker(where: str, verify: bool | str | os.PathLike[str], tls: TlsMaker | None) -> TlsMaker:
+def _tls_maker(where: str, verify: bool | str | os.PathLike[str], tls: TLSMaker | None) -> TLSMaker:
     """What puts TLS towards upstreams over a connector."""
     if tls is not None:
         if verify is not True:
-            raise ConfigError(f"{where}: tls= says what is verified, so verify={verify!r} has no use")
+            raise ConfigError(f"{where}(): tls= says what is verified, so verify={verify!r} has no use")
         return tls
     if verify is True:
         return tls_connect

@@ -42,6 +42,7 @@ from llama.tls._x509 import (
 )
 
 _CERTIFICATE, _KEY = "ca.pem", "ca.key"
+_LONGEST_PAST = timedelta(days=30)
 
 
 class CertificateAuthority:
@@ -193,21 +194,22 @@ class CertificateAuthority:
     def mirror(self, certificate: x509.Certificate, *names: str) -> KeyPair:
         """A certificate for these names and for those that a server's own has, with the same span of time.
 
-        What has no place in such a certificate is left out, also names beyond the first hundred, and the span is
-        clipped: it ends with the authority and after 397 days at the latest, and one that is over, or still to
-        come, is that of a day from now. All share one key of this authority. Raises ConfigError where no name
-        is left.
+        What has no place in such a certificate is left out, also names beyond the first hundred. The span is
+        clipped: it begins 30 days ago at the earliest, ends after 397 days and with the authority at the latest;
+        one that is over, or still to come, is a day either way from now. All share one key of this authority.
+        Raises ConfigError where no name is left.
         """
         wanted = [found for text in names if (found := general_name(text, False))]
         alternatives = [*wanted, *(each for each in alternative_names(certificate) if each not in wanted)]
         if not alternatives:
             raise ConfigError("a certificate needs a name or an address")
         now = datetime.now(UTC)
-        latest = min(self._certificate.not_valid_after_utc, now + LONGEST_LIFE)
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if not start <= now < end:
             start, end = now - timedelta(days=1), now + timedelta(days=1)
-        builder = between(x509.CertificateBuilder(), max(start, latest - LONGEST_LIFE), min(end, latest))
+        start = max(start, now - _LONGEST_PAST)
+        end = min(end, start + LONGEST_LIFE, self._certificate.not_valid_after_utc)
+        builder = between(x509.CertificateBuilder(), start, end)
         return self._sign(
             builder, str(alternatives[0].value), alternatives, self._leaf_key("ec", True), False
         )
