@@ -1,6 +1,7 @@
 """The proxy framework in which everything is a service."""
 
-from llama import http, mitm, socks5, tcp, tls, udp, unix, ws
+from llama import http, mitm, socks5, tcp, tls, udp, unix
+from llama._asgi import asgi, to_asgi
 from llama._errors import (
     Busy,
     Closed,

@@ -12,7 +12,7 @@ from typing import ClassVar, Unpack
 from llama._errors import Refused, TLSError
 from llama._server import Peer, is_orderly
 from llama._service import Middleware
-from llama._stack import describe, factory
+from llama._stack import describe, factory, spoken
 from llama._stream import Handler
 from llama._target import Bridge, Connector, Relay
 from llama.http import Exchange, Request, Response
@@ -30,7 +30,6 @@ from llama.tls import CertificateAuthority, ClientHello, TLSInfo
 from llama.tls._failures import tls_error
 from llama.tls._peek import ACCESS_DENIED, send_alert
 from llama.tls._ready import open_session
-from llama.tls._server import spoken
 from llama.tls._stream import TLSStream
 
 log = logging.getLogger("llama.mitm")
