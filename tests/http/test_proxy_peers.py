@@ -1,136 +1,221 @@
-"""Other people's programs through the proxies: curl in front, nginx and a websocket server behind."""
+"""curl through the forward proxy: each way to use one, and what HTTP can do through it."""
 
-import asyncio
-import hashlib
-import shutil
-import subprocess
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from websockets.asyncio.client import connect
-from websockets.asyncio.server import ServerConnection
-from websockets.asyncio.server import serve as serve_websocket
 
-from llama import http, serve, stack, tls
-from llama.http import Request, Response
-from tests.tls.sessions import ca_file, pair_files
+from llama import Target, http, serve, socks5, stack
+from llama.http import Headers, Request, Response
+from tests.http.peers import DATA, PACKED, SITE, Done, Gate, curl, digested, gate, program, site, sites
+from tests.http.serving import echo
+from tests.tls.sessions import ca_file
 
 pytestmark = pytest.mark.peer
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
-CURL = ("curl", "-sS", "--max-time", "20")
-NGINX = """
-daemon off; pid %(folder)s/pid; error_log %(folder)s/error.log; worker_processes 1;
-events { worker_connections 64; }
-http {
-  access_log off; client_body_temp_path %(folder)s; client_max_body_size 100m;
-  server { listen unix:%(folder)s/sock; root %(folder)s; location /told { return 200 "$host $http_x_forwarded_for"; } }
+TLS = "TLS to the proxy"
+WAYS = {
+    "url": ("http", "plain"),
+    "url, TLS to the proxy": ("http", TLS),
+    "tunnel": ("http", "plain", "--proxytunnel"),
+    "tunnel, TLS to the proxy": ("http", TLS, "--proxytunnel"),
+    "tunnel by HTTP/1.0": ("http", "plain", "--proxytunnel", "--proxy1.0"),
+    "https": ("https", "plain"),
+    "https, TLS to the proxy": ("https", TLS),
 }
-"""
 
 
-async def curl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return await asyncio.to_thread(subprocess.run, [*CURL, *arguments], capture_output=True, timeout=30)
+class Through:
+    """curl with the options of one way through a gate to the site."""
 
+    def __init__(self, scheme: str, gate: Gate, *options: str) -> None:
+        self.gate = gate
+        self.site = f"{scheme}://{SITE}"
+        self.options = ("--http1.1", "--cacert", ca_file(), "--proxy-cacert", ca_file(), *options)
 
-@contextmanager
-def nginx() -> Generator[Path]:
-    """nginx on the socket `sock` in a folder, which it serves."""
-    with TemporaryDirectory(prefix="llama-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        (folder / "conf").write_text(NGINX % {"folder": folder})
-        process = subprocess.Popen(["nginx", "-c", str(folder / "conf")], stderr=subprocess.DEVNULL)
-        try:
-            yield folder
-        finally:
-            process.terminate()
-            process.wait(10)
+    async def __call__(self, *arguments: str | Path, stdin: bytes = b"") -> Done:
+        """Run curl; an argument that begins with a slash is a page of the site."""
+        filled = [
+            f"{self.site}{each}" if isinstance(each, str) and each.startswith("/") else each
+            for each in arguments
+        ]
+        return await curl(*self.options, *filled, stdin=stdin)
 
 
 @asynccontextmanager
-async def reverse(to: str) -> AsyncGenerator[str]:
-    handler = stack(http.server(), http.reverse_proxy(to))
-    async with serve(handler, listen="127.0.0.1:0") as serving:
-        yield f"http://{serving.address}"
+async def through(way: str, files: Path | None = None) -> AsyncGenerator[Through]:
+    scheme, outside, *options = WAYS[way]
+    secure = outside == TLS
+    async with sites(files=files) as roads, gate(roads, user=("john", "secret"), secure=secure) as proxy:
+        if "--proxy1.0" in options:
+            options.append(proxy.address)
+        else:
+            options += ["-x", f"https://localhost:{proxy.port}" if secure else proxy.url]
+        yield Through(scheme, proxy, "--proxy-user", "john:secret", *options)
 
 
-@needs_curl
-@needs_nginx
-async def test_curl_gets_files_ranges_and_headers_of_nginx() -> None:
-    data = bytes(range(256)) * 40_000
-    with nginx() as folder:
-        (folder / "file").write_bytes(data)
-        async with reverse(f"unix:{folder / 'sock'}") as url:
-            retry = ("--retry", "20", "--retry-delay", "0", "--retry-all-errors", "--fail")
-            assert (await curl(*retry, f"{url}/told")).stdout == b"127.0.0.1 127.0.0.1"
-            assert (await curl(f"{url}/file")).stdout == data
-            assert (await curl("-r", "100-199", f"{url}/file")).stdout == data[100:200]
-            assert (await curl("--http1.0", f"{url}/file")).stdout == data
-            head = (await curl("-I", f"{url}/file", f"{url}/file")).stdout
-            assert head.count(b"Content-Length: %d\r\n" % len(data)) == 2
-            assert (await curl("-o", "/dev/null", "-w", "%{http_code}", f"{url}/none")).stdout == b"404"
+each_way = pytest.mark.parametrize("way", WAYS)
 
 
-@needs_curl
-@pytest.mark.parametrize(
-    "how", [(), ("-H", "Transfer-Encoding: chunked"), ("-H", "Expect: 100-continue"), ("--http1.0",)]
-)
-async def test_curl_uploads_through_both_proxies(how: tuple[str, ...], tmp_path: Path) -> None:
-    async def digest(request: Request) -> Response:
-        total = hashlib.sha256()
-        async for chunk in request.body:
-            total.update(chunk)
-        return Response(body=total.hexdigest())
+@each_way
+async def test_pages_of_every_framing(way: str) -> None:
+    async with through(way) as curl:
+        assert (await curl("/hello")).out == b"hello"
+        assert (await curl("/chunks")).out == b"one two three"
+        assert (await curl("--http1.0", "/chunks")).out == b"one two three"
+        assert (await curl("/nothing", "-w", "%{http_code}")).out == b"204"
+        assert (await curl("--raw", "/packed")).out == PACKED
+        assert (await curl("--compressed", "/packed")).out == DATA
+        assert (await curl("-L", "/moved", "-w", " %{num_redirects}")).out == b"hello 1"
+        head = (await curl("-I", "/hello")).out
+        assert b" 200 OK\r\n" in head and b"Content-Length: 5\r\n" in head
+        is_tunnel = curl.gate.seen[0].startswith("CONNECT ")
+        assert is_tunnel == (not way.startswith("url"))
 
-    data = bytes(range(256)) * 20_000
+
+@each_way
+async def test_uploads_of_every_framing(way: str, tmp_path: Path) -> None:
     upload = tmp_path / "upload"
-    upload.write_bytes(data)
+    upload.write_bytes(DATA)
+    async with through(way) as curl:
+        assert (await curl("-T", upload, "/x")).out == digested("PUT", len(DATA), DATA)
+        assert (await curl("--data-binary", "small", "/x")).out == digested("POST", 5, b"small")
+        assert (await curl("-X", "DELETE", "/x")).out == digested("DELETE", None, b"")
+        chunked = ("-H", "Transfer-Encoding: chunked", "-T", "-", "/x")
+        assert (await curl(*chunked, stdin=DATA)).out == digested("PUT", "chunked", DATA)
+        expecting = ("-v", "-H", "Expect: 100-continue", "--expect100-timeout", "15", "-T", upload, "/x")
+        done = await curl(*expecting)
+        assert done.out == digested("PUT", len(DATA), DATA)
+        assert done.err.count(b"< HTTP/1.1 100 Continue") == 1
+
+
+@each_way
+async def test_parts_of_a_file(way: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    begun = tmp_path / "begun"
+    begun.write_bytes(DATA[:1000])
+    async with through(way, tmp_path) as curl:
+        assert (await curl("-r", "100-199", "/files/file")).out == DATA[100:200]
+        assert (await curl("-r", "-7", "/files/file", "-w", "%{http_code}")).out == DATA[-7:] + b"206"
+        assert (await curl("-C", "-", "-o", begun, "/files/file")).code == 0
+        assert begun.read_bytes() == DATA
+        etag = tmp_path / "etag"
+        assert (await curl("--etag-save", etag, "/files/file")).out == DATA
+        again = await curl("--etag-compare", etag, "/files/file", "-w", "%{http_code}")
+        assert again.out == b"304"
+
+
+@each_way
+async def test_early_hints_are_passed_on(way: str) -> None:
+    async with through(way) as curl:
+        done = await curl("-i", "--suppress-connect-headers", "/hints")
+        assert done.out.startswith(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\n"
+        )
+        assert (await curl("--http1.0", "/hints")).out == b"hinted"
+
+
+@each_way
+async def test_connections_are_kept(way: str) -> None:
+    async with through(way) as curl:
+        done = await curl("-v", *["/hello", "/chunks", "/nothing", "/x"] * 3)
+        assert done.err.count(b"Re-using existing") + done.err.count(b"Reusing existing") == 11
+        expected = {"url": 12, "url, TLS to the proxy": 12}
+        assert len(curl.gate.seen) == expected.get(way, 1)
+
+
+@each_way
+async def test_many_at_once(way: str) -> None:
+    async with through(way) as curl:
+        done = await curl("-Z", "--parallel-immediate", "--parallel-max", "10", *["/hello"] * 40)
+        assert done.out == b"hello" * 40, done.err
+
+
+@each_way
+async def test_who_has_no_password_is_asked_for_it(way: str) -> None:
+    async with through(way) as curl:
+        for wrong in ("john:", "john:wrong", "jane:secret"):
+            done = await curl("--proxy-user", wrong, "-w", "\n%{http_code} %{http_connect}", "/hello")
+            assert b"407" in done.out.splitlines()[-1]
+        assert (await curl("--proxy-anyauth", "/hello")).out == b"hello"
+
+
+async def test_fields_for_the_proxy_stay_there() -> None:
+    heads: list[Headers] = []
+
+    async def page(request: Request) -> Response:
+        heads.append(request.headers)
+        return Response()
+
+    async with sites(page) as roads, gate(roads) as proxy:
+        fields = ("--proxy-header", "X-Proxy: 1", "-H", "X-Site: 1", "--proxy-user", "john:secret")
+        await curl("-x", proxy.url, "--proxytunnel", *fields, f"http://{SITE}/")
+        await curl("-x", proxy.url, *fields, f"http://{SITE}/")
+    tunnel, url = proxy.heads
+    assert (tunnel["x-proxy"], tunnel.get("x-site")) == ("1", None)
+    assert "proxy-authorization" in tunnel.names and "proxy-authorization" in url.names
+    for head in heads:
+        assert head["x-site"] == "1"
+        assert not {"proxy-authorization", "proxy-connection", "connection"} & set(head.names)
+    assert ["via" in head.names for head in heads] == [False, True]
+
+
+async def test_a_proxy_is_named_by_the_environment_and_by_noproxy() -> None:
     async with (
-        serve(stack(http.server(), digest), listen="127.0.0.1:0") as origin,
-        reverse(f"http://{origin.address}") as url,
-        serve(stack(http.server(), http.proxy()), listen="127.0.0.1:0") as gate,
+        sites() as roads,
+        gate(roads) as proxy,
+        serve(stack(http.server(), site), listen="127.0.0.1:0") as near,
     ):
-        for way in (("--noproxy", "*"), ("-x", gate.address), ("-p", "-x", gate.address)):
-            done = await curl(*way, *how, "-T", str(upload), url)
-            assert done.stdout.decode() == hashlib.sha256(data).hexdigest(), done.stderr
+        variables = {"http_proxy": proxy.url, "HTTPS_PROXY": proxy.url, "NO_PROXY": "127.0.0.1"}
+        pages = (f"http://{SITE}/hello", f"https://{SITE}/hello", f"http://{near.address}/hello")
+        done = await program("curl", "-qsS", "--cacert", ca_file(), *pages, variables=variables)
+        assert done.out == b"hello" * 3, done.err
+        assert proxy.seen == [f"GET http://{SITE}/hello", f"CONNECT {SITE}:443"]
+        done = await curl("-x", proxy.url, "--noproxy", "127.0.0.1", pages[2])
+        assert done.out == b"hello" and len(proxy.seen) == 2
 
 
-@needs_curl
-async def test_curl_through_a_proxy_behind_tls_to_a_site_behind_tls() -> None:
-    async def app(request: Request) -> Response:
-        return Response(body=b"hello")
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_socks_proxy_before_the_proxy(secure: bool) -> None:
+    asked: list[str] = []
 
-    keys = pair_files("localhost")
-    site = stack(tls.server(*keys), http.server(), app)
-    guarded = stack(tls.server(*keys), http.server(), http.proxy_auth({"john": "secret"}), http.proxy())
-    async with serve(site, listen="127.0.0.1:0") as origin, serve(guarded, listen="127.0.0.1:0") as gate:
-        trust = ("--cacert", ca_file(), "--proxy-cacert", ca_file())
-        way = ("-x", f"https://localhost:{gate.port}", *trust)
-        url = f"https://localhost:{origin.port}/"
-        assert (await curl(*way, "-U", "john:secret", url)).stdout == b"hello"
-        refused = await curl(*way, "-U", "john:guess", url)
-        assert refused.stdout == b"" and b"407" in refused.stderr
+    async def rule(_: object, target: Target) -> bool:
+        asked.append(str(target))
+        return True
+
+    async with (
+        sites() as roads,
+        gate(roads, secure=secure) as proxy,
+        serve(socks5.server(rules=rule), listen="127.0.0.1:0") as first,
+    ):
+        there = f"{'https' if secure else 'http'}://localhost:{proxy.port}"
+        chain = ("--preproxy", f"socks5h://{first.address}", "-x", there, "--proxy-cacert", ca_file())
+        pages = (f"http://{SITE}/hello", f"https://{SITE}/hello")
+        assert (await curl(*chain, "--cacert", ca_file(), *pages)).out == b"hello" * 2
+        assert proxy.seen == [f"GET http://{SITE}/hello", f"CONNECT {SITE}:443"]
+        assert set(asked) == {f"localhost:{proxy.port}"}
 
 
-async def test_websockets_pass_the_reverse_proxy_and_the_forward_proxy() -> None:
-    async def echo(socket: ServerConnection) -> None:
-        async for message in socket:
-            await socket.send(message)
-
-    messages: list[str | bytes] = ["hi", b"\x00" * 300_000, "x" * 100_000]
-    async with serve_websocket(echo, "127.0.0.1", 0) as server:
-        port = next(iter(server.sockets)).getsockname()[1]
-        async with (
-            reverse(f"http://127.0.0.1:{port}") as url,
-            serve(stack(http.server(), http.proxy()), listen="127.0.0.1:0") as gate,
+async def test_megabytes_pass_both_ways(tmp_path: Path) -> None:
+    data = os.urandom(1 << 20) * 4
+    sent, received = tmp_path / "sent", tmp_path / "received"
+    sent.write_bytes(data)
+    async with sites(echo) as roads, gate(roads) as proxy:
+        for way in (
+            (f"http://{SITE}/",),
+            ("-p", f"http://{SITE}/"),
+            ("--cacert", ca_file(), f"https://{SITE}/"),
         ):
-            ws = url.replace("http", "ws")
-            for proxy in (None, f"http://{gate.address}"):
-                async with connect(ws, proxy=proxy) as socket:
-                    for message in messages:
-                        await socket.send(message)
-                        assert await socket.recv() == message
+            done = await curl("-x", proxy.url, "-H", "Expect:", "-T", sent, "-o", received, *way)
+            assert done.code == 0, done.err
+            assert received.read_bytes() == data
+
+
+async def test_curl_hears_why_not() -> None:
+    async with sites() as roads, gate(roads) as proxy:
+        status = ("-x", proxy.url, "-w", "%{http_code} %{http_connect}", "-o", os.devnull)
+        assert (await curl(*status, "http://nowhere.example/")).out == b"502 000"
+        assert (await curl(*status, "https://nowhere.example/")).out == b"000 502"
+        assert (await curl(*status, f"http://{proxy.address}/")).out == b"502 000"
+        assert (await curl("-w", "%{http_code}", "-o", os.devnull, f"{proxy.url}/")).out == b"400"

@@ -25,7 +25,7 @@ class HttpServer:
     scheme: str | None
 
     __takes__: ClassVar[type] = Stream
-    __alpn__: ClassVar[tuple[str, ...]] = ("http/1.1",)
+    __alpn__: ClassVar[tuple[str, ...]] = ("http/1.1", "http/1.0")
 
     def __repr__(self) -> str:
         return "http.server()"
