@@ -1,0 +1,223 @@
+"""Frames about the connection, not about a message: the middle of the engine (RFC 9113 section 6)."""
+
+from __future__ import annotations
+
+from llama.http.wire import _h2_frames as frames
+from llama.http.wire._h2_frames import MOST, H2Error
+from llama.http.wire._h2_priority import parse_priority
+from llama.http.wire._h2_sending import LARGEST_FRAME, Sending
+from llama.http.wire._h2_states import (
+    CLOSED,
+    CLOSED_ERROR,
+    HALF_CLOSED_LOCAL,
+    IDLE,
+    IDLE_ERROR,
+    IGNORED,
+    RECV_RST_STREAM,
+    RECV_WINDOW_UPDATE,
+    RESET_BY_PEER,
+    RESET_BY_US,
+    STATE_NAMES,
+)
+from llama.http.wire._h2_stream import Stream
+
+DRAINING = b"draining"
+
+
+class Control(Sending):
+    """SETTINGS, PING, GOAWAY, WINDOW_UPDATE, RST_STREAM, PRIORITY."""
+
+    is_draining = False
+    """Whether the first of two GOAWAYs was sent."""
+    last = MOST
+    """The last stream that is taken."""
+
+    # what is not as it should be
+
+    def _is_noise(self, what: str) -> None:
+        """Count a frame that carries nothing."""
+        if self._noise.overflows():
+            raise H2Error(
+                frames.ENHANCE_YOUR_CALM, f"more frames that carry nothing than allowed, such as {what}"
+            )
+
+    def _is_cancelled(self) -> None:
+        """Count a stream that was given up before it was answered."""
+        if self._cancelled.overflows():
+            raise H2Error(frames.ENHANCE_YOUR_CALM, "more streams were cancelled than allowed")
+
+    def _stream_error(self, stream: Stream, code: int) -> None:
+        """The peer broke a rule on one stream: that one ends."""
+        if stream.state < CLOSED:
+            self._forget(stream, RESET_BY_US)
+            self._reply(frames.rst_stream(stream.id, code))
+            stream.events.reset(code, False)
+            self._is_cancelled()
+
+    def _state_of(self, id: int) -> int:
+        """The state of a stream that is not open."""
+        if id > self.highest or not id & 1:
+            return IDLE
+        return self._past.get(id, CLOSED)
+
+    def _unexpected(self, outcome: int, id: int, what: str) -> None:
+        """Do what the table says of a frame that does not fit its stream."""
+        if outcome == IGNORED:
+            return
+        if outcome in (CLOSED_ERROR, IDLE_ERROR):
+            code = frames.STREAM_CLOSED if outcome == CLOSED_ERROR else frames.PROTOCOL_ERROR
+            raise H2Error(code, f"{what} on stream {id}, which is {STATE_NAMES[self._state_of(id)]}")
+        stream = self.streams.get(id)
+        if stream is not None:
+            self._stream_error(stream, frames.STREAM_CLOSED)
+        else:
+            self._reply(frames.rst_stream(id, frames.STREAM_CLOSED))
+            self._is_cancelled()
+
+    # frames
+
+    def _priority(self, flags: int, id: int, payload: bytes) -> None:
+        if not id:
+            raise H2Error(frames.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        self._is_noise("PRIORITY")
+        wrong = len(payload) != 5
+        if wrong or int.from_bytes(payload[:4], "big") & MOST == id:
+            code = frames.FRAME_SIZE_ERROR if wrong else frames.PROTOCOL_ERROR
+            stream = self.streams.get(id)
+            if stream is not None:
+                self._stream_error(stream, code)
+            elif self._state_of(id) == IDLE:
+                raise H2Error(code, f"a malformed PRIORITY on stream {id}")
+
+    def _priority_update(self, id: int, payload: bytes) -> None:
+        self._is_noise("PRIORITY_UPDATE")
+        if id or len(payload) < 4:
+            raise H2Error(frames.PROTOCOL_ERROR, "a malformed PRIORITY_UPDATE")
+        stream = self.streams.get(int.from_bytes(payload[:4], "big") & MOST)
+        if stream is not None:
+            stream.urgency, stream.incremental = parse_priority(payload[4:].decode("latin-1"))
+
+    def _rst_stream(self, flags: int, id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise H2Error(frames.FRAME_SIZE_ERROR, f"RST_STREAM of {len(payload)} bytes")
+        stream = self.streams.get(id)
+        if stream is None:
+            self._is_noise("RST_STREAM")
+            self._unexpected(RECV_RST_STREAM[self._state_of(id)], id, "RST_STREAM")
+            return
+        answered = stream.state == HALF_CLOSED_LOCAL
+        self._forget(stream, RECV_RST_STREAM[stream.state])
+        stream.events.reset(int.from_bytes(payload, "big"), True)
+        if not answered and not self.client:
+            self._is_cancelled()
+
+    def _settings(self, flags: int, id: int, payload: bytes) -> None:
+        if id:
+            raise H2Error(frames.PROTOCOL_ERROR, f"SETTINGS on stream {id}")
+        self._is_noise("SETTINGS")
+        if flags & frames.ACK:
+            if payload:
+                raise H2Error(frames.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
+            return
+        if len(payload) % 6:
+            raise H2Error(frames.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+        for key, value in frames.read_settings(payload):
+            self._set(key, value)
+        self._reply(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self.events.settings()
+
+    def _set(self, key: int, value: int) -> None:
+        if key == frames.INITIAL_WINDOW_SIZE:
+            self._set_first_window(value)
+        elif key == frames.HEADER_TABLE_SIZE:
+            self._encoder.resize(value)
+        elif key == frames.MAX_FRAME_SIZE:
+            if not frames.FRAME_SIZE <= value < 1 << 24:
+                raise H2Error(frames.PROTOCOL_ERROR, f"MAX_FRAME_SIZE {value}")
+            self.max_frame = min(value, LARGEST_FRAME)
+        elif key == frames.MAX_CONCURRENT_STREAMS:
+            self.max_streams = value
+        elif key == frames.ENABLE_PUSH:
+            if value > 1 or (value and self.client):
+                raise H2Error(frames.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
+        elif key == frames.ENABLE_CONNECT_PROTOCOL:
+            if value > 1 or (self.extended_connect and not value):
+                raise H2Error(frames.PROTOCOL_ERROR, f"ENABLE_CONNECT_PROTOCOL {value}")
+            self.extended_connect = value == 1
+
+    def _set_first_window(self, value: int) -> None:
+        """All open streams are moved by the difference, below zero if need be (RFC 9113 section 6.9.2)."""
+        if value > MOST:
+            raise H2Error(frames.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE {value}")
+        change, self._first_window = value - self._first_window, value
+        for stream in self.streams.values():
+            stream.send_window += change
+            if stream.send_window > MOST:
+                raise H2Error(frames.FLOW_CONTROL_ERROR, f"a window of {stream.send_window} on {stream}")
+
+    def _push_promise(self, flags: int, id: int, payload: bytes) -> None:
+        raise H2Error(frames.PROTOCOL_ERROR, "PUSH_PROMISE, where push is switched off")
+
+    def _ping(self, flags: int, id: int, payload: bytes) -> None:
+        if id:
+            raise H2Error(frames.PROTOCOL_ERROR, f"PING on stream {id}")
+        if len(payload) != 8:
+            raise H2Error(frames.FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes")
+        self._is_noise("PING")
+        if not flags & frames.ACK:
+            self._reply(frames.frame(frames.PING, frames.ACK, 0, payload))
+        elif payload == DRAINING and self.is_draining:
+            self._drained()
+        else:
+            self.events.pong(payload)
+
+    def drain(self) -> None:
+        """Take no more streams: said twice, for some may be on their way (RFC 9113 section 6.8)."""
+        if not self.is_draining and not self.failed:
+            self.is_draining = True
+            self.goaway(frames.NO_ERROR, MOST)
+            self.ping(DRAINING)
+
+    def _drained(self) -> None:
+        if self.last == MOST:
+            self.last = self.highest
+            self.goaway(frames.NO_ERROR, self.last)
+
+    def _goaway(self, flags: int, id: int, payload: bytes) -> None:
+        if id:
+            raise H2Error(frames.PROTOCOL_ERROR, f"GOAWAY on stream {id}")
+        if len(payload) < 8:
+            raise H2Error(frames.FRAME_SIZE_ERROR, f"GOAWAY of {len(payload)} bytes")
+        self._is_noise("GOAWAY")
+        last = int.from_bytes(payload[:4], "big") & MOST
+        code = int.from_bytes(payload[4:8], "big")
+        if self.client:
+            for stream in [each for each in self.streams.values() if each.id > last]:
+                self._forget(stream, RESET_BY_PEER)
+                stream.events.reset(frames.REFUSED_STREAM, True)
+        self.events.goaway(last, code, payload[8:200])
+
+    def _window_update(self, flags: int, id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise H2Error(frames.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes")
+        credit = int.from_bytes(payload, "big") & MOST
+        self._is_noise("WINDOW_UPDATE")
+        if not id:
+            self.send_window += credit
+            if not credit:
+                raise H2Error(frames.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+            if self.send_window > MOST:
+                raise H2Error(frames.FLOW_CONTROL_ERROR, f"a window of {self.send_window}")
+            self.events.window()
+            return
+        stream = self.streams.get(id)
+        if stream is None:
+            self._unexpected(RECV_WINDOW_UPDATE[self._state_of(id)], id, "WINDOW_UPDATE")
+            return
+        stream.send_window += credit
+        if not credit:
+            self._stream_error(stream, frames.PROTOCOL_ERROR)
+        elif stream.send_window > MOST:
+            self._stream_error(stream, frames.FLOW_CONTROL_ERROR)
+        else:
+            stream.events.window()

@@ -1,0 +1,259 @@
+"""Heads of HTTP/2 messages as fields, and back (RFC 9113 section 8)."""
+
+from __future__ import annotations
+
+import re
+
+from llama.http._headers import Headers, headers_from_wire
+from llama.http.wire._h1_fields import malformed
+from llama.http.wire._h1_framing import content_length
+from llama.http.wire._h1_head import is_authority, is_host_and_port
+from llama.http.wire._h2_limits import H2Limits
+from llama.http.wire._hpack_decode import MALFORMED
+from llama.http.wire._hpack_table import OVERHEAD, Field
+
+_CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
+_PSEUDO = frozenset({":method", ":scheme", ":authority", ":path", ":protocol", ":status"})
+_FORBIDDEN = _CONNECTION | _PSEUDO | {MALFORMED}
+_DROPPED = _CONNECTION | {"http2-settings"}
+_DROPPED_OF_REQUESTS = _DROPPED | {"host"}
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}")
+_PROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_PATH = re.compile(r'/[!"$-~\x80-\xff]*')
+_STATUSES = {str(status): status for status in range(100, 600) if status != 101}
+_PLAIN_REQUEST = {":method", ":scheme", ":path", ":authority"}
+_authorities: dict[str, bool] = {}
+
+
+class RequestHead:
+    """The head of one request, checked."""
+
+    __slots__ = ("headers", "length", "method", "path", "protocol", "scheme")
+
+    method: str
+    scheme: str
+    """Empty for CONNECT."""
+    path: str
+    protocol: str
+    """Of an extended CONNECT (RFC 8441), else empty."""
+    headers: Headers
+    """The authority is its Host, and the first of them."""
+    length: int | None
+    """What Content-Length says."""
+
+    def copy(self) -> RequestHead:
+        """Another with its own headers."""
+        head = RequestHead()
+        head.method = self.method
+        head.scheme = self.scheme
+        head.path = self.path
+        head.protocol = self.protocol
+        headers = self.headers
+        head.headers = headers_from_wire(headers._pairs.copy(), headers._keys.copy())
+        head.length = self.length
+        return head
+
+
+class ResponseHead:
+    """The head of one response, checked."""
+
+    __slots__ = ("headers", "length", "status")
+
+    status: int
+    headers: Headers
+    length: int | None
+
+    def copy(self) -> ResponseHead:
+        """Another with its own headers."""
+        head = ResponseHead()
+        head.status = self.status
+        headers = self.headers
+        head.headers = headers_from_wire(headers._pairs.copy(), headers._keys.copy())
+        head.length = self.length
+        return head
+
+
+def check_size(fields: list[Field], limits: H2Limits) -> None:
+    """ProtocolError (431) for a head with too many fields, or too large ones."""
+    if len(fields) > limits.fields + 6:
+        raise malformed(f"more than {limits.fields} header fields", 431)
+    size = sum([len(name) + len(value) for name, value in fields]) + OVERHEAD * len(fields)
+    if size > limits.header_list:
+        raise malformed(f"the head is larger than {limits.header_list} bytes", 431)
+
+
+def _regular(fields: list[Field], names: list[str]) -> Headers:
+    """The header of these fields, none of which may be about the connection or the head."""
+    if not _FORBIDDEN.isdisjoint(names):
+        name, value = next(field for field in fields if field[0] in _FORBIDDEN)
+        if name == MALFORMED:
+            raise malformed(value)
+        raise malformed(f"{name} among the fields of an HTTP/2 message")
+    if "te" in names and any(value.lower() != "trailers" for name, value in fields if name == "te"):
+        raise malformed("TE is not trailers")
+    return headers_from_wire(fields, names)
+
+
+def _parted(fields: list[Field]) -> tuple[dict[str, str], list[Field]]:
+    """The fields before the first regular one by name, and the regular ones."""
+    at = 0
+    for name, _ in fields:
+        if name[:1] != ":":
+            break
+        at += 1
+    pseudo = dict(fields[:at])
+    if len(pseudo) != at:
+        raise malformed("a pseudo-header field twice")
+    return pseudo, fields[at:]
+
+
+def parse_request(fields: list[Field], limits: H2Limits) -> RequestHead:
+    """Read a request's head; ProtocolError where it is malformed (with 431 or 414 where it is only too large)."""
+    pseudo, regular = _parted(fields)
+    head = RequestHead()
+    head.headers = headers = _regular(regular, [name for name, _ in regular])
+    names = headers._keys
+    head.protocol = ""
+    if len(pseudo) != 4 or pseudo.keys() != _PLAIN_REQUEST or pseudo[":method"] == "CONNECT":
+        _check_pseudo(pseudo)
+        head.protocol = pseudo.get(":protocol", "").lower()
+    head.method = method = pseudo[":method"]
+    if _METHOD.fullmatch(method) is None:
+        raise malformed(f"method {method[:60]!r} is not a token")
+    head.scheme = scheme = pseudo.get(":scheme", "")
+    if scheme not in ("https", "http") and ":scheme" in pseudo:
+        head.scheme = _scheme(scheme)
+    head.path = path = pseudo.get(":path", "")
+    if ":path" in pseudo:
+        _check_path(path, method, limits)
+    _set_host(headers, names, pseudo.get(":authority", ""), bare_connect=not path)
+    if "cookie" in names and names.count("cookie") > 1:
+        _join_cookies(headers)
+    head.length = content_length(headers) if "content-length" in names else None
+    return head
+
+
+def _check_pseudo(pseudo: dict[str, str]) -> None:
+    """What each kind of request must and must not have (RFC 9113 sections 8.3.1 and 8.5, RFC 8441 section 4)."""
+    known = pseudo.keys()
+    method = pseudo.get(":method")
+    if method is None:
+        raise malformed("a request without :method")
+    if ":status" in known:
+        raise malformed(":status in a request")
+    if method == "CONNECT" and ":protocol" not in known:
+        if known != {":method", ":authority"} or not is_host_and_port(pseudo[":authority"]):
+            raise malformed("CONNECT needs :authority, a host and a port, and nothing else")
+        return
+    if ":protocol" in known and (method != "CONNECT" or _PROTOCOL.fullmatch(pseudo[":protocol"]) is None):
+        raise malformed(":protocol without CONNECT, or none that is a token")
+    if ":scheme" not in known or ":path" not in known:
+        raise malformed("a request without :scheme or :path")
+
+
+def _scheme(scheme: str) -> str:
+    if _SCHEME.fullmatch(scheme) is None:
+        raise malformed(f"a malformed scheme {scheme[:40]!r}")
+    return scheme.lower()
+
+
+def _check_path(path: str, method: str, limits: H2Limits) -> None:
+    if len(path) > limits.path:
+        raise malformed(f"the path is longer than {limits.path} bytes", 414)
+    if _PATH.fullmatch(path) is None and not (path == "*" and method == "OPTIONS"):
+        raise malformed(f"a malformed path {path[:60]!r}")
+
+
+def _set_host(headers: Headers, names: list[str], authority: str, *, bare_connect: bool) -> None:
+    """Have the authority as the Host field, whatever it came as."""
+    if "host" in names:
+        hosts = headers.get_all("host")
+        if len(hosts) > 1 or (authority and hosts[0] != authority):
+            raise malformed("Host differs from :authority")
+        authority = hosts[0]
+        headers.discard("host")
+        names = headers._keys
+    if not authority:
+        raise malformed("neither :authority nor Host")
+    if authority not in _authorities:
+        if not is_authority(authority):
+            raise malformed(f"a malformed authority {authority[:60]!r}")
+        if len(authority) < 80 and len(_authorities) < 1024:
+            _authorities[authority] = True
+    headers._pairs.insert(0, ("host", authority))
+    names.insert(0, "host")
+
+
+def _join_cookies(headers: Headers) -> None:
+    """Cookie may come in crumbs (RFC 9113 section 8.2.3)."""
+    headers["cookie"] = "; ".join(headers.get_all("cookie"))
+
+
+def parse_response(fields: list[Field]) -> ResponseHead:
+    """Read a response's head; ProtocolError where it is malformed."""
+    pseudo, regular = _parted(fields)
+    head = ResponseHead()
+    status = _STATUSES.get(pseudo.get(":status", ""))
+    if status is None or len(pseudo) != 1:
+        raise malformed(f"a response without a usable :status: {pseudo!r}"[:120])
+    head.status = status
+    head.headers = headers = _regular(regular, [name for name, _ in regular])
+    head.length = content_length(headers) if "content-length" in headers._keys else None
+    if status < 200 and head.length:
+        raise malformed(f"a {status} response with a Content-Length")
+    return head
+
+
+def parse_trailers(fields: list[Field]) -> Headers:
+    """Read the fields after a body; ProtocolError where they are malformed."""
+    return _regular(fields, [name for name, _ in fields])
+
+
+def request_fields(
+    method: str, scheme: str, authority: str, path: str, protocol: str, headers: Headers
+) -> list[Field]:
+    """The fields of a request. CONNECT has neither scheme nor path; a protocol makes it an extended one."""
+    if method == "CONNECT" and not protocol:
+        fields = [(":method", method), (":authority", authority)]
+    else:
+        fields = [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
+        if protocol:
+            fields.append((":protocol", protocol))
+    if _METHOD.fullmatch(method) is None:
+        raise ValueError(f"method {method!r} is not a token")
+    if (
+        fields[-1][0] == ":path"
+        and _PATH.fullmatch(path) is None
+        and not (path == "*" and method == "OPTIONS")
+    ):
+        raise ValueError(f"path {path!r} cannot stand in a request")
+    return fields + _kept(headers, _DROPPED_OF_REQUESTS)
+
+
+def response_fields(status: int, headers: Headers) -> list[Field]:
+    """The fields of a response."""
+    if not 100 <= status <= 599 or status == 101:
+        raise ValueError(f"status {status} is not between 100 and 599, or 101")
+    return [(":status", str(status)), *_kept(headers, _DROPPED)]
+
+
+def trailer_fields(trailers: Headers) -> list[Field]:
+    """The fields after a body."""
+    return _kept(trailers, _FORBIDDEN | _DROPPED_OF_REQUESTS | {"te", "content-length", "trailer"})
+
+
+def _kept(headers: Headers, dropped: frozenset[str]) -> list[Field]:
+    """The fields that are for the other end, their names in lower case."""
+    names = headers._keys
+    fields = [(name, pair[1]) for name, pair in zip(names, headers._pairs, strict=True)]
+    if not dropped.isdisjoint(names):
+        gone = dropped
+        if "connection" in names:
+            gone = dropped.union(headers.tokens("connection")) - {"content-length", "te"}
+        fields = [field for field in fields if field[0] not in gone]
+    if "te" in names:
+        fields = [field for field in fields if field[0] != "te"]
+        if "trailers" in headers.tokens("te"):
+            fields.append(("te", "trailers"))
+    return fields

@@ -1,0 +1,24 @@
+"""How urgent a response is, as the client says (RFC 9218 section 4)."""
+
+from __future__ import annotations
+
+import re
+
+URGENCY = 3
+"""Of what says nothing; 0 is the most urgent, 7 the least."""
+
+_MEMBER = re.compile(r"\s*(?:u=([0-7])|i(?:=\?([01]))?)\s*(?:;[^,]*)?")
+
+
+def parse_priority(value: str) -> tuple[int, bool]:
+    """The urgency, and whether parts of it are of use, from a Priority field; what is not understood is skipped."""
+    urgency, incremental = URGENCY, False
+    for member in value[:256].split(","):
+        match = _MEMBER.fullmatch(member)
+        if match is None:
+            continue
+        if match[1] is not None:
+            urgency = int(match[1])
+        else:
+            incremental = match[2] != "0"
+    return urgency, incremental

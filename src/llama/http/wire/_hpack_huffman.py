@@ -1,0 +1,135 @@
+"""The Huffman code of HPACK (RFC 7541 section 5.2 and appendix B).
+
+The code is canonical, so the lengths of its codes are all there is to know of it. Decoding goes a byte at a time
+through a machine whose steps are worked out when they are first met.
+"""
+
+from __future__ import annotations
+
+from llama._errors import ProtocolError
+
+_EOS = 256
+_BY_LENGTH: tuple[tuple[int, bytes], ...] = (
+    (5, b"012aceiost"),
+    (6, b" %-./3456789=A_bdfghlmnpru"),
+    (7, b":BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz"),
+    (8, b"&*,;XZ"),
+    (10, b'!"()?'),
+    (11, b"'+|"),
+    (12, b"#>"),
+    (13, b"\x00$@[]~"),
+    (14, b"^}"),
+    (15, b"<`{"),
+    (19, b"\\\xc3\xd0"),
+    (20, b"\x80\x82\x83\xa2\xb8\xc2\xe0\xe2"),
+    (21, b"\x99\xa1\xa7\xac\xb0\xb1\xb3\xd1\xd8\xd9\xe3\xe5\xe6"),
+    (
+        22,
+        b"\x81\x84\x85\x86\x88\x92\x9a\x9c\xa0\xa3\xa4\xa9\xaa\xad\xb2\xb5\xb9\xba\xbb\xbd\xbe\xc4\xc6\xe4\xe8\xe9",
+    ),
+    (
+        23,
+        (
+            b"\x01\x87\x89\x8a\x8b\x8c\x8d\x8f\x93\x95\x96\x97\x98\x9b\x9d\x9e\xa5\xa6\xa8\xae\xaf\xb4\xb6\xb7\xbc\xbf"
+            b"\xc5\xe7\xef"
+        ),
+    ),
+    (24, b"\t\x8e\x90\x91\x94\x9f\xab\xce\xd7\xe1\xec\xed"),
+    (25, b"\xc7\xcf\xea\xeb"),
+    (26, b"\xc0\xc1\xc8\xc9\xca\xcd\xd2\xd5\xda\xdb\xee\xf0\xf2\xf3\xff"),
+    (27, b"\xcb\xcc\xd3\xd4\xd6\xdd\xde\xdf\xf1\xf4\xf5\xf6\xf7\xf8\xfa\xfb\xfc\xfd\xfe"),
+    (
+        28,
+        (
+            b"\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f\x10\x11\x12\x13\x14\x15\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f"
+            b"\x7f\xdc\xf9"
+        ),
+    ),
+    (30, b"\n\r\x16"),
+)
+
+
+def _codes() -> list[str]:
+    """The code of each symbol as ones and zeros; the last is that of EOS."""
+    codes = [""] * 257
+    code = length = 0
+    symbols = [(bits, symbol) for bits, group in _BY_LENGTH for symbol in group]
+    for bits, symbol in [*symbols, (30, _EOS)]:
+        code <<= bits - length
+        length = bits
+        codes[symbol] = f"{code:0{bits}b}"
+        code += 1
+    return codes
+
+
+_CODES = _codes()
+_LENGTHS = [len(code) for code in _CODES]
+_BITS = {chr(symbol): code for symbol, code in enumerate(_CODES[:_EOS])}
+
+
+def _tree() -> list[list[int]]:
+    """Nodes with what follows a 0 and a 1: another node, or -1 minus the symbol that is complete."""
+    nodes = [[0, 0]]
+    for symbol, code in enumerate(_CODES):
+        node = 0
+        for bit in code[:-1]:
+            follow = nodes[node][bit == "1"]
+            if not follow:
+                nodes.append([0, 0])
+                follow = nodes[node][bit == "1"] = len(nodes) - 1
+            node = follow
+        nodes[node][code[-1] == "1"] = -1 - symbol
+    return nodes
+
+
+_NODES = _tree()
+_steps: dict[
+    int, tuple[int, str]
+] = {}  # (node << 8 | byte): the node after it, what became complete; 65,280 at most
+
+
+def _paddings() -> frozenset[int]:
+    """Where a string may end: up to seven ones from the root."""
+    node, nodes = 0, {0}
+    for _ in range(7):
+        node = _NODES[node][1]
+        nodes.add(node)
+    return frozenset(nodes)
+
+
+_ENDS = _paddings()
+
+
+def _step(node: int, byte: int) -> tuple[int, str]:
+    key, text = node << 8 | byte, ""
+    for shift in range(7, -1, -1):
+        node = _NODES[node][byte >> shift & 1]
+        if node < 0:
+            if node == -1 - _EOS:
+                raise ProtocolError("EOS within a Huffman string")
+            text += chr(-1 - node)
+            node = 0
+    step = _steps[key] = (node, text)
+    return step
+
+
+def huffman_decode(data: bytes) -> str:
+    """The Latin-1 text of a Huffman string; ProtocolError where it holds EOS or is padded wrongly."""
+    node = 0
+    steps = _steps
+    parts: list[str] = []
+    for byte in data:
+        node, part = steps.get(node << 8 | byte) or _step(node, byte)
+        parts.append(part)
+    if node not in _ENDS:
+        raise ProtocolError("a Huffman string is padded wrongly")
+    return "".join(parts)
+
+
+def huffman_encode(text: str) -> bytes:
+    """The Huffman string of a Latin-1 text."""
+    if not text:
+        return b""
+    bits = "".join([_BITS[char] for char in text])
+    bits += "1" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
