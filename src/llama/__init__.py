@@ -1,6 +1,6 @@
 """The proxy framework in which everything is a service."""
 
-from llama import http, mitm, socks5, tcp, tls, udp, unix
+from llama import http, mitm, socks5, tcp, tls, udp, unix, ws
 from llama._asgi import asgi, to_asgi
 from llama._errors import (
     Busy,
@@ -87,4 +87,5 @@ __all__ = [
     "udp",
     "unix",
     "via",
+    "ws",
 ]

@@ -1,0 +1,9 @@
+"""WebSockets: servers, clients, and a look into those that pass by (RFC 6455, RFC 7692)."""
+
+from llama.ws._client import connect
+from llama.ws._conversation import Conversation, Hook, Message, Watcher
+from llama.ws._inspect import inspect
+from llama.ws._server import server
+from llama.ws._websocket import WebSocket
+
+__all__ = ["Conversation", "Hook", "Message", "Watcher", "WebSocket", "connect", "inspect", "server"]

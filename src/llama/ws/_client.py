@@ -1,0 +1,119 @@
+"""The WebSocket client."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from llama._errors import ConfigError, Refused, Unreachable
+from llama._stack import check_takes
+from llama._target import Connector
+from llama.http import Exchange, Request, Response
+from llama.http import client as http_client
+from llama.http._message import HeaderSource
+from llama.ws._handshake import (
+    EXTENSIONS,
+    KEY,
+    SUBPROTOCOL,
+    VERSION,
+    accepted_deflate,
+    accepted_subprotocol,
+    check_response,
+    new_key,
+    offer_deflate,
+)
+from llama.ws._settings import MAX_SIZE, Settings
+from llama.ws._upgraded import opened
+from llama.ws._websocket import WebSocket
+from llama.ws._wire import INTERNAL, Frames
+
+_URL = re.compile(r"(ws|http)(s?)(://[^/?#@\\\s]+(?:[/?][^#\s]*)?)", re.IGNORECASE)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_REFUSALS = (401, 403, 407)
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    connect: Connector | None = None,
+    tls: Connector | None = None,
+    client: Exchange | None = None,
+    subprotocols: Sequence[str] = (),
+    headers: HeaderSource = (),
+    max_size: int = MAX_SIZE,
+    compression: bool = True,
+    ping_interval: float | None = None,
+    ping_timeout: float | None = None,
+) -> AsyncGenerator[WebSocket]:
+    """Open the WebSocket of a URL, `ws://HOST[:PORT]/PATH` or `wss://...`, for the time of a block.
+
+    `connect` reaches the server, by default `tcp.connect()`, and `tls` one of wss, by default
+    `tls.connect(connect)`. Instead of both, `client` may be an exchange that the request is given to: an
+    `http.client`, or one in this process. `headers` are more fields of the request. The rest is as for `ws.server`.
+
+    Leaving the block closes with 1000, or with 1011 where it raises. Raises Refused where the server answers 401,
+    403 or 407, Unreachable for other answers and where it cannot be reached, ProtocolError for a bad handshake.
+
+        async with ws.connect("ws://127.0.0.1:8080/chat") as socket:
+            await socket.send("hello")
+            print(await socket.receive())
+    """
+    settings = Settings("ws.connect", max_size, compression, ping_interval, ping_timeout)
+    if client is not None and (connect is not None or tls is not None):
+        raise ConfigError("ws.connect(): give client, or connect and tls")
+    request = _request(url, headers, subprotocols, compression=compression)
+    async with AsyncExitStack() as exits:
+        if client is None:
+            client = await exits.enter_async_context(http_client(connect, tls=tls))
+        check_takes(client, Request, "ws.connect(client=)")
+        socket = await _open(client, request, subprotocols, settings, exits)
+        try:
+            yield socket
+            await socket.close()
+        except Exception:
+            await socket.close(INTERNAL)
+            raise
+        finally:
+            await socket.aclose()
+
+
+async def _open(
+    client: Exchange, request: Request, subprotocols: Sequence[str], settings: Settings, exits: AsyncExitStack
+) -> WebSocket:
+    response = await client(request)
+    exits.push_async_callback(response.aclose)
+    if response.upgrade is None:
+        raise _refusal(request.url, response)
+    check_response(response, request.headers[KEY])
+    deflate = accepted_deflate(response.headers, offered=settings.compression)
+    subprotocol = accepted_subprotocol(response.headers, subprotocols)
+    stream = await exits.enter_async_context(opened(response.upgrade))
+    frames = Frames(is_client=True, deflate=deflate, max_size=settings.max_size)
+    return WebSocket(stream, frames, settings, request, response, subprotocol)
+
+
+def _request(url: str, headers: HeaderSource, subprotocols: Sequence[str], *, compression: bool) -> Request:
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ConfigError(f"{url!r} is no WebSocket: expected ws://HOST[:PORT]/PATH or wss://...")
+    if isinstance(subprotocols, str) or not all(_TOKEN.fullmatch(each) for each in subprotocols):
+        raise ConfigError(f"ws.connect(subprotocols={subprotocols!r}): expected a list of names")
+    request = Request("GET", f"http{match[2].lower()}{match[3]}", headers)
+    request.protocol = "websocket"
+    request.headers["Upgrade"] = "websocket"
+    request.headers[VERSION] = "13"
+    request.headers[KEY] = new_key()
+    if compression:
+        request.headers[EXTENSIONS] = offer_deflate()
+    if subprotocols:
+        request.headers[SUBPROTOCOL] = ", ".join(subprotocols)
+    return request
+
+
+def _refusal(url: str, response: Response) -> Refused | Unreachable:
+    text = f"{url}: the server answered {response.status} and opened no WebSocket"
+    if response.status in _REFUSALS:
+        return Refused(text, status=response.status)
+    return Unreachable(text)

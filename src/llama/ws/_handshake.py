@@ -1,0 +1,139 @@
+"""The opening handshake (RFC 6455 section 4), and what is agreed on by it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import secrets
+from collections.abc import Sequence
+
+from websockets.exceptions import InvalidHandshake, NegotiationError
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    PerMessageDeflate,
+    ServerPerMessageDeflateFactory,
+)
+from websockets.headers import build_extension, parse_extension
+
+from llama._errors import ProtocolError
+from llama.http import Headers, Request, Response
+
+EXTENSIONS, SUBPROTOCOL = "Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"
+KEY, ACCEPT, VERSION = "Sec-WebSocket-Key", "Sec-WebSocket-Accept", "Sec-WebSocket-Version"
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_LIGHT = {"memLevel": 5}  # 16 KiB less for each connection, and hardly less compression
+_DEFLATE = ServerPerMessageDeflateFactory(
+    server_max_window_bits=12, client_max_window_bits=12, compress_settings=_LIGHT
+)
+_OFFER = ClientPerMessageDeflateFactory(compress_settings=_LIGHT)
+
+
+def asks_for_websocket(request: Request) -> bool:
+    """Whether a request asks for a WebSocket, perhaps among other protocols."""
+    return "websocket" in request.protocol.split(", ")
+
+
+def check_request(request: Request) -> list[tuple[str, str]]:
+    """Check what a client asks (RFC 6455 section 4.2.1, RFC 8441); the fields that accept it.
+
+    Raises ProtocolError with the status to answer.
+    """
+    headers = request.headers
+    if headers.get_all(VERSION) != ["13"]:
+        raise ProtocolError("Sec-WebSocket-Version is not 13", status=426)
+    if request.method == "CONNECT":
+        return []
+    if request.method != "GET":
+        raise ProtocolError("a WebSocket is asked for by GET", status=405)
+    keys = headers.get_all(KEY)
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise ProtocolError("a malformed Sec-WebSocket-Key")
+    return [(ACCEPT, accept_of(keys[0]))]
+
+
+def accept_of(key: str) -> str:
+    """What answers a key."""
+    digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode()
+
+
+def new_key() -> str:
+    """A key for a request."""
+    return base64.b64encode(secrets.token_bytes(16)).decode()
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key.encode(), validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def accept_deflate(headers: Headers) -> tuple[str, PerMessageDeflate | None]:
+    """What a server answers to the extensions that a client offers, and the one that it takes.
+
+    Extensions that are not known are declined. Raises ProtocolError for a malformed field.
+    """
+    for name, parameters in _parsed(headers):
+        if name != _DEFLATE.name:
+            continue
+        try:
+            agreed, deflate = _DEFLATE.process_request_params(parameters, [])
+        except NegotiationError:
+            continue
+        return build_extension([(_DEFLATE.name, agreed)]), deflate
+    return "", None
+
+
+def offer_deflate() -> str:
+    """What a client offers."""
+    return build_extension([(_OFFER.name, _OFFER.get_request_params())])
+
+
+def accepted_deflate(headers: Headers, *, offered: bool) -> PerMessageDeflate | None:
+    """What a server has taken of the offer; ProtocolError (502) for anything else."""
+    deflate: PerMessageDeflate | None = None
+    for name, parameters in _parsed(headers, 502):
+        if not offered or name != _OFFER.name or deflate is not None:
+            raise ProtocolError(f"the server uses the extension {name!r}, which nobody offered", status=502)
+        try:
+            deflate = _OFFER.process_response_params(parameters, [])
+        except NegotiationError as error:
+            raise ProtocolError(f"the server answered to the offer of {name}: {error}", status=502) from None
+    return deflate
+
+
+def _parsed(headers: Headers, status: int = 400) -> list[tuple[str, list[tuple[str, str | None]]]]:
+    try:
+        return [
+            (name, list(parameters))
+            for value in headers.get_all(EXTENSIONS)
+            for name, parameters in parse_extension(value)
+        ]
+    except InvalidHandshake as error:
+        raise ProtocolError(f"malformed Sec-WebSocket-Extensions: {error}", status=status) from None
+
+
+def offered_subprotocols(headers: Headers) -> list[str]:
+    """The subprotocols that a client offers; their case counts."""
+    return [
+        name for each in headers.get_all(SUBPROTOCOL) for part in each.split(",") if (name := part.strip())
+    ]
+
+
+def check_response(response: Response, key: str) -> None:
+    """Check what a server answered to a key; ProtocolError (502) where that is no handshake."""
+    if response.headers.get_all(ACCEPT) != [accept_of(key)]:
+        raise ProtocolError("the server's Sec-WebSocket-Accept does not answer the key", status=502)
+
+
+def accepted_subprotocol(headers: Headers, offered: Sequence[str]) -> str | None:
+    """The subprotocol that a server chose; ProtocolError (502) for one that was not offered."""
+    chosen = offered_subprotocols(headers)
+    if not chosen:
+        return None
+    if len(chosen) > 1 or chosen[0] not in offered:
+        named = ", ".join(chosen)
+        raise ProtocolError(f"the server chose the subprotocol {named!r}, which nobody offered", status=502)
+    return chosen[0]

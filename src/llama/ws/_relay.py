@@ -1,0 +1,172 @@
+"""Carries messages between the two ends of a WebSocket, with hooks in between."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llama._logs import logger
+from llama._shutdown import Shutdown, own_task
+from llama.ws._conversation import Conversation, Hook, Message, Watcher
+from llama.ws._end import CLOSING, HIGH, End
+from llama.ws._wire import GOING_AWAY, INTERNAL, LOST, Close, Event, Failure, Ping, Pong
+
+log = logger("server")
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What looks at conversations."""
+
+    message: Hook
+    opened: Watcher | None
+    closed: Watcher | None
+
+
+class HookFailed(Exception):
+    """Its cause is what a hook raised."""
+
+
+class Broke(Exception):
+    """An end broke the protocol or a limit."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+
+
+class Direction:
+    """Carries what comes from one end to the other, until the source has ended or both have closed."""
+
+    __slots__ = ("_conversation", "_from_client", "_hook", "sink", "source")
+
+    def __init__(
+        self, source: End, sink: End, conversation: Conversation, hook: Hook, *, from_client: bool
+    ) -> None:
+        self.source = source
+        self.sink = sink
+        self._conversation = conversation
+        self._hook = hook
+        self._from_client = from_client
+
+    async def run(self) -> None:
+        """Carry; raises HookFailed, Broke, or what the streams raise."""
+        source, sink = self.source, self.sink
+        while data := await source.read():
+            for events in source.feed(data):
+                for event in events:
+                    await self._pass(event)
+                    if sink.waiting > HIGH:
+                        await sink.flush()
+                if sink.waiting:
+                    await sink.flush()
+            if source.frames.over and sink.frames.over:
+                return
+        self._conversation.note_close(LOST, "")
+
+    async def _pass(self, event: Event) -> None:
+        sink = self.sink
+        if isinstance(event, str | bytes):
+            try:
+                passed = self._hook(Message(event, self._from_client, self._conversation))
+                if inspect.isawaitable(passed):
+                    passed = await passed
+                if passed is not None:
+                    sink.put_message(passed.data)
+            except Exception as error:
+                raise HookFailed from error
+        elif isinstance(event, Ping):
+            sink.put_ping(event.data)
+        elif isinstance(event, Pong):
+            sink.put_pong(event.data)
+        elif isinstance(event, Close):
+            self._conversation.note_close(event.code, event.reason)
+            sink.put_close(event.code, event.reason)
+        else:
+            self.source.put_close(event.code, event.reason)
+            raise Broke(event)
+
+
+async def relay(conversation: Conversation, client: End, server: End, hooks: Hooks) -> None:
+    """Carry a whole conversation. Whatever ends it, both ends are told; errors of the streams are raised."""
+    forget = _on_stop(conversation)
+    try:
+        try:
+            await _watch(hooks.opened, conversation)
+            await _carry(conversation, client, server, hooks.message)
+        except HookFailed as failed:
+            error = failed.__cause__
+            log.error("%r: a hook failed", conversation, exc_info=error, extra={"error.type": _name(error)})
+            conversation.note_close(INTERNAL, "")
+            await _part(client, server, INTERNAL, "")
+        except Broke as broke:
+            log.info("%r: %d: %s", conversation, broke.failure.code, broke.failure.reason)
+            conversation.note_close(broke.failure.code, broke.failure.reason)
+            await _part(client, server, broke.failure.code, "")
+        if conversation.asked.done():
+            await _part(client, server, conversation.close_code or INTERNAL, conversation.close_reason)
+    finally:
+        forget()
+        conversation.note_close(LOST, "")
+        await _tell_closed(hooks.closed, conversation)
+
+
+async def _carry(conversation: Conversation, client: End, server: End, hook: Hook) -> None:
+    """Until one direction has ended, or a hook wants no more."""
+    up = Direction(client, server, conversation, hook, from_client=True)
+    down = Direction(server, client, conversation, hook, from_client=False)
+    tasks = [own_task(up.run()), own_task(down.run())]
+    try:
+        await asyncio.wait((*tasks, conversation.asked), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in ended:
+        task.result()
+
+
+async def _part(client: End, server: End, code: int, reason: str) -> None:
+    """Close both ends, and see for a while that they take it."""
+    client.put_close(code, reason)
+    server.put_close(code, reason)
+    tasks = [own_task(client.finish()), own_task(server.finish())]
+    try:
+        await asyncio.wait(tasks, timeout=CLOSING)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _watch(watcher: Watcher | None, conversation: Conversation) -> None:
+    if watcher is None:
+        return
+    try:
+        told = watcher(conversation)
+        if told is not None:
+            await told
+    except Exception as error:
+        raise HookFailed from error
+
+
+async def _tell_closed(watcher: Watcher | None, conversation: Conversation) -> None:
+    try:
+        await _watch(watcher, conversation)
+    except HookFailed as failed:
+        error = failed.__cause__
+        log.error("%r: a hook failed", conversation, exc_info=error, extra={"error.type": _name(error)})
+
+
+def _name(error: BaseException | None) -> str:
+    return type(error).__name__
+
+
+def _on_stop(conversation: Conversation) -> Callable[[], None]:
+    try:
+        shutdown = Shutdown.current()
+    except RuntimeError:  # run by hand, without a server
+        return lambda: None
+    return shutdown.on_stop(lambda: conversation.close(GOING_AWAY, "the server is going away"))

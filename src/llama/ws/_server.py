@@ -1,0 +1,161 @@
+"""The WebSocket server: the layer that makes an exchange of what speaks on a WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from llama._errors import ConfigError, LlamaError, ProtocolError, Refused
+from llama._logs import logger
+from llama._service import Layer, Service
+from llama._shutdown import Shutdown
+from llama._stack import factory, named_layer
+from llama._stream import Stream
+from llama.http import Request, Response
+from llama.ws._handshake import (
+    EXTENSIONS,
+    SUBPROTOCOL,
+    VERSION,
+    accept_deflate,
+    asks_for_websocket,
+    check_request,
+    offered_subprotocols,
+)
+from llama.ws._settings import MAX_SIZE, Settings
+from llama.ws._websocket import WebSocket
+from llama.ws._wire import GOING_AWAY, INTERNAL, Frames
+
+log = logger("server")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class WebSocketServer:
+    """Opens WebSockets and gives them to a service."""
+
+    inner: Service[WebSocket, None]
+    subprotocols: tuple[str, ...]
+    origins: frozenset[str | None] | None
+    settings: Settings
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return "ws.server()"
+
+    async def __call__(self, request: Request, /) -> Response:
+        if not asks_for_websocket(request):
+            return upgrade_required()
+        try:
+            fields = check_request(request)
+            agreed, deflate = accept_deflate(request.headers) if self.settings.compression else ("", None)
+        except ProtocolError as error:
+            if error.status == 426:
+                return upgrade_required()
+            raise
+        self._check_origin(request)
+        subprotocol = self._choose(request)
+        if agreed:
+            fields.append((EXTENSIONS, agreed))
+        if subprotocol is not None:
+            fields.append((SUBPROTOCOL, subprotocol))
+        frames = Frames(is_client=False, deflate=deflate, max_size=self.settings.max_size)
+        response = Response(101, fields)
+        response.upgrade = partial(self._speak, request, response, subprotocol, frames)
+        return response
+
+    def _check_origin(self, request: Request) -> None:
+        """Which page opens it is for the server to look at: browsers let every page do (RFC 6455 section 10.2)."""
+        if self.origins is None:
+            return
+        origins = request.headers.get_all("origin")
+        if len(origins) > 1:
+            raise ProtocolError(f"{len(origins)} Origin fields")
+        origin = origins[0].lower() if origins else None
+        if origin not in self.origins:
+            raise Refused(
+                f"the origin {origin!r} may not open this WebSocket" if origin else "no Origin field"
+            )
+
+    def _choose(self, request: Request) -> str | None:
+        offered = offered_subprotocols(request.headers)
+        return next((each for each in self.subprotocols if each in offered), None)
+
+    async def _speak(
+        self, request: Request, response: Response, subprotocol: str | None, frames: Frames, stream: Stream
+    ) -> None:
+        socket = WebSocket(stream, frames, self.settings, request, response, subprotocol)
+        forget = _on_stop(socket)
+        try:
+            await self.inner(socket)
+            await socket.close()
+        except Exception as error:
+            _note(socket, error)
+            await socket.close(INTERNAL)
+        finally:
+            forget()
+            await socket.aclose()
+
+
+def _note(socket: WebSocket, error: Exception) -> None:
+    """Log, once, why a handler failed; that the other side has left is no failure."""
+    if not isinstance(error, LlamaError | OSError):
+        log.error("%r failed", socket, exc_info=error, extra={"error.type": type(error).__name__})
+    elif socket.is_open:
+        log.warning("%r: %s", socket, error, extra={"error.type": type(error).__name__})
+    else:
+        log.info("%s", error)
+
+
+def _on_stop(socket: WebSocket) -> Callable[[], None]:
+    try:
+        shutdown = Shutdown.current()
+    except RuntimeError:  # run by hand, without a server
+        return lambda: None
+    return shutdown.on_stop(
+        lambda: shutdown.spawn(socket.close(GOING_AWAY, "the server is going away"), name="close a WebSocket")
+    )
+
+
+def upgrade_required() -> Response:
+    """The answer to a request that asks for no WebSocket, or for another version of it."""
+    headers = {"Upgrade": "websocket", VERSION: "13", "Content-Type": "text/plain"}
+    return Response(426, headers, b"426 Upgrade Required: this is a WebSocket\n")
+
+
+@factory("ws.server")
+def server(
+    *,
+    subprotocols: Sequence[str] = (),
+    origins: Iterable[str | None] | None = None,
+    max_size: int = MAX_SIZE,
+    compression: bool = True,
+    ping_interval: float | None = None,
+    ping_timeout: float | None = None,
+) -> Layer[WebSocket, None, Request, Response]:
+    """Open a WebSocket for each request that asks for one (RFC 6455): `async def chat(socket: WebSocket) -> None`.
+
+    Of `subprotocols` the first that the client offers is agreed on. `origins` are those of the pages that may open
+    it, such as `https://example.com`, with None for clients that send no Origin; by default all. A message of more
+    than `max_size` bytes closes it with 1009. `compression` accepts permessage-deflate (RFC 7692).
+
+    When nothing came for `ping_interval` seconds the client is pinged, and given up when `ping_timeout` seconds
+    later (by default the interval again) still nothing did. A stop closes with 1001, a handler that returns with
+    1000, one that raises with 1011; that the client has left is no failure of the handler.
+
+    Other requests get 426, bad handshakes 400 and refused origins 403.
+
+        stack(http.server(), ws.server(origins=["https://example.com"]), chat)
+    """
+    if isinstance(origins, str) or isinstance(subprotocols, str):
+        raise ConfigError("ws.server(): expected lists for origins and subprotocols")
+    settings = Settings("ws.server", max_size, compression, ping_interval, ping_timeout)
+    allowed = (
+        None if origins is None else frozenset(None if each is None else each.lower() for each in origins)
+    )
+
+    def build(inner: Service[WebSocket, None]) -> Service[Request, Response]:
+        return WebSocketServer(inner, tuple(subprotocols), allowed, settings)
+
+    return named_layer("ws.server()", build, takes=Request, gives=WebSocket)

@@ -1,0 +1,60 @@
+"""The stream beneath an upgraded response: an upstream's, or the other end of a handler in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from llama._errors import LlamaError
+from llama._logs import logger
+from llama._shutdown import own_task
+from llama._stream import Handler, Stream
+from llama.http._h1_client_upgrade import Upgraded
+from llama.tcp._open import open_stream
+from llama.ws._end import CLOSING
+
+log = logger("server")
+
+
+@asynccontextmanager
+async def opened(upgrade: Handler) -> AsyncGenerator[Stream]:
+    """Speak to what a response was upgraded to. It is closed after the block, and broken off if that raises."""
+    if isinstance(upgrade, Upgraded):
+        try:
+            yield upgrade.stream
+            await upgrade.stream.aclose()
+        finally:
+            upgrade.abort()
+        return
+    ours, theirs = _pair()
+    task = own_task(_serve(upgrade, theirs))
+    try:
+        yield ours
+        await ours.aclose()
+        await asyncio.wait((task,), timeout=CLOSING)
+    finally:
+        ours.abort()
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+def _pair() -> tuple[Stream, Stream]:
+    one, two = socket.socketpair()
+    one.setblocking(False)
+    two.setblocking(False)
+    return open_stream(one, "upgrade"), open_stream(two, "upgrade")
+
+
+async def _serve(handler: Handler, stream: Stream) -> None:
+    """As a listener serves a connection."""
+    try:
+        await handler(stream)
+        await stream.aclose()
+    except (LlamaError, OSError) as error:
+        log.warning("%s", error)
+    except Exception:
+        log.exception("%r failed", handler)
+    finally:
+        stream.abort()

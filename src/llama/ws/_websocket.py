@@ -1,0 +1,315 @@
+"""A WebSocket in the hands of whoever speaks it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from llama._errors import Busy, Closed, LlamaError, ProtocolError, TooLarge, Truncated
+from llama._extensions import Extensions
+from llama._shutdown import own_task
+from llama._stack import kind
+from llama._stream import Buffer, Stream
+from llama.http import Request, Response
+from llama.ws._end import CLOSING, End
+from llama.ws._settings import Settings
+from llama.ws._wire import (
+    GOING_AWAY,
+    LOST,
+    NO_CODE,
+    NORMAL,
+    TOO_BIG,
+    Close,
+    Event,
+    Failure,
+    Frames,
+    Ping,
+    Pong,
+)
+
+QUEUE = 16
+"""Messages that may wait to be received before the other side is made to wait."""
+QUEUE_BYTES = 65536
+_ORDERLY = frozenset({NORMAL, GOING_AWAY, NO_CODE})
+
+
+@kind
+class WebSocket:
+    """A WebSocket that is open: `async for` its messages, `send` others, `close` it.
+
+    Text is `str`, binary is `bytes`. Pings are answered, and a close is, while nobody receives. One task receives,
+    any may send. Iterating ends when the other side closes with 1000, 1001 or no code, and when this side does;
+    other ends raise what `receive` raises.
+    """
+
+    __slots__ = (
+        "_closing", "_end", "_ended", "_error", "_pings", "_queue", "_queued", "_reader", "_receiver", "_room",
+        "_settings", "close_code", "close_reason", "request", "response", "subprotocol",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        stream: Stream,
+        frames: Frames,
+        settings: Settings,
+        request: Request,
+        response: Response,
+        subprotocol: str | None,
+    ) -> None:
+        self.request = request
+        """The request that it was opened by."""
+        self.response = response
+        """The response that accepted it."""
+        self.subprotocol = subprotocol
+        """What was agreed on, or None."""
+        self.close_code: int | None = None
+        """The code that the other side has closed with; 1005 if it gave none, 1006 if it left without closing,
+        None while it is open. Where this side failed the connection, the code that it gave."""
+        self.close_reason = ""
+        self._end = End(stream, frames)
+        self._settings = settings
+        self._queue: deque[str | bytes] = deque()
+        self._queued = 0
+        self._closing = False  # by this side
+        self._ended = False
+        self._error: Exception | None = None
+        self._pings: dict[bytes, asyncio.Future[None]] = {}
+        self._receiver: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._reader = own_task(self._read())
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {self.request.path or '/'} {self._end.stream!r}>"
+
+    @property
+    def extensions(self) -> Extensions:
+        """What is known of the request and its connection."""
+        return self.request.extensions
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent: neither side has closed."""
+        return not self._ended and self._end.close_sent is None
+
+    # receiving
+
+    async def receive(self) -> str | bytes:
+        """The next message. When none is left it raises
+
+        Closed once one side has closed, Truncated if the other left without, ProtocolError or TooLarge if it broke
+        the protocol or the limit, TimeoutError or OSError if the connection died, and Busy beside another receive.
+        A receive that is cancelled loses no message.
+        """
+        while not self._queue:
+            if self._ended:
+                raise self._reason()
+            if self._receiver is not None:
+                raise Busy(f"{self!r} is receiving already: one task receives at a time")
+            self._receiver = asyncio.get_running_loop().create_future()
+            try:
+                await self._receiver
+            finally:
+                self._receiver = None
+        data = self._queue.popleft()
+        self._queued -= len(data)
+        if self._room is not None and not self._is_full():
+            _wake(self._room)
+        return data
+
+    def __aiter__(self) -> WebSocket:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.receive()
+        except Closed:
+            if self._closing or self.close_code in _ORDERLY:
+                raise StopAsyncIteration from None
+            raise
+
+    def _reason(self) -> Exception:
+        """Why nothing more comes; a new one each time, for each has its own traceback."""
+        error = self._error
+        if error is None and self._closing:
+            return Closed(f"{self!r} was closed with {self._end.close_sent}")
+        if error is None:
+            why = f"{self.close_code} {self.close_reason}".rstrip()
+            return Closed(f"{self!r}: the other side closed it with {why}")
+        return error.with_traceback(None)
+
+    # sending
+
+    async def send(self, data: str | Buffer) -> None:
+        """Send a message: a `str` as text, bytes as binary. Returns when the transport took it.
+
+        Raises Closed when either side has closed, OSError when the connection broke.
+        """
+        if not self.is_open:
+            raise Closed(f"{self!r} takes no more messages: {self._reason()}")
+        await self._end.send(data)
+
+    async def ping(self) -> float:
+        """Send a ping and wait for its pong: the seconds that took. Raises as `receive` when none can come."""
+        if not self.is_open:
+            raise self._reason()
+        data = next(_numbers).to_bytes(8, "big")
+        pong: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pings[data] = pong
+        began = time.perf_counter()
+        try:
+            self._end.put_ping(data)
+            await self._end.flush()
+            await pong
+            if data in self._pings:  # the connection ended first
+                raise self._reason()
+        finally:
+            self._pings.pop(data, None)
+        return time.perf_counter() - began
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Close it, and wait for the other side's close: at most a second. Again only waits.
+
+        Raises ValueError for a code that cannot be sent (RFC 6455 section 7.4), or a reason of more than 123 bytes.
+        """
+        self._end.put_close(code, reason)
+        self._closing = self._closing or not self._ended
+        _wake(self._room)
+        try:
+            async with asyncio.timeout(CLOSING):
+                await self._end.flush()
+                await asyncio.wait((self._reader,))
+        except TimeoutError:
+            self._over(None)
+            self._reader.cancel()
+        except (OSError, LlamaError) as error:
+            self._over(error)
+
+    async def aclose(self) -> None:
+        """Let go of the stream, which is its maker's; nothing is sent."""
+        self._reader.cancel()
+        await asyncio.wait((self._reader,))
+
+    # what reads
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._next():
+                for events in self._end.feed(data):
+                    self._take(events)
+                    if self._end.waiting:
+                        await self._end.flush()
+                    while self._is_full():
+                        await self._wait_for_room()
+                if self._ended and not self._end.frames.is_client:
+                    if self._error is None:
+                        return
+                    await self._end.stream.write_eof()  # it is read on so that the client sees why
+            self._over(Truncated(f"{self!r}: the other side left without a close"))
+        except (OSError, LlamaError) as error:
+            self._over(error)
+        except asyncio.CancelledError:
+            self._over(Closed(f"{self!r} is closed"))
+            raise
+
+    async def _next(self) -> bytes:
+        interval = self._settings.ping_interval
+        if interval is None:
+            return await self._end.read()
+        clock = asyncio.timeout(interval)
+        try:
+            async with clock:
+                return await self._end.read()
+        except TimeoutError:
+            if not clock.expired():
+                raise
+        return await self._probe(self._settings.ping_timeout or interval)
+
+    async def _probe(self, seconds: float) -> bytes:
+        """Nothing came for a while: whether the other side is there at all."""
+        clock = asyncio.timeout(seconds)
+        try:
+            async with clock:
+                self._end.put_ping(b"")
+                await self._end.flush()
+                return await self._end.read()
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            self._end.stream.abort()
+            raise TimeoutError(f"{self!r}: no answer to a ping within {seconds:g} s") from None
+
+    def _take(self, events: Iterable[Event]) -> None:
+        ping: bytes | None = None
+        for event in events:
+            if isinstance(event, str | bytes):
+                if self._end.close_sent is None:
+                    self._queue.append(event)
+                    self._queued += len(event)
+                    _wake(self._receiver)
+            elif isinstance(event, Ping):
+                ping = event.data
+            elif isinstance(event, Pong):
+                self._note_pong(event.data)
+            else:
+                self._answer_ping(ping)
+                self._note_end(event)
+                return
+        self._answer_ping(ping)
+
+    def _answer_ping(self, data: bytes | None) -> None:
+        if data is not None:  # of several the last one is answered (RFC 6455 section 5.5.3)
+            self._end.put_pong(data)
+
+    def _note_pong(self, data: bytes) -> None:
+        if data in self._pings:
+            for sent in list(self._pings):
+                _wake(self._pings.pop(sent))
+                if sent == data:
+                    break
+
+    def _note_end(self, event: Close | Failure) -> None:
+        if self._ended:
+            return
+        self.close_code, self.close_reason = event.code, event.reason
+        if isinstance(event, Close):
+            self._end.put_close(event.code)
+            self._over(None)
+            return
+        self._end.put_close(event.code, event.reason)
+        kind = TooLarge if event.code == TOO_BIG else ProtocolError
+        self._over(kind(f"{self!r}: {event.reason}"))
+
+    def _over(self, error: Exception | None) -> None:
+        """Nothing more comes."""
+        if self._ended:
+            return
+        self._ended = True
+        self._error = error
+        if self.close_code is None and error is not None:
+            self.close_code = LOST
+        _wake(self._receiver)
+        _wake(self._room)
+        for pong in self._pings.values():
+            _wake(pong)
+
+    def _is_full(self) -> bool:
+        full = len(self._queue) >= QUEUE or self._queued > QUEUE_BYTES
+        return full and not self._ended and self._end.close_sent is None
+
+    async def _wait_for_room(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
+
+
+_numbers = itertools.count(1)
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

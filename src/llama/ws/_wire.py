@@ -1,0 +1,289 @@
+"""WebSocket frames (RFC 6455 section 5, RFC 7692): bytes in, messages out, and the other way."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Close as CloseFrame
+from websockets.frames import Frame, Opcode
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # built without C
+    from websockets.utils import apply_mask
+
+Payload: TypeAlias = bytes | bytearray | memoryview
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+NORMAL, GOING_AWAY, BROKEN, NO_CODE, LOST = 1000, 1001, 1002, 1005, 1006
+NOT_UTF8, TOO_BIG, INTERNAL = 1007, 1009, 1011
+_MAX_CONTROL = 125
+_OPCODES = {CONT: Opcode.CONT, TEXT: Opcode.TEXT, BINARY: Opcode.BINARY}
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A ping, to be answered by a pong with the same data."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a ping, or one that nobody asked for."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The other side's last frame; 1005 where it gave no code."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What came breaks the protocol or a limit: the code to close with, and why."""
+
+    code: int
+    reason: str
+
+
+Event: TypeAlias = str | bytes | Ping | Pong | Close | Failure
+"""A text message is a `str`, a binary one `bytes`."""
+
+
+class _Failed(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        self.failure = Failure(code, reason)
+
+
+class Frames:
+    """The frames of one connection, both ways; a client masks what it sends.
+
+    Messages are put together from their fragments and inflated; none has more than `max_size` bytes. After Close
+    or Failure, which is the last event, what comes is ignored.
+    """
+
+    __slots__ = ("_buffer", "_deflate", "_inflating", "_max_size", "_opcode", "_parts", "is_client", "over")
+
+    def __init__(self, *, is_client: bool, deflate: PerMessageDeflate | None, max_size: int) -> None:
+        self.is_client = is_client
+        self._deflate = deflate
+        self._max_size = max_size
+        self._buffer = bytearray()
+        self._parts = bytearray()
+        self._opcode = 0  # of the message whose fragments are coming
+        self._inflating = False
+        self.over = False
+        """Whether nothing more is read."""
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether few bytes may stand for many."""
+        return self._deflate is not None
+
+    # what comes
+
+    def feed(self, data: bytes) -> list[Event]:
+        """What these bytes complete."""
+        events: list[Event] = []
+        if self.over:
+            return events
+        buffer = self._buffer
+        source: bytes | bytearray = data
+        if buffer:
+            buffer += data
+            source = buffer
+        position = 0
+        try:
+            while not self.over and (end := self._next(source, position, events)):
+                position = end
+        except _Failed as failed:
+            events.append(failed.failure)
+            self.over = True
+        if self.over:
+            self._buffer = self._parts = bytearray()
+        elif source is buffer:
+            del buffer[:position]
+        elif position < len(data):
+            buffer += memoryview(data)[position:]
+        return events
+
+    def _next(self, source: bytes | bytearray, at: int, events: list[Event]) -> int:
+        """Read the frame that begins at `at`; where it ends, or 0 while it is not whole."""
+        size = len(source)
+        if size < at + 2:
+            return 0
+        first, length = source[at], source[at + 1]
+        if (length > 127) is self.is_client:
+            raise _Failed(BROKEN, "a masked frame" if self.is_client else "a frame that is not masked")
+        length &= 127
+        self._check(first, length)
+        start = at + 2
+        if length > 125:
+            start += 2 if length == 126 else 8
+            if size < start:
+                return 0
+            length = int.from_bytes(source[at + 2 : start], "big")
+            self._check_size(first, length)
+        elif length > self._max_size:
+            self._check_size(first, length)
+        key: bytes | bytearray = b""
+        if not self.is_client:
+            start += 4
+            key = source[start - 4 : start]
+        end = start + length
+        if size < end:
+            return 0
+        payload = apply_mask(source[start:end], key) if key and length else bytes(source[start:end])
+        if first & 8:
+            self._control(first & 15, payload, events)
+        else:
+            self._data(first, payload, events)
+        return end
+
+    def _check(self, first: int, length: int) -> None:
+        opcode = first & 15
+        if first & 0x70:
+            deflated = self._deflate is not None and opcode in (TEXT, BINARY) and not first & 0x30
+            if not deflated:
+                raise _Failed(BROKEN, "a reserved bit is set")
+        if opcode > PONG or 2 < opcode < 8:
+            raise _Failed(BROKEN, f"opcode {opcode} is not known")
+        if opcode & 8:
+            if not first & 0x80:
+                raise _Failed(BROKEN, "a fragmented control frame")
+            if length > _MAX_CONTROL:
+                raise _Failed(BROKEN, f"a control frame of more than {_MAX_CONTROL} bytes")
+        elif bool(opcode) is bool(self._opcode):
+            what = "a message within another" if opcode else "a fragment of no message"
+            raise _Failed(BROKEN, what)
+
+    def _check_size(self, first: int, length: int) -> None:
+        if first & 8:
+            return
+        most = self._max_size
+        if first & 0x40 or self._inflating:
+            most += most // 1000 + 64  # what cannot be compressed grows a little
+        if length + len(self._parts) > most:
+            raise self._too_big()
+
+    def _too_big(self) -> _Failed:
+        return _Failed(TOO_BIG, f"a message of more than {self._max_size} bytes")
+
+    def _data(self, first: int, payload: bytes, events: list[Event]) -> None:
+        fin = first & 0x80
+        opcode = first & 15
+        if first & 0x40 or (self._inflating and not opcode):
+            payload = self._inflate(opcode, payload, first)
+        if self._opcode or not fin:
+            if opcode:
+                self._opcode = opcode
+                self._inflating = bool(first & 0x40)
+            if len(payload) + len(self._parts) > self._max_size:
+                raise self._too_big()
+            self._parts += payload
+            if not fin:
+                return
+            opcode, payload = self._opcode, bytes(self._parts)
+            self._opcode = 0
+            self._inflating = False
+            self._parts = bytearray()
+        if opcode == BINARY:
+            events.append(payload)
+            return
+        try:
+            events.append(payload.decode())
+        except UnicodeDecodeError as error:
+            raise _Failed(NOT_UTF8, f"text that is not UTF-8: {error.reason}") from None
+
+    def _inflate(self, opcode: int, payload: bytes, first: int) -> bytes:
+        assert self._deflate is not None  # or the bit would have been refused
+        frame = Frame(_OPCODES[opcode], payload, bool(first & 0x80), bool(first & 0x40))
+        left = self._max_size - len(self._parts)
+        try:  # a limit of 0 would be none
+            data = bytes(self._deflate.decode(frame, max_size=max(left, 1)).data)
+        except PayloadTooBig:
+            raise self._too_big() from None
+        except ProtocolError as error:
+            raise _Failed(BROKEN, str(error)) from None
+        if len(data) > left:
+            raise self._too_big()
+        return data
+
+    def _control(self, opcode: int, payload: bytes, events: list[Event]) -> None:
+        if opcode == PING:
+            events.append(Ping(payload))
+        elif opcode == PONG:
+            events.append(Pong(payload))
+        else:
+            events.append(_read_close(payload))
+            self.over = True
+
+    # what goes
+
+    def message(self, data: str | Payload) -> bytes:
+        """A whole message in one frame; a `str` is text."""
+        opcode, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
+        if self._deflate is None:
+            return self._encode(0x80 | opcode, payload)
+        deflated = self._deflate.encode(Frame(_OPCODES[opcode], payload)).data
+        return self._encode(0xC0 | opcode, deflated)
+
+    def ping(self, data: bytes) -> bytes:
+        """A ping with at most 125 bytes."""
+        return self._encode(0x80 | PING, _control_data(data))
+
+    def pong(self, data: bytes) -> bytes:
+        """The answer to a ping."""
+        return self._encode(0x80 | PONG, _control_data(data))
+
+    def close(self, code: int, reason: str = "") -> bytes:
+        """The last frame; 1005 sends no code. ValueError for a code or reason that cannot be sent."""
+        return self._encode(0x80 | CLOSE, close_data(code, reason))
+
+    def _encode(self, first: int, payload: Payload) -> bytes:
+        length = len(payload)
+        mask = 0x80 if self.is_client else 0
+        if length < 126:
+            head = bytes((first, mask | length))
+        elif length < 65536:
+            head = bytes((first, mask | 126)) + length.to_bytes(2, "big")
+        else:
+            head = bytes((first, mask | 127)) + length.to_bytes(8, "big")
+        if not mask:
+            return head + payload
+        key = secrets.token_bytes(4)
+        return head + key + apply_mask(payload, key)
+
+
+def _read_close(payload: bytes) -> Close:
+    try:
+        close = CloseFrame.parse(payload)
+    except ProtocolError as error:
+        raise _Failed(BROKEN, f"a malformed close: {error}") from None
+    except UnicodeDecodeError:
+        raise _Failed(NOT_UTF8, "a reason that is not UTF-8") from None
+    return Close(int(close.code), close.reason)
+
+
+def close_data(code: int, reason: str) -> bytes:
+    """What a close frame carries."""
+    if code == NO_CODE and not reason:
+        return b""
+    try:
+        return _control_data(CloseFrame(code, reason).serialize())
+    except ProtocolError:
+        raise ValueError(f"close code {code} cannot be sent: expected 1000 to 1014 or 3000 to 4999") from None
+
+
+def _control_data(data: bytes) -> bytes:
+    if len(data) > _MAX_CONTROL:
+        raise ValueError(f"{len(data)} bytes are too many for a control frame: at most {_MAX_CONTROL}")
+    return data
