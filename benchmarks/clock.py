@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from pathlib import Path
 
 PROCESS_CLOCK = 2  # CPUCLOCK_SCHED: nanoseconds run by every thread, ended ones too
+
+
+TICK = os.sysconf("SC_CLK_TCK")
 
 
 def family(pid: int) -> list[int]:
@@ -13,13 +18,34 @@ def family(pid: int) -> list[int]:
     found = [pid]
     for process in found:
         for task in Path(f"/proc/{process}/task").glob("*/children"):
-            found += map(int, task.read_text().split())
+            with contextlib.suppress(OSError):  # it has just ended
+                found += map(int, task.read_text().split())
     return found
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of the process and its descendants, user and system, in seconds."""
-    return sum(time.clock_gettime_ns(~process << 3 | PROCESS_CLOCK) for process in family(pid)) / 1e9
+    """CPU time of the process and its descendants, user and system, in seconds.
+
+    Descendants that have ended count too, in ticks of the system's clock, once they were waited for.
+    """
+    return sum(_own_seconds(process) + _ended_seconds(process) for process in family(pid))
+
+
+def _own_seconds(pid: int) -> float:
+    try:
+        return time.clock_gettime_ns(~pid << 3 | PROCESS_CLOCK) / 1e9
+    except OSError:  # it has just ended
+        return 0.0
+
+
+def _ended_seconds(pid: int) -> float:
+    """CPU time of the process's children that it has waited for."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    user, system = stat.rpartition(")")[2].split()[13:15]
+    return (int(user) + int(system)) / TICK
 
 
 def settled_cpu_seconds(pid: int, limit: float = 1.0) -> float:

@@ -1,6 +1,7 @@
 """The arithmetic of the benchmarks and the table that they write; nothing is timed."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -132,3 +133,9 @@ def test_the_clock_of_a_process_counts_its_work() -> None:
     sum(range(1_000_000))
     assert os.getpid() in family(os.getpid())
     assert cpu_seconds(os.getpid()) - before >= (time.process_time() - mine) * 0.5 > 0
+
+
+def test_the_clock_goes_on_counting_a_child_that_has_ended() -> None:
+    before = cpu_seconds(os.getpid())
+    subprocess.run([sys.executable, "-c", "sum(range(4_000_000))"], check=True)
+    assert cpu_seconds(os.getpid()) - before >= 0.05
