@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -50,11 +51,21 @@ class Shutdown:
         finally:
             _current.reset(token)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None) -> asyncio.Task[T]:
-        """Start a task that this shutdown owns; an exception nobody awaits is logged."""
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None, eager: bool = False
+    ) -> asyncio.Task[T]:
+        """Start a task that this shutdown owns; an exception nobody awaits is logged.
+
+        An `eager` one runs until it first waits before this returns, from Python 3.12 on.
+        """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        task = self._loop.create_task(coroutine, name=name)
+        if eager and sys.version_info >= (3, 12):
+            task = asyncio.Task(coroutine, loop=self._loop, name=name, eager_start=True)
+            if task.done():
+                return task
+        else:
+            task = self._loop.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._released)
         return task

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llama import asgi, stack
+from llama import Shutdown, asgi, stack
 from llama._server import Local, Peer
 from llama.http import Request, server
 from tests.http.serving import client_of, get, last, talk
@@ -299,3 +299,18 @@ def test_it_says_what_it_is() -> None:
     with pytest.raises(TypeError, match="call it"):
         stack(server(), asgi)  # type: ignore[arg-type]
     assert isinstance(Request("GET", "/"), Request)
+
+
+def test_what_an_application_has_left_behind_is_told_that_it_is_over() -> None:
+    left: list[asyncio.Task[Any]] = []
+
+    async def listen(receive: Any) -> Any:
+        await receive()
+        return await receive()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        left.append(Shutdown.current().spawn(listen(receive)))
+        await hello(scope, receive, send)
+
+    asked(app, last())
+    assert left[0].result() == {"type": "http.disconnect"}

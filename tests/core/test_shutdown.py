@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import logging
+import sys
 
 import pytest
 
@@ -237,3 +238,31 @@ def test_an_exception_nobody_awaits_is_logged(caplog: pytest.LogCaptureFixture) 
         asyncio.run(main())
         gc.collect()
     assert "nobody looks" in caplog.text or "never retrieved" in caplog.text
+
+
+async def test_an_eager_task_is_owned_and_is_itself_the_current_one() -> None:
+    gate = asyncio.Event()
+    seen: list[asyncio.Task[object] | None] = []
+
+    async def work() -> str:
+        seen.append(asyncio.current_task())
+        await gate.wait()
+        return "done"
+
+    mine = asyncio.current_task()
+    async with Shutdown() as shutdown:
+        task = shutdown.spawn(work(), eager=True)
+        assert asyncio.current_task() is mine and len(shutdown) == 1
+        gate.set()
+    assert task.result() == "done" and seen == [task] and len(shutdown) == 0
+
+
+async def test_an_eager_task_that_never_waits_is_done_with_the_shutdown() -> None:
+    async def work() -> str:
+        return "done"
+
+    async with Shutdown() as shutdown:
+        task = shutdown.spawn(work(), eager=True)
+        if sys.version_info >= (3, 12):
+            assert task.done() and len(shutdown) == 0
+    assert task.result() == "done" and len(shutdown) == 0

@@ -76,6 +76,7 @@ class Answer:
         self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._request = request
         self._prefix = prefix
+        self._body_kind = prefix + ".body"
         self._head: tuple[int, Headers] | None = None
         self._body: AppBody | None = None
         self._trailers: Headers | None = None
@@ -86,11 +87,16 @@ class Answer:
         if self.response.cancelled():
             raise Closed("the client has left")
         kind: str = message["type"]
+        if kind == self._body_kind and self._head is not None and not self.finished:
+            if self._body is None and self._trailers is None and not message.get("more_body", False):
+                self.finished = True  # the whole of it, as most are
+                self._deliver(bytes(message.get("body", b"")))
+            else:
+                await self._send_body(message)
+            return
         match kind.removeprefix(self._prefix + "."):
             case "start" if self._head is None:
                 self._start(message)
-            case "body" if self._head and not self.finished:
-                await self._send_body(message)
             case "trailers" if self._body is not None and self._trailers is not None and not self.finished:
                 self._trailers.extend(_pairs(message))
                 if not message.get("more_trailers", False):
@@ -110,10 +116,6 @@ class Answer:
     async def _send_body(self, message: Event) -> None:
         data, more = bytes(message.get("body", b"")), message.get("more_body", False)
         if self._body is None:
-            if not more and self._trailers is None:
-                self.finished = True
-                self._deliver(data)
-                return
             self._body = AppBody()
             self._deliver(self._body)
         await self._body.put(data)
@@ -123,7 +125,9 @@ class Answer:
 
     def _deliver(self, body: Body | bytes) -> None:
         status, headers = self._head or (500, Headers())
-        self.response.set_result(Response(status, headers, body))
+        response = Response(status, (), body)
+        response.headers = headers
+        self.response.set_result(response)
 
     def end(self, error: Exception | None) -> bool:
         """The application has returned, or raised; False where the error has not reached the client."""

@@ -17,24 +17,43 @@ log = logging.getLogger("llama.server")
 class HttpCall:
     """Calls the application for one request."""
 
+    __slots__ = (
+        "_answer",
+        "_application",
+        "_over",
+        "_received",
+        "_request",
+        "_returned",
+        "_scope",
+        "_waiting",
+    )
+
     def __init__(self, application: Application, scope: Scope, request: Request) -> None:
         self._application = application
         self._scope = scope
         self._request = request
         self._answer = Answer(request)
-        self._over = asyncio.Event()
         self._received = False
+        self._returned = False
+        self._over = False  # the exchange has ended, or the application has
+        self._waiting: asyncio.Event | None = None
 
     async def response(self) -> Response:
         """Start the application, and wait until it has begun to answer; it may go on after that."""
-        Shutdown.current().spawn(self._run(), name=f"asgi {self._request.method} {self._scope['path']}")
+        Shutdown.current().spawn(self._run(), eager=True)
         try:
             response = await self._answer.response
         except BaseException:
-            self._over.set()
+            self._end()
             raise
-        response.on_close(self._over.set)
+        if not self._returned:
+            response.on_close(self._end)
         return response
+
+    def _end(self) -> None:
+        self._over = True
+        if self._waiting is not None:
+            self._waiting.set()
 
     async def _run(self) -> None:
         error: Exception | None = None
@@ -46,13 +65,23 @@ class HttpCall:
         except Exception as raised:
             error = raised
         finally:
-            if not self._answer.end(error) and not (self._over.is_set() and isinstance(error, OSError)):
+            self._returned = True
+            if not self._answer.end(error) and not (self._over and isinstance(error, OSError)):
                 log.error("%s failed after its response", self._scope["path"], exc_info=error)
+            self._end()
+
+    def _is_over(self) -> bool:
+        return self._over
+
+    async def _until_over(self) -> None:
+        if self._waiting is None:
+            self._waiting = asyncio.Event()
+        await self._waiting.wait()
 
     async def _receive(self) -> Event:
-        if self._received:
-            await self._over.wait()
-        if self._received or self._over.is_set():
+        if self._received and not self._is_over():
+            await self._until_over()
+        if self._received or self._is_over():
             return {"type": "http.disconnect"}
         body = self._request.body
         if body.data is not None:
@@ -62,7 +91,7 @@ class HttpCall:
             chunk = await body.chunk()
         except (LlamaError, OSError):
             self._received = True
-            if self._over.is_set():
+            if self._is_over():
                 return {"type": "http.disconnect"}
             raise
         self._received = body.ended

@@ -45,30 +45,32 @@ def websocket_scope(request: Request, state: dict[str, Any], root_path: str) -> 
 def _scope(request: Request, state: dict[str, Any], root_path: str) -> Scope:
     path, _, query = (request.path or "/").partition("?")
     headers = request.headers
-    extensions = request.extensions
-    local = extensions.get(Local)
+    known = request._extensions if request._extensions is not None else request._connection
+    local = known.get(Local) if known is not None else None
+    info = known.get(TLSInfo) if known is not None else None
+    client = request.client
+    raw_path = path.encode("latin-1")
+    if "%" in path or not path.isascii():
+        path = unquote(path.encode("latin-1").decode("utf-8", "replace"))
     return {
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": request.version,
-        "path": unquote(path.encode("latin-1").decode("utf-8", "replace") if not path.isascii() else path),
-        "raw_path": path.encode("latin-1"),
+        "path": path,
+        "raw_path": raw_path,
         "query_string": query.encode("latin-1"),
         "root_path": root_path,
         "headers": [
             (name.encode("latin-1"), value.encode("latin-1"))
             for name, (_, value) in zip(headers.names, headers, strict=True)
         ],
-        "client": tuple(request.client) if request.client is not None else None,
+        "client": tuple(client) if client is not None else None,
         "server": tuple(local) if local is not None else None,
         "state": state.copy(),
-        "extensions": {"tls": tls} if (tls := _tls(request)) is not None else {},
+        "extensions": {"tls": _tls(request, info)} if info is not None else {},
     }
 
 
-def _tls(request: Request) -> dict[str, Any] | None:
-    info = request.extensions.get(TLSInfo)
-    if info is None:
-        return None
+def _tls(request: Request, info: TLSInfo) -> dict[str, Any]:
     known = request.extensions.get(_TLSScope)
     if known is None:
         known = _TLSScope(_describe(info))
