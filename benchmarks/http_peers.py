@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 
-from benchmarks.peers import Peer, Place, module, program, server
+from benchmarks.peers import Peer, Place, can_import, module, program, server
 
 NGINX = """\
 daemon off;
@@ -119,7 +118,8 @@ def uvicorn(*, loop: str) -> Peer:
 
 def granian(place: Place) -> list[str]:
     """granian with one worker; its loop is uvloop where that is installed."""
-    loop = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
+    command = module("granian")
+    loop = "uvloop" if can_import(command[0], "uvloop") else "asyncio"
     listen = ["--host", "127.0.0.1", "--port", str(place.port)]
     how = ["--interface", "asgi", "--workers", "1", "--loop", loop, "--no-access-log", "--log-level", "error"]
-    return [*module("granian"), *listen, *how, APP]
+    return [*command, *listen, *how, APP]

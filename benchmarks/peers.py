@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,11 +43,22 @@ def program(name: str) -> str:
 
 
 def module(name: str, *needed: str) -> list[str]:
-    """The command that runs a module which is installed beside llama; raises Missing."""
-    for each in (name, *needed):
-        if importlib.util.find_spec(each) is None:
-            raise Missing(f"{each} is not installed")
-    return [sys.executable, "-m", name]
+    """The command that runs a module, beside llama or where its own command is; raises Missing."""
+    command = shutil.which(name)
+    pythons = [sys.executable, *([str(Path(command).parent / "python")] if command else [])]
+    for python in pythons:
+        if can_import(python, name, *needed):
+            return [python, "-m", name]
+    raise Missing(f"{' and '.join((name, *needed))} is not installed")
+
+
+def can_import(python: str, *modules: str) -> bool:
+    """Whether an interpreter has all of these modules."""
+    looks = "import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, sys.argv[1:])))"
+    try:
+        return subprocess.run([python, "-c", looks, *modules], check=False).returncode == 0
+    except OSError:
+        return False
 
 
 HAPROXY = """\

@@ -83,7 +83,7 @@ def start_all_but(absent: str) -> Callable[..., Running]:
 def test_a_program_or_a_module_that_is_nowhere_is_missing() -> None:
     with pytest.raises(Missing, match="no-such-proxy is not installed"):
         program("no-such-proxy")
-    with pytest.raises(Missing, match="no_such_loop is not installed"):
+    with pytest.raises(Missing, match="json and no_such_loop is not installed"):
         module("json", "no_such_loop")
     assert module("json") == [sys.executable, "-m", "json"]
 
