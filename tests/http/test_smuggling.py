@@ -370,7 +370,7 @@ async def test_underscores_do_not_stand_for_hyphens(line: str) -> None:
 
 
 async def test_trailers_reach_the_backend_unless_they_belong_into_a_head() -> None:
-    backend, wire = Backend(), b""
+    wire = b""
 
     async def noting(stream: Stream) -> None:
         nonlocal wire
@@ -381,7 +381,7 @@ async def test_trailers_reach_the_backend_unless_they_belong_into_a_head() -> No
 
     said = post("Transfer-Encoding: chunked", "Connection: close")
     said += b"1\r\na\r\n0\r\nCookie: a\r\nX-Sum: 1\r\nX_Forwarded_For: b\r\nAuthorization: c\r\n\r\n"
-    heard = await through(said, backend, lambda _: reverse(Upstream(noting)))
+    heard = await through(said, noting)
     assert statuses(heard) == [200]
 
 

@@ -90,7 +90,7 @@ def outgoing(request: Request, also: frozenset[str] = frozenset()) -> Request:
     copy._extensions = known.fork() if known is not None else None
     if copy.protocol:
         asked = ", ".join(request.headers.get_all("upgrade"))
-        put(headers, "Upgrade", asked if copy.protocol == request.protocol and asked else copy.protocol)
+        headers.add("Upgrade", asked if copy.protocol == request.protocol and asked else copy.protocol)
     return copy
 
 
