@@ -85,8 +85,9 @@ class Body:
     def decoded(self) -> Body:
         """This body without its Content-Encoding; itself when it has none.
 
-        gzip and deflate are known. Another coding raises ProtocolError, for bytes that cannot be read cannot
-        be changed: keep such codings out of Accept-Encoding.
+        gzip and deflate are known, br by the extra brotli, zstd by the extra zstd or from Python 3.14 on. Another
+        coding raises ProtocolError, for bytes that cannot be read cannot be changed: keep such codings out of
+        Accept-Encoding, as `http.map_body` does.
         """
         codings = self.headers.tokens("content-encoding") if self.headers is not None else []
         if self.is_decoded or self.length == 0 or not codings:

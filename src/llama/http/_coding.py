@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from llama._errors import ProtocolError, Truncated
+from llama.http._brotli import Brotli, Unbrotli, brotli
+from llama.http._zstd import Unzstd, Zstd, zstd
 
 PIECE = 1 << 18
+_WINDOWS = {"gzip": 31, "deflate": 15}
+_EXTRAS = {"br": "brotli", "zstd": "zstd"}
 
 
 class Transform(Protocol):
@@ -115,12 +119,59 @@ class Inflate:
         return b""
 
 
+class Deflate:
+    """Puts gzip or deflate (zlib) on; each piece can be read as soon as it came when `flushes`."""
+
+    __slots__ = ("_deflater", "_flushes")
+
+    def __init__(self, coding: str, level: int, *, flushes: bool) -> None:
+        self._deflater = zlib.compressobj(level, zlib.DEFLATED, _WINDOWS[coding])
+        self._flushes = flushes
+
+    def feed(self, data: bytes) -> bytes:
+        out = self._deflater.compress(data)
+        return out + self._deflater.flush(zlib.Z_SYNC_FLUSH) if self._flushes else out
+
+    def more(self) -> bytes:
+        return b""
+
+    def finish(self) -> bytes:
+        return self._deflater.flush()
+
+
+def known_codings() -> tuple[str, ...]:
+    """The codings that can be put on and taken off here, those that do it best first."""
+    more = (("zstd", zstd()), ("br", brotli()))
+    return (*(name for name, library in more if library is not None), *_WINDOWS)
+
+
+def missing(coding: str) -> str:
+    """What it takes to know a coding; empty for one that nothing helps with."""
+    return (
+        f"it takes the extra {_EXTRAS[coding]}, proxy-llama[{_EXTRAS[coding]}]" if coding in _EXTRAS else ""
+    )
+
+
+def encoder(coding: str, level: int, *, flushes: bool) -> Transform:
+    """What puts a content coding on; `level` is from 1 (fast) to 9 (small)."""
+    if coding == "br" and (module := brotli()) is not None:
+        return Brotli(module, level, flushes=flushes)
+    if coding == "zstd" and (library := zstd()) is not None:
+        return Zstd(library, level, flushes=flushes)
+    return Deflate(coding, level, flushes=flushes)
+
+
 def decoders(codings: Sequence[str]) -> list[Transform]:
     """What takes these content codings off, in order of use; ProtocolError for one that is not known."""
-    found: list[Transform] = []
-    for coding in reversed(codings):
-        if coding in ("gzip", "x-gzip", "deflate"):
-            found.append(Inflate(coding))
-        elif coding != "identity":
-            raise ProtocolError(f"content coding {coding!r} cannot be taken off", status=415)
-    return found
+    return [_decoder(coding) for coding in reversed(codings) if coding != "identity"]
+
+
+def _decoder(coding: str) -> Transform:
+    if coding in ("gzip", "x-gzip", "deflate"):
+        return Inflate(coding)
+    if coding == "br" and (module := brotli()) is not None:
+        return Unbrotli(module)
+    if coding == "zstd" and (library := zstd()) is not None:
+        return Unzstd(library)
+    why = f": {missing(coding)}" if missing(coding) else ""
+    raise ProtocolError(f"content coding {coding!r} cannot be taken off{why}", status=415)

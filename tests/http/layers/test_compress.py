@@ -154,7 +154,7 @@ def test_the_types_that_are_worth_it_can_be_chosen() -> None:
             http.compress(level=level)
     with pytest.raises(ConfigError, match="minimum"):
         http.compress(minimum=-1)
-    for codings in ((), ("br",)):
+    for codings in ((), ("lzma",), ("gzip", "identity")):
         with pytest.raises(ConfigError, match="codings"):
             http.compress(codings=codings)
 
@@ -205,7 +205,7 @@ def test_a_bomb_is_refused_before_it_is_large() -> None:
 def test_a_body_that_is_not_what_it_says_is_refused() -> None:
     with pytest.raises(ProtocolError, match="not gzip"):
         sent(b"hello", "gzip")
-    with pytest.raises(ProtocolError, match="br"):
-        sent(b"hello", "br")
+    with pytest.raises(ProtocolError, match="'lzma' cannot be taken off"):
+        sent(b"hello", "lzma")
     with pytest.raises(Truncated):
         sent(gzip.compress(TEXT)[:-9], "gzip")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,10 +11,10 @@ from llama._errors import ConfigError
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http._body import TransformedBody
+from llama.http._coding import encoder, known_codings, missing
 from llama.http._headers import Headers
 from llama.http._message import Exchange, Request, Response
 
-_WINDOWS = {"gzip": 31, "deflate": 15}
 _WORTH_IT = re.compile(
     r"text/.*|application/(?:.*\+)?(?:json|xml|javascript|wasm|graphql|x-ndjson|manifest\+json)"
     r"|image/(?:svg\+xml|bmp)|font/(?:ttf|otf)",
@@ -23,26 +22,6 @@ _WORTH_IT = re.compile(
 _QUALITY = re.compile(r"[ \t]*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.IGNORECASE)
 # Given on piece by piece whatever their length; others wait until the compressor has enough.
 _STREAMED = frozenset({"text/event-stream", "application/x-ndjson"})
-
-
-class Deflate:
-    """Puts gzip or deflate (zlib) on; each piece can be read as soon as it came when `flushes`."""
-
-    __slots__ = ("_deflater", "_flushes")
-
-    def __init__(self, coding: str, level: int, *, flushes: bool) -> None:
-        self._deflater = zlib.compressobj(level, zlib.DEFLATED, _WINDOWS[coding])
-        self._flushes = flushes
-
-    def feed(self, data: bytes) -> bytes:
-        out = self._deflater.compress(data)
-        return out + self._deflater.flush(zlib.Z_SYNC_FLUSH) if self._flushes else out
-
-    def more(self) -> bytes:
-        return b""
-
-    def finish(self) -> bytes:
-        return self._deflater.flush()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -92,7 +71,7 @@ class Compress:
         source, headers = response.body, response.headers
         if source.length != 0:  # to HEAD there is usually none: its header is that of GET all the same
             streams = source.length is None or media_type(headers) in _STREAMED
-            response.body = TransformedBody(source, Deflate(coding, self.level, flushes=streams))
+            response.body = TransformedBody(source, encoder(coding, self.level, flushes=streams))
         headers["Content-Encoding"] = coding
         headers.discard(
             "content-length", "accept-ranges", "content-md5", "content-digest", "repr-digest", "digest"
@@ -142,15 +121,19 @@ def compress(
     *,
     level: int = 6,
     minimum: int = 1024,
-    codings: tuple[str, ...] = ("gzip", "deflate"),
+    codings: tuple[str, ...] | None = None,
     types: Callable[[str], bool] = is_worth_it,
 ) -> Middleware[Request, Response]:
-    """Compress the bodies of responses, as they stream by, by what the client likes best of gzip and deflate.
+    """Compress the bodies of responses, as they stream by, by the coding that the client likes best.
 
-    `level` is from 1 (fast) to 9 (small). Bodies of fewer than `minimum` bytes stay as they are, and so does what has
-    a Content-Encoding, a range, `Cache-Control: no-transform`, or a media type that `types`, a function of its name in
-    lower case, does not take: by default text, JSON, XML, scripts, SVG and the like. A body of unknown length can be
-    read by the client piece by piece as it comes. The ETag becomes a weak one, digests go, and Vary tells caches.
+    `codings` are those to choose from, the first of them where the client likes several as much: by default zstd
+    (built in from Python 3.14 on, else by the extra zstd), br (by the extra brotli), gzip, deflate. `level` is from 1
+    (fast) to 9 (small).
+
+    Bodies of fewer than `minimum` bytes stay as they are, and so does what has a Content-Encoding, a range,
+    `Cache-Control: no-transform`, or a media type that `types`, a function of its name in lower case, does not take: by
+    default text, JSON, XML, scripts, SVG and the like. A body of unknown length can be read by the client piece by
+    piece as it comes. The ETag becomes a weak one, digests go, and Vary tells caches.
 
     Secrets beside text that an attacker chooses can be guessed from the compressed size (BREACH): leave them out.
 
@@ -160,10 +143,19 @@ def compress(
         raise ConfigError(f"http.compress(level={level}): expected 1 to 9")
     if minimum < 0:
         raise ConfigError(f"http.compress(minimum={minimum}): expected 0 or more bytes")
-    if not codings or not _WINDOWS.keys() >= set(codings):
-        raise ConfigError(f"http.compress(codings={codings!r}): expected some of gzip, deflate")
+    chosen = known_codings() if codings is None else _checked(tuple(codings))
 
     def build(inner: Exchange) -> Exchange:
-        return Compress(inner, level, minimum, tuple(codings), types)
+        return Compress(inner, level, minimum, chosen, types)
 
     return named_layer("http.compress()", build, takes=Request, gives=Request)
+
+
+def _checked(codings: tuple[str, ...]) -> tuple[str, ...]:
+    known = known_codings()
+    for coding in codings:
+        if coding not in known and (what := missing(coding)):
+            raise ConfigError(f"http.compress(codings={codings!r}): for {coding} {what}")
+    if not codings or not set(codings) <= set(known):
+        raise ConfigError(f"http.compress(codings={codings!r}): expected some of {', '.join(known)}")
+    return codings

@@ -63,8 +63,9 @@ class Decompress:
 
 @factory("http.decompress")
 def decompress(limit: int = 10_000_000) -> Middleware[Request, Response]:
-    """Take gzip and deflate off the bodies of requests, as they stream by; Content-Encoding and digests go.
+    """Take content codings off the bodies of requests, as they stream by; Content-Encoding and digests go.
 
+    They are gzip and deflate, br with the extra brotli, and zstd, from Python 3.14 on or with the extra zstd.
     A body that becomes more than `limit` bytes is refused by 413 when it shows, never held in memory before; a coding
     that is not known by 415, and a body that is not what it says by 400.
 

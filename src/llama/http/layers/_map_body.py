@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from llama._service import Middleware
 from llama._stack import factory, named_layer
+from llama.http._coding import known_codings
+from llama.http._headers import Headers
 from llama.http._message import Exchange, Message, Request, Response
 from llama.http.layers._field import Side, check_side
 
@@ -34,6 +36,7 @@ class MapBody:
             return await self.inner(request)
         # A part of a body would be changed as if it were the whole.
         request.headers.discard("range", "if-range")
+        _ask_for_known(request.headers)
         response = await self.inner(request)
         if self._has_body(request, response):
             try:
@@ -57,13 +60,25 @@ class MapBody:
         message.headers.discard(*_VALIDATORS)
 
 
+def _ask_for_known(headers: Headers) -> None:
+    """Leave in Accept-Encoding what can be taken off here."""
+    asked = headers.get_all("accept-encoding")
+    known = {*known_codings(), "x-gzip", "identity"}
+    kept = [
+        each.strip() for each in ",".join(asked).split(",") if each.partition(";")[0].strip().lower() in known
+    ]
+    if asked:
+        headers["Accept-Encoding"] = ", ".join(kept) or "identity"
+
+
 @factory("http.map_body")
 def map_body(function: Callable[[bytes], bytes], *, on: Side = "response") -> Middleware[Request, Response]:
     """Give every piece of the bodies of responses, or with `on="request"` of requests, through a function.
 
     The pieces are as they come, so they can end anywhere: what is longer than one byte is replaced by
-    `Body.replace`. gzip and deflate are taken off; another coding raises ProtocolError. Content-Length, ETag and
-    digests go, for they were of other bytes, and ranges are not asked for.
+    `Body.replace`. Content codings are taken off, and none is asked for that cannot be; one that comes all the same
+    raises ProtocolError. Content-Length, ETag and digests go, for they were of other bytes, and ranges are not
+    asked for.
 
         stack(http.server(), http.map_body(bytes.upper), application)
     """
