@@ -33,7 +33,7 @@ def test_http_proxy_with_a_user_and_an_access_log(start: Start, web: str) -> Non
     assert curl("-p", "-x", proxy, page).stdout == b"page /a via nothing\n"
     refused = curl("-o", os.devnull, "-w", "%{http_code}", "-x", f"http://{server.address}", page)
     assert refused.stdout == b"407"
-    server.expect(r'^127\.0\.0\.1 - john \[.*\] "GET .*/a HTTP/1\.1" 200 \d+$')
+    server.expect(rf'^127\.0\.0\.1 - john \[.*\] "GET http://{web}/a HTTP/1\.1" 200 \d+$')
     server.expect(rf'^127\.0\.0\.1 - john \[.*\] "CONNECT {web} HTTP/1\.1" 200 ')
     server.expect(r'^127\.0\.0\.1 - - \[.*\] "GET .*/a HTTP/1\.1" 407 \d+$')
 

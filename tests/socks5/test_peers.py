@@ -8,10 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from llama import Peer, Refused, Serving, Stream, Target, Unreachable, serve, socks5, tcp, udp
+from llama import (
+    Peer,
+    Refused,
+    Serving,
+    Stream,
+    Target,
+    Unreachable,
+    http,
+    serve,
+    socks5,
+    stack,
+    tcp,
+    tls,
+    udp,
+)
 from llama.testing._transcript import converse
 from tests.socks5.programs import dante, free_port, installed, microsocks, pproxy, program, running
 from tests.socks5.worlds import echo
+from tests.tls.sessions import ca_file, pair_files
 
 pytestmark = pytest.mark.peer
 
@@ -76,6 +91,51 @@ async def test_curl_with_a_password() -> None:
             assert done.code == code, done.err
         done = await program("curl", "-sS", "--proxy", f"socks5h://{server.address}", url)
         assert done.code == 97, done.err
+
+
+async def test_curl_names_its_user_apart() -> None:
+    async with proxy(auth={"john": "secret"}) as (server, port, names):
+        url, user = f"http://a.example:{port}/", ("--socks5-basic", "--proxy-user", "john:secret")
+        for option in ("--socks5-hostname", "--preproxy", "-x"):
+            done = await program("curl", "-qsS", *user, option, f"socks5h://{server.address}", url)
+            assert (done.code, done.out) == (0, "hello\n"), done.err
+    assert names.asked == ["a.example"] * 3
+
+
+@pytest.mark.parametrize("scheme", ["socks4", "socks4a", "socks5", "socks5h"])
+async def test_curl_takes_its_proxy_from_the_environment(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "all_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    is_remote = scheme in ("socks4a", "socks5h")
+    async with proxy(socks4=True) as (server, port, names):
+        monkeypatch.setenv("ALL_PROXY", f"{scheme}://{server.address}")
+        host = "a.example" if is_remote else "127.0.0.1"
+        done = await program("curl", "-qsS", f"http://{host}:{port}/", f"http://{host}:{port}/again")
+    assert (done.code, done.out) == (0, "hello\n" * 2), done.err
+    assert names.asked == (["a.example"] * 2 if is_remote else [])
+
+
+async def test_curl_speaks_tls_through_it_and_sends_much(tmp_path: Path) -> None:
+    upload = tmp_path / "upload"
+    upload.write_bytes(os.urandom(2_000_000))
+    site = stack(tls.server(*pair_files("localhost")), http.server(), back)
+    async with (
+        serve(site, listen="127.0.0.1:0") as there,
+        serve(socks5.server(), listen="127.0.0.1:0") as server,
+    ):
+        for option in ("--socks5", "--socks5-hostname"):
+            received = tmp_path / option
+            trust = ("--cacert", ca_file(), "-H", "Expect:", option, server.address)
+            url = f"https://localhost:{there.port}/"
+            done = await program("curl", "-qsS", *trust, "-T", upload, "-o", received, url)
+            assert done.code == 0, done.err
+            assert received.read_bytes() == upload.read_bytes()
+
+
+async def back(request: http.Request) -> http.Response:
+    return http.Response(body=request.body)
 
 
 async def test_curl_hears_why() -> None:

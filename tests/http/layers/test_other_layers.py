@@ -112,6 +112,15 @@ def test_each_exchange_is_one_line(lines: pytest.LogCaptureFixture) -> None:
     assert common.endswith('"GET /a?b HTTP/1.1" 200 5')
 
 
+def test_a_line_has_the_whole_url_that_a_proxy_was_asked_for(lines: pytest.LogCaptureFixture) -> None:
+    for log in (http.access_log("common"), http.access_log("json")):
+        assert talk(stack(server(), log, hello), last("http://site.example:81/a?b")) == CLOSING
+    common, told = [record.getMessage() for record in logged(lines)]
+    assert common.endswith('"GET http://site.example:81/a?b HTTP/1.1" 200 5')
+    fields = json.loads(told)
+    assert (fields["server.address"], fields["url.path"]) == ("site.example:81", "/a")
+
+
 def test_a_line_can_be_json(lines: pytest.LogCaptureFixture) -> None:
     application = stack(
         server(), http.request_id(), http.access_log("json"), http.basic_auth({"a": "b"}), hello

@@ -52,6 +52,8 @@ class _Entry:
     began: float
     client: str
     method: str
+    target: str
+    """As it was sent: a forward proxy's has the host."""
     path: str
     version: str
     authority: str
@@ -61,12 +63,14 @@ class _Entry:
     @classmethod
     def of(cls, request: Request) -> _Entry:
         headers = request.headers
+        path = request.path or request.authority
         return cls(
             time.time(),
             time.perf_counter(),
             request.client.host if request.client is not None else "-",
             request.method,
-            request.path or request.authority,
+            request.url if request.absolute else path,
+            path,
             request.version,
             request.authority,
             headers.get("referer", ""),
@@ -130,7 +134,7 @@ class AccessLog:
         if self.format == "json":
             return json.dumps({"time": moment.isoformat(), **fields})
         user = _safe(str(fields["user.name"]))
-        asked = _safe(f"{entry.method} {entry.path} HTTP/{entry.version}")
+        asked = _safe(f"{entry.method} {entry.target} HTTP/{entry.version}")
         line = f'{entry.client} - {user} [{moment:%d/%b/%Y:%H:%M:%S %z}] "{asked}" {status} {size or "-"}'
         if self.format == "combined":
             line += f' "{_safe(entry.referer) or "-"}" "{_safe(entry.agent) or "-"}"'
