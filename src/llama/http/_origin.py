@@ -11,6 +11,7 @@ from llama._target import Target, split_address
 
 _FORM = re.compile(r"(https?)(\+unix)?:(?://([^/?#]*))?([^?#]*)")
 _PORTS = {"http": 80, "https": 443}
+_SCHEMES = {"": "http", "ws": "http", "wss": "https"}  # what a WebSocket's begins with (RFC 6455 section 4.1)
 _EXPECTED = "expected http://HOST[:PORT], https://HOST[:PORT], http+unix:PATH or unix:PATH"
 
 
@@ -80,7 +81,7 @@ def split_url(url: str) -> tuple[Origin, str]:
 @lru_cache(4096)
 def origin_of(scheme: str, authority: str) -> Origin:
     """The origin that a request's own scheme and authority name; ProtocolError (400) where they name none."""
-    scheme = scheme or "http"
+    scheme = _SCHEMES.get(scheme, scheme)
     if scheme not in _PORTS:
         raise ProtocolError(f"scheme {scheme[:40]!r} is not spoken here")
     try:
