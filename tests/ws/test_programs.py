@@ -37,8 +37,9 @@ socket.onmessage = ({data}) => { heard.push(data.length); if (heard.length === 2
 socket.onclose = ({code, wasClean}) => {
   const all = [socket.protocol, socket.extensions.split(';')[0], ...heard, code, wasClean];
   document.querySelector('#heard').textContent = all.join(' ');
+  fetch('/done');
 };
-</script>"""
+</script><img src="/wait">"""
 QUIET = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync "
     "--disable-component-update --disable-extensions --disable-dev-shm-usage --no-proxy-server --timeout=20000"
@@ -89,14 +90,19 @@ async def test_node(kind: str) -> None:
 async def test_chromium(kind: str, tmp_path: Path) -> None:
     inner = stack(ws.server(subprotocols=["chat"]), echo)
 
+    done = asyncio.Event()
+
     async def site(request: Request) -> Response:
         if request.protocol:
             return await inner(request)
+        if request.path == "/done":
+            done.set()
+        elif request.path == "/wait":  # the page counts as loaded after this
+            await done.wait()
         return Response(200, {"Content-Type": "text/html"}, PAGE)
 
     async with serving(site) as address, serving(exchange(kind, address)) as front:
         page = await run(
-            "chromium", *QUIET.split(), f"--user-data-dir={tmp_path}", "--virtual-time-budget=5000",
-            "--dump-dom", f"http://{front}/",
-        )  # fmt: skip
+            "chromium", *QUIET.split(), f"--user-data-dir={tmp_path}", "--dump-dom", f"http://{front}/"
+        )
     assert "chat permessage-deflate 5 100000 4001 true" in page
