@@ -46,7 +46,8 @@ class Proxy:
             return await self._tunnel(request)
         if not request.absolute:
             raise ProtocolError("this is a proxy: a request to it names a whole URL")
-        self._check_laps(request)
+        if "via" in request.headers.names:
+            self._check_laps(request)
         if request.method in ("OPTIONS", "TRACE") and "max-forwards" in request.headers:
             return await self._counted(request)
         return await self._forward(request, None)
@@ -63,7 +64,9 @@ class Proxy:
 
     async def _forward(self, request: Request, max_forwards: int | None) -> Response:
         origin = origin_of(request.scheme, request.authority)
-        target = await self.rules.admit(request, origin.target)
+        rules = self.rules
+        target = origin.target
+        target = rules.admit_place(request, target) if rules.rule is None else await rules.admit(request, target)
         sent = outgoing(request)
         if self.via is not None:
             put(sent.headers, "Via", f"{request.version} {self.via}")
@@ -92,7 +95,7 @@ class Proxy:
         return Response(200, {"Content-Type": "message/http"}, seen)
 
     def _check_laps(self, request: Request) -> None:
-        if self.via is None or "via" not in request.headers:
+        if self.via is None:
             return
         passed = [each.split()[1:2] for each in request.headers.tokens("via")]
         if passed.count([self.via.lower()]) >= LAPS:

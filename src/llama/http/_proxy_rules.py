@@ -31,14 +31,19 @@ class Rules:
 
     async def admit(self, request: Request, target: Target) -> Target:
         """The target to reach for a request, narrowed where addresses count; Refused when it may not."""
-        if self.allow is not None and target not in self.allow:
-            raise Refused(f"{target} is not among the targets that are allowed")
-        if self.deny is not None:
-            target = _not_denied(self.deny, target)
+        target = self.admit_place(request, target)
         if self.rule is not None:
             verdict = self.rule(request, target)
             if not (await verdict if isawaitable(verdict) else verdict):
                 raise Refused(f"{target} is not allowed by the rules")
+        return target
+
+    def admit_place(self, request: Request, target: Target) -> Target:
+        """The same by all but the rule."""
+        if self.allow is not None and target not in self.allow:
+            raise Refused(f"{target} is not among the targets that are allowed")
+        if self.deny is not None:
+            target = _not_denied(self.deny, target)
         return guard(target, request._connection or _NOBODY, self.private)
 
 

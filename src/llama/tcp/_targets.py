@@ -122,8 +122,13 @@ def came_by_loopback(client: Extensions) -> bool:
     local = local_address(client)
     if local is None:
         return False
-    raw = packed(local.host)
-    return ipaddress.ip_address(raw).is_loopback if raw is not None else not local.port
+    return not local.port if (found := _is_loopback(local.host)) is None else found
+
+
+@lru_cache(4096)
+def _is_loopback(host: str) -> bool | None:
+    raw = packed(host)
+    return None if raw is None else ipaddress.ip_address(raw).is_loopback
 
 
 def hop(proxy: Target, target: Target) -> Target:
