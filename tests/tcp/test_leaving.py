@@ -97,3 +97,31 @@ async def test_the_streams_next_reader_finds_everything() -> None:
     assert await server.read() == b"later"
     client.abort()
     server.abort()
+
+
+async def test_work_that_does_not_wait_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, server = testing.memory_pair()
+    watched: list[object] = []
+    monkeypatch.setattr(type(server), "on_readable", lambda *call: watched.append(call))
+
+    async def at_once() -> str:
+        return "the result"
+
+    assert await unless_gone(server, at_once(), "the end") == "the result"
+    assert not watched
+    client.abort()
+    server.abort()
+
+
+async def test_work_that_fails_after_waiting_raises_its_own_error() -> None:
+    client, server = testing.memory_pair()
+
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        await unless_gone(server, failing(), "the end")
+    await client.aclose()
+    assert await server.read() == b""
+    server.abort()

@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from llama._errors import ProtocolError
@@ -86,6 +87,7 @@ def encode_address(host: str, port: int) -> bytes:
     return b"%c%b%b" % (IPV4 if len(packed) == 4 else IPV6, packed, encode_port(port))
 
 
+@lru_cache(1024)
 def pack(host: str) -> bytes | None:
     """The 4 or 16 bytes of an address; None for a name."""
     try:

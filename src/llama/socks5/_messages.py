@@ -12,20 +12,21 @@ M = TypeVar("M")
 _READ = 1024
 
 
-async def read_message(stream: Stream, parse: Callable[[bytes], tuple[M, int] | None], what: str) -> M:
-    """Read one message; what was read beyond it goes back into the stream.
+async def read_message(
+    stream: Stream, parse: Callable[[bytes], tuple[M, int] | None], what: str, data: bytes = b""
+) -> M:
+    """Read one message, which may begin with `data`; what was read beyond it goes back into the stream.
 
     Raises Truncated where the peer leaves before its end, ProtocolError where it is malformed.
     """
-    data = b""
     while True:
-        more = await stream.read(_READ)
-        if not more:
-            raise Truncated(f"the peer left before its {what} was whole")
-        data = data + more if data else more
-        found = parse(data)
+        found = parse(data) if data else None
         if found is not None:
             message, used = found
             if used < len(data):
                 stream.unread(data[used:])
             return message
+        more = await stream.read(_READ)
+        if not more:
+            raise Truncated(f"the peer left before its {what} was whole")
+        data += more

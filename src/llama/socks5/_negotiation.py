@@ -43,13 +43,12 @@ async def negotiate(stream: Stream, check: Check | None, *, socks4: bool) -> Ask
     first = await stream.read(1024)
     if not first:
         return None
-    stream.unread(first)
     if first[0] == wire4.VERSION and socks4:
-        found = await read_message(stream, wire4.parse_request4, "SOCKS4 request")
+        found = await read_message(stream, wire4.parse_request4, "SOCKS4 request", first)
         return Asked(stream, wire4.VERSION, found.command, found.address, None)
     if first[0] != wire.VERSION:
         raise ProtocolError(f"a SOCKS greeting of version {first[0]}: expected {'4 or ' * socks4}5")
-    user = await _authenticate(stream, check)
+    user = await _authenticate(stream, check, first)
     try:
         request = await read_message(stream, wire.parse_request, "request")
     except ProtocolError as error:
@@ -58,8 +57,8 @@ async def negotiate(stream: Stream, check: Check | None, *, socks4: bool) -> Ask
     return Asked(stream, wire.VERSION, *request, user)
 
 
-async def _authenticate(stream: Stream, check: Check | None) -> User | None:
-    offered = await read_message(stream, wire.parse_greeting, "greeting")
+async def _authenticate(stream: Stream, check: Check | None, first: bytes) -> User | None:
+    offered = await read_message(stream, wire.parse_greeting, "greeting", first)
     wanted = wire.NO_AUTH if check is None else wire.PASSWORD
     if wanted not in offered:
         await stream.write(wire.encode_choice(wire.NO_METHOD))

@@ -11,6 +11,7 @@ from llama._packets import PacketConnector
 from llama._stack import check_takes, factory
 from llama._stream import Handler, Stream
 from llama._target import Bridge, Connector, Relay, Target
+from llama.layers._deadlines import Deadlines
 from llama.layers._peer_key import packed
 from llama.socks5._address_wire import NOWHERE, Address
 from llama.socks5._associate_server import associate, own_host
@@ -42,6 +43,7 @@ class Socks5Server:
     udp: PacketConnector | None
     host: str | None
     handshake_timeout: float | None
+    deadlines: Deadlines | None
 
     __takes__: ClassVar[type] = Stream
 
@@ -63,13 +65,17 @@ class Socks5Server:
             raise ProtocolError(f"SOCKS command {asked.command} is not served here")
 
     async def _negotiate(self, stream: Stream) -> Asked | None:
-        if self.handshake_timeout is None:
+        if self.deadlines is None:
             return await negotiate(stream, self.auth, socks4=self.socks4)
+        call = self.deadlines.begin()
         try:
-            async with asyncio.timeout(self.handshake_timeout):
-                return await negotiate(stream, self.auth, socks4=self.socks4)
-        except TimeoutError:
+            return await negotiate(stream, self.auth, socks4=self.socks4)
+        except asyncio.CancelledError:
+            if not call.is_over():
+                raise
             raise TimeoutError(f"no SOCKS request within {self.handshake_timeout:g} s") from None
+        finally:
+            self.deadlines.end(call)
 
     async def admit(self, asked: Asked, address: Address) -> Target:
         """The target to reach for a client; Refused when it may not."""
@@ -186,6 +192,8 @@ def server(
     opener = udp_connect() if udp is True else udp or None
     if host is not None and packed(host) is None:
         raise ConfigError(f"socks5.server(host={host!r}): expected an IPv4 or IPv6 address")
+    deadlines = Deadlines(handshake_timeout) if handshake_timeout is not None else None
     return Socks5Server(
-        connect, relay, checker(auth), rules, private, socks4, bind, opener, host, handshake_timeout
+        *(connect, relay, checker(auth), rules, private, socks4, bind, opener, host),
+        *(handshake_timeout, deadlines),
     )
