@@ -236,7 +236,7 @@ def test_an_application_is_told_that_the_client_left(leave: str) -> None:
 
 
 def test_what_breaks_the_protocol_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama._asgi._websocket.CLOSING", 0.05)
+    monkeypatch.setattr("llama.ws._websocket.CLOSING", 0.05)
 
     async def long(socket: Socket) -> None:
         await socket.open()

@@ -83,9 +83,13 @@ class Raw:
         return self.heard.pop(0)
 
 
+async def open_stream(address: str) -> Stream:
+    return await tcp.connect()(Target.parse(address))
+
+
 @asynccontextmanager
 async def raw(address: str) -> AsyncGenerator[Raw]:
-    stream = await tcp.connect()(Target.parse(address))
+    stream = await open_stream(address)
     try:
         yield Raw(stream)
     finally:

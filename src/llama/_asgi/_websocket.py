@@ -1,32 +1,23 @@
-"""One WebSocket of an ASGI application, by the sans-I/O protocol of `websockets` (RFC 6455, 7692)."""
+"""One WebSocket of an ASGI application."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
 import logging
-from collections import deque
-
-from websockets.datastructures import Headers as WebSocketHeaders
-from websockets.exceptions import InvalidHandshake
-from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
-from websockets.server import ServerProtocol
 
 from llama._asgi._answer import Answer
 from llama._asgi._types import Application, Event, OutOfTurn, Scope
-from llama._errors import Closed, LlamaError, ProtocolError
+from llama._errors import Busy, Closed, LlamaError
 from llama._shutdown import Shutdown
 from llama._stream import Stream
 from llama.http import Request, Response
+from llama.ws import WebSocket
+from llama.ws._handshake import EXTENSIONS, SUBPROTOCOL, accept_deflate, check_request
+from llama.ws._server import close_on_stop
+from llama.ws._settings import Settings
+from llama.ws._wire import INTERNAL, LOST, NORMAL, Frames
 
 log = logging.getLogger("llama.server")
-WAITING = 16
-CLOSING = 1.0
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class WebSocketCall:
@@ -37,29 +28,27 @@ class WebSocketCall:
         self._scope = scope
         self._request = request
         self._answer = Answer(request, "websocket.http.response")
-        self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message)
-        self._events: deque[Event] = deque([{"type": "websocket.connect"}])
-        self._changed = asyncio.Condition()
-        self._writing = asyncio.Lock()
-        self._opened: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
-        self._accepted = False
-        self._closed = False
-        self._disconnect: Event | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._parts: list[bytes] = []
-        self._text = False
+        self._settings = Settings("asgi", max_message)
+        self._opened: asyncio.Future[WebSocket] = asyncio.get_running_loop().create_future()
+        self._accepted: Response | None = None
+        self._subprotocol: str | None = None
+        self._told = False  # that the client wants to connect
+        self._closed = False  # by the application
 
     async def response(self) -> Response:
         """Start the application; the answer is 101 with what runs the connection, or a denial."""
-        handshake = _handshake(self._protocol, self._request)
-        self._handshake = handshake
+        self._fields = check_request(self._request)
+        agreed, deflate = accept_deflate(self._request.headers)
+        if agreed:
+            self._fields.append((EXTENSIONS, agreed))
+        self._frames = Frames(is_client=False, deflate=deflate, max_size=self._settings.max_size)
         Shutdown.current().spawn(self._run(), name=f"asgi websocket {self._scope['path']}")
         try:
             response = await self._answer.response
         except BaseException:
-            await self._gone(1006)
+            self._gone()
             raise
-        response.on_close(lambda: self._gone(1006))
+        response.on_close(self._gone)
         return response
 
     async def _run(self) -> None:
@@ -73,21 +62,42 @@ class WebSocketCall:
             error = raised
         finally:
             self._answer.end(error)
-            if self._accepted:
-                if error is not None and not (self._closed and isinstance(error, OSError)):
-                    log.error("%s failed within its WebSocket", self._scope["path"], exc_info=error)
-                await self._close(1000 if error is None else 1011, "")
+            if self._accepted is not None:
+                await self._end(error)
+
+    async def _end(self, error: Exception | None) -> None:
+        if error is not None and not (isinstance(error, OSError) and self._has_left()):
+            log.error("%s failed within its WebSocket", self._scope["path"], exc_info=error)
+        try:
+            socket = await asyncio.shield(self._opened)
+        except Closed:
+            return
+        await socket.close(NORMAL if error is None else INTERNAL)
+
+    def _has_left(self) -> bool:
+        if not self._opened.done():
+            return False
+        return self._opened.exception() is not None or not self._opened.result().is_open
 
     # what the application calls
 
     async def _receive(self) -> Event:
-        async with self._changed:
-            while not self._events and self._disconnect is None:
-                await self._changed.wait()
-            self._changed.notify_all()
-            if self._events:
-                return self._events.popleft()
-            return self._disconnect or {}
+        if not self._told:
+            self._told = True
+            return {"type": "websocket.connect"}
+        try:
+            socket = await asyncio.shield(self._opened)
+        except Closed:
+            return {"type": "websocket.disconnect", "code": LOST, "reason": ""}
+        try:
+            data = await socket.receive()
+        except Busy:
+            raise
+        except (LlamaError, OSError):
+            code = socket.close_code or LOST
+            return {"type": "websocket.disconnect", "code": code, "reason": socket.close_reason}
+        kind = "text" if isinstance(data, str) else "bytes"
+        return {"type": "websocket.receive", kind: data}
 
     async def _send(self, message: Event) -> None:
         kind: str = message["type"]
@@ -98,163 +108,52 @@ class WebSocketCall:
             self._answer.response.set_result(Response(403))
         elif kind.startswith("websocket.http.response."):
             await self._answer.send(message)
-        elif self._closed or not self._accepted:
-            if kind == "websocket.send" and self._disconnect is not None:
-                raise Closed("the client has left")
+        elif self._closed or self._accepted is None or kind not in ("websocket.send", "websocket.close"):
             raise OutOfTurn(kind, "out of turn")
         elif kind == "websocket.send":
-            await self._send_message(message)
-        elif kind == "websocket.close":
-            await self._close(message.get("code", 1000), message.get("reason") or "")
+            text = message.get("text")
+            socket = await asyncio.shield(self._opened)
+            await socket.send(text if text is not None else bytes(message.get("bytes") or b""))
         else:
-            raise OutOfTurn(kind, "out of turn")
+            await self._close(message.get("code", NORMAL), message.get("reason") or "")
 
     def _accept(self, message: Event) -> None:
-        headers = self._handshake
-        if subprotocol := message.get("subprotocol"):
-            headers.append(("Sec-WebSocket-Protocol", subprotocol))
+        fields = self._fields
+        self._subprotocol = message.get("subprotocol")
+        if self._subprotocol:
+            fields.append((SUBPROTOCOL, self._subprotocol))
         for name, value in message.get("headers", ()):
-            headers.append((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")))
-        self._accepted = True
-        self._answer.response.set_result(Response(101, headers, upgrade=self._serve))
-
-    async def _send_message(self, message: Event) -> None:
-        text, data = message.get("text"), message.get("bytes")
-        if text is not None:
-            self._protocol.send_text(text.encode())
-        else:
-            self._protocol.send_binary(bytes(data or b""))
-        await self._flush()
+            fields.append((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")))
+        self._accepted = Response(101, fields, upgrade=self._serve)
+        self._answer.response.set_result(self._accepted)
 
     async def _close(self, code: int, reason: str) -> None:
-        if self._closed:
-            return
         self._closed = True
-        if self._protocol.state is State.OPEN:
-            self._protocol.send_close(code, reason)
-            await self._flush()
-            stream = self._opened.result()
-            self._timer = asyncio.get_running_loop().call_later(CLOSING, stream.abort)
-        async with self._changed:
-            self._events.clear()
-            self._changed.notify_all()
-
-    async def _flush(self) -> None:
-        stream = await asyncio.shield(self._opened)
-        async with self._writing:
-            if data := b"".join(self._protocol.data_to_send()):
-                await stream.write(data)
+        try:
+            socket = await asyncio.shield(self._opened)
+        except Closed:
+            return
+        if socket.is_open:
+            await socket.close(code, reason)
 
     # what the connection does
 
     async def _serve(self, stream: Stream) -> None:
-        """Read until either side has closed."""
-        self._opened.set_result(stream)
-        protocol = self._protocol
+        """Until either side has closed."""
+        assert self._accepted is not None  # it is its upgrade
+        socket = WebSocket(
+            stream, self._frames, self._settings, self._request, self._accepted, self._subprotocol
+        )
+        self._opened.set_result(socket)
+        forget = close_on_stop(socket)
         try:
-            while data := await stream.read():
-                protocol.receive_data(data)
-                for event in protocol.events_received():
-                    if isinstance(event, Frame):
-                        await self._take(event)
-                await self._flush()
-                if protocol.close_rcvd is not None:
-                    break
-                if protocol.state is not State.OPEN and not self._closed:
-                    await self._discard(stream)
-                    break
-        except (OSError, LlamaError) as error:
-            log.debug("%s: %s", stream, error)
+            await socket.wait_closed()
         finally:
-            await self._gone(1006)
+            forget()
+            await socket.aclose()
 
-    async def _discard(self, stream: Stream) -> None:
-        """This side has failed the connection: let the peer see why before it ends."""
-        try:
-            async with asyncio.timeout(CLOSING):
-                while await stream.read():
-                    pass
-        except TimeoutError:
-            pass
-
-    async def _take(self, frame: Frame) -> None:
-        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
-            self._text = frame.opcode is Opcode.TEXT
-            self._parts = []
-        elif frame.opcode is not Opcode.CONT:
-            return
-        self._parts.append(bytes(frame.data))
-        if not frame.fin:
-            return
-        data = b"".join(self._parts)
-        self._parts = []
-        event: Event = {"type": "websocket.receive"}
-        if self._text:
-            try:
-                event["text"] = data.decode()
-            except UnicodeDecodeError:
-                self._protocol.fail(1007, "text that is not UTF-8")
-                return
-        else:
-            event["bytes"] = data
-        await self._deliver(event)
-
-    async def _deliver(self, event: Event) -> None:
-        async with self._changed:
-            while len(self._events) >= WAITING and not self._closed:
-                await self._changed.wait()
-            if not self._closed:
-                self._events.append(event)
-            self._changed.notify_all()
-
-    async def _gone(self, code: int) -> None:
-        """The connection is over: what the application reads next is the disconnect."""
-        if self._disconnect is not None:
-            return
-        received = self._protocol.close_rcvd
-        reason = received.reason if received is not None else ""
-        if received is not None:
-            code = int(received.code)
-        self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        async with self._changed:
-            self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            self._changed.notify_all()
+    def _gone(self) -> None:
+        """Nobody has taken the connection over, nor will."""
         if not self._opened.done():
             self._opened.set_exception(Closed("the client has left"))
             self._opened.exception()
-
-
-def _handshake(protocol: ServerProtocol, request: Request) -> list[tuple[str, str]]:
-    """Check the request (RFC 6455 section 4.2.1); the fields to accept it with. ProtocolError where it is wrong."""
-    headers = request.headers
-    if headers.get_all("sec-websocket-version") != ["13"]:
-        raise ProtocolError("Sec-WebSocket-Version is not 13", status=426)
-    fields: list[tuple[str, str]] = []
-    if request.method != "CONNECT":
-        if request.method != "GET":
-            raise ProtocolError("a WebSocket is asked for by GET", status=405)
-        key = headers.get_all("sec-websocket-key")
-        if len(key) != 1 or not _is_key(key[0]):
-            raise ProtocolError("a malformed Sec-WebSocket-Key")
-        digest = hashlib.sha1(key[0].encode() + _GUID, usedforsecurity=False).digest()
-        fields.append(("Sec-WebSocket-Accept", base64.b64encode(digest).decode()))
-    offers = WebSocketHeaders(
-        [("Sec-WebSocket-Extensions", o) for o in headers.get_all("sec-websocket-extensions")]
-    )
-    protocol.available_extensions = enable_server_permessage_deflate(None)
-    try:
-        accepted, protocol.extensions = protocol.process_extensions(offers)
-    except InvalidHandshake as error:
-        raise ProtocolError(f"malformed Sec-WebSocket-Extensions: {error}") from None
-    if accepted is not None:
-        fields.append(("Sec-WebSocket-Extensions", accepted))
-    return fields
-
-
-def _is_key(key: str) -> bool:
-    try:
-        return len(base64.b64decode(key.encode(), validate=True)) == 16
-    except (binascii.Error, ValueError):
-        return False

@@ -86,7 +86,7 @@ class WebSocketServer:
         self, request: Request, response: Response, subprotocol: str | None, frames: Frames, stream: Stream
     ) -> None:
         socket = WebSocket(stream, frames, self.settings, request, response, subprotocol)
-        forget = _on_stop(socket)
+        forget = close_on_stop(socket)
         try:
             await self.inner(socket)
             await socket.close()
@@ -108,7 +108,8 @@ def _note(socket: WebSocket, error: Exception) -> None:
         log.info("%s", error)
 
 
-def _on_stop(socket: WebSocket) -> Callable[[], None]:
+def close_on_stop(socket: WebSocket) -> Callable[[], None]:
+    """Close with 1001 when the server begins to stop; returns what takes this back."""
     try:
         shutdown = Shutdown.current()
     except RuntimeError:  # run by hand, without a server

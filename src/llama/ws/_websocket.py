@@ -187,6 +187,10 @@ class WebSocket:
         except (OSError, LlamaError) as error:
             self._over(error)
 
+    async def wait_closed(self) -> None:
+        """Wait until nothing more is read, which goes on for at most a second once either side has closed."""
+        await asyncio.wait((self._reader,))
+
     async def aclose(self) -> None:
         """Let go of the stream, which is its maker's; nothing is sent."""
         self._reader.cancel()
@@ -203,16 +207,25 @@ class WebSocket:
                         await self._end.flush()
                     while self._is_full():
                         await self._wait_for_room()
-                if self._ended and not self._end.frames.is_client:
-                    if self._error is None:
-                        return
-                    await self._end.stream.write_eof()  # it is read on so that the client sees why
+                if self._ended:
+                    await self._linger()
+                    return
             self._over(Truncated(f"{self!r}: the other side left without a close"))
         except (OSError, LlamaError) as error:
             self._over(error)
         except asyncio.CancelledError:
             self._over(Closed(f"{self!r} is closed"))
             raise
+
+    async def _linger(self) -> None:
+        """Either side has closed. The server ends the connection, but lets a client see why it failed it."""
+        if not self._end.frames.is_client:
+            if self._error is None:
+                return
+            await self._end.stream.write_eof()
+        async with asyncio.timeout(CLOSING):
+            while await self._end.read():
+                pass
 
     async def _next(self) -> bytes:
         interval = self._settings.ping_interval
