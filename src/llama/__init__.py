@@ -20,7 +20,7 @@ from llama._meter import Meter
 from llama._packets import Packet, PacketConnector, Packets
 from llama._run import run
 from llama._serve import Serving, serve
-from llama._server import Local, Peer, Server
+from llama._server import Local, Peer, Server, User
 from llama._service import Layer, Middleware, Service
 from llama._shutdown import Shutdown
 from llama._stack import describe, layer, stack
@@ -64,6 +64,7 @@ __all__ = [
     "TooLarge",
     "Truncated",
     "Unreachable",
+    "User",
     "asgi",
     "close",
     "describe",

@@ -31,6 +31,12 @@ class Local(NamedTuple):
         return str(Peer(*self))
 
 
+class User(str):
+    """The name that a client proved to have, in the extensions of its stream or of its request."""
+
+    __slots__ = ()
+
+
 class Server(ABC):
     """Accepts on one address and serves what comes with one service.
 

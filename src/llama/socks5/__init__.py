@@ -1,10 +1,11 @@
 """SOCKS5: a server, connectors, packets, rules."""
 
+from llama._server import User
 from llama.socks5._associate import associate
 from llama.socks5._auth import Auth
 from llama.socks5._bind import Binder, Binding, bind
 from llama.socks5._connect import connect
-from llama.socks5._rules import Rule, User, allow, deny, per_user
+from llama.socks5._rules import Rule, allow, deny, per_user
 from llama.socks5._server import server
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama._errors import ProtocolError, Refused
+from llama._server import User
 from llama._stream import Stream
 from llama.socks5 import _socks4_wire as wire4
 from llama.socks5 import _wire as wire
@@ -12,7 +13,6 @@ from llama.socks5._address_wire import NOWHERE, Address
 from llama.socks5._auth import Check
 from llama.socks5._failures import code_of
 from llama.socks5._messages import read_message
-from llama.socks5._rules import User
 
 
 @dataclass(frozen=True, slots=True)

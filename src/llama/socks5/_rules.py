@@ -8,16 +8,10 @@ from inspect import isawaitable
 from typing import TypeAlias
 
 from llama._errors import Refused
+from llama._server import User
 from llama._target import Target
 from llama.tcp._target_set import TargetSet
 from llama.tcp._targets import narrow
-
-
-class User(str):
-    """The name that a client proved to have, in its stream's extensions."""
-
-    __slots__ = ()
-
 
 Rule: TypeAlias = Callable[[User | None, Target], bool | Awaitable[bool]]
 """Whether a user (None: nobody in particular) may reach a target; it may be async."""

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import ClassVar, Literal, TypeAlias
 
 from llama._errors import ConfigError
+from llama._server import User
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http._body import TransformedBody
 from llama.http._error_page import status_of
 from llama.http._message import Exchange, Request, Response
-from llama.http.layers._basic_auth import User
 from llama.http.layers._request_id import RequestId
 
 log = logging.getLogger("llama.access")

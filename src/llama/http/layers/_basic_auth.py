@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from llama._server import User
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http._headers import checked_value
@@ -17,12 +18,6 @@ from llama.http._message import Exchange, Request, Response
 
 Check: TypeAlias = Mapping[str, str] | Callable[[str, str], bool | Awaitable[bool]]
 """Passwords by name, or a function, async or not, that says whether a name and a password are right."""
-
-
-class User(str):
-    """The name of the user that a request was made by, in its extensions."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)

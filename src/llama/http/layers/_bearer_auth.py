@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from llama._server import User
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http._message import Exchange, Request, Response
-from llama.http.layers._basic_auth import User
 
 TokenCheck: TypeAlias = Collection[str] | Callable[[str], str | bool | Awaitable[str | bool]]
 """The tokens that are right, or a function, async or not, that says so, or who the user is."""

@@ -1,0 +1,107 @@
+"""Bounds how long an exchange may take, by what is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import ConfigError
+from llama._service import Middleware
+from llama._stack import factory, named_layer
+from llama.http._body import Body
+from llama.http._headers import Headers
+from llama.http._message import Exchange, Request, Response
+
+
+class BoundedBody(Body):
+    """A body that has to have ended by some time of the loop."""
+
+    __slots__ = ("_bound", "_source", "_text")
+
+    def __init__(self, source: Body, bound: float, text: str) -> None:
+        super().__init__(source.length)
+        self._source = source
+        self._bound = bound
+        self._text = text
+
+    @property
+    def trailers(self) -> Headers | None:
+        return self._source.trailers
+
+    async def chunk(self) -> bytes:
+        if part := self._source.chunk_nowait():
+            return part
+        bound = asyncio.timeout_at(self._bound)
+        try:
+            async with bound:
+                part = await self._source.chunk()
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise TimeoutError(self._text) from None
+        self.ended = not part
+        return part
+
+    async def aclose(self) -> None:
+        self.ended = True
+        await self._source.aclose()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Timeout:
+    """Ends an exchange that takes too long."""
+
+    inner: Exchange
+    seconds: float | Callable[[Request], float | None]
+    whole: bool
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return _spelling(self.seconds, self.whole)
+
+    async def __call__(self, request: Request, /) -> Response:
+        seconds = self.seconds(request) if callable(self.seconds) else self.seconds
+        if seconds is None:
+            return await self.inner(request)
+        text = f"{request.method} took longer than {seconds:g} s"
+        bound = asyncio.timeout(seconds)
+        try:
+            async with bound:
+                response = await self.inner(request)
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise TimeoutError(text) from None
+        deadline, body = bound.when(), response.body
+        if self.whole and deadline is not None and body.data is None and response.upgrade is None:
+            response.replace_body(BoundedBody(body, deadline, text))
+        return response
+
+
+def _spelling(seconds: float | Callable[[Request], float | None], whole: bool) -> str:
+    shown = "function" if callable(seconds) else f"{seconds:g}"
+    return f"http.timeout({shown}{', whole=True' if whole else ''})"
+
+
+@factory("http.timeout")
+def timeout(
+    seconds: float | Callable[[Request], float | None], *, whole: bool = False
+) -> Middleware[Request, Response]:
+    """Cancel an exchange that takes longer than so many seconds (504); by a function, as long as the request is given.
+
+    As `timeout`, which knows one length for all; a function may return None for no bound. The head of the response has
+    to be there by then, and with `whole` the end of its body too: if that is late, the client's connection breaks off,
+    as the head has been sent. An upgrade such as a WebSocket is not bounded.
+
+        stack(http.server(), http.timeout(lambda request: 60 if request.method == "POST" else 5), application)
+    """
+    if not callable(seconds) and seconds <= 0:
+        raise ConfigError(f"http.timeout({seconds:g}): expected more than 0 seconds")
+
+    def build(inner: Exchange) -> Exchange:
+        return Timeout(inner, seconds, whole)
+
+    return named_layer(_spelling(seconds, whole), build, takes=Request, gives=Request)
