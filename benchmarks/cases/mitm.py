@@ -1,0 +1,50 @@
+"""Looking inside HTTPS with one hook, beside mitmproxy; certificates for many new hosts."""
+
+from __future__ import annotations
+
+from benchmarks.harness import Case, Running, Sampler, cpu
+from benchmarks.peers import Peer, Place, program, server
+from benchmarks.processes import ROOT, Process, python
+
+ORDER = 70
+
+
+def ours(place: Place) -> list[str]:
+    """Ours, which trusts the origin's certificate."""
+    return server("mitm", f"127.0.0.1:{place.port}", str(place.cert))(place)
+
+
+def mitmproxy(place: Place) -> list[str]:
+    """mitmproxy, which prints no flows."""
+    hook = ROOT / "benchmarks" / "servers" / "mitm_hook.py"
+    listen = ["--listen-host", "127.0.0.1", "--listen-port", str(place.port)]
+    trust = ["--set", f"confdir={place.folder}", "--set", f"ssl_verify_upstream_trusted_ca={place.cert}"]
+    return [program("mitmdump"), "-q", *listen, "-s", str(hook), *trust]
+
+
+def with_origin(sample: Sampler) -> Sampler:
+    """The same with an origin that speaks TLS while it lasts."""
+
+    def sampled(running: Running) -> float:
+        files = [str(running.folder / name) for name in ("cert.pem", "key.pem")]
+        command = python("benchmarks.servers.secure_origin", str(running.to), *files)
+        with Process(command, log=running.folder / "origin.log") as origin:
+            origin.line(10)
+            return sample(running)
+
+    return sampled
+
+
+PEERS: dict[str, Peer] = {"mitmproxy": mitmproxy, "llama": ours}
+CASES = [
+    Case(
+        "mitm",
+        "HTTPS looked into, HTTP/1.1, one hook",
+        "us/request",
+        PEERS,
+        with_origin(cpu("mitm", amount=2_000, unit=1e-6, connections=10)),
+        "none",
+        bound=0.05,
+        rounds=5,
+    ),
+]

@@ -1,0 +1,18 @@
+"""`mitm.py LISTEN AUTHORITY`: a forward proxy that looks inside TLS, with one hook."""
+
+import sys
+
+from llama import http, layer, mitm, run, stack
+from llama.http import Exchange, Request, Response
+
+
+@layer
+async def seen(request: Request, inner: Exchange) -> Response:
+    response = await inner(request)
+    response.headers["X-Seen-By"] = "the hook"
+    return response
+
+
+if __name__ == "__main__":
+    proxy = mitm.proxy(mitm.CertificateAuthority.create(), seen, verify=sys.argv[2])
+    run(stack(http.server(), proxy), listen=sys.argv[1])
