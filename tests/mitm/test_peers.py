@@ -128,10 +128,9 @@ async def test_aiohttp(world: World) -> None:
 async def test_httpx2(world: World) -> None:
     httpx = pytest.importorskip("httpx2")
     context = ssl.create_default_context(cafile=world.pem)
-    async with doors(world, rewrite) as (proxy, _):
-        async with httpx.AsyncClient(proxy=proxy, verify=context) as client:
-            answers = await asyncio.gather(*(client.get(f"https://{HOST}/part1") for _ in range(10)))
-            assert {(each.status_code, len(each.content)) for each in answers} == {(200, 100_000)}
+    async with doors(world, rewrite) as (proxy, _), httpx.AsyncClient(proxy=proxy, verify=context) as client:
+        answers = await asyncio.gather(*(client.get(f"https://{HOST}/part1") for _ in range(10)))
+        assert {(each.status_code, len(each.content)) for each in answers} == {(200, 100_000)}
 
 
 @needs("git")

@@ -1,10 +1,16 @@
 """Looking into connections, with the consent of whoever makes them: TLS ended, HTTP through layers."""
 
 from llama.mitm._chunks import Chunk, ChunkHook
+from llama.mitm._faults import faults, throttle
+from llama.mitm._har import read_har
 from llama.mitm._interception import Interception
+from llama.mitm._map import map_local, map_remote
 from llama.mitm._pinning import Pinning, Rejection
 from llama.mitm._proxy import proxy
+from llama.mitm._record import Sink, record
+from llama.mitm._recorded import Message, Recorded, RecordedBody
 from llama.mitm._relay import relay
+from llama.mitm._replay import Resent, replay, replayed, resend
 from llama.mitm._rules import Action, Asked, Process, Rule, block, intercept, passthrough
 from llama.mitm._settings import Options
 from llama.tls import CertificateAuthority
@@ -16,14 +22,28 @@ __all__ = [
     "Chunk",
     "ChunkHook",
     "Interception",
+    "Message",
     "Options",
     "Pinning",
     "Process",
+    "Recorded",
+    "RecordedBody",
     "Rejection",
+    "Resent",
     "Rule",
+    "Sink",
     "block",
+    "faults",
     "intercept",
+    "map_local",
+    "map_remote",
     "passthrough",
     "proxy",
+    "read_har",
+    "record",
     "relay",
+    "replay",
+    "replayed",
+    "resend",
+    "throttle",
 ]

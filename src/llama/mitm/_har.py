@@ -1,0 +1,217 @@
+"""HAR 1.2: what was recorded as JSON, and back (http://www.softwareishard.com/blog/har-12-spec/)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import TypeAlias, cast
+from urllib.parse import parse_qsl, urlsplit
+
+from llama._errors import ConfigError
+from llama.http import Headers
+from llama.mitm._recorded import Message, Recorded, RecordedBody
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+_TEXT = ("text/", "+json", "+xml", "/json", "/xml", "javascript", "x-www-form-urlencoded", "graphql")
+
+
+def to_entry(recorded: Recorded, folder: Path) -> dict[str, Json]:
+    """An entry of a HAR log; files are named as seen from a folder."""
+    wait, receive = round(recorded.wait * 1000, 3), round(recorded.receive * 1000, 3)
+    entry: dict[str, Json] = {
+        "startedDateTime": datetime.fromtimestamp(recorded.started, UTC).isoformat(timespec="milliseconds"),
+        "time": round(wait + receive, 3),
+        "request": _request(recorded, folder),
+        "response": _response(recorded, folder),
+        "cache": {},
+        "timings": {
+            "blocked": -1, "dns": -1, "connect": -1, "ssl": -1, "send": 0, "wait": wait, "receive": receive
+        },
+    }  # fmt: skip
+    if recorded.server:
+        entry["_server"] = recorded.server
+    if recorded.client:
+        entry["_client"] = recorded.client
+    if recorded.error:
+        entry["_error"] = recorded.error
+    if recorded.messages:
+        entry["_resourceType"] = "websocket"
+        entry["_webSocketMessages"] = [_message(each) for each in recorded.messages]
+    return entry
+
+
+def _request(recorded: Recorded, folder: Path) -> dict[str, Json]:
+    made: dict[str, Json] = {
+        "method": recorded.method,
+        "url": recorded.url,
+        "httpVersion": _version(recorded.version),
+        "cookies": _cookies(recorded.headers.get_all("cookie")),
+        "headers": _headers(recorded.headers),
+        "queryString": _pairs(parse_qsl(urlsplit(recorded.url).query, keep_blank_values=True)),
+        "headersSize": -1,
+        "bodySize": recorded.body.wire_size,
+    }
+    if recorded.body.size:
+        kind = recorded.headers.get("content-type", "application/octet-stream")
+        made["postData"] = {"mimeType": kind, "params": [], **_content(recorded.body, kind, folder)}
+    return made
+
+
+def _response(recorded: Recorded, folder: Path) -> dict[str, Json]:
+    headers, body = recorded.response_headers, recorded.response_body
+    kind = headers.get("content-type", "application/octet-stream" if body.size else "x-unknown")
+    return {
+        "status": recorded.status,
+        "statusText": recorded.reason or _PHRASES.get(recorded.status, ""),
+        "httpVersion": _version(recorded.response_version),
+        "cookies": _set_cookies(headers.get_all("set-cookie")),
+        "headers": _headers(headers),
+        "content": {
+            "size": body.size,
+            "compression": max(0, body.size - body.wire_size),
+            "mimeType": kind,
+            **_content(body, kind, folder),
+        },
+        "redirectURL": headers.get("location", ""),
+        "headersSize": -1,
+        "bodySize": body.wire_size if recorded.status else -1,
+    }
+
+
+_PHRASES = {each.value: each.phrase for each in HTTPStatus}
+
+
+def _version(version: str) -> str:
+    return {"2": "HTTP/2.0", "3": "HTTP/3.0"}.get(version, f"HTTP/{version}" if version else "")
+
+
+def _headers(headers: Headers) -> Json:
+    return _pairs(headers)
+
+
+def _pairs(pairs: Headers | Sequence[tuple[str, str]]) -> Json:
+    return [{"name": name, "value": value} for name, value in pairs]
+
+
+def _cookies(fields: Sequence[str]) -> Json:
+    parts = [part.strip().partition("=") for value in fields for part in value.split(";") if part.strip()]
+    return [{"name": name, "value": value} for name, _, value in parts]
+
+
+def _set_cookies(fields: Sequence[str]) -> Json:
+    found: list[Json] = []
+    for value in fields:
+        name, _, rest = value.partition("=")
+        cookie, *attributes = rest.split(";")
+        made: dict[str, Json] = {"name": name.strip(), "value": cookie}
+        for attribute in attributes:
+            key, _, setting = attribute.strip().partition("=")
+            if key.lower() in ("path", "domain"):
+                made[key.lower()] = setting
+            elif key.lower() in ("httponly", "secure"):
+                made["httpOnly" if key.lower() == "httponly" else "secure"] = True
+        found.append(made)
+    return found
+
+
+def _content(body: RecordedBody, kind: str, folder: Path) -> dict[str, Json]:
+    """The bytes themselves: as text where they are, in base64, or the file that has them."""
+    made: dict[str, Json] = {}
+    if not body.complete:
+        made["comment"] = "broken off"
+    if body.encoded:
+        made["_encoded"] = True
+    if body.file is not None:
+        made["_file"] = os.path.relpath(body.file, folder)
+        return made
+    data = body.data or b""
+    if not data:
+        return {**made, "text": ""}
+    if not body.encoded and any(each in kind.lower() for each in _TEXT):
+        try:
+            return {**made, "text": data.decode()}
+        except UnicodeDecodeError:
+            pass
+    return {**made, "text": base64.b64encode(data).decode(), "encoding": "base64"}
+
+
+def _message(message: Message) -> Json:
+    text = isinstance(message.data, str)
+    data = message.data if isinstance(message.data, str) else base64.b64encode(message.data).decode()
+    kind = "send" if message.from_client else "receive"
+    return {"type": kind, "time": message.time, "opcode": 1 if text else 2, "data": data}
+
+
+# and back
+
+
+def read_har(path: Path) -> list[Recorded]:
+    """The exchanges of a HAR file, whoever wrote it; ConfigError where it is none."""
+    try:
+        log = cast("Mapping[str, Mapping[str, object]]", json.loads(path.read_bytes()))["log"]
+        entries = cast("Sequence[Mapping[str, object]]", log["entries"])
+        return [_recorded(each, path.parent) for each in entries]
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is no HAR file: {type(error).__name__}: {error}") from None
+
+
+def _recorded(entry: Mapping[str, object], folder: Path) -> Recorded:
+    request = cast("Mapping[str, object]", entry["request"])
+    response = cast("Mapping[str, object]", entry["response"])
+    timings = cast("Mapping[str, float]", entry.get("timings") or {})
+    content = cast("Mapping[str, object]", response.get("content") or {})
+    posted = cast("Mapping[str, object]", request.get("postData") or {})
+    return Recorded(
+        started=datetime.fromisoformat(str(entry["startedDateTime"])).timestamp(),
+        method=str(request["method"]),
+        url=str(request["url"]),
+        version=str(request.get("httpVersion", "")).lower().removeprefix("http/").removesuffix(".0"),
+        headers=_read_headers(request),
+        body=_read_body(posted, folder),
+        status=int(cast("int", response["status"])),
+        reason=str(response.get("statusText", "")),
+        response_version=str(response.get("httpVersion", "")).lower().removeprefix("http/"),
+        response_headers=_read_headers(response),
+        response_body=_read_body(content, folder),
+        wait=max(0.0, float(timings.get("wait", 0))) / 1000,
+        receive=max(0.0, float(timings.get("receive", 0))) / 1000,
+        error=str(entry.get("_error", "")),
+        messages=[_read_message(each) for each in _list(entry.get("_webSocketMessages"))],
+    )
+
+
+def _list(value: object) -> list[Mapping[str, object]]:
+    return list(cast("Sequence[Mapping[str, object]]", value or ()))
+
+
+def _read_headers(message: Mapping[str, object]) -> Headers:
+    """The fields; those of HTTP/2 that begin with a colon are in the URL and the status already."""
+    pairs = [(str(each["name"]), str(each["value"])) for each in _list(message.get("headers"))]
+    return Headers((name, value) for name, value in pairs if not name.startswith(":"))
+
+
+def _read_body(content: Mapping[str, object], folder: Path) -> RecordedBody:
+    encoded = bool(content.get("_encoded"))
+    if "_file" in content:
+        file = folder / str(content["_file"])
+        return RecordedBody(None, file, size=file.stat().st_size, encoded=encoded)
+    text = str(content.get("text") or "")
+    data = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode()
+    return RecordedBody(data, size=len(data), encoded=encoded)
+
+
+def _read_message(message: Mapping[str, object]) -> Message:
+    data = str(message["data"])
+    binary = int(cast("int", message.get("opcode", 1))) == 2
+    return Message(
+        message.get("type") == "send",
+        float(cast("float", message.get("time", 0.0))),
+        base64.b64decode(data) if binary else data,
+    )
