@@ -83,11 +83,11 @@ async def test_codings_that_no_hook_can_read_are_not_asked_for(world: World) -> 
     async def asked(request: Request) -> Response:
         return Response(200, body=request.headers.get("accept-encoding", ""))
 
-    sent = {"Accept-Encoding": "gzip;q=0.5, br, zstd, deflate, *"}
+    sent = {"Accept-Encoding": "gzip;q=0.5, zzz, yyy, deflate, *"}
     async with fronted(world, world.https(asked), intercept) as front:
         assert await front.get(**sent) == (200, "gzip;q=0.5, deflate")
     async with fronted(world, world.https(asked)) as front:
-        assert await front.get(**sent) == (200, "gzip;q=0.5, br, zstd, deflate, *")
+        assert await front.get(**sent) == (200, "gzip;q=0.5, zzz, yyy, deflate, *")
 
 
 # the magic host
