@@ -126,6 +126,12 @@ def test_a_ping_within_a_message_is_not_counted_to_it() -> None:
     ]
 
 
+def test_fragments_without_end_hold_no_more_than_the_limit() -> None:
+    frames = at_client(1000)
+    assert hear(frames, b"\x02\x00", b"\x00\x00" * 100_000, b"\x00\x01a" * 1000) == []
+    assert hear(frames, b"\x00\x01a") == [Failure(1009, "a message of more than 1000 bytes")]
+
+
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 100_000])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_every_length_arrives(size: int, compressed: bool) -> None:

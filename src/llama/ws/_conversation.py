@@ -18,7 +18,7 @@ from llama.ws._wire import NORMAL, close_data
 class Conversation:
     """A WebSocket that passes by: what hooks know of it, and their way to say something in it."""
 
-    __slots__ = ("_client", "_server", "asked", "close_code", "close_reason", "request", "subprotocol")
+    __slots__ = ("_asked", "_client", "_server", "close_code", "close_reason", "request", "subprotocol")
 
     def __init__(self, request: Request, subprotocol: str | None, client: End, server: End) -> None:
         self.request = request
@@ -30,8 +30,7 @@ class Conversation:
         self.close_reason = ""
         self._client = client
         self._server = server
-        self.asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done once a hook has closed it."""
+        self._asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
         return f"<Conversation {self.request.url}>"
@@ -57,11 +56,11 @@ class Conversation:
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Close both sides, soon. Raises ValueError for what cannot be sent (RFC 6455 section 7.4)."""
         close_data(code, reason)
-        self.note_close(code, reason)
-        if not self.asked.done():
-            self.asked.set_result(None)
+        self._note_close(code, reason)
+        if not self._asked.done():
+            self._asked.set_result(None)
 
-    def note_close(self, code: int, reason: str) -> None:
+    def _note_close(self, code: int, reason: str) -> None:
         """It closes for this reason; the first one counts."""
         if self.close_code is None:
             self.close_code, self.close_reason = code, reason

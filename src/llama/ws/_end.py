@@ -31,7 +31,7 @@ class End:
 
     @property
     def waiting(self) -> int:
-        """Bytes to be written."""
+        """Bytes that nobody has begun to write."""
         return self._size
 
     async def read(self) -> bytes:
@@ -78,12 +78,23 @@ class End:
         self._size += len(data)
 
     async def flush(self) -> None:
-        """Write what waits, in the order in which it was put."""
+        """Write what waits, in the order in which it was put.
+
+        What a cancelled flush had not begun to write waits for the next one: a deflated message that went missing
+        would spoil those that follow.
+        """
         async with self._lock:
-            if self._out:
-                out, self._out = self._out, []
-                self._size = 0
-                await self.stream.write(out[0] if len(out) == 1 else b"".join(out))
+            if not self._out:
+                return
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out = []
+            self._size = 0
+            try:
+                await self.stream.write(data)
+            except BaseException:  # where it had begun, the stream takes no more
+                self._out.insert(0, data)
+                self._size += len(data)
+                raise
 
     async def finish(self) -> None:
         """Write what waits, and read until the other side has closed."""

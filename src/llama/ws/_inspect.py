@@ -16,9 +16,11 @@ from llama.http import Exchange, Request, Response
 from llama.ws._conversation import Conversation, Hook, Watcher
 from llama.ws._end import End
 from llama.ws._handshake import (
+    ACCEPT,
     EXTENSIONS,
     KEY,
     accept_deflate,
+    accept_of,
     accepted_deflate,
     accepted_subprotocol,
     asks_for_websocket,
@@ -98,7 +100,10 @@ class Inspect:
         """Check what the server answered, and answer the client for it."""
         headers = response.headers
         if offer.key is not None:
-            check_response(response, offer.key)
+            if response.status == 101:
+                check_response(response, offer.key)
+            else:  # from HTTP/2 or 3, which have no key (RFC 8441)
+                headers[ACCEPT] = accept_of(offer.key)
         deflate = accepted_deflate(headers, offered=offer.deflate is not None)
         subprotocol = accepted_subprotocol(headers, offer.subprotocols)
         headers.discard(EXTENSIONS)

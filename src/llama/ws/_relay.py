@@ -63,7 +63,7 @@ class Direction:
                     await sink.flush()
             if source.frames.over and sink.frames.over:
                 return
-        self._conversation.note_close(LOST, "")
+        self._conversation._note_close(LOST, "")
 
     async def _pass(self, event: Event) -> None:
         sink = self.sink
@@ -81,7 +81,7 @@ class Direction:
         elif isinstance(event, Pong):
             sink.put_pong(event.data)
         elif isinstance(event, Close):
-            self._conversation.note_close(event.code, event.reason)
+            self._conversation._note_close(event.code, event.reason)
             sink.put_close(event.code, event.reason)
         else:
             self.source.put_close(event.code, event.reason)
@@ -98,17 +98,17 @@ async def relay(conversation: Conversation, client: End, server: End, hooks: Hoo
         except HookFailed as failed:
             error = failed.__cause__
             log.error("%r: a hook failed", conversation, exc_info=error, extra={"error.type": _name(error)})
-            conversation.note_close(INTERNAL, "")
+            conversation._note_close(INTERNAL, "")
             await _part(client, server, INTERNAL, "")
         except Broke as broke:
             log.info("%r: %d: %s", conversation, broke.failure.code, broke.failure.reason)
-            conversation.note_close(broke.failure.code, broke.failure.reason)
+            conversation._note_close(broke.failure.code, broke.failure.reason)
             await _part(client, server, broke.failure.code, "")
-        if conversation.asked.done():
+        if conversation._asked.done():
             await _part(client, server, conversation.close_code or INTERNAL, conversation.close_reason)
     finally:
         forget()
-        conversation.note_close(LOST, "")
+        conversation._note_close(LOST, "")
         await _tell_closed(hooks.closed, conversation)
 
 
@@ -118,7 +118,7 @@ async def _carry(conversation: Conversation, client: End, server: End, hook: Hoo
     down = Direction(server, client, conversation, hook, from_client=False)
     tasks = [own_task(up.run()), own_task(down.run())]
     try:
-        await asyncio.wait((*tasks, conversation.asked), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((*tasks, conversation._asked), return_when=asyncio.FIRST_COMPLETED)
     finally:
         ended = [task for task in tasks if task.done()]
         for task in tasks:
