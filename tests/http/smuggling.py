@@ -108,8 +108,9 @@ Answer = Callable[[Seen], bytes]
 
 def ok(seen: Seen) -> bytes:
     """Tells the client which request this is the answer to."""
-    body = b"" if seen.method == "HEAD" else f"<{seen.target}>".encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(f"<{seen.target}>"), body)
+    text = f"<{seen.target}>".encode("latin-1")
+    body = b"" if seen.method == "HEAD" else text
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), body)
 
 
 @dataclass
@@ -121,12 +122,15 @@ class Backend:
     rests: list[bytes] = field(default_factory=list[bytes])
     """What each connection ended with that was no whole request."""
     errors: list[Exception] = field(default_factory=list[Exception])
+    wires: list[bytes] = field(default_factory=list[bytes])
+    """All that came on each connection."""
 
     async def __call__(self, stream: Stream) -> None:
-        raw = b""
+        raw = wire = b""
         try:
             while data := await stream.read():
                 raw += data
+                wire += data
                 while (found := take_request(raw)) is not None:
                     seen, raw = found
                     self.requests.append(seen)
@@ -135,6 +139,7 @@ class Backend:
             self.errors.append(error)
         finally:
             self.rests.append(raw)
+            self.wires.append(wire)
 
     @property
     def seen(self) -> list[str]:
@@ -144,14 +149,16 @@ class Backend:
         return [str(each) for each in self.requests]
 
 
-def reverse(upstream: Upstream) -> Exchange:
+def reverse(upstream: Upstream, patience: float | None = None) -> Exchange:
     """The reverse proxy."""
-    return reverse_proxy("http://backend", client=client(upstream))
+    asking = client(upstream, head_timeout=patience, body_timeout=patience)
+    return reverse_proxy("http://backend", client=asking)
 
 
-def forward(upstream: Upstream) -> Exchange:
+def forward(upstream: Upstream, patience: float | None = None) -> Exchange:
     """The forward proxy."""
-    return proxy(client=client(upstream), private=True)
+    asking = client(upstream, head_timeout=patience, body_timeout=patience)
+    return proxy(client=asking, private=True)
 
 
 def to_forward(raw: bytes) -> bytes:

@@ -279,6 +279,7 @@ class H1Client:
             response._body = BytesBody(self._rest)
             self._rest = b""
         else:
+            response._body = EMPTY  # what comes now may fail
             response._body = body = self._body(length)
             if isinstance(body, ResponseBody):
                 return response
