@@ -3,15 +3,17 @@
 import re
 from collections.abc import Callable
 
-import h11
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama import Stream, stack, testing
 from llama.http import Exchange, server
-from tests.http.smuggling import Backend, forward, ok, plain, reverse, take_request, to_forward
+from tests.http.serving import plain
+from tests.http.smuggling import Backend, forward, ok, reverse, take_request, to_forward
 from tests.http.upstreams import Upstream
 
+h11 = pytest.importorskip("h11")
 LONG = b"5;x=y\r\nhello\r\na\r\n0123456789\r\n0\r\nX: 1\r\n\r\n"
 SEEDS = [
     b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
@@ -38,7 +40,7 @@ CHANGES = st.lists(
     max_size=4,
 )
 Make = Callable[[Upstream, float | None], Exchange]
-PATIENCE = 0.02  # seconds for an answer that is not whole
+PATIENCE = 1.0  # seconds for an answer that is not whole
 
 
 def changed(raw: bytes, changes: list[Change]) -> bytes:
@@ -55,7 +57,11 @@ async def exchange(said: bytes, origin: Callable[[Stream], object], make: Make) 
     proxy = make(upstream, PATIENCE)
     fetcher = proxy.client  # type: ignore[attr-defined]
     heard = b""
-    async with fetcher, testing.connect(stack(server(half_close=True), proxy)) as stream:
+    async with (
+        testing.clock(autojump=True),
+        fetcher,
+        testing.connect(stack(server(half_close=True), proxy)) as stream,
+    ):
         try:
             await stream.write(said)
             await stream.write_eof()
