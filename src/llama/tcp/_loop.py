@@ -38,12 +38,13 @@ if sys.platform == "linux":
             elif timeout > 0:  # in milliseconds, and never too early
                 timeout = math.ceil(timeout * 1e3) * 1e-3
             ready: list[tuple[selectors.SelectorKey, int]] = []
+            report = self._ports.report
             for fd, events in self._outer.poll(timeout, _BATCH):
                 if fd == self._stock:
                     ready = super().select(0)
                     continue
                 try:
-                    self._ports.report(fd, events)
+                    report(fd, events)
                 except Exception as error:
                     self._failed(error)
             return ready

@@ -71,8 +71,8 @@ class Port:
         if callback is not None:
             if self._read_timer is None:
                 callback()
-        elif self._read_waiter is not None:
-            _wake(self._read_waiter)
+        elif (waiter := self._read_waiter) is not None and not waiter.done():
+            waiter.set_result(None)
 
     def now_writable(self) -> None:
         """There is room to write, or an error to find."""
@@ -94,6 +94,13 @@ class Port:
                 await self._read_waiter
             finally:
                 self._read_waiter = None
+
+    def when_readable(self) -> asyncio.Future[None]:
+        """What ends when a read may be tried, for who found that it may not; raises what `fail` was given."""
+        if not self.registered:
+            self._poller.watch_read(self)
+        self._read_waiter = waiter = self.loop.create_future()
+        return waiter
 
     async def wait_writable(self) -> None:
         """Return when a write may be tried; raises what `fail` was given."""

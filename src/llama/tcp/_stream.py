@@ -91,12 +91,8 @@ class SocketStream(ReadyStream):
         return f"<stream {self.peer}>" if self.peer else f"<stream on descriptor {self._sock.fileno()}>"
 
     async def read(self, limit: int = CHUNK, /) -> bytes:
-        if self._reading:
-            raise busy(self, "reading")
-        if self._closed:
-            raise closed(self)
-        if limit < 1:
-            raise ValueError(f"a read of {limit} bytes: expected at least 1")
+        if self._reading or self._closed or limit < 1:
+            raise self._no_read(limit)
         if self._unread:
             return self._take(limit)
         if self._eof:
@@ -104,28 +100,39 @@ class SocketStream(ReadyStream):
         self._reading = True
         try:
             if self._pace is not None:
-                limit = self._pace.cap(limit)
-                while (delay := self._pace.read_delay()) > 0:
-                    await self.port.pause_read(delay)
-            return await self._receive(limit)
+                limit = await self._paced(limit)
+            port = self.port
+            while True:
+                if not port.readable:
+                    await port.when_readable()
+                try:
+                    data = self._sock.recv(limit)
+                except BlockingIOError:
+                    port.unreadable()
+                except OSError as error:
+                    self._lose(error)
+                    raise
+                else:
+                    self._received(len(data), limit)
+                    return data
         finally:
             self._reading = False
 
-    async def _receive(self, limit: int) -> bytes:
-        port = self.port
-        while True:
-            if not port.readable:
-                await port.wait_readable()
-            try:
-                data = self._sock.recv(limit)
-            except BlockingIOError:
-                port.unreadable()
-            except OSError as error:
-                self._lose(error)
-                raise
-            else:
-                self._received(len(data), limit)
-                return data
+    def _no_read(self, limit: int) -> Exception:
+        if self._reading:
+            return busy(self, "reading")
+        if self._closed:
+            return closed(self)
+        return ValueError(f"a read of {limit} bytes: expected at least 1")
+
+    async def _paced(self, limit: int) -> int:
+        """Wait until the meters let another read happen; how much it may read."""
+        if self._pace is None:
+            return limit
+        limit = self._pace.cap(limit)
+        while (delay := self._pace.read_delay()) > 0:
+            await self.port.pause_read(delay)
+        return limit
 
     def _received(self, count: int, limit: int) -> None:
         if not count:
