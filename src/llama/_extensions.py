@@ -21,7 +21,7 @@ class Extensions:
 
     def get(self, key: type[T]) -> T | None:
         """The value of this type, or None."""
-        return cast("T | None", self._values.get(key))
+        return self._values.get(key)  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # by type
 
     def set(self, value: object, /) -> None:
         """Keep a value under its own type, in place of an earlier one."""
@@ -37,7 +37,7 @@ class Extensions:
 
     def fork(self) -> Extensions:
         """A copy: what is set there later does not show here, nor the other way round."""
-        copy = Extensions()
+        copy = _new(Extensions)
         copy._values = self._values.copy()
         return copy
 
@@ -52,3 +52,6 @@ class Extensions:
 
     def __repr__(self) -> str:
         return f"Extensions({', '.join(map(repr, self._values.values()))})"
+
+
+_new = Extensions.__new__

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+from llama._collector import seldom_collecting
 from llama._plan import Builder, Plan, Where
 from llama._process import Process
 from llama._server import Server
@@ -35,7 +36,8 @@ def run(
     end when it does. The servers are built before the fork, so what they hold (TLS tickets, say) is shared;
     what a service opens as a context manager, and its limits, are each worker's own.
 
-    `on_ready` is called once with the bound addresses. systemd is told too (`Type=notify-reload`).
+    While it serves, the garbage collector looks for cycles after every 10,000 new objects, unless its thresholds
+    were set before. `on_ready` is called once with the bound addresses. systemd is told too (`Type=notify-reload`).
     Raises ConfigError where `workers` cannot be, OSError when an address cannot be bound, and what the function
     or a resource raises at the start.
     """
@@ -43,11 +45,13 @@ def run(
     _check_caller()
     if workers is not None:
         check_platform(workers)
-        Supervisor(plan, workers, grace, on_ready).run()
-        return
-    process = Process(plan, grace, on_ready)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(process.main())
+    with seldom_collecting():
+        if workers is not None:
+            Supervisor(plan, workers, grace, on_ready).run()
+            return
+        process = Process(plan, grace, on_ready)
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(process.main())
 
 
 def _check_caller() -> None:

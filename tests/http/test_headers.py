@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama.http._headers import Headers, headers_from_wire
+from llama.http._headers import Headers, headers_from_wire, headers_of_lines
 
 PAIRS = [("Host", "a"), ("Cookie", "b=c"), ("X-A", "1"), ("cookie", "d=e"), ("x-a", "2")]
 
@@ -115,11 +115,12 @@ def test_outer_whitespace_is_no_part_of_a_value_but_bytes_above_ascii_are() -> N
 
 
 def test_a_parsers_lists_are_taken_as_they_are() -> None:
-    pairs, names = [("A", "b")], ["a"]
-    headers = headers_from_wire(pairs, names)
+    lines, names = ["A: b"], ["a"]
+    headers = headers_of_lines(lines, names)
     headers.add("C", "d")
-    assert pairs == [("A", "b"), ("C", "d")]
+    assert lines == ["A: b", "C: d"]
     assert names == ["a", "c"]
+    assert headers == headers_from_wire([("A", "b"), ("C", "d")], ["a", "c"])
 
 
 NAMES = st.sampled_from(["a", "A", "b", "B", "c"])

@@ -102,13 +102,17 @@ class Client:
         origin = extensions.get(Origin) if extensions is not None else None
         if origin is None:
             origin = origin_of(request.scheme, request.authority)
-        place = pool.place(origin)
-        connection = pool.take(place) or await pool.open(place)
-        if not connection.reused or not is_replayable(request):
+        connection = pool.take(origin)
+        if connection is None:
+            connection = await pool.open(pool.place(origin))
+        if not connection.reused:
             return await connection.send(request)
         try:
             return await connection.send(request)
         except NoAnswer:  # the other side has closed what was idle: that says nothing of a new connection
+            if not is_replayable(request):
+                raise
+            place = pool.place(origin)
             pool.empty(place)
             connection = await pool.open(place)
             return await connection.send(request)

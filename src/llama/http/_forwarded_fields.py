@@ -42,8 +42,8 @@ def add_forwarded(headers: Headers, request: Request) -> None:
     authority = request.authority
     scheme = _connection_scheme(request) if request.absolute else request.scheme
     make = _fields if len(authority) <= _LONG else _made
-    pairs, keys = make(hosts, scheme, authority)
-    headers._pairs += pairs
+    lines, keys = make(hosts, scheme, authority)
+    headers._lines += lines
     headers._keys += keys
 
 
@@ -64,16 +64,16 @@ def _way(request: Request) -> tuple[str, ...]:
     return (*known.hosts, peer.host) if peer is not None else known.hosts
 
 
-def _made(hosts: tuple[str, ...], scheme: str, authority: str) -> tuple[list[tuple[str, str]], list[str]]:
-    pairs: list[tuple[str, str]] = []
-    if hosts:
-        pairs.append(("X-Forwarded-For", ", ".join(hosts)))
-    if scheme:
-        pairs.append(("X-Forwarded-Proto", scheme))
-    if authority:
-        pairs.append(("X-Forwarded-Host", authority))
-    pairs.append(("Forwarded", _forwarded(hosts, scheme, authority)))
-    return pairs, [name.lower() for name, _ in pairs]
+def _made(hosts: tuple[str, ...], scheme: str, authority: str) -> tuple[list[str], list[str]]:
+    """The lines, and the names in lower case."""
+    fields = {
+        "X-Forwarded-For": ", ".join(hosts),
+        "X-Forwarded-Proto": scheme,
+        "X-Forwarded-Host": authority,
+        "Forwarded": _forwarded(hosts, scheme, authority),
+    }
+    told = {name: value for name, value in fields.items() if value}
+    return [f"{name}: {value}" for name, value in told.items()], [name.lower() for name in told]
 
 
 _fields = lru_cache(1024)(_made)

@@ -14,13 +14,40 @@ from llama.http.wire._h1_encode import encode_chunk, encode_last_chunk, encode_r
 from llama.http.wire._h1_framing import CHUNKED
 
 JOIN = 65536
+_BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
+_MEANING = frozenset(
+    {
+        "connection",
+        "content-length",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Fields that the head of a request is not sent with as they stand, or that say something of its body."""
 
 
 def encode_head(request: Request, origin: Origin) -> tuple[bytes, int]:
     """The head of a request to an origin, and how its body is framed: bytes or CHUNKED."""
     headers = request.headers
-    names = headers.names
+    names = headers._keys
     body = request._body
+    path = request.path
+    if (
+        body is EMPTY
+        and request.method in _BODILESS
+        and path[:1] == "/"
+        and path.isascii()
+        and path.isprintable()
+        and " " not in path
+        and "host" in names
+        and not request.protocol
+        and _MEANING.isdisjoint(names)
+    ):  # what most requests are
+        fields = "\r\n".join(headers._lines)
+        return f"{request.method} {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode("latin-1"), 0
     bare = body is EMPTY and "content-length" not in names
     framing = 0 if bare else request_framing(headers, body.length)
     extra = "" if "host" in names else f"Host: {origin.authority}\r\n"
@@ -32,7 +59,6 @@ def encode_head(request: Request, origin: Origin) -> tuple[bytes, int]:
         extra += "Connection: TE\r\n"
     elif "connection" in names and "close" in headers.tokens("connection"):
         extra += "Connection: close\r\n"
-    path = request.path
     if path[:1] != "/":
         path = _target(request)
     return encode_request(request.method, path, headers, framing, extra), framing

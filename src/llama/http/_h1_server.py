@@ -183,7 +183,7 @@ class H1Connection:
             raise ValueError(f"{status} is no final status")
         framing = response_framing(head.method, status, head.version, headers, length)
         keep = framing != UNTIL_CLOSE and self._keep(head, headers)
-        extra = "" if "date" in headers.names else date_line()
+        extra = "" if "date" in headers._keys else date_line()
         if not keep:
             extra += "Connection: close\r\n"
         elif head.version == "1.0":
@@ -196,7 +196,7 @@ class H1Connection:
             return False
         if self._reader.count == self._settings.max_requests:
             return False
-        if "connection" in headers.names and "close" in headers.tokens("connection"):
+        if "connection" in headers._keys and "close" in headers.tokens("connection"):
             return False
         return self._body is None or self._body.ended or self._body.may_be_drained
 

@@ -38,24 +38,26 @@ class Headers:
     ValueError says what a field cannot hold (CR, LF, NUL and other controls), so a value never ends its line.
     """
 
-    __slots__ = ("_keys", "_pairs")
+    __slots__ = ("_keys", "_lines")
 
     def __init__(self, source: "Headers | Mapping[str, str] | Pairs" = ()) -> None:
-        self._pairs: list[tuple[str, str]]
-        self._keys: list[str]
+        self._lines: list[str]  # "Name: value", as they go over the wire: most are passed on as they came
+        self._keys: list[str]  # the names in lower case, as long as those in the lines
         if isinstance(source, Headers):
-            self._pairs = source._pairs.copy()
+            self._lines = source._lines.copy()
             self._keys = source._keys.copy()
             return
-        items = cast("Mapping[str, str]", source).items() if isinstance(source, Mapping) else source
-        self._pairs = [(checked_name(name), checked_value(value)) for name, value in items]
-        self._keys = [name.lower() for name, _ in self._pairs]
+        items = list(cast("Mapping[str, str]", source).items() if isinstance(source, Mapping) else source)
+        self._lines = [f"{checked_name(name)}: {checked_value(value)}" for name, value in items]
+        self._keys = [name.lower() for name, _ in items]
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._pairs)
+        for line, key in zip(self._lines, self._keys, strict=True):
+            size = len(key)
+            yield line[:size], line[size + 2 :]
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._keys)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name.lower() in self._keys
@@ -64,21 +66,25 @@ class Headers:
         """The first field of this name; KeyError if there is none."""
         key = name.lower()
         if key in self._keys:
-            return self._pairs[self._keys.index(key)][1]
+            return self._lines[self._keys.index(key)][len(key) + 2 :]
         raise KeyError(name)
 
     def __setitem__(self, name: str, value: str) -> None:
         """Replace every field of this name by one, in the place of the first (or at the end)."""
-        pair = (checked_name(name), checked_value(value))
-        key = name.lower()
-        if key not in self._keys:
-            self._pairs.append(pair)
-            self._keys.append(key)
+        line = f"{checked_name(name)}: {checked_value(value)}"
+        self._put(name.lower(), line)
+
+    def _put(self, key: str, line: str) -> None:
+        """Set a field by its well-formed line, "Name: value"; `key` is its name in lower case."""
+        keys = self._keys
+        if key not in keys:
+            self._lines.append(line)
+            keys.append(key)
             return
-        first = self._keys.index(key)
-        if self._keys.count(key) > 1:
+        first = keys.index(key)
+        if keys.count(key) > 1:
             self._drop({key}, after=first)
-        self._pairs[first] = pair
+        self._lines[first] = line
 
     def __delitem__(self, name: str) -> None:
         """Remove every field of this name; KeyError if there is none."""
@@ -88,12 +94,12 @@ class Headers:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
             return NotImplemented
-        return self._keys == other._keys and [v for _, v in self._pairs] == [v for _, v in other._pairs]
+        return self._keys == other._keys and [v for _, v in self] == [v for _, v in other]
 
     __hash__ = None  # type: ignore[assignment]  # what changes cannot be a key
 
     def __repr__(self) -> str:
-        return f"Headers({self._pairs!r})"
+        return f"Headers({list(self)!r})"
 
     @overload
     def get(self, name: str) -> str | None: ...
@@ -102,14 +108,15 @@ class Headers:
     def get(self, name: str, default: object = None) -> object:
         """The first field of this name, or `default`."""
         key = name.lower()
-        return self._pairs[self._keys.index(key)][1] if key in self._keys else default
+        return self._lines[self._keys.index(key)][len(key) + 2 :] if key in self._keys else default
 
     def get_all(self, name: str) -> list[str]:
         """The values of every field of this name, in order."""
         key = name.lower()
         if key not in self._keys:
             return []
-        return [pair[1] for pair, own in zip(self._pairs, self._keys, strict=True) if own == key]
+        skipped = len(key) + 2
+        return [line[skipped:] for line, own in zip(self._lines, self._keys, strict=True) if own == key]
 
     def tokens(self, name: str) -> list[str]:
         """The comma-separated elements of every field of this name, in lower case."""
@@ -119,12 +126,12 @@ class Headers:
 
     def add(self, name: str, value: str) -> None:
         """Add a field at the end, beside those of the same name."""
-        self._pairs.append((checked_name(name), checked_value(value)))
+        self._lines.append(f"{checked_name(name)}: {checked_value(value)}")
         self._keys.append(name.lower())
 
     def insert(self, index: int, name: str, value: str) -> None:
         """Add a field before the one at `index`."""
-        self._pairs.insert(index, (checked_name(name), checked_value(value)))
+        self._lines.insert(index, f"{checked_name(name)}: {checked_value(value)}")
         self._keys.insert(index, name.lower())
 
     def extend(self, pairs: Pairs) -> None:
@@ -157,7 +164,7 @@ class Headers:
 
     def _drop(self, gone: set[str], after: int = -1) -> None:
         kept = [i for i, key in enumerate(self._keys) if key not in gone or i <= after]
-        self._pairs = [self._pairs[i] for i in kept]
+        self._lines = [self._lines[i] for i in kept]
         self._keys = [self._keys[i] for i in kept]
 
 
@@ -165,8 +172,13 @@ _new = Headers.__new__
 
 
 def headers_from_wire(pairs: list[tuple[str, str]], names: list[str]) -> Headers:
-    """Headers over pairs that a parser has checked; `names` are theirs in lower case. Takes both lists."""
+    """Headers over pairs that a parser has checked; `names` are theirs in lower case, which it takes."""
+    return headers_of_lines([f"{name}: {value}" for name, value in pairs], names)
+
+
+def headers_of_lines(lines: list[str], names: list[str]) -> Headers:
+    """Headers over checked lines, "Name: value", and their names in lower case. Takes both lists."""
     headers = _new(Headers)
-    headers._pairs = pairs
+    headers._lines = lines
     headers._keys = names
     return headers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama.http._body import EMPTY
-from llama.http._headers import Headers, headers_from_wire
+from llama.http._headers import Headers, headers_of_lines
 from llama.http._message import Request, Response
 
 HOP_BY_HOP = frozenset(
@@ -24,7 +24,15 @@ HOP_BY_HOP = frozenset(
 )
 _KEPT = frozenset({"content-length", "host"})  # whatever Connection says of them
 _USUAL = frozenset({"close", "keep-alive", "upgrade", "Close", "Keep-Alive", "Upgrade"})
+_AFTER_CONNECTION = len("connection: ")
 _new = Request.__new__
+
+
+def _drop_usual(lines: list[str], keys: list[str]) -> None:
+    """Drop a Connection field that names nothing else; a second one is left."""
+    at = keys.index("connection")
+    if lines[at][_AFTER_CONNECTION:] in _USUAL:
+        del lines[at], keys[at]
 
 
 def _named(headers: Headers) -> frozenset[str]:
@@ -34,19 +42,21 @@ def _named(headers: Headers) -> frozenset[str]:
     return frozenset(headers.tokens("connection")) - _KEPT
 
 
-def end_to_end(headers: Headers, also: frozenset[str] = frozenset()) -> Headers:
-    """A copy without the fields of this one connection, and without those in `also`.
+def end_to_end(headers: Headers, gone: frozenset[str] = HOP_BY_HOP) -> Headers:
+    """A copy without the fields of this one connection, which are in `gone` and named by Connection.
 
     Of TE, that trailers are welcome is kept: they are passed on here.
     """
-    keys = headers.names
-    gone = HOP_BY_HOP | also if also else HOP_BY_HOP
+    lines, keys = headers._lines.copy(), headers._keys.copy()
+    if "connection" in keys:
+        _drop_usual(lines, keys)
     if gone.isdisjoint(keys):
-        return headers_from_wire(headers._pairs.copy(), keys.copy())
+        return headers_of_lines(lines, keys)
+    keys = headers._keys
     if "connection" in keys and (named := _named(headers)):
         gone |= named
-    kept = [(pair, key) for pair, key in zip(headers._pairs, keys, strict=True) if key not in gone]
-    copy = headers_from_wire([pair for pair, _ in kept], [key for _, key in kept])
+    kept = [(line, key) for line, key in zip(headers._lines, keys, strict=True) if key not in gone]
+    copy = headers_of_lines([line for line, _ in kept], [key for _, key in kept])
     if "te" in keys and "trailers" in headers.tokens("te"):
         put(copy, "TE", "trailers")
     return copy
@@ -54,7 +64,7 @@ def end_to_end(headers: Headers, also: frozenset[str] = frozenset()) -> Headers:
 
 def put(headers: Headers, name: str, value: str) -> None:
     """Add a field that is known to be well-formed."""
-    headers._pairs.append((name, value))
+    headers._lines.append(f"{name}: {value}")
     headers._keys.append(name.lower())
 
 
@@ -71,11 +81,11 @@ def upgrade_of(request: Request) -> str:
     return ", ".join(each for each in protocol.split(", ") if each != "h2c")
 
 
-def outgoing(request: Request, also: frozenset[str] = frozenset()) -> Request:
-    """The request that a proxy sends for one it got: its own header, the same body."""
+def outgoing(request: Request, gone: frozenset[str] = HOP_BY_HOP) -> Request:
+    """The request that a proxy sends for one it got: its own header without what is in `gone`, the same body."""
     copy = _new(Request)
     copy.method = request.method
-    copy.headers = headers = end_to_end(request.headers, also)
+    copy.headers = headers = end_to_end(request.headers, gone)
     copy.version = request.version
     copy.scheme = request.scheme
     copy.path = request.path
@@ -98,17 +108,12 @@ def incoming(response: Response, via: str | None) -> Response:
     """The response that a proxy passes on for one it got: the same, without what was for the proxy alone."""
     headers = response.headers
     keys = headers._keys
+    if "connection" in keys and response.upgrade is None:
+        _drop_usual(headers._lines, keys)
     if not HOP_BY_HOP.isdisjoint(keys):
-        if (
-            response.upgrade is None
-            and headers.get("connection") in _USUAL
-            and HOP_BY_HOP.isdisjoint([key for key in keys if key != "connection"])
-        ):
-            headers.discard("connection")
-        else:
-            headers = _stripped(response)
+        headers = _stripped(response)
     if via is not None:
-        headers._pairs.append(("Via", f"{response.version} {via}"))
+        headers._lines.append(f"Via: {response.version} {via}")
         headers._keys.append("via")
     return response
 

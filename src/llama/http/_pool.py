@@ -102,10 +102,14 @@ class Pool:
             place = self._places[origin.key] = Place(origin)
         return place
 
-    def take(self, place: Place) -> Connection | None:
+    def take(self, origin: Origin) -> Connection | None:
         """An idle connection on which the other side has said nothing, its end neither."""
-        while place.idle:
-            connection = place.idle.pop()
+        place = self._places.get(origin.key)
+        if place is None:
+            return None
+        idle = place.idle
+        while idle:
+            connection = idle.pop()
             del self._idle[connection]
             if connection.is_quiet():
                 return connection

@@ -16,7 +16,7 @@ from llama.http._client import client as http_client
 from llama.http._client import is_replayable
 from llama.http._forwarded_fields import FORWARDED, add_forwarded
 from llama.http._h1_client import NoAnswer
-from llama.http._hop_by_hop import incoming, outgoing, put
+from llama.http._hop_by_hop import HOP_BY_HOP, incoming, outgoing, put
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import split_url
 from llama.http.wire._h1_head import is_authority
@@ -27,6 +27,7 @@ Policy: TypeAlias = Literal["round_robin", "least_connections", "random_of_two"]
 _PSEUDONYM = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z:-]+")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
 _DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:[/?\\]|%2[fF]|%5[cC]|$)")
+_GONE = HOP_BY_HOP | FORWARDED
 RETRY_RESERVE = 10.0
 
 
@@ -111,14 +112,15 @@ class ReverseProxy:
             return incoming(response, self.rewriting.via)
 
     def _outgoing(self, request: Request) -> Request:
-        sent = outgoing(request, FORWARDED)
+        sent = outgoing(request, _GONE)
         headers = sent.headers
         add_forwarded(headers, request)
         rewriting = self.rewriting
         if rewriting.strip:
             put(headers, "X-Forwarded-Prefix", rewriting.strip)
         if rewriting.via is not None:
-            put(headers, "Via", f"{request.version} {rewriting.via}")
+            headers._lines.append(f"Via: {request.version} {rewriting.via}")
+            headers._keys.append("via")
         if rewriting.host is not None and rewriting.host != "upstream":
             sent.authority = rewriting.host
         return sent

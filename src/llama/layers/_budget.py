@@ -15,7 +15,8 @@ class Budget:
 
     def called(self) -> None:
         """Note a call, not counting its retries."""
-        self._left = min(self.reserve, self._left + self.share)
+        if self._left < self.reserve:
+            self._left = min(self.reserve, self._left + self.share)
 
     def take(self) -> bool:
         """Take a retry, if one is left."""

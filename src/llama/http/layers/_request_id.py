@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from llama._service import Middleware
 from llama._stack import factory, named_layer
+from llama.http._headers import checked_value
 from llama.http._message import Exchange, Request, Response
 from llama.http.layers._field import check_field
 
@@ -30,6 +31,7 @@ class SetRequestId:
     header: str
     trust: bool
     make: Callable[[], str]
+    key: str
 
     __takes__: ClassVar[type] = Request
 
@@ -39,10 +41,11 @@ class SetRequestId:
     async def __call__(self, request: Request, /) -> Response:
         given = request.headers.get(self.header) if self.trust else None
         identity = given if given is not None and _USUAL.fullmatch(given) else self.make()
-        request.headers[self.header] = identity
+        key, line = self.key, f"{self.header}: {checked_value(identity)}"
+        request.headers._put(key, line)
         request.extensions.set(RequestId(identity))
         response = await self.inner(request)
-        response.headers[self.header] = identity
+        response.headers._put(key, line)
         return response
 
 
@@ -65,6 +68,6 @@ def request_id(
     check_field(header)
 
     def build(inner: Exchange) -> Exchange:
-        return SetRequestId(inner, header, trust, make)
+        return SetRequestId(inner, header, trust, make, header.lower())
 
     return named_layer("http.request_id()", build, takes=Request, gives=Request)

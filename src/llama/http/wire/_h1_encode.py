@@ -37,6 +37,9 @@ def response_framing(method: str, status: int, version: str, headers: Headers, l
     """
     if method == "HEAD" or status < 200 or status in (204, 304):
         return 0
+    keys = headers._keys
+    if length is not None and "content-length" not in keys:
+        return length
     announced = content_length(headers)
     if length is None:
         if announced is not None:
@@ -63,17 +66,21 @@ def encode_response(
     keys = headers.names
     bodiless = status < 200 or status == 204 or (method == "CONNECT" and status < 300)
     gone = _HOP_AND_LENGTH if bodiless else _HOP
-    if gone.isdisjoint(keys):
-        lines = [f"{name}: {value}\r\n" for name, value in headers]
-    else:
-        lines = [f"{n}: {v}\r\n" for (n, v), key in zip(headers, keys, strict=True) if key not in gone]
     if framing == CHUNKED:
-        lines.append("Transfer-Encoding: chunked\r\n")
+        extra = f"Transfer-Encoding: chunked\r\n{extra}"
     elif framing >= 0 and not bodiless and status != 304 and "content-length" not in keys:
         told = framing if method != "HEAD" else length
         if told or method != "HEAD":
-            lines.append(f"Content-Length: {told}\r\n")
-    return f"{status_line(status, reason)}{''.join(lines)}{extra}\r\n".encode("latin-1")
+            extra = f"Content-Length: {told}\r\n{extra}"
+    return f"{status_line(status, reason)}{_joined(headers, gone)}{extra}\r\n".encode("latin-1")
+
+
+def _joined(headers: Headers, gone: frozenset[str]) -> str:
+    """The lines of the fields that are not in `gone`, each ended by CRLF."""
+    lines, keys = headers._lines, headers._keys
+    if not gone.isdisjoint(keys):
+        lines = [line for line, key in zip(lines, keys, strict=True) if key not in gone]
+    return "\r\n".join(lines) + "\r\n" if lines else ""
 
 
 def request_framing(headers: Headers, length: int | None) -> int:
@@ -92,16 +99,11 @@ def encode_request(method: str, target: str, headers: Headers, framing: int, ext
         raise ValueError(f"method {method!r} is not a token")
     if _LINE_PART.fullmatch(target) is None:
         raise ValueError(f"request target {target!r} cannot stand in a request line")
-    keys = headers.names
-    if _HOP.isdisjoint(keys):
-        lines = [f"{name}: {value}\r\n" for name, value in headers]
-    else:
-        lines = [f"{n}: {v}\r\n" for (n, v), key in zip(headers, keys, strict=True) if key not in _HOP]
     if framing == CHUNKED:
-        lines.append("Transfer-Encoding: chunked\r\n")
-    elif "content-length" not in keys and (framing or method in _BODY_EXPECTED):
-        lines.append(f"Content-Length: {framing}\r\n")
-    return f"{method} {target} HTTP/1.1\r\n{''.join(lines)}{extra}\r\n".encode("latin-1")
+        extra = f"Transfer-Encoding: chunked\r\n{extra}"
+    elif "content-length" not in headers._keys and (framing or method in _BODY_EXPECTED):
+        extra = f"Content-Length: {framing}\r\n{extra}"
+    return f"{method} {target} HTTP/1.1\r\n{_joined(headers, _HOP)}{extra}\r\n".encode("latin-1")
 
 
 def encode_chunk(data: bytes) -> bytes:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from llama._errors import ProtocolError
-from llama.http._headers import Headers, headers_from_wire
+from llama.http._headers import Headers, headers_of_lines
 
 # Everything but CR, LF, NUL and other controls: what is left when these are deleted must be the line ends.
 _TEXT = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -52,8 +52,12 @@ class HeadBuffer:
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Add `data`; the head (its last CRLF included) and what follows its empty line, once it is whole."""
         known = len(self._data)
-        if known:
-            data = self._data + data
+        if not known and data[:1] != b"\r":  # what most heads are: whole
+            end = data.find(b"\r\n\r\n")
+            if 0 <= end <= self._limits.head:
+                self._skipped = False
+                return data[: end + 2], data[end + 4 :]
+        data = self._data + data
         if data[:1] == b"\r":
             data = self._skip_empty_line(data)
         end = data.find(b"\r\n\r\n", max(known - 3, 0))
@@ -98,10 +102,8 @@ class HeadBuffer:
 # Most messages have fields that the ones before them had too: those need no second look.
 _LINES, _LINE_SIZE = 2048, 128
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
-_pairs_by_line: dict[str, tuple[str, str]] = {}
-_keys_by_line: dict[str, str] = {}
-_pair_of = _pairs_by_line.__getitem__
-_key_of = _keys_by_line.__getitem__
+_lines: dict[str, str] = {}  # the name in lower case of a line that is valid and goes on as it is
+_key_of = _lines.__getitem__
 _known: dict[str, str] = {}  # names in lower case
 
 
@@ -115,7 +117,7 @@ def parse_fields(raw: bytes, text: str, start: int, limits: Limits) -> Headers:
     if len(lines) > limits.fields:
         raise malformed(f"more than {limits.fields} header fields", 431)
     try:
-        return headers_from_wire([*map(_pair_of, lines)], [*map(_key_of, lines)])
+        return headers_of_lines(lines, [*map(_key_of, lines)])
     except KeyError:
         pass
     return _fresh_fields(raw, text, start, lines)
@@ -125,31 +127,26 @@ def _fresh_fields(raw: bytes, text: str, start: int, lines: list[str]) -> Header
     """Fields of which one at least was not seen lately."""
     if raw.translate(None, _TEXT) != b"\r\n" * (len(lines) + (start > 0)):
         raise malformed(_complaint(text, start))
-    pairs: list[tuple[str, str]] = []
     keys: list[str] = []
-    for line in lines:
-        pair = _pairs_by_line.get(line)
-        if pair is None:
+    for at, line in enumerate(lines):
+        key = _lines.get(line)
+        if key is None:
             name, colon, value = line.partition(":")
             key = _known.get(name) or _new_name(name)
             if not key or not colon:
                 raise malformed(_complaint(text, start))
-            pair = (name, value.strip(" \t"))
-            if len(line) <= _LINE_SIZE and key not in _SECRET:
-                _remember(line, pair, key)
-        else:
-            key = _known.get(pair[0]) or pair[0].lower()
-        pairs.append(pair)
+            value = value.strip(" \t")
+            lines[at] = usual = f"{name}: {value}"
+            if line == usual and len(line) <= _LINE_SIZE and key not in _SECRET:
+                _remember(line, key)
         keys.append(key)
-    return headers_from_wire(pairs, keys)
+    return headers_of_lines(lines, keys)
 
 
-def _remember(line: str, pair: tuple[str, str], key: str) -> None:
-    if len(_pairs_by_line) >= _LINES:
-        _pairs_by_line.clear()
-        _keys_by_line.clear()
-    _pairs_by_line[line] = pair
-    _keys_by_line[line] = key
+def _remember(line: str, key: str) -> None:
+    if len(_lines) >= _LINES:
+        _lines.clear()
+    _lines[line] = key
 
 
 def _new_name(name: str) -> str:

@@ -12,16 +12,17 @@ UNTIL_CLOSE = -2
 """A length: the body is what comes before the connection ends."""
 
 _USUAL = frozenset({"keep-alive", "Keep-Alive"})
+_AFTER_LENGTH = len("content-length: ")
 
 
 def content_length(headers: Headers) -> int | None:
     """The one Content-Length, or None; a list, a sign, a zero before, a duplicate, 19 digits and more are refused."""
-    keys = headers.names
+    keys = headers._keys
     if "content-length" not in keys:
         return None
     if (count := keys.count("content-length")) > 1:
         raise malformed(f"{count} Content-Length fields")
-    value = headers["content-length"]
+    value = headers._lines[keys.index("content-length")][_AFTER_LENGTH:]
     if not (value.isascii() and value.isdecimal()) or len(value) > 18 or (value[0] == "0" and value != "0"):
         raise malformed(f"Content-Length {value[:40]!r} is not a length")
     return int(value)
@@ -57,8 +58,10 @@ def request_length(method: str, version: str, headers: Headers) -> int:
 
 def response_length(method: str, status: int, version: str, headers: Headers) -> int:
     """Bytes of the body of a response to `method`, CHUNKED, or UNTIL_CLOSE."""
-    chunked = "transfer-encoding" in headers.names and _is_chunked(headers, version)
+    chunked = "transfer-encoding" in headers._keys and _is_chunked(headers, version)
     length = content_length(headers)
+    if length is not None and status == 200 and method == "GET":
+        return length
     if status < 200 or status == 204:
         if chunked or length:
             raise malformed(f"a {status} response with a body")
@@ -74,10 +77,10 @@ def response_length(method: str, status: int, version: str, headers: Headers) ->
 
 def keeps_alive(version: str, headers: Headers) -> bool:
     """Whether the connection may carry another message after this one."""
-    names = headers.names
-    if "connection" not in names:
+    keys = headers._keys
+    if "connection" not in keys:
         return version != "1.0"
-    if headers["connection"] in _USUAL and names.count("connection") == 1:
+    if headers._lines[keys.index("connection")][12:] in _USUAL and keys.count("connection") == 1:
         return True
     tokens = headers.tokens("connection")
     if "close" in tokens:

@@ -1,0 +1,40 @@
+"""While a process serves, the garbage collector looks for cycles less often."""
+
+import gc
+from collections.abc import Generator
+
+import pytest
+
+from llama._collector import YOUNG, seldom_collecting
+
+
+@pytest.fixture(autouse=True)
+def thresholds() -> Generator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield
+    gc.enable()
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+def test_it_is_seldom_within_the_block_and_as_before_after_it() -> None:
+    with seldom_collecting():
+        assert gc.get_threshold() == (YOUNG, 10, 10)
+        assert gc.get_freeze_count() > 0
+    assert gc.get_threshold() == (700, 10, 10)
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_a_program_has_set_itself_stays() -> None:
+    gc.set_threshold(900, 5, 5)
+    with seldom_collecting():
+        assert gc.get_threshold() == (900, 5, 5)
+        assert gc.get_freeze_count() == 0
+
+
+def test_a_collector_that_is_off_stays_off() -> None:
+    gc.disable()
+    with seldom_collecting():
+        assert not gc.isenabled()
+        assert gc.get_threshold() == (700, 10, 10)
