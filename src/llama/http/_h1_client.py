@@ -130,9 +130,9 @@ class H1Client:
                 head = await self._next_head(request)
                 if head.status < 200 and head.status != 101:
                     head = await self._final(request, head)
-            if self._upload is not None:
-                return await self._answered(request, head)
-            return self._response(request, head)
+            return (
+                self._response(request, head) if self._upload is None else await self._answered(request, head)
+            )
         except BaseException as error:
             await self.drop()
             cause = self._cause(error)

@@ -50,7 +50,7 @@ class RequestHead:
         head.path = self.path
         head.protocol = self.protocol
         headers = self.headers
-        head.headers = headers_from_wire(headers._pairs.copy(), headers._keys.copy())
+        head.headers = headers.copy()
         head.length = self.length
         return head
 
@@ -69,7 +69,7 @@ class ResponseHead:
         head = ResponseHead()
         head.status = self.status
         headers = self.headers
-        head.headers = headers_from_wire(headers._pairs.copy(), headers._keys.copy())
+        head.headers = headers.copy()
         head.length = self.length
         return head
 
@@ -181,7 +181,7 @@ def _set_host(headers: Headers, names: list[str], authority: str, *, bare_connec
             raise malformed(f"a malformed authority {authority[:60]!r}")
         if len(authority) < 80 and len(_authorities) < 1024:
             _authorities[authority] = True
-    headers._pairs.insert(0, ("host", authority))
+    headers._lines.insert(0, f"host: {authority}")
     names.insert(0, "host")
 
 
@@ -246,7 +246,7 @@ def trailer_fields(trailers: Headers) -> list[Field]:
 def _kept(headers: Headers, dropped: frozenset[str]) -> list[Field]:
     """The fields that are for the other end, their names in lower case."""
     names = headers._keys
-    fields = [(name, pair[1]) for name, pair in zip(names, headers._pairs, strict=True)]
+    fields = [(name, line[len(name) + 2 :]) for name, line in zip(names, headers._lines, strict=True)]
     if not dropped.isdisjoint(names):
         gone = dropped
         if "connection" in names:
