@@ -66,7 +66,9 @@ class Proxy:
         origin = origin_of(request.scheme, request.authority)
         rules = self.rules
         target = origin.target
-        target = rules.admit_place(request, target) if rules.rule is None else await rules.admit(request, target)
+        target = (
+            rules.admit_place(request, target) if rules.rule is None else await rules.admit(request, target)
+        )
         sent = outgoing(request)
         if self.via is not None:
             put(sent.headers, "Via", f"{request.version} {self.via}")
