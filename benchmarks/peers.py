@@ -120,6 +120,15 @@ def leaf(*, tls: bool = False) -> Peer:
     return command
 
 
+def hello() -> Peer:
+    """A llama HTTP server that answers itself."""
+
+    def command(place: Place) -> list[str]:
+        return server("hello", f"127.0.0.1:{place.port}")(place)
+
+    return command
+
+
 def server(name: str, *arguments: str) -> Peer:
     """A program of benchmarks/servers."""
 

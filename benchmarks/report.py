@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import importlib.metadata
 import os
 import platform
 import re
@@ -14,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import OURS, Case, Result
-from benchmarks.peers import Missing, program
+from benchmarks.peers import Missing, module, program
 
 HEAD = ("what", "unit", "compared with", "theirs", "llama", "ratio", "of rounds", "bound", "met")
 FOLDER = Path(__file__).resolve().parent
@@ -111,7 +109,14 @@ VERSIONS = {
     "proxy.py": ("proxy", "--version"),
     "mitmproxy": ("mitmdump", "--version"),
 }
-PACKAGES = ("pproxy", "uvicorn", "httptools", "uvloop", "granian")
+PACKAGES = {
+    "pproxy": "pproxy",
+    "uvicorn": "uvicorn",
+    "httptools": "uvicorn",
+    "uvloop": "uvicorn",
+    "granian": "granian",
+}
+"""Packages, and the peer in whose environment they are."""
 
 
 def _peers() -> str:
@@ -124,9 +129,13 @@ def _peers() -> str:
             continue
         if version := re.search(r"\d+(\.\d+)+", done.stdout + done.stderr):
             found.append(f"{name} {version[0]}")
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{name} {importlib.metadata.version(name)}")
+    for name, needed in PACKAGES.items():
+        try:
+            python = module(needed, name)[0]
+        except Missing:
+            continue
+        asks = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
+        found.append(f"{name} {_output(python, '-c', asks, name)}")
     return ", ".join(found) or "no peers"
 
 

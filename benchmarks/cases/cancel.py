@@ -12,7 +12,7 @@ ORDER = 80
 
 def _case(name: str, what: str, direction: str, figure: str, amount: int, hold: float) -> Case:
     sample = told("cancel", figure, amount=amount, direction=direction, hold=hold)
-    return Case(name, what, "ms", {"llama": llama_reverse}, sample, "none", rounds=3)
+    return Case(name, what, "ms", {"llama": llama_reverse}, sample, "none", rounds=1, warm_ups=0)
 
 
 CASES = [

@@ -42,5 +42,5 @@ CASES = [
         bound=0.04,
         rounds=5,
     ),
-    Case("asgi", "ASGI application", "us/request", SERVERS, ASGI, against="uvicorn", rounds=7),
+    Case("asgi", "ASGI application", "us/request", SERVERS, ASGI, against="uvicorn", rounds=5),
 ]

@@ -1,11 +1,11 @@
 """What a connection costs that has made one round trip and then does nothing: forwarded, and ended in a leaf.
 
 A forwarded one takes two descriptors of the proxy, a leaf's one. HAProxy's leaf is an HTTP frontend that
-answers itself, between two requests of a kept connection; ours is an echo handler.
+answers itself, between two requests of a kept connection; ours is an echo handler, and for HTTP a handler function.
 """
 
 from benchmarks.harness import Case, memory
-from benchmarks.peers import Peer, forward, haproxy, leaf
+from benchmarks.peers import Peer, forward, haproxy, hello, leaf
 
 ORDER = 90
 
@@ -36,5 +36,11 @@ CASES = [
         {"HAProxy": haproxy(leaf=True, tls=True, connections=10_500), "llama": leaf(tls=True)},
         10_000,
         tls=True,
+    ),
+    _case(
+        "memory-http",
+        "idle HTTP/1.1 connection into a leaf",
+        {"HAProxy": haproxy(leaf=True, connections=10_500), "llama": hello()},
+        10_000,
     ),
 ]

@@ -5,7 +5,7 @@ from benchmarks.socks_peers import PEERS
 
 ORDER = 50
 CONNECT = cpu("short", amount=1_000, unit=1e-6, connections=8, socks=True)
-BULK = cpu("bulk", amount=400_000_000, socks=True)
+BULK = cpu("bulk", amount=200_000_000, socks=True)
 
 
 CASES = [
