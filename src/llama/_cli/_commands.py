@@ -31,6 +31,8 @@ def _version() -> str:
 def main() -> None:
     """Ready-made proxies. They listen on this machine only unless they are told where.
 
+    What is not an option here is a layer: a few lines of Python do the same, and more.
+
     Exit codes: 0 a clean end, 1 a failure such as an address in use, 2 a command line that cannot be read,
     78 settings that are wrong.
     """
@@ -54,7 +56,7 @@ def socks5_command(**options: object) -> None:
 @_options.listening("localhost:8080")
 @_options.guarded
 @_options.reaching
-@_options.ACCESS_LOG
+@_options.asking
 def http_proxy_command(**options: object) -> None:
     """An HTTP forward proxy, for CONNECT and for requests with a whole URL.
 
@@ -75,7 +77,7 @@ def http_proxy_command(**options: object) -> None:
 )
 @_options.listening("localhost:8080")
 @_options.reaching
-@_options.ACCESS_LOG
+@_options.asking
 def reverse_command(to: tuple[str, ...], **options: object) -> None:
     """An HTTP reverse proxy.
 
@@ -108,7 +110,50 @@ def echo_command(**options: object) -> None:
     \b
     llama echo --listen 127.0.0.1:7007
     """
-    _run(Given.of(options), lambda: _build.echo)
+    given = Given.of(options)
+    _run(given, lambda: _build.echo(given))
+
+
+@main.command("static", epilog=EPILOG)
+@click.argument("folder", metavar="DIR")
+@click.option(
+    "--index",
+    metavar="NAME",
+    default="index.html",
+    show_default=True,
+    help="The file for a path that ends in a slash, or off.",
+)
+@click.option("--listing", is_flag=True, help="Show what is in a directory that has no such file.")
+@click.option("--cache-control", metavar="TEXT", help="The Cache-Control field, such as max-age=3600.")
+@click.option(
+    "--dotfiles", is_flag=True, help="Serve files and directories whose names begin with a dot too."
+)
+@click.option("--compress", is_flag=True, help="Compress text for the clients that take it.")
+@_options.listening("localhost:8080")
+@_options.web
+def static_command(
+    folder: str,
+    index: str,
+    listing: bool,
+    cache_control: str | None,
+    dotfiles: bool,
+    compress: bool,
+    **options: object,
+) -> None:
+    """Serve the files below a directory over HTTP.
+
+    \b
+    llama static --listen :8080 --listing public
+    """
+    given = Given.of(options)
+    chosen = _build.StaticOptions(
+        index=None if index == "off" else index,
+        listing=listing,
+        cache_control=cache_control,
+        dotfiles=dotfiles,
+        compress=compress,
+    )
+    _run(given, lambda: _build.static(given, folder, chosen))
 
 
 @main.command()

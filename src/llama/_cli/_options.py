@@ -44,20 +44,37 @@ HANDSHAKE = partial(
     "--via answer.",
 )
 CONNECT = partial(_time, "--connect-timeout", "10s", "For reaching a target, or the first proxy of --via.")
+IDLE = partial(
+    _time,
+    "--idle-timeout",
+    "10m",
+    "End a connection on which nothing moves for so long, kept ones among them.",
+)
+FIRST_BYTE = partial(_time, "--first-byte-timeout", "1m", "For the first byte of a new connection.")
+ANSWER = partial(_time, "--answer-timeout", "off", "For the head of an answer, once the request is sent.")
 VIA = click.option(
     "--via",
     metavar="URL",
     multiple=True,
+    envvar="LLAMA_VIA",
     help="Reach targets through this proxy: socks5://, socks5h:// (it resolves names), http:// or https:// with "
-    "[USER:PASSWORD@]HOST[:PORT], or env for what the proxy variables say. Again for a chain.",
+    "[USER:PASSWORD@]HOST[:PORT], or env for what the proxy variables say. Again for a chain.  [env: LLAMA_VIA, "
+    "which other users cannot see, with spaces between]",
 )
 USER = click.option(
     "--user",
     "users",
     metavar="NAME:PASSWORD",
-    type=_values.user,
+    type=_values.User(),
     multiple=True,
-    help="Serve only who knows this. Again for more.",
+    envvar="LLAMA_USER",
+    help="Serve only who knows this. Again for more. Every user of this machine can read it in the list of "
+    "processes: better are --user-file and LLAMA_USER.  [env: LLAMA_USER, one a line]",
+)
+USER_FILE = click.option(
+    "--user-file",
+    metavar="FILE",
+    help="Serve only whom this file names: NAME:PASSWORD, one a line. SIGHUP reads it again.",
 )
 OPEN = click.option(
     "--open", "is_open", is_flag=True, help="Let everybody who can reach it use this proxy, without --user."
@@ -72,7 +89,7 @@ ACCESS_LOG = click.option(
     type=click.Choice(["common", "combined", "json"]),
     is_flag=False,
     flag_value="combined",
-    help="A line for each request on standard output.  [combined when no format is given]",
+    help="A line for each request or connection on standard output.  [combined when no format is given]",
 )
 
 
@@ -88,7 +105,7 @@ def listening(default: str) -> Callable[[F], F]:
             default=[default],
             help=f"{_LISTEN_HELP}Again for more.  [default: {default}]",
         )
-        for each in (GRACE(), WORKERS, HANDSHAKE(), KEY, CERT, listen):
+        for each in (ACCESS_LOG, GRACE(), WORKERS, IDLE(), HANDSHAKE(), KEY, CERT, listen):
             command = each(command)
         return command
 
@@ -102,7 +119,17 @@ def reaching(command: F) -> F:
 
 def guarded(command: F) -> F:
     """The options of proxies whose clients choose the target."""
-    return USER(OPEN(PRIVATE(command)))
+    return USER(USER_FILE(OPEN(PRIVATE(command))))
+
+
+def asking(command: F) -> F:
+    """The options of commands that send HTTP requests on."""
+    return ANSWER()(web(command))
+
+
+def web(command: F) -> F:
+    """The options of commands that serve HTTP."""
+    return FIRST_BYTE()(command)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +140,18 @@ class Given:
     cert: str | None
     key: str | None
     handshake_timeout: float | None
+    idle_timeout: float | None
     workers: int | None
     grace: float | None
+    access_log: LogFormat | None
+    first_byte_timeout: float | None = None
+    answer_timeout: float | None = None
     via: tuple[str, ...] = ()
     connect_timeout: float | None = None
     users: tuple[tuple[str, str], ...] = ()
+    user_file: str | None = None
     is_open: bool = False
     private: bool = False
-    access_log: LogFormat | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, object]) -> Given:

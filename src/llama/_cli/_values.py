@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from typing import TYPE_CHECKING
 
 import click
 
@@ -58,12 +59,52 @@ def is_here(address: str) -> bool:
         return host.lower() == "localhost"
 
 
-def user(text: str) -> tuple[str, str]:
-    """`NAME:PASSWORD`; the error does not show it."""
+if TYPE_CHECKING:
+    ParamType = click.ParamType[tuple[str, str]]
+else:  # it is generic in later versions of click only
+    ParamType = click.ParamType
+
+
+class User(ParamType):
+    """`NAME:PASSWORD`, in a variable one a line; the error does not show it."""
+
+    name = "user"
+    envvar_list_splitter = "\n"
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        if (found := user(value.strip("\r"))) is None:
+            raise click.BadParameter("expected NAME:PASSWORD, neither of them empty.", ctx, param)
+        return found
+
+
+def user(text: str) -> tuple[str, str] | None:
+    """`NAME:PASSWORD`, neither of them empty; else None."""
     name, colon, password = text.partition(":")
-    if not (name and colon and password):
-        raise click.BadParameter("expected NAME:PASSWORD, neither of them empty.")
-    return name, password
+    return (name, password) if name and colon and password else None
+
+
+def users_of(path: str) -> dict[str, str]:
+    """The users that a file names, one a line; lines that are empty or begin with # are none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"cannot read {path}: {reason}") from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if (pair := user(line)) is None:
+            raise ConfigError(f"{path}, line {number}: expected NAME:PASSWORD, neither of them empty")
+        found[pair[0]] = pair[1]
+    if not found:
+        raise ConfigError(f"{path} names no users: expected NAME:PASSWORD, one a line")
+    return found
 
 
 def target(text: str) -> Target:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import ConfigError, http, stack
+from llama import ConfigError, http, stack, testing
 from llama.http import Request, Response
 from llama.http.layers._static import PIECE, FileBody
 from tests.http.serving import last, talk
@@ -232,3 +232,47 @@ def test_what_cannot_be_served_is_refused_when_it_is_made(root: Path) -> None:
     for name in ("", "a/b", ".."):
         with pytest.raises(ConfigError, match="index"):
             http.static(root, index=name)
+
+
+# listing
+
+
+def listed(root: Path, path: str, method: str = "GET", *, dotfiles: bool = False) -> tuple[Response, str]:
+    async def main() -> tuple[Response, str]:
+        async with testing.client(http.static(root, listing=True, dotfiles=dotfiles)) as client:
+            response = await client.request(method, path)
+            return response, (await response.body.read()).decode()
+
+    return asyncio.run(main())
+
+
+def test_a_directory_without_an_index_can_be_listed(root: Path) -> None:
+    (root / "a<b>&\u202e.txt").write_bytes(b"")
+    (root / "x:y").mkdir()
+    (root / "out").symlink_to(root.parent / "secret")
+    (root / "in").symlink_to(root / "docs")
+    response, page = listed(root, "/")
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert [line for line in page.splitlines() if line.startswith("<li>")] == [
+        '<li><a href="./docs/">docs/</a></li>',
+        '<li><a href="./empty/">empty/</a></li>',
+        '<li><a href="./in/">in/</a></li>',
+        '<li><a href="./x%3Ay/">x:y/</a></li>',
+        '<li><a href="./a%3Cb%3E%26%E2%80%AE.txt">a&lt;b&gt;&amp;\ufffd.txt</a></li>',
+        '<li><a href="./j%C3%B6%20%25.css">j\xf6 %.css</a></li>',
+        '<li><a href="./nothing">nothing</a></li>',
+        '<li><a href="./ten.tar.gz">ten.tar.gz</a></li>',
+        '<li><a href="./ten.txt">ten.txt</a></li>',
+    ]
+    assert ".env" in listed(root, "/", dotfiles=True)[1]
+    assert '<a href="../">' in listed(root, "/empty/")[1]
+    assert listed(root, "/docs/")[1] == "<p>docs"
+    assert listed(root, "/empty")[0].headers["location"] == "./empty/"
+    response, page = listed(root, "/empty/", "HEAD")
+    assert (int(response.headers["content-length"]) > 100, page) == (True, "")
+    assert listed(root, "/missing/")[0].status == 404
+
+
+def test_nothing_is_listed_unless_asked_for(root: Path) -> None:
+    assert ask(root, "/empty/")[0].status == 404
+    assert ask(root, "/")[0].status == 404

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
 from llama._errors import ConfigError
@@ -24,6 +24,7 @@ from llama.http.layers._static_conditions import (
     is_unchanged,
     requested_range,
 )
+from llama.http.layers._static_listing import listing as listing_of
 
 PIECE = 1 << 17
 _TEXT = {"Content-Type": "text/plain"}
@@ -79,6 +80,9 @@ class Found:
     validators: Validators
 
 
+Looked: TypeAlias = Found | bytes | str | None
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Static:
     """Serves the files of a directory."""
@@ -87,6 +91,7 @@ class Static:
     index: str | None
     cache_control: str | None
     dotfiles: bool
+    listing: bool
 
     __takes__: ClassVar[type] = Request
 
@@ -103,6 +108,8 @@ class Static:
         found = await _in_thread(self._open, parts, path.endswith("/"))
         if found is None:
             return _not_found()
+        if isinstance(found, bytes):
+            return self._page(request, found)
         if isinstance(found, str):
             # Relative, so that it is right whatever prefix was taken off before.
             return Response(308, {"Location": f"./{found}/{question}{query}", **_TEXT})
@@ -130,21 +137,47 @@ class Static:
             return None
         return [part for part in parts if part]
 
-    def _open(self, parts: list[str], is_directory: bool) -> Found | str | None:
-        """The file, or the name of a directory whose path lacks its slash; None for what is not to be had."""
+    def _open(self, parts: list[str], is_directory: bool) -> Looked:
+        """The file, the page of a directory, or the name of one whose path lacks its slash; None for nothing."""
         try:
             path = self.root.joinpath(*parts).resolve(strict=True)
-            if path.is_dir() and not is_directory and self._is_below(path) and self.index is not None:
-                return quote(os.fsencode(parts[-1]))
-            if is_directory:
-                if self.index is None:
-                    return None
-                path = (path / self.index).resolve(strict=True)
             if not self._is_below(path):
                 return None
+            if is_directory:
+                return self._in_directory(path, parts)
+            if path.is_dir() and (self.index is not None or self.listing):
+                return quote(os.fsencode(parts[-1]))
             return _opened(path)
         except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, no permission
             return None
+
+    def _in_directory(self, path: Path, parts: list[str]) -> Looked:
+        if self.index is not None:
+            try:
+                inside = (path / self.index).resolve(strict=True)
+                return _opened(inside) if self._is_below(inside) else None
+            except FileNotFoundError:
+                if not self.listing:
+                    return None
+        if not self.listing:
+            return None
+        title = "/".join(("", *parts, "")) if parts else "/"
+        return listing_of(path, title, self._is_shown, has_parent=bool(parts))
+
+    def _is_shown(self, path: Path) -> bool:
+        """Whether asking for it would give something."""
+        if path.name.startswith(".") and not self.dotfiles:
+            return False
+        return not path.is_symlink() or self._is_below(path.resolve())
+
+    def _page(self, request: Request, page: bytes) -> Response:
+        headers = Headers({"Content-Type": "text/html; charset=utf-8", "X-Content-Type-Options": "nosniff"})
+        headers.add("Content-Security-Policy", "default-src 'none'")
+        headers.add("Cache-Control", self.cache_control or "no-cache")
+        if request.method == "HEAD":
+            headers.add("Content-Length", str(len(page)))
+            return Response(200, headers)
+        return Response(200, headers, page)
 
     def _is_below(self, path: Path) -> bool:
         if not path.is_relative_to(self.root):
@@ -186,8 +219,8 @@ class Static:
 
 
 async def _in_thread(
-    look: Callable[[list[str], bool], Found | str | None], parts: list[str], is_directory: bool
-) -> Found | str | None:
+    look: Callable[[list[str], bool], Looked], parts: list[str], is_directory: bool
+) -> Looked:
     """Look in a thread; a file that was opened for nobody is closed."""
     looking = asyncio.get_running_loop().run_in_executor(None, look, parts, is_directory)
     try:
@@ -197,7 +230,7 @@ async def _in_thread(
         raise
 
 
-def _discard(looking: asyncio.Future[Found | str | None]) -> None:
+def _discard(looking: asyncio.Future[Looked]) -> None:
     if not looking.cancelled() and isinstance(found := looking.result(), Found):
         found.file.close()
 
@@ -236,13 +269,15 @@ def static(
     index: str | None = "index.html",
     cache_control: str | None = None,
     dotfiles: bool = False,
+    listing: bool = False,
 ) -> Exchange:
     """Serve the files below a directory to GET and HEAD, with ETag, Last-Modified and single ranges (RFC 9110).
 
     For a path that ends in a slash the file is `index` in that directory (None: 404), and a directory without one
-    is sent to it. No directory is ever listed. Symbolic links are followed within the directory, and what leads out
-    of it, is hidden (unless `dotfiles`) or is no regular file is 404. Files are read in threads, piece by piece;
-    an ETag is of time, size and inode. ConfigError where `root` is no directory.
+    is sent to it. With `listing` a directory that lacks that file is answered by a page of what is in it. Symbolic
+    links are followed within the directory, and what leads out of it, is hidden (unless `dotfiles`) or is no regular
+    file is 404. Files are read in threads, piece by piece; an ETag is of time, size and inode. ConfigError where
+    `root` is no directory.
 
         stack(http.server(), http.static("."))
     """
@@ -254,4 +289,4 @@ def static(
         raise ConfigError(f"http.static({os.fspath(root)!r}): expected a directory")
     if index is not None and (index in ("", "..") or Path(index).name != index):
         raise ConfigError(f"http.static(index={index!r}): expected the name of a file, or None")
-    return Static(directory, index, cache_control, dotfiles)
+    return Static(directory, index, cache_control, dotfiles, listing)
