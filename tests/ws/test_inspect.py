@@ -466,7 +466,7 @@ async def test_an_unmodified_client_is_served() -> None:
 messages = st.lists(st.one_of(st.text(max_size=200), st.binary(max_size=200)), max_size=5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(st.data(), messages)
 def test_any_fragments_come_out_as_the_messages_they_are(
     data: st.DataObject, said: list[str | bytes]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,7 +69,7 @@ class Direction:
         if isinstance(event, str | bytes):
             try:
                 passed = self._hook(Message(event, self._from_client, self._conversation))
-                if inspect.isawaitable(passed):
+                if not (passed is None or isinstance(passed, Message)):
                     passed = await passed
                 if passed is not None:
                     sink.put_message(passed.data)
