@@ -8,7 +8,7 @@ from llama.mitm._map import map_local, map_remote
 from llama.mitm._pinning import Pinning, Rejection
 from llama.mitm._proxy import proxy
 from llama.mitm._record import Sink, record
-from llama.mitm._recorded import Message, Recorded, RecordedBody
+from llama.mitm._recorded import Recorded, RecordedBody, RecordedMessage
 from llama.mitm._relay import relay
 from llama.mitm._replay import Resent, replay, replayed, resend
 from llama.mitm._rules import Action, Asked, Process, Rule, block, intercept, passthrough
@@ -22,12 +22,12 @@ __all__ = [
     "Chunk",
     "ChunkHook",
     "Interception",
-    "Message",
     "Options",
     "Pinning",
     "Process",
     "Recorded",
     "RecordedBody",
+    "RecordedMessage",
     "Rejection",
     "Resent",
     "Rule",

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from llama._errors import ConfigError
 from llama.http import Headers
-from llama.mitm._recorded import Message, Recorded, RecordedBody
+from llama.mitm._recorded import Recorded, RecordedBody, RecordedMessage
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 _TEXT = ("text/", "+json", "+xml", "/json", "/xml", "javascript", "x-www-form-urlencoded", "graphql")
@@ -42,6 +42,8 @@ def to_entry(recorded: Recorded, folder: Path) -> dict[str, Json]:
     if recorded.messages:
         entry["_resourceType"] = "websocket"
         entry["_webSocketMessages"] = [_message(each) for each in recorded.messages]
+        if recorded.left_out:
+            entry["comment"] = f"{recorded.left_out} more messages passed"
     return entry
 
 
@@ -140,7 +142,7 @@ def _content(body: RecordedBody, kind: str, folder: Path) -> dict[str, Json]:
     return {**made, "text": base64.b64encode(data).decode(), "encoding": "base64"}
 
 
-def _message(message: Message) -> Json:
+def _message(message: RecordedMessage) -> Json:
     text = isinstance(message.data, str)
     data = message.data if isinstance(message.data, str) else base64.b64encode(message.data).decode()
     kind = "send" if message.from_client else "receive"
@@ -207,10 +209,10 @@ def _read_body(content: Mapping[str, object], folder: Path) -> RecordedBody:
     return RecordedBody(data, size=len(data), encoded=encoded)
 
 
-def _read_message(message: Mapping[str, object]) -> Message:
+def _read_message(message: Mapping[str, object]) -> RecordedMessage:
     data = str(message["data"])
     binary = int(cast("int", message.get("opcode", 1))) == 2
-    return Message(
+    return RecordedMessage(
         message.get("type") == "send",
         float(cast("float", message.get("time", 0.0))),
         base64.b64decode(data) if binary else data,

@@ -13,13 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, ClassVar, TypeAlias
 
+from llama import ws
 from llama._errors import ConfigError
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http import Body, Exchange, Headers, Request, Response
 from llama.mitm._har_file import HarFile
 from llama.mitm._interception import Interception
-from llama.mitm._recorded import INLINE, BodySink, Recorded, RecordedBody, Tee
+from llama.mitm._recorded import INLINE, BodySink, Recorded, RecordedBody, RecordedMessage, Tee
 
 log = logging.getLogger("llama.mitm")
 
@@ -92,6 +93,8 @@ class Record:
         began = time.monotonic()
         recorded = _begun(request)
         sent = self._tap(request)
+        if request.protocol:
+            request.extensions.set(_Watched(recorded, self.bodies.inline))
         try:
             response = await self.inner(request)
         except BaseException as error:
@@ -141,6 +144,32 @@ class Record:
             log.exception("recording %r failed", recorded)
 
 
+class _Watched:
+    """A WebSocket that is recorded: its messages, as far as there is room for them."""
+
+    __slots__ = ("recorded", "room")
+
+    def __init__(self, recorded: Recorded, room: int) -> None:
+        self.recorded = recorded
+        self.room = room
+
+    def add(self, message: ws.Message) -> None:
+        """A message passes."""
+        self.room -= len(message.data)
+        if self.room < 0:
+            self.recorded.left_out += 1
+            return
+        kept = RecordedMessage(message.from_client, time.time(), message.data)
+        self.recorded.messages.append(kept)
+
+
+def _see(message: ws.Message) -> ws.Message:
+    watched = message.conversation.extensions.get(_Watched)
+    if watched is not None:
+        watched.add(message)
+    return message
+
+
 def _begun(request: Request) -> Recorded:
     known = request.extensions.get(Interception)
     client = request.client
@@ -157,14 +186,19 @@ def _begun(request: Request) -> Recorded:
 
 @factory("mitm.record")
 def record(
-    to: Sink | str | os.PathLike[str], *, inline: int = INLINE, most: int | None = None
+    to: Sink | str | os.PathLike[str],
+    *,
+    inline: int = INLINE,
+    most: int | None = None,
+    messages: bool = True,
 ) -> Middleware[Request, Response]:
     """Record exchanges: each is written to a HAR file, or given to a function, when it is over.
 
     The file is a whole HAR 1.2 document after each entry; one that is there already is replaced. Bodies are kept
     without their content coding. Those over `inline` bytes (1 MiB) go to files as they pass: beside the HAR, in a
     directory named after it, to which `_file` in an entry leads, or in a temporary one, which lasts as long as the
-    server. Of a body at most `most` bytes are kept. Recording harms no exchange: a full disk is logged.
+    server. Of a body at most `most` bytes are kept. The `messages` of a WebSocket are in its entry, `inline` bytes
+    of them at most, once it is over. Recording harms no exchange: a full disk is logged.
 
         mitm.proxy(ca, mitm.record("out.har"))
     """
@@ -180,6 +214,6 @@ def record(
         name = f"mitm.record({path})"
 
     def build(inner: Exchange) -> Exchange:
-        return Record(inner, sink, bodies, file)
+        return Record(ws.inspect(_see)(inner) if messages else inner, sink, bodies, file)
 
     return named_layer(name, build, takes=Request, gives=Request)

@@ -40,7 +40,7 @@ class RecordedBody:
 
 
 @dataclass(slots=True)
-class Message:
+class RecordedMessage:
     """A WebSocket message, as it passed."""
 
     from_client: bool
@@ -75,7 +75,10 @@ class Recorded:
     """The target, where the connection was looked into."""
     error: str = ""
     """Why there was no response, or why it broke off."""
-    messages: list[Message] = field(default_factory=list[Message])
+    messages: list[RecordedMessage] = field(default_factory=list[RecordedMessage])
+    """Those of a WebSocket, in the order in which they passed."""
+    left_out: int = 0
+    """How many more messages passed, which were too many to keep."""
 
     def __repr__(self) -> str:
         return f"<recorded {self.method} {self.url} {self.status or self.error}>"

@@ -249,7 +249,8 @@ def relay(
 
     TLS is ended with a certificate that `ca` signs for the name that the client asks for. HTTP and WebSocket, in
     TLS or not, go through the layers, the first outermost, to the bridge's own target; everything else is relayed
-    as bytes, each chunk through `chunks` where given. Layers find an `Interception` in a request's extensions.
+    as bytes, each chunk through `chunks` where given. Layers find an `Interception` in a request's extensions;
+    `ws.inspect(hook)` is the layer for WebSocket messages.
     Content codings that `Body.decoded` cannot take off are not asked for where there are layers.
 
     `rules` decide in order, `default` (`"intercept"`, `"pass"` or `"block"`) where none does; `pinning` learns
