@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from llama import Handler, Relay, Stream, Target, http, layer, mitm, serve, socks5, stack, tcp, tls
 from llama.http import Exchange, Request, Response
 from llama.mitm import Chunk
@@ -204,3 +206,18 @@ async def test_a_chunk_hook_that_raises_ends_its_own_connection_alone(world: Wor
         assert await good.read() == b"!good"
         bad.abort()
         await good.aclose()
+
+
+async def test_behind_a_transparent_listener(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(sock: object) -> tuple[str, int]:
+        return "192.0.2.1", 443
+
+    monkeypatch.setattr("llama.tcp._transparent._ask", ask)
+    async with serve(world.https(), listen="127.0.0.1:0") as served:
+        to = To(served.port)
+        door = tcp.transparent(connect=to, relay=relay(world, intercept))
+        async with serve(door, listen="127.0.0.1:0") as front:
+            there = To(front.port)
+            async with http.client(there, tls=tls.connect(there, ca=world.pem)) as client:
+                assert await asked(client) == b"GET /a from the llama"
+        assert [str(each) for each in to.targets] == ["192.0.2.1:443"]

@@ -182,10 +182,17 @@ _NOTHING = Extensions()
 
 def _keep_readable(request: Request) -> None:
     asked = request.headers.get_all("accept-encoding")
-    found = [each.strip() for value in asked for each in value.split(",")]
+    kept = _readable(asked[0] if len(asked) == 1 else ", ".join(asked))
+    if kept is not None:
+        request.headers["Accept-Encoding"] = kept
+
+
+@lru_cache(1024)
+def _readable(asked: str) -> str | None:
+    """The codings of Accept-Encoding that can be taken off here; None where all can."""
+    found = [each.strip() for each in asked.split(",")]
     kept = [each for each in found if _is_readable(each.partition(";")[0].strip().lower())]
-    if len(kept) < len(found):
-        request.headers["Accept-Encoding"] = ", ".join(kept) or "identity"
+    return None if len(kept) == len(found) else ", ".join(kept) or "identity"
 
 
 @lru_cache(64)

@@ -19,6 +19,7 @@ from llama.tcp._send_proxy import send_proxy
 from llama.tcp._server import server
 from llama.tcp._targets import public_only
 from llama.tcp._throttle import throttle
+from llama.tcp._transparent import transparent
 
 __all__ = [
     "Matcher",
@@ -46,4 +47,5 @@ __all__ = [
     "send_proxy",
     "server",
     "throttle",
+    "transparent",
 ]
