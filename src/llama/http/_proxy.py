@@ -12,7 +12,7 @@ from llama._stack import check_takes, factory
 from llama._target import Bridge, Connector, Relay, Target
 from llama.http._client import client as http_client
 from llama.http._h1_client_upgrade import Upgraded
-from llama.http._hop_by_hop import incoming, outgoing, put
+from llama.http._hop_by_hop import incoming, outgoing
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin, origin_of
 from llama.http._proxy_rules import Rules, TargetRule
@@ -71,7 +71,8 @@ class Proxy:
         )
         sent = outgoing(request)
         if self.via is not None:
-            put(sent.headers, "Via", f"{request.version} {self.via}")
+            sent.headers._lines.append(f"Via: {request.version} {self.via}")
+            sent.headers._keys.append("via")
         if max_forwards is not None:
             sent.headers["Max-Forwards"] = str(max_forwards)
         if target is not origin.target:

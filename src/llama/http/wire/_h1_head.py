@@ -151,7 +151,7 @@ def _other_form(head: RequestHead, target: str) -> None:
     if target == "*" and head.method == "OPTIONS":
         return
     match = _ABSOLUTE.fullmatch(target)
-    if match is None or not is_authority(match[2]):
+    if match is None or not _may_be_authority(match[2]):
         raise malformed(f"request target {target[:60]!r} does not fit {head.method}")
     head.absolute = True
     head.scheme, head.authority, head.path = match[1].lower(), match[2], match[3]
@@ -163,6 +163,11 @@ def is_authority(text: str) -> bool:
 
 
 _is_known_authority = lru_cache(1024)(is_authority)
+
+
+def _may_be_authority(text: str) -> bool:
+    """The same, which is remembered for those of a usual length."""
+    return _is_known_authority(text) if len(text) <= 255 else is_authority(text)
 
 
 def is_host_and_port(text: str) -> bool:
@@ -186,7 +191,7 @@ def _check_host(head: RequestHead, keys: list[str]) -> None:
             raise malformed("no Host field")
         return
     host = head.headers["host"]
-    if not (_is_known_authority(host) if len(host) <= 255 else is_authority(host)):
+    if not _may_be_authority(host):
         raise malformed(f"a malformed Host {host[:60]!r}")
 
 
