@@ -115,6 +115,10 @@ class BytesBody(Body):
     def data(self) -> bytes:
         return self._data
 
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._given = False  # who read before may have stopped halfway
+        return _Chunks(self)
+
     async def chunk(self) -> bytes:
         self._given = not self._given
         return self._data if self._given else b""

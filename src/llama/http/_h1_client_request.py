@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llama._errors import LlamaError, ProtocolError, Truncated
+from llama._errors import LlamaError, Overloaded, ProtocolError, Truncated, Unreachable
 from llama._stream import Stream
 from llama.http._body import EMPTY
 from llama.http._headers import checked_value
@@ -136,11 +136,7 @@ class Upload:
         try:
             return await self._request._body.chunk()
         except Exception as error:
-            if isinstance(error, OSError) and not isinstance(error, LlamaError | TimeoutError):
-                cut = Truncated(f"the body of the request broke off: {error.strerror or error}", status=400)
-                cut.__cause__ = error
-                error = cut
-            raise self._fail(error) from None
+            raise self._fail(_own(error)) from None
 
     async def _send_all(self, data: bytes) -> None:
         view = memoryview(data)
@@ -180,6 +176,19 @@ class Upload:
         self.error = error
         self._broken()
         return _Refused()
+
+
+def _own(error: Exception) -> Exception:
+    """An error of a body's, such that it cannot be taken for the connection's, nor for one before all was sent."""
+    if isinstance(error, Unreachable | Overloaded):
+        status, after, text = error.status, error.retry_after, str(error)
+    elif isinstance(error, OSError) and not isinstance(error, LlamaError | TimeoutError):
+        status, after, text = 400, None, error.strerror or str(error)
+    else:
+        return error
+    cut = Truncated(f"the body of the request broke off: {text}", status=status, retry_after=after)
+    cut.__cause__ = error
+    return cut
 
 
 class _Refused(Exception):

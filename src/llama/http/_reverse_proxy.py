@@ -12,6 +12,7 @@ from llama._extensions import Extensions
 from llama._stack import check_takes, factory
 from llama._target import Connector
 from llama.http._balance import POLICIES, Balance, Turn, Upstream
+from llama.http._body import body_of
 from llama.http._client import client as http_client
 from llama.http._client import is_replayable
 from llama.http._forwarded_fields import FORWARDED, add_forwarded
@@ -104,6 +105,7 @@ class ReverseProxy:
                 if not self._is_retried(error, sent, tried):
                     raise
                 upstream = self.balance.next(tried)
+                sent = self._again(request)
                 continue
             if upstream.failures:
                 upstream.note_success()
@@ -123,6 +125,13 @@ class ReverseProxy:
             headers._keys.append("via")
         if rewriting.host is not None and rewriting.host != "upstream":
             sent.authority = rewriting.host
+        return sent
+
+    def _again(self, request: Request) -> Request:
+        """What to send now that the first attempt has failed, whatever the client did to what it was given."""
+        sent = self._outgoing(request)
+        if (data := sent._body.data) is not None:
+            sent._body = body_of(bytes(data))  # of the other one some may have been read
         return sent
 
     def _address(self, sent: Request, request: Request, upstream: Upstream) -> bool:
