@@ -225,18 +225,18 @@ async def test_a_server_that_is_torn_down_leaves_nothing() -> None:
     backend = Backend()
     async with serving(stack(ws.server(), backend)) as address:
         proxy = stack(http.server(), ws.inspect(same), http.reverse_proxy(f"http://{address}"))
-        stream = None
+        clients: list[Raw] = []
+        servers: list[WebSocket] = []
         with pytest.raises(RuntimeError, match="torn down"):
             async with serve(tcp.server("127.0.0.1:0", proxy)) as front:
-                stream = await open_stream(str(front.addresses[0]))
-                await Raw(stream).open()
-                server = await backend.opened.get()
+                clients.append(Raw(await open_stream(str(front.addresses[0]))))
+                await clients[0].open()
+                servers.append(await backend.opened.get())
                 raise RuntimeError("torn down")
-        assert stream is not None
         with pytest.raises((OSError, EOFError)):
-            await server.receive()
+            await servers[0].receive()
         backend.done.set()
-        stream.abort()
+        clients[0].stream.abort()
 
 
 async def test_a_client_that_vanishes_within_a_frame_is_left() -> None:
