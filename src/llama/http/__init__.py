@@ -5,6 +5,7 @@ from llama.http._client import client
 from llama.http._connect import connect
 from llama.http._forwarded import forwarded
 from llama.http._forwarded_fields import ForwardedFor
+from llama.http._h3 import h3_client, h3_server
 from llama.http._headers import Headers
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin
@@ -20,6 +21,7 @@ from llama.http.layers import (
     When,
     access_log,
     add_header,
+    alt_svc,
     auth,
     basic_auth,
     bearer_auth,
@@ -61,6 +63,7 @@ __all__ = [
     "When",
     "access_log",
     "add_header",
+    "alt_svc",
     "auth",
     "basic_auth",
     "bearer_auth",
@@ -70,6 +73,8 @@ __all__ = [
     "connect",
     "decompress",
     "forwarded",
+    "h3_client",
+    "h3_server",
     "limit",
     "map_body",
     "normalize_path",

@@ -3,6 +3,7 @@
 from llama._server import User
 from llama.http.layers._access_log import access_log
 from llama.http.layers._add_header import add_header
+from llama.http.layers._alt_svc import alt_svc
 from llama.http.layers._auth import auth
 from llama.http.layers._basic_auth import basic_auth, proxy_auth
 from llama.http.layers._bearer_auth import bearer_auth
@@ -31,6 +32,7 @@ __all__ = [
     "When",
     "access_log",
     "add_header",
+    "alt_svc",
     "auth",
     "basic_auth",
     "bearer_auth",

@@ -1,0 +1,138 @@
+"""HTTP/3: what needs the `http3` extra, which is loaded when it is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from llama._errors import ConfigError
+from llama._packets import PacketConnector
+from llama._server import Server
+from llama._stack import check_takes
+from llama._target import split_address
+from llama.http._error_page import ErrorPage, plain_page
+from llama.http._message import Exchange, Request
+from llama.http._settings import Settings
+from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+from llama.udp import connect as udp_connect
+
+PathLike = str | os.PathLike[str]
+
+
+def need_qh3(what: str) -> None:
+    """Raise ConfigError where HTTP/3 is not installed."""
+    if importlib.util.find_spec("qh3") is None:
+        raise ConfigError(f"{what} needs the http3 extra: pip install 'proxy-llama[http3]'")
+
+
+def h3_server(
+    address: str | int | tuple[str, int],
+    exchange: Exchange,
+    cert: PathLike,
+    key: PathLike | None = None,
+    *,
+    password: str | None = None,
+    handshake_timeout: float = 10.0,
+    idle_timeout: float = 30.0,
+    handler_timeout: float | None = None,
+    body_timeout: float | None = None,
+    write_timeout: float | None = None,
+    max_connections: int = 10_000,
+    max_requests: int | None = None,
+    retry_from: int = 128,
+    early_data: bool = False,
+    error_page: ErrorPage = plain_page,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Server:
+    """Serve HTTP/3 (RFC 9114) at a UDP address, beside `tcp.server` in one `run`.
+
+    `cert` and `key` are PEM files (the key may be in the first). Seconds: `handshake_timeout` and `idle_timeout`
+    always end a connection, the others are those of `http.server`. At `max_connections` new ones are ignored;
+    while `retry_from` of them are shaking hands, new clients must prove their address first (Retry).
+    `early_data` takes 0-RTT: GET, HEAD and OPTIONS requests are answered before the handshake has ended, others
+    wait for it; each ticket is good once, in one worker.
+
+    Clients learn of it by `http.alt_svc()` in front of the same exchange over TCP. What a connection has not read
+    is bounded (1 MiB): an exchange that reads slowly slows the others of its connection.
+    Raises ConfigError for files that do not work, and where the `http3` extra is missing.
+
+        run(tcp.server(":443", stack(tls.server(cert, key), http.server(), http.alt_svc(), app)),
+            http.h3_server(":443", app, cert, key))
+    """
+    need_qh3("http.h3_server()")
+    from llama.http._h3_server import build_server  # the extra may be missing
+
+    check_takes(exchange, Request, "http.h3_server()")
+    if isinstance(address, str):
+        split_address(address)
+    settings = Settings(
+        handler_timeout=handler_timeout,
+        body_timeout=body_timeout,
+        write_timeout=write_timeout,
+        max_requests=max_requests,
+        error_page=error_page,
+        limits=limits,
+    )
+    return build_server(
+        address,
+        exchange,
+        (cert, key, password),
+        settings,
+        handshake_timeout=handshake_timeout,
+        idle_timeout=idle_timeout,
+        max_connections=max_connections,
+        retry_from=retry_from,
+        early_data=early_data,
+    )
+
+
+def h3_client(
+    *,
+    connect: PacketConnector | None = None,
+    fallback: Exchange | None = None,
+    race: float | None = None,
+    ca: PathLike | None = None,
+    verify: bool = True,
+    connect_timeout: float = 10.0,
+    idle_timeout: float = 30.0,
+    head_timeout: float | None = None,
+    body_timeout: float | None = None,
+    max_connections: int = 256,
+    early_data: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Exchange:
+    """Send requests over HTTP/3; one connection to an origin carries as many as its server takes.
+
+    `connect` opens the packets, by default `udp.connect()`. With a `fallback`, such as `http.client()`, HTTP/3 is
+    used only for origins whose responses said by Alt-Svc that they have it (RFC 7838), others and those that
+    cannot be reached by it go by the fallback; `race` is how many seconds a connection may take before the
+    fallback is used meanwhile. `ca` is a PEM file with the authorities to trust in place of the system's;
+    `verify=False` takes any certificate.
+
+    Seconds: `connect_timeout` and `idle_timeout` always bound; `head_timeout` and `body_timeout` are those of
+    `http.client`. `early_data` sends GET, HEAD and OPTIONS requests before the handshake has ended to servers that
+    were visited before. Requests are sent again as `http.client` does, and those of which the server says that it
+    has not looked at them.
+    Raises Unreachable, TLSError, Truncated and ProtocolError as `http.client` does, and ConfigError where the
+    `http3` extra is missing.
+    """
+    need_qh3("http.h3_client()")
+    from llama.http._h3_client import build_client  # the extra may be missing
+
+    connect = connect or udp_connect()
+    if fallback is not None:
+        check_takes(fallback, Request, "http.h3_client(fallback=)")
+    return build_client(
+        connect,
+        fallback,
+        ca=ca,
+        verify=verify,
+        race=race,
+        connect_timeout=connect_timeout,
+        idle_timeout=idle_timeout,
+        head_timeout=head_timeout,
+        body_timeout=body_timeout,
+        max_connections=max_connections,
+        early_data=early_data,
+        limits=limits,
+    )

@@ -1,0 +1,301 @@
+"""One HTTP/3 request stream: what came in and waits to be read, and what goes out."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import deque
+from typing import Protocol
+
+from llama._errors import Closed, ProtocolError, Truncated
+from llama.http._body import Body
+from llama.http._h3_fields import Fields
+from llama.http._headers import Headers
+
+SLICE = 65536
+AHEAD = 262_144  # bytes of one stream that wait to be sent before its writer does
+
+
+class Carrier(Protocol):
+    """The connection that a channel belongs to."""
+
+    def send_fields(self, number: int, fields: Fields, *, end: bool) -> None:
+        """Send a field section."""
+        ...
+
+    def send_data(self, number: int, data: bytes, *, end: bool) -> None:
+        """Send a piece of the body."""
+        ...
+
+    def waiting_to_leave(self, number: int) -> int:
+        """Bytes of this stream that were not sent yet."""
+        ...
+
+    def consumed(self, size: int) -> None:
+        """So many bytes that came in were read."""
+        ...
+
+    def stop(self, number: int, code: int, *, sending: bool, reading: bool) -> None:
+        """End one or both directions at once."""
+        ...
+
+    def wait_for_room(self, channel: Channel) -> asyncio.Future[None]:
+        """A future that is set when the stream's bytes have left."""
+        ...
+
+    def forget(self, channel: Channel) -> None:
+        """Nobody uses the channel any more."""
+        ...
+
+
+class Channel:
+    """Both directions of one stream. Who reads and who writes may be two tasks."""
+
+    __slots__ = (
+        "_parts",
+        "_reader",
+        "carrier",
+        "closed",
+        "declared",
+        "ended",
+        "error",
+        "fields",
+        "informed",
+        "number",
+        "received",
+        "rejected",
+        "sent_end",
+        "stopped",
+        "task",
+        "trailers",
+        "unread",
+    )
+
+    def __init__(self, carrier: Carrier, number: int) -> None:
+        self.carrier = carrier
+        self.number = number
+        self.fields: Fields | None = None
+        """The head of what comes in, once it is there."""
+        self.informed: deque[Fields] = deque(maxlen=16)
+        """Interim responses that were not looked at yet."""
+        self.trailers: Headers | None = None
+        self.declared: int | None = None
+        """The length that the head declared."""
+        self.received = 0
+        self.rejected = False
+        """Whether the server broke it off without having looked at it."""
+        self.unread = 0
+        self.ended = False
+        self.sent_end = self.closed = False
+        self.stopped = False
+        """Whether the other side wants no more."""
+        self.error: Exception | None = None
+        self.task: asyncio.Task[None] | None = None
+        """Who answers on this channel."""
+        self._parts: deque[bytes] = deque()
+        self._reader: asyncio.Future[None] | None = None
+
+    # what came in
+
+    def feed(self, data: bytes, *, ended: bool) -> None:
+        """Bytes of the body, or its end."""
+        self.received += len(data)
+        if self.declared is not None and (
+            self.received > self.declared or (ended and self.received < self.declared)
+        ):
+            self.fail(ProtocolError(f"the body does not have the {self.declared} bytes it declared"))
+            self.abort(H3_MESSAGE_ERROR)
+            return
+        if data:
+            self._parts.append(data)
+            self.unread += len(data)
+        self.ended = self.ended or ended
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """The stream has broken: who reads or writes is told."""
+        if self.error is None:
+            self.error = error
+            if not self.ended:  # what is whole can still be read
+                self.drop()
+        self._wake()
+
+    def drop(self) -> None:
+        """What was not read will not be read."""
+        self.carrier.consumed(self.unread)
+        self._parts.clear()
+        self.unread = 0
+
+    def head(self, fields: Fields) -> None:
+        """The head has come."""
+        self.fields = fields
+        self._wake()
+
+    def inform(self, fields: Fields) -> None:
+        """An interim response has come."""
+        self.informed.append(fields)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def wait(self) -> None:
+        """Return when something has come in."""
+        self._reader = asyncio.get_running_loop().create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+
+    def read_nowait(self, limit: int = SLICE) -> bytes:
+        """What is there, or b""."""
+        if not self._parts:
+            return b""
+        part = self._parts.popleft()
+        if len(part) > limit:
+            self._parts.appendleft(part[limit:])
+            part = part[:limit]
+        self.unread -= len(part)
+        self.carrier.consumed(len(part))
+        return part
+
+    async def read(self, limit: int = SLICE) -> bytes:
+        """The next bytes of the body; b"" at its end; raises what the stream broke with."""
+        while True:
+            if part := self.read_nowait(limit):
+                return part
+            if self.ended:
+                return b""
+            if self.error is not None:
+                raise self.error
+            await self.wait()
+
+    # what goes out
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.stopped:
+            raise BrokenPipeError(errno.EPIPE, "the other side takes no more of this stream")
+        if self.sent_end:
+            raise Closed("this stream's sending side was ended")
+
+    def send_fields(self, fields: Fields, *, end: bool = False) -> None:
+        """Send a head, or trailers."""
+        self._check()
+        self.sent_end = end
+        self.carrier.send_fields(self.number, fields, end=end)
+
+    async def send(self, data: bytes | memoryview, *, end: bool = False) -> None:
+        """Send bytes of the body; returns when not much of it waits to leave."""
+        self._check()
+        view = memoryview(data)
+        for start in range(0, len(view), SLICE) or (0,):
+            piece = bytes(view[start : start + SLICE])
+            last = end and start + SLICE >= len(view)
+            self.sent_end = last
+            self.carrier.send_data(self.number, piece, end=last)
+            while self.carrier.waiting_to_leave(self.number) > AHEAD:
+                await self.carrier.wait_for_room(self)
+                if self.error is not None or self.stopped:
+                    self._check()
+
+    def end(self) -> None:
+        """End the sending side; what waits to leave still does."""
+        if self.error is None and not (self.sent_end or self.stopped):
+            self.sent_end = True
+            self.carrier.send_data(self.number, b"", end=True)
+
+    # the end
+
+    def abort(self, code: int) -> None:
+        """End what has not ended, so that the peer sees a break."""
+        sending, reading = not self.sent_end, not self.ended
+        self.sent_end = True
+        if sending or reading:
+            self.carrier.stop(self.number, code, sending=sending, reading=reading)
+
+    def close(self, code: int) -> None:
+        """Nobody uses it any more: what was not sent or read whole is broken off. Again does nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        self.abort(code)
+        self.fail(Closed("the exchange that this belongs to is over"))
+        self.drop()
+        self.carrier.forget(self)
+
+
+H3_NO_ERROR = 0x100
+H3_INTERNAL_ERROR = 0x102
+H3_EXCESSIVE_LOAD = 0x107
+H3_REQUEST_REJECTED = 0x10B
+H3_REQUEST_CANCELLED = 0x10C
+H3_MESSAGE_ERROR = 0x10E
+H3_CONNECT_ERROR = 0x10F
+
+
+class Owner(Protocol):
+    """What is given back with a body."""
+
+    def close(self, code: int) -> None:
+        """Break off what has not ended."""
+        ...
+
+
+class ChannelBody(Body):
+    """The body that a channel carries."""
+
+    __slots__ = ("_channel", "_owner", "_timeout")
+
+    def __init__(self, channel: Channel, timeout: float | None, owner: Owner | None = None) -> None:
+        """`timeout` bounds each next piece; the `owner` is closed with the body."""
+        super().__init__(channel.declared)
+        self._channel = channel
+        self._timeout = timeout
+        self._owner = owner
+
+    def __del__(self) -> None:
+        if self._owner is not None:
+            self._release()
+
+    @property
+    def trailers(self) -> Headers | None:
+        return self._channel.trailers
+
+    def chunk_nowait(self) -> bytes:
+        return self._channel.read_nowait()
+
+    async def chunk(self) -> bytes:
+        if self.ended:
+            return b""
+        if self._timeout is None:
+            part = await self._channel.read()
+        else:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    part = await self._channel.read()
+            except TimeoutError:
+                text = f"the body made no progress for {self._timeout:g} seconds"
+                raise (
+                    TimeoutError(text) if self._owner is not None else ProtocolError(text, status=408)
+                ) from None
+        if not part:
+            self.ended = True
+            self._release()
+        return part
+
+    async def aclose(self) -> None:
+        self.ended = True
+        self._release()
+
+    def _release(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.close(H3_REQUEST_CANCELLED)
+
+
+def broken(code: int) -> Truncated:
+    """What a stream that the peer reset ends with."""
+    return Truncated(f"the other side broke the stream off (error {code:#x})")

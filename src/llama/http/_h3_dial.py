@@ -1,0 +1,105 @@
+"""One HTTP/3 connection to a server: packets through any packet connector, requests as channels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from qh3.quic.configuration import QuicConfiguration
+from qh3.tls import SessionTicket
+
+from llama._errors import LlamaError, Unreachable
+from llama._packets import Packets
+from llama._shutdown import Shutdown
+from llama.http._h3_channel import Channel
+from llama.http._h3_link import Address, Link, Quic
+from llama.http._origin import Origin
+from llama.http.wire._h1_fields import Limits
+
+QUEUE = 4096  # packets that wait to leave: more are lost, as packets may be
+PEER = ("192.0.2.1", 443)  # stands for the one peer that the packets go to
+
+
+class Dialled:
+    """A connection with its packets, which it owns; two tasks of `tasks` carry them."""
+
+    def __init__(self, packets: Packets, quic: Quic, origin: Origin, limits: Limits) -> None:
+        self.packets = packets
+        self.origin = origin
+        self.link = Link(quic, self._queue_up, limits)
+        self._queue: deque[bytes] = deque()
+        self._more: asyncio.Future[None] | None = None
+
+    def start(self, tasks: Shutdown) -> None:
+        """Begin to shake hands."""
+        tasks.spawn(self._receive())
+        tasks.spawn(self._sending())
+        self.link.quic.connect(PEER, self.link.loop.time())
+        self.link.flush()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes more requests."""
+        return not self.link.closed.done() and self.link.goaway is None
+
+    @property
+    def room(self) -> int:
+        """How many more requests the server takes now (RFC 9000 section 4.6)."""
+        quic = self.link.quic
+        return (
+            quic.max_concurrent_bidi_streams - quic.get_next_available_stream_id() // 4 if self.is_open else 0
+        )
+
+    def open(self) -> Channel:
+        """A channel for a request; its number is taken."""
+        link = self.link
+        link.begin()
+        number = link.quic.get_next_available_stream_id()
+        channel = link.channels[number] = Channel(link, number)
+        return channel
+
+    async def _receive(self) -> None:
+        link = self.link
+        try:
+            while not link.closed.done():
+                packet = await self.packets.receive()
+                link.received([packet.data], PEER)
+        except (LlamaError, OSError) as error:
+            link.fail(Unreachable(f"cannot reach {self.origin}: {error}"))
+        finally:
+            self.close()
+
+    def _queue_up(self, data: bytes, _: Address) -> None:
+        if len(self._queue) < QUEUE:
+            self._queue.append(data)
+            if self._more is not None and not self._more.done():
+                self._more.set_result(None)
+
+    async def _sending(self) -> None:
+        try:
+            while True:
+                while self._queue:
+                    await self.packets.send(self._queue.popleft())
+                if self.link.closed.done():
+                    return
+                self._more = self.link.loop.create_future()
+                await asyncio.wait((self._more, self.link.closed), return_when=asyncio.FIRST_COMPLETED)
+        except (LlamaError, OSError) as error:
+            self.link.fail(Unreachable(f"cannot reach {self.origin}: {error}"))
+        finally:
+            self.packets.abort()
+
+    def close(self) -> None:
+        """End the connection, and its tasks with it. Again does nothing."""
+        self.link.close()
+        self.link.abandon()
+
+
+def new_quic(configuration: QuicConfiguration, tickets: list[SessionTicket]) -> Quic:
+    """The client's side of a connection; tickets that the server gives are added to the list, of which two stay."""
+
+    def keep(ticket: SessionTicket) -> None:
+        tickets.append(ticket)
+        del tickets[:-2]
+
+    return Quic(configuration=configuration, session_ticket_handler=keep)
