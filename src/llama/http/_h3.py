@@ -11,6 +11,7 @@ from llama._server import Server
 from llama._stack import check_takes
 from llama._target import split_address
 from llama.http._error_page import ErrorPage, plain_page
+from llama.http._h3_settings import H3ClientSettings, H3Settings
 from llama.http._message import Exchange, Request
 from llama.http._settings import Settings
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
@@ -65,25 +66,12 @@ def h3_server(
     check_takes(exchange, Request, "http.h3_server()")
     if isinstance(address, str):
         split_address(address)
-    settings = Settings(
-        handler_timeout=handler_timeout,
-        body_timeout=body_timeout,
-        write_timeout=write_timeout,
-        max_requests=max_requests,
-        error_page=error_page,
-        limits=limits,
-    )
-    return build_server(
-        address,
-        exchange,
-        (cert, key, password),
-        settings,
-        handshake_timeout=handshake_timeout,
-        idle_timeout=idle_timeout,
-        max_connections=max_connections,
-        retry_from=retry_from,
-        early_data=early_data,
-    )
+    http = Settings(
+        handler_timeout=handler_timeout, body_timeout=body_timeout, write_timeout=write_timeout,
+        max_requests=max_requests, error_page=error_page, limits=limits,
+    )  # fmt: skip
+    settings = H3Settings(http, handshake_timeout, idle_timeout, max_connections, retry_from, early_data)
+    return build_server(address, exchange, cert, key, password, settings)
 
 
 def h3_client(
@@ -119,20 +107,10 @@ def h3_client(
     need_qh3("http.h3_client()")
     from llama.http._h3_client import build_client  # the extra may be missing
 
-    connect = connect or udp_connect()
     if fallback is not None:
         check_takes(fallback, Request, "http.h3_client(fallback=)")
-    return build_client(
-        connect,
-        fallback,
-        ca=ca,
-        verify=verify,
-        race=race,
-        connect_timeout=connect_timeout,
-        idle_timeout=idle_timeout,
-        head_timeout=head_timeout,
-        body_timeout=body_timeout,
-        max_connections=max_connections,
-        early_data=early_data,
-        limits=limits,
-    )
+    settings = H3ClientSettings(
+        verify, race, connect_timeout, idle_timeout, head_timeout, body_timeout,
+        max_connections, early_data, limits,
+    )  # fmt: skip
+    return build_client(connect or udp_connect(), fallback, ca, settings)

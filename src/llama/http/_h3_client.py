@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from qh3.quic.configuration import QuicConfiguration
 from qh3.tls import SessionTicket
@@ -25,29 +25,15 @@ from llama.http._h3_channel import H3_REQUEST_CANCELLED, Channel, ChannelBody
 from llama.http._h3_dial import Dialled, new_quic
 from llama.http._h3_fields import content_length, plain_fields, request_fields, response_of
 from llama.http._h3_link import new_configuration
+from llama.http._h3_settings import H3ClientSettings
 from llama.http._h3_tunnel import ChannelStream
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin, origin_of
-from llama.http.wire._h1_fields import Limits
 
 PER_ORIGIN = 4
 WAITING = 1024
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """What may go as early data, for it may be played again (RFC 8470)."""
-
-
-@dataclass(frozen=True, slots=True)
-class H3ClientSettings:
-    """Seconds, None for no bound, and counts."""
-
-    connect_timeout: float
-    idle_timeout: float
-    head_timeout: float | None
-    body_timeout: float | None
-    max_connections: int
-    race: float | None
-    early_data: bool
-    limits: Limits
 
 
 class Place:
@@ -394,19 +380,16 @@ class Owned:
 def build_client(
     connect: PacketConnector,
     fallback: Exchange | None,
-    *,
     ca: str | os.PathLike[str] | None,
-    verify: bool,
-    idle_timeout: float,
-    **settings: Any,
+    settings: H3ClientSettings,
 ) -> H3Client:
     """A client; ConfigError for authorities that cannot be read."""
-    configuration = new_configuration(is_client=True, idle_timeout=idle_timeout)
-    if not verify:
+    configuration = new_configuration(is_client=True, idle_timeout=settings.idle_timeout)
+    if not settings.verify:
         configuration.verify_mode = ssl.CERT_NONE
     elif ca is not None:
         try:
             configuration.cadata = Path(ca).read_bytes()
         except OSError as error:
             raise ConfigError(f"http.h3_client(ca={ca}): {error.strerror}") from error
-    return H3Client(connect, fallback, configuration, H3ClientSettings(idle_timeout=idle_timeout, **settings))
+    return H3Client(connect, fallback, configuration, settings)

@@ -29,8 +29,8 @@ from llama.http._h3_channel import (
 )
 from llama.http._h3_exchange import H3Exchange
 from llama.http._h3_link import Address, Link, Quic, new_configuration
+from llama.http._h3_settings import H3Settings
 from llama.http._message import Exchange
-from llama.http._settings import Settings
 from llama.tcp._port import Port
 from llama.udp._bind import bind_packets
 
@@ -42,23 +42,6 @@ VERSIONS = [1]
 LINGER = 1.0
 TICKETS = 10_000
 RESETS = 200  # requests that a client breaks off, beyond those it lets end
-
-
-@dataclass(frozen=True, slots=True)
-class H3Settings:
-    """What an HTTP/3 server is told beside what any HTTP server is."""
-
-    http: Settings
-    handshake_timeout: float
-    idle_timeout: float
-    max_connections: int
-    retry_from: int
-    early_data: bool
-
-    def __post_init__(self) -> None:
-        for name in ("handshake_timeout", "idle_timeout", "max_connections"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"http.h3_server({name}={getattr(self, name)}): expected more than 0")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -415,21 +398,16 @@ def _is_safe(channel: Channel) -> bool:
 def build_server(
     where: str | int | tuple[str, int],
     exchange: Exchange,
-    files: tuple[str | os.PathLike[str], str | os.PathLike[str] | None, str | None],
-    http: Settings,
-    *,
-    handshake_timeout: float,
-    idle_timeout: float,
-    max_connections: int,
-    retry_from: int,
-    early_data: bool,
+    cert: str | os.PathLike[str],
+    key: str | os.PathLike[str] | None,
+    password: str | None,
+    settings: H3Settings,
 ) -> H3Server:
     """A server with its certificate loaded; ConfigError for files that do not work."""
-    settings = H3Settings(http, handshake_timeout, idle_timeout, max_connections, retry_from, early_data)
-    configuration = new_configuration(is_client=False, idle_timeout=idle_timeout)
-    cert, key, password = files
+    configuration = new_configuration(is_client=False, idle_timeout=settings.idle_timeout)
+    load = configuration.load_cert_chain  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     try:
-        configuration.load_cert_chain(os.fspath(cert), None if key is None else os.fspath(key), password)
+        load(os.fspath(cert), None if key is None else os.fspath(key), password)
     except Exception as error:  # the library raises errors of many kinds
         raise ConfigError(f"http.h3_server(): {cert} with {key or 'its key'}: {error}") from error
     if configuration.private_key is None:

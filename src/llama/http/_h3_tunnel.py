@@ -40,13 +40,14 @@ class ChannelStream(Stream):
         if self._rest:
             data, self._rest = self._rest[:limit], self._rest[limit:]
             return data
-        if self._pace is None:
+        pace = self._pace
+        if pace is None:
             return await self._channel.read(limit)
-        if delay := self._pace.read_delay():
+        if delay := pace.read_delay():
             await self._sleep(delay)
-        data = await self._channel.read(self._pace.cap(limit))
-        if self._pace is not None and data:
-            self._pace.received(len(data))
+        data = await self._channel.read(pace.cap(limit))
+        if data:
+            pace.received(len(data))
         return data
 
     async def _sleep(self, delay: float) -> None:
