@@ -41,7 +41,6 @@ def h3_server(
     max_connections: int = 10_000,
     max_requests: int | None = None,
     retry_from: int = 128,
-    early_data: bool = False,
     error_page: ErrorPage = plain_page,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Server:
@@ -50,8 +49,7 @@ def h3_server(
     `cert` and `key` are PEM files (the key may be in the first). Seconds: `handshake_timeout` and `idle_timeout`
     always end a connection, the others are those of `http.server`. At `max_connections` new ones are ignored;
     while `retry_from` of them are shaking hands, new clients must prove their address first (Retry).
-    `early_data` takes 0-RTT: GET, HEAD and OPTIONS requests are answered before the handshake has ended, others
-    wait for it; each ticket is good once, in one worker.
+    Early data (0-RTT), which can be played again, is not taken.
 
     Clients learn of it by `http.alt_svc()` in front of the same exchange over TCP. What a connection has not read
     is bounded (1 MiB): an exchange that reads slowly slows the others of its connection.
@@ -70,7 +68,7 @@ def h3_server(
         handler_timeout=handler_timeout, body_timeout=body_timeout, write_timeout=write_timeout,
         max_requests=max_requests, error_page=error_page, limits=limits,
     )  # fmt: skip
-    settings = H3Settings(http, handshake_timeout, idle_timeout, max_connections, retry_from, early_data)
+    settings = H3Settings(http, handshake_timeout, idle_timeout, max_connections, retry_from)
     return build_server(address, exchange, cert, key, password, settings)
 
 
@@ -86,7 +84,6 @@ def h3_client(
     head_timeout: float | None = None,
     body_timeout: float | None = None,
     max_connections: int = 256,
-    early_data: bool = False,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Exchange:
     """Send requests over HTTP/3; one connection to an origin carries as many as its server takes.
@@ -98,9 +95,8 @@ def h3_client(
     `verify=False` takes any certificate.
 
     Seconds: `connect_timeout` and `idle_timeout` always bound; `head_timeout` and `body_timeout` are those of
-    `http.client`. `early_data` sends GET, HEAD and OPTIONS requests before the handshake has ended to servers that
-    were visited before. Requests are sent again as `http.client` does, and those of which the server says that it
-    has not looked at them.
+    `http.client`. Requests are sent again as `http.client` does, and those of which the server says that it has
+    not looked at them.
     Raises Unreachable, TLSError, Truncated and ProtocolError as `http.client` does, and ConfigError where the
     `http3` extra is missing.
     """
@@ -111,6 +107,6 @@ def h3_client(
         check_takes(fallback, Request, "http.h3_client(fallback=)")
     settings = H3ClientSettings(
         verify, race, connect_timeout, idle_timeout, head_timeout, body_timeout,
-        max_connections, early_data, limits,
+        max_connections, limits,
     )  # fmt: skip
     return build_client(connect or udp_connect(), fallback, ca, settings)

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import ClassVar
 
 from qh3.quic.configuration import QuicConfiguration
-from qh3.tls import SessionTicket
 
 from llama._errors import ConfigError, LlamaError, Overloaded, ProtocolError, Truncated, Unreachable
 from llama._packets import PacketConnector
@@ -22,9 +21,9 @@ from llama.http._alternatives import Alternatives
 from llama.http._client import is_replayable
 from llama.http._h1_client_upgrade import Upgraded
 from llama.http._h3_channel import H3_REQUEST_CANCELLED, Channel, ChannelBody
-from llama.http._h3_dial import Dialled, new_quic
+from llama.http._h3_dial import Dialled
 from llama.http._h3_fields import content_length, plain_fields, request_fields, response_of
-from llama.http._h3_link import new_configuration
+from llama.http._h3_link import Quic, new_configuration
 from llama.http._h3_settings import H3ClientSettings
 from llama.http._h3_tunnel import ChannelStream
 from llama.http._message import Exchange, Request, Response
@@ -32,18 +31,15 @@ from llama.http._origin import Origin, origin_of
 
 PER_ORIGIN = 4
 WAITING = 1024
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-"""What may go as early data, for it may be played again (RFC 8470)."""
 
 
 class Place:
-    """One origin: its connections, its tickets, who is connecting, and who waits for room."""
+    """One origin: its connections, who is connecting, and who waits for room."""
 
-    __slots__ = ("connections", "dialling", "tickets", "waiting")
+    __slots__ = ("connections", "dialling", "waiting")
 
     def __init__(self) -> None:
         self.connections: list[Dialled] = []
-        self.tickets: list[SessionTicket] = []
         self.dialling: asyncio.Task[Dialled] | None = None
         self.waiting: deque[asyncio.Future[None]] = deque()
 
@@ -214,7 +210,9 @@ class H3Client:
         try:
             async with asyncio.timeout(self.settings.connect_timeout):
                 packets = await self.connect(other.target)
-                quic = new_quic(self._configured(origin, place), place.tickets)
+                quic = Quic(
+                    configuration=dataclasses.replace(self.configuration, server_name=origin.target.host)
+                )
                 dialled = Dialled(packets, quic, origin, self.settings.limits)
                 dialled.start(self.state.tasks)
                 await asyncio.shield(dialled.link.established)
@@ -240,10 +238,6 @@ class H3Client:
         place.connections.append(dialled)
         dialled.link.on_packets = place.wake
         dialled.link.closed.add_done_callback(gone)
-
-    def _configured(self, origin: Origin, place: Place) -> QuicConfiguration:
-        ticket = place.tickets.pop() if place.tickets and self.settings.early_data else None
-        return dataclasses.replace(self.configuration, server_name=origin.target.host, session_ticket=ticket)
 
     # requests
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from qh3.quic.configuration import QuicConfiguration
-from qh3.tls import SessionTicket
-
 from llama._errors import LlamaError, Unreachable
 from llama._packets import Packets
 from llama._shutdown import Shutdown
@@ -93,13 +90,3 @@ class Dialled:
         """End the connection, and its tasks with it. Again does nothing."""
         self.link.close()
         self.link.abandon()
-
-
-def new_quic(configuration: QuicConfiguration, tickets: list[SessionTicket]) -> Quic:
-    """The client's side of a connection; tickets that the server gives are added to the list, of which two stay."""
-
-    def keep(ticket: SessionTicket) -> None:
-        tickets.append(ticket)
-        del tickets[:-2]
-
-    return Quic(configuration=configuration, session_ticket_handler=keep)

@@ -27,6 +27,7 @@ from qh3.quic.events import (
     HandshakeCompleted,
     ProtocolNegotiated,
 )
+from qh3.quic.tls_bridge import QuicTlsBridge
 
 from llama._errors import Closed, LlamaError, ProtocolError, TLSError
 from llama.http._h3_channel import (
@@ -50,6 +51,23 @@ class Quic(QuicConnection):
     """A QUIC connection whose incoming bytes can be left where they are: its peer is given no more credit then."""
 
     held = False
+
+    def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
+        """Leave it to whoever sends the packets to send no more to a client than three times what came from it.
+
+        The library's own bound makes it fail where its first packets would pass it.
+        """
+        retry, self._retry_source_connection_id = self._retry_source_connection_id, b"known"
+        try:
+            super()._create_core(remote_addr, initial_dcid, now)
+        finally:
+            self._retry_source_connection_id = retry
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        """A client may have an empty id, which the library does not learn; any other it does."""
+        if remote_source_cid is None and not self.configuration.is_client:
+            remote_source_cid = b""
+        return super()._create_tls(remote_source_cid)
 
     def _drain_core(self) -> None:
         if not self.held:

@@ -6,13 +6,12 @@ import asyncio
 import logging
 import os
 import socket
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.packet import encode_quic_retry, encode_quic_version_negotiation
-from qh3.tls import SessionTicket
 
 from llama._errors import ConfigError
 from llama._extensions import Extensions
@@ -40,7 +39,6 @@ QUEUE = 1024  # packets that wait for a full socket: more are lost, as packets m
 SMALLEST_INITIAL = 1200  # RFC 9000 section 14.1
 VERSIONS = [1]
 LINGER = 1.0
-TICKETS = 10_000
 RESETS = 200  # requests that a client breaks off, beyond those it lets end
 
 
@@ -81,23 +79,6 @@ class H3Server(Server):
                 each.stop()
 
 
-class Tickets:
-    """What clients may come back with, each good for one time: a packet that is played again finds none."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, SessionTicket] = OrderedDict()
-
-    def keep(self, ticket: SessionTicket) -> None:
-        """A client was given this one."""
-        self._kept[ticket.ticket] = ticket
-        if len(self._kept) > TICKETS:
-            self._kept.popitem(last=False)
-
-    def take(self, label: bytes) -> SessionTicket | None:
-        """A client comes back with it."""
-        return self._kept.pop(label, None)
-
-
 class Endpoint:
     """One socket and the connections on it."""
 
@@ -110,7 +91,6 @@ class Endpoint:
         self._shaking = 0
         self._stopping = False
         self._tokens = Tokens()
-        self._tickets = Tickets() if server.settings.early_data else None
         self._queue: deque[tuple[bytes, Address]] = deque()
         name = sock.getsockname()
         self.local = Local(str(name[0]), int(name[1]))
@@ -136,12 +116,12 @@ class Endpoint:
                 batches[served][1].append(data)
             else:
                 if served in batches:
-                    served.link.received(batches[served][1], batches[served][0])
+                    served.received(batches[served][1], batches[served][0])
                 batches[served] = (address, [data])
         else:
             self._port.on_readable(self._readable)  # there is more: after the others of this round
         for served, (address, packets) in batches.items():
-            served.link.received(packets, address)
+            served.received(packets, address)
 
     def _find(self, data: bytes, address: Address) -> Served | None:
         to = destination_of(data)
@@ -191,8 +171,6 @@ class Endpoint:
             configuration=self._server.configuration,
             original_destination_connection_id=original,
             retry_source_connection_id=source,
-            session_ticket_handler=self._tickets.keep if self._tickets else None,
-            session_ticket_fetcher=self._tickets.take if self._tickets else None,
         )
         served = Served(self, quic, self._server, self._shutdown, address)
         self._all.add(served)
@@ -276,7 +254,7 @@ class Served:
     ) -> None:
         self.names: set[bytes] = set()
         self.peer = Peer(str(address[0]), int(address[1]))
-        self.link = Link(quic, endpoint.send, server.settings.http.limits)
+        self.link = Link(quic, self._send, server.settings.http.limits)
         self.link.on_request = self._request
         self.link.on_id = lambda number, known: endpoint.learn(number, self, known=known)
         self.link.on_room = self._less
@@ -286,13 +264,42 @@ class Served:
         self._shutdown = shutdown
         self._extensions = Extensions(self.peer, endpoint.local)
         self._count = self._broken = 0
+        self._credit = 0
+        """Bytes that may be sent before the client's address is proven."""
+        self._kept: deque[tuple[bytes, Address]] = deque()
         self._last = -4
         self._stopping = False
-        self._early: list[Channel] = []
         self._ending: asyncio.Future[None] = self.link.loop.create_future()
 
     def __repr__(self) -> str:
         return f"{self.peer} (HTTP/3)"
+
+    def received(self, packets: list[bytes], address: Address) -> None:
+        """Packets of this client."""
+        if not self._is_proven():
+            self._credit += 3 * sum(map(len, packets))
+        self.link.received(packets, address)
+        self._send_kept()
+
+    def _is_proven(self) -> bool:
+        return self.link.established.done()
+
+    def _send(self, data: bytes, address: Address) -> None:
+        """Send a packet, but not more than three times what came while the address may be another's.
+
+        RFC 9000 section 8.1.
+        """
+        if self._is_proven() or (not self._kept and len(data) <= self._credit):
+            self._credit -= len(data)
+            self._endpoint.send(data, address)
+        elif len(self._kept) < BURST:
+            self._kept.append((data, address))
+
+    def _send_kept(self) -> None:
+        while self._kept and (self._is_proven() or len(self._kept[0][0]) <= self._credit):
+            data, address = self._kept.popleft()
+            self._credit -= len(data)
+            self._endpoint.send(data, address)
 
     async def run(self) -> None:
         """Hold the connection until it has ended."""
@@ -319,9 +326,6 @@ class Served:
         return bool(done)
 
     def _established(self) -> None:
-        early, self._early = self._early, []
-        for channel in early:
-            self._start(channel)
         if self._stopping:
             self.stop()
 
@@ -336,10 +340,7 @@ class Served:
         self._last = max(self._last, channel.number)
         if limit is not None and self._count == limit:
             self.stop()
-        if not self.link.established.done() and not _is_safe(channel):
-            self._early.append(channel)  # might be a replay (RFC 8470): it waits until the hands are shaken
-        else:
-            self._start(channel)
+        self._start(channel)
 
     def _start(self, channel: Channel) -> None:
         if channel.error is not None:
@@ -388,11 +389,6 @@ class Served:
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _is_safe(channel: Channel) -> bool:
-    method = next((value for name, value in channel.fields or [] if name == b":method"), b"")
-    return method in (b"GET", b"HEAD", b"OPTIONS")
 
 
 def build_server(

@@ -18,7 +18,6 @@ class H3Settings:
     idle_timeout: float
     max_connections: int
     retry_from: int
-    early_data: bool
 
     def __post_init__(self) -> None:
         _check(self, "http.h3_server", "handshake_timeout", "idle_timeout", "max_connections")
@@ -35,7 +34,6 @@ class H3ClientSettings:
     head_timeout: float | None
     body_timeout: float | None
     max_connections: int
-    early_data: bool
     limits: Limits
 
     def __post_init__(self) -> None:

@@ -1,0 +1,142 @@
+"""HTTP/3 as a client: connections that are shared, and the way to it by Alt-Svc."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+pytest.importorskip("qh3")
+
+from llama import Overloaded, TLSError, Truncated, Unreachable, http, serve, stack, tcp, tls, udp
+from llama.http import Request, Response
+from llama.http._alternatives import Alternatives
+from tests.http.h3.fixtures import client, h3
+from tests.tls.sessions import ca_file, pair_files
+
+
+async def version(request: Request) -> Response:
+    """Tells how it was asked."""
+    return Response(200, body=request.version)
+
+
+@asynccontextmanager
+async def site(udp_port: int) -> AsyncGenerator[str]:
+    """The same over TCP, which tells of the UDP port."""
+    exchange = stack(http.alt_svc(udp_port), version)
+    handler = stack(tls.server(*pair_files("localhost")), http.server(), exchange)
+    async with serve(tcp.server("127.0.0.1:0", handler)) as server:
+        yield f"https://localhost:{server.addresses[0].rpartition(':')[2]}/"
+
+
+def over_tcp() -> http.Exchange:
+    return http.client(tls=tls.connect(ca=ca_file()))
+
+
+async def text(exchange: http.Exchange, url: str) -> str:
+    response = await exchange(Request("GET", url))
+    return (await response.body.read()).decode()
+
+
+async def test_the_second_visit_goes_by_http3() -> None:
+    async with h3(version) as port, site(port) as url, over_tcp() as tcp_client:  # type: ignore[attr-defined]
+        async with client(fallback=tcp_client) as ask:
+            assert [await text(ask, url) for _ in range(3)] == ["1.1", "3", "3"]
+
+
+async def test_what_cannot_be_reached_is_left_alone() -> None:
+    packets = await udp.bind("127.0.0.1:0")  # where nobody answers
+    assert packets.address is not None
+    try:
+        async with site(packets.address.port) as url, over_tcp() as tcp_client:  # type: ignore[attr-defined]
+            async with client(fallback=tcp_client, race=0.05, connect_timeout=0.2) as ask:
+                assert [await text(ask, url) for _ in range(3)] == ["1.1", "1.1", "1.1"]
+    finally:
+        packets.abort()
+
+
+async def test_the_certificate_is_checked() -> None:
+    async with h3(version) as port:
+        async with http.h3_client() as ask:  # type: ignore[attr-defined]
+            with pytest.raises(TLSError, match="QUIC handshake failed"):
+                await ask(Request("GET", f"https://localhost:{port}/"))
+        async with client() as ask:
+            with pytest.raises(TLSError, match="QUIC handshake failed"):
+                await ask(Request("GET", f"https://127.0.0.1:{port}/"))
+        async with http.h3_client(verify=False) as ask:  # type: ignore[attr-defined]
+            assert await text(ask, f"https://127.0.0.1:{port}/") == "3"
+
+
+async def test_more_requests_than_a_connection_takes_open_others() -> None:
+    go = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        await go.wait()
+        return Response(200, body=b"x")
+
+    async with h3(slow) as port, client() as ask, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(text(ask, f"https://localhost:{port}/")) for _ in range(250)]
+        await asyncio.sleep(0)
+        go.set()
+        assert [await each for each in tasks] == ["x"] * 250
+        assert ask.state.connections <= 4
+
+
+async def test_no_more_connections_than_allowed() -> None:
+    async with h3(version) as one, h3(version) as two, client(max_connections=1) as ask:
+        assert await text(ask, f"https://localhost:{one}/") == "3"
+        with pytest.raises(Overloaded):
+            await text(ask, f"https://localhost:{two}/")
+
+
+async def test_nobody_there_is_unreachable() -> None:
+    packets = await udp.bind("127.0.0.1:0")
+    assert packets.address is not None
+    port = packets.address.port
+    packets.abort()
+    async with client(connect_timeout=5) as ask:
+        with pytest.raises(Unreachable):
+            await text(ask, f"https://localhost:{port}/")
+
+
+async def test_a_server_that_goes_breaks_what_is_under_way() -> None:
+    begun = asyncio.Event()
+
+    async def app(request: Request) -> Response:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def post(ask: http.Exchange, port: int) -> None:
+        with pytest.raises(Truncated):
+            await ask(Request("POST", f"https://localhost:{port}/", body=b"x"))
+
+    async with client() as ask, h3(app) as port, asyncio.TaskGroup() as group:
+        asked = group.create_task(post(ask, port))
+        await begun.wait()
+        (place,) = ask.state.places.values()
+        (connection,) = place.connections
+        connection.link.quic.close(error_code=0x102)
+        connection.link.flush()
+        await asked
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (['h3=":8443"'], "localhost:8443"),
+        (['h3="other.example:443"; ma=60, h2=":443"'], "other.example:443"),
+        (['h2=":443"', 'h3-29=":1", h3=":2"; persist=1; ma=5'], "localhost:2"),
+        (['h3=":8443"; ma=0'], None),
+        (["clear"], None),
+        (['h3="nonsense"'], None),
+        (["h3=:8443"], None),
+        (["\x00" * 100], None),
+    ],
+)
+def test_alt_svc_is_read(values: list[str], found: str | None) -> None:
+    known = Alternatives()
+    origin = http.Origin.parse("https://localhost:1234")
+    known.learn(origin, values)
+    other = known.get(origin)
+    assert (None if other is None else str(other.target)) == found
