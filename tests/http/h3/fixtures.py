@@ -27,7 +27,7 @@ async def h3(exchange: Exchange, **options: Any) -> AsyncGenerator[int]:
 
 def client(**options: Any) -> Any:
     """Our own client, which trusts the tests' authority."""
-    return http.h3_client(ca=ca_file(), **options)
+    return http.h3_client(**{"ca": ca_file(), **options})
 
 
 @asynccontextmanager
