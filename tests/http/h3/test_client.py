@@ -36,7 +36,8 @@ def over_tcp() -> Any:
 
 async def text(exchange: Any, url: str) -> str:
     response = await exchange(Request("GET", url))
-    return (await response.body.read()).decode()
+    body: bytes = await response.body.read()
+    return body.decode()
 
 
 async def test_the_second_visit_goes_by_http3() -> None:
