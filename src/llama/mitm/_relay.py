@@ -16,6 +16,7 @@ from llama._stack import describe, factory, spoken
 from llama._stream import Handler
 from llama._target import Bridge, Connector, Relay
 from llama.http import Exchange, Request, Response
+from llama.http._client import ALPN as CLIENT_ALPN
 from llama.http._h1_client_upgrade import Opened
 from llama.mitm._chunks import relay_chunks
 from llama.mitm._hooks import hooked
@@ -115,8 +116,8 @@ class MitmRelay:
             await relay_chunks(bridge, self.settings.chunks)
 
     async def _tls(self, bridge: Bridge, hello: ClientHello) -> None:
-        offered = self._offered(hello)
-        interception = Interception(bridge, hello, self.secure, offered, self.settings.revoked)
+        asked = self._asked(hello)
+        interception = Interception(bridge, hello, self.secure, asked, self.settings.revoked)
         try:
             if self.settings.connect_first:
                 await unless_gone(bridge.client, interception.prepare(), f"{bridge.target} was reached")
@@ -124,24 +125,35 @@ class MitmRelay:
                     log.info("%s is passed through: %s", bridge.target, interception.error)
                     await _carried(self.settings.carry, Bridge(bridge.client, bridge.target, bridge.connect))
                     return
-            session = await self._shake(bridge, hello, interception, offered)
+            session = await self._shake(bridge, hello, interception, asked)
             await self._inside(session, interception)
         finally:
             await interception.aclose()
 
-    def _offered(self, hello: ClientHello) -> tuple[str, ...]:
-        """The protocols to ask the upstream for: of the client's those that are spoken here, if any is."""
-        both = tuple(each for each in hello.alpn if each in self.alpn)
-        return both or hello.alpn
+    def _asked(self, hello: ClientHello) -> tuple[str, ...]:
+        """The protocols to ask the upstream for: of the client's those of HTTP, or else all it has."""
+        if any(each in self.alpn for each in hello.alpn):
+            return tuple(each for each in hello.alpn if each in self.alpn and each in CLIENT_ALPN)
+        return tuple(each for each in hello.alpn if each.isprintable() and each.isascii())
+
+    def _offered(
+        self, hello: ClientHello, interception: Interception, asked: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """The protocols to offer the client: what the upstream chose, where it could choose."""
+        ours = tuple(each for each in self.alpn if each in hello.alpn)
+        if interception.upstream is None:
+            return ours or asked
+        chosen = interception.upstream.alpn
+        if chosen is None:
+            return () if asked else ours
+        return (chosen,) if not ours or "h2" in asked else ours
 
     async def _shake(
-        self, bridge: Bridge, hello: ClientHello, interception: Interception, offered: tuple[str, ...]
+        self, bridge: Bridge, hello: ClientHello, interception: Interception, asked: tuple[str, ...]
     ) -> TLSStream:
         """End the client's TLS, as the server that it asked for."""
         client, pinning = bridge.client, self.settings.pinning
-        if interception.upstream is not None:
-            chosen = interception.upstream.alpn
-            offered = (chosen,) if chosen else ()
+        offered = self._offered(hello, interception, asked)
         context = self.leaves.context(interception.name, interception.certificate, offered)
         session = open_session(client, context, server_side=True)
         try:
