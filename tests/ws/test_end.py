@@ -6,7 +6,7 @@ import random
 import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from llama import stack, testing, ws
+from llama import Closed, stack, testing, ws
 from llama.ws._end import HIGH, End
 from llama.ws._wire import Close, Frames
 from tests.ws.talking import echo
@@ -65,6 +65,26 @@ async def test_a_connection_that_broke_fails_every_send() -> None:
     for _ in range(3):
         with pytest.raises(OSError, match="reset"):
             await server.send(b"a" * (HIGH + 1))
+
+
+async def test_a_send_that_a_close_overtakes_says_so() -> None:
+    server, client = ends(1000)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(server.send(b"a" * (HIGH + 1)))
+        await asyncio.sleep(0)
+        late = group.create_task(expect_closed(server))
+        await asyncio.sleep(0)
+        server.put_close(1001)
+        group.create_task(server.flush())
+        heard = await hear(client, 3)
+        await late
+    assert heard == [b"a" * (HIGH + 1), b"a" * (HIGH + 1), Close(1001, "")]
+
+
+async def expect_closed(end: End) -> None:
+    with pytest.raises(Closed, match="1001"):
+        await end.send("late")
 
 
 async def test_nothing_follows_a_close() -> None:

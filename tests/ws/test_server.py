@@ -266,6 +266,27 @@ async def test_a_client_that_does_not_read_makes_the_sender_wait() -> None:
         client.stream.abort()
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_this_sides_own_close_ends_its_loop(answers: bool, caplog: pytest.LogCaptureFixture) -> None:
+    codes: asyncio.Queue[object] = asyncio.Queue()
+
+    async def close_later(socket: WebSocket) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(socket.close(4000, "enough"))
+            assert [message async for message in socket] == []
+        codes.put_nowait(socket.close_code)
+
+    async with serving(stack(ws.server(), close_later)) as address, raw(address) as client:
+        await client.open()
+        assert await client.hear() == Close(4000, "enough")
+        if answers:
+            await client.say(client.frames.close(4000))
+        else:
+            await client.stream.aclose()
+        assert await codes.get() == (4000 if answers else 1006)
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
 async def test_a_peer_that_is_half_dead_is_given_up() -> None:
     seen: asyncio.Queue[object] = asyncio.Queue()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from llama._errors import Closed
 from llama._stream import CHUNK, Stream
 from llama.ws._wire import Close, Event, Frames, Payload
 
@@ -46,9 +47,11 @@ class End:
         return (feed(data[at : at + _SLICE]) for at in range(0, len(data), _SLICE))
 
     async def send(self, data: str | Payload) -> None:
-        """Send a message; returns when the transport took it."""
+        """Send a message; returns when the transport took it. Closed where this side has closed meanwhile."""
         while self._size > HIGH:
             await self.flush()
+        if self.close_sent is not None:
+            raise Closed(f"{self.stream!r} takes no more messages: it was closed with {self.close_sent}")
         self.put_message(data)
         await self.flush()
 

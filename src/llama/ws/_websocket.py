@@ -67,7 +67,7 @@ class WebSocket:
         """What was agreed on, or None."""
         self.close_code: int | None = None
         """The code that the other side has closed with; 1005 if it gave none, 1006 if it left without closing,
-        None while it is open. Where this side failed the connection, the code that it gave."""
+        None while it is open. Where the other side broke the protocol, the code that it was told."""
         self.close_reason = ""
         self._end = End(stream, frames)
         self._settings = settings
@@ -300,8 +300,9 @@ class WebSocket:
         if self._ended:
             return
         self._ended = True
-        self._error = error
-        if self.close_code is None and error is not None:
+        if not self._closing:  # then it matters little how the other side takes it
+            self._error = error
+        if self.close_code is None:
             self.close_code = LOST
         _wake(self._receiver)
         _wake(self._room)
