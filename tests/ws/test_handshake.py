@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from llama import http, stack, ws
+from llama import http, stack, testing, ws
+from llama.http import Request, Response
 from llama.ws import WebSocket
 from llama.ws._wire import Close
 from tests.http.serving import client_of
@@ -138,3 +139,36 @@ async def test_what_is_agreed_on_of_compression(offer: str, answer: str | None) 
         assert b"Extensions" not in await client.open(
             f"Sec-WebSocket-Extensions: permessage-deflate; {offer}"
         )
+
+
+async def test_an_extended_connect_has_no_key() -> None:
+    """As HTTP/2 and 3 ask for it (RFC 8441 section 5)."""
+    request = Request("CONNECT", "a", {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Protocol": "chat"})
+    request.protocol = "websocket"
+    response = await stack(ws.server(subprotocols=["chat"]), echo)(request)
+    assert list(response.headers) == [("Sec-WebSocket-Protocol", "chat")]
+    assert response.upgrade is not None
+    async with testing.connect(response.upgrade) as stream:
+        await stream.write(b"\x81\x81\0\0\0\0a")
+        assert await stream.read() == b"\x81\x01a"
+        await stream.write(BYE)
+        assert await stream.read() == b"\x88\x02\x03\xe8"
+
+
+async def test_an_upstream_of_http2_answers_no_key() -> None:
+    inner = stack(ws.server(), echo)
+
+    async def upstream(request: Request) -> Response:
+        response = await inner(request)
+        response.status = 200
+        del response.headers["Sec-WebSocket-Accept"]
+        return response
+
+    async with client_of(stack(http.server(), ws.inspect(lambda message: message), upstream)) as client:
+        await client.say(handshake())
+        answer = SWITCH + f"Sec-WebSocket-Accept: {ACCEPT}\r\n".encode()
+        await client.hear(answer + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        await client.say(b"\x81\x81\0\0\0\0a")
+        await client.hear(b"\x81\x01a")
+        await client.say(BYE)
+        await client.hear(b"\x88\x02\x03\xe8")
