@@ -52,6 +52,9 @@ _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]*))(?::([0-9]{1,5}))?", re.AS
 
 def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
     """`HOST:PORT`, `[IPV6]:PORT`, `:PORT` or, with a default port, `HOST` alone."""
+    if "@" in text:  # what stands before it may be a password, which is not shown
+        here = text.rpartition("@")[2]
+        raise ConfigError(f"the address before {here!r} names a user: expected HOST:PORT alone")
     match = _ADDRESS.fullmatch(text)
     if match is None:
         hint = ": write an IPv6 address in brackets, as [::1]:443" if text.count(":") > 1 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,6 +20,8 @@ from llama.tls._certificates import PathLike
 
 PORTS = {"socks5": 1080, "socks5h": 1080, "http": 80, "https": 443}
 ENV = "env"
+_ODD = re.compile(r"[\x00-\x20\x7f]")
+_ODD_HOST = re.compile(r"[\"%<>\\^`{|}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +122,13 @@ def _parse(url: str) -> tuple[str, Target, str | None, str | None]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:  # its own words may hold a part of the password
-        raise ConfigError(
-            "a proxy URL is malformed: expected SCHEME://[USER:PASSWORD@]HOST[:PORT], with %XX for other "
-            "characters of the user and password"
-        ) from None
+        raise _malformed("is malformed") from None
+    if _ODD.search(url) is not None:  # urlsplit takes some of these off
+        raise _malformed("has a space or a control character")
+    if parts.netloc.count("@") > 1:  # of which one may be where the password ends
+        raise _malformed("has more than one @")
+    if _ODD_HOST.search(parts.hostname or "") is not None:
+        raise _malformed("has a host that is none")
     here = url.rpartition("@")[2]
     shown = f"{parts.scheme}://{here}" if "@" in url else url
     if parts.scheme not in PORTS or "://" not in url:
@@ -134,6 +140,13 @@ def _parse(url: str) -> tuple[str, Target, str | None, str | None]:
         raise ConfigError(f"{shown!r} is no proxy: expected {parts.scheme}://[USER:PASSWORD@]HOST[:PORT]")
     user, password = _credentials(parts)
     return parts.scheme, Target(parts.hostname, PORTS[parts.scheme] if port is None else port), user, password
+
+
+def _malformed(how: str) -> ConfigError:
+    return ConfigError(
+        f"a proxy URL {how}: expected SCHEME://[USER:PASSWORD@]HOST[:PORT], with %XX for other "
+        "characters of the user and password, %40 for @"
+    )
 
 
 def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:

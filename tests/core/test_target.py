@@ -25,8 +25,16 @@ def test_a_target_is_read_and_shown_as_it_is_written(text: str, host: str, port:
         ("a.example", "expected HOST:PORT"),
         ("a.example:65536", "a port from 0 to 65535"),
         ("unix:", "names no path"),
+        ("john@a.example:80", "'a.example:80' names a user"),
+        ("john:secret@@ss", "'ss' names a user"),
     ],
 )
 def test_what_is_no_target_says_what_was_expected(text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         Target.parse(text)
+
+
+def test_the_complaint_does_not_show_a_password() -> None:
+    with pytest.raises(ConfigError) as raised:
+        Target.parse("john:secret@a.example:80")
+    assert "secret" not in str(raised.value)

@@ -462,3 +462,11 @@ async def test_a_slow_reader_slows_the_upstream() -> None:
         assert sent <= 200_000
         total = sum([len(part) async for part in response.body])
         assert total > 9_000_000
+
+
+@pytest.mark.parametrize("url", ["http://u@a.example/", "http://u:pa@@ss/", "http://u:secret@a.example/"])
+async def test_a_url_with_a_user_is_refused_and_not_shown(url: str) -> None:
+    async with client(Upstream(answering(OK))) as fetcher:
+        with pytest.raises(ProtocolError, match="names a user") as raised:
+            await fetcher(Request("GET", url))
+    assert "secret" not in str(raised.value)

@@ -317,3 +317,10 @@ async def test_leaving_breaks_off_what_is_in_use() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         client(**settings)  # type: ignore[arg-type]
+
+
+def test_everything_is_bounded_unless_it_is_asked_for() -> None:
+    bounds = client().settings
+    assert (bounds.max_connections, bounds.max_per_host) == (16_384, 8_192)
+    assert (bounds.max_idle, bounds.max_idle_per_host, bounds.max_waiting) == (1024, 256, 1024)
+    assert client(max_connections=None, max_per_host=None).settings.max_connections is None

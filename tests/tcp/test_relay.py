@@ -5,13 +5,15 @@ import resource
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from random import Random
 from typing import NamedTuple
 
 import pytest
 
 from llama import Bridge, Meter, Relay, Stream, Target, tcp, testing
+from llama._stream import Buffer
 from llama.tcp import Transferred
-from llama.testing import MemoryStream
+from llama.testing import FaultyStream, MemoryStream
 from tests.tcp.pairs import streams, tcp_sockets
 
 if sys.platform == "linux":
@@ -55,6 +57,13 @@ async def of_any_kind() -> AsyncGenerator[tuple[Stream, Stream, Stream, Stream]]
     client, inside = testing.memory_pair()
     outside, target = testing.memory_pair()
     yield client, testing.faulty(inside, seed=1), testing.faulty(outside, seed=2), target
+
+
+@asynccontextmanager
+async def over_sockets_of_any_kind() -> AsyncGenerator[tuple[Stream, Stream, Stream, Stream]]:
+    """The same over sockets."""
+    async with over_sockets() as (client, inside, outside, target):
+        yield client, testing.faulty(inside, seed=1), testing.faulty(outside, seed=2), target
 
 
 KINDS = [over_sockets, in_memory, in_lockstep, of_any_kind]
@@ -150,9 +159,10 @@ async def test_a_reset_passes_as_a_reset(kind: Ends, who: str) -> None:
         assert isinstance(await relay.done, ConnectionResetError)
 
 
-async def test_a_reset_that_a_write_finds_is_no_end_either() -> None:
+@pytest.mark.parametrize("kind", [over_sockets, over_sockets_of_any_kind])
+async def test_a_reset_that_a_write_finds_is_no_end_either(kind: Ends) -> None:
     """The system tells a reset once: here to the write, so that the read would find an end."""
-    async with relayed(over_sockets) as (client, target, _bridge, done):
+    async with relayed(kind) as (client, target, _bridge, done):
         async with asyncio.TaskGroup() as group:
             group.create_task(ignore_errors(keep_writing(target)))
             await client.read(1)
@@ -176,15 +186,43 @@ async def ignore_errors(run: Awaitable[None]) -> None:
         pass
 
 
-async def test_what_the_target_said_before_it_left_arrives() -> None:
+@pytest.mark.parametrize("kind", [over_sockets, over_sockets_of_any_kind])
+async def test_what_the_target_said_before_it_left_arrives(kind: Ends) -> None:
     """An early answer: the target answers and closes while the client still sends."""
-    async with relayed(over_sockets) as (client, target, _bridge, _done), asyncio.TaskGroup() as group:
+    async with relayed(kind) as (client, target, _bridge, _done), asyncio.TaskGroup() as group:
         sender = group.create_task(ignore_errors(keep_writing(client)))
         await target.read(100_000)
         await target.write(b"413 too large")
         group.create_task(target.aclose())
-        assert (await client.read()) == b"413 too large"
+        heard = b""
+        while heard != b"413 too large":
+            heard += await client.read()
+            assert b"413 too large".startswith(heard) and heard
         sender.cancel()
+
+
+async def test_what_the_target_said_arrives_though_it_takes_nothing_more() -> None:
+    refused = asyncio.Event()
+
+    class Deaf(FaultyStream):
+        async def write(self, data: Buffer, /) -> None:
+            refused.set()
+            raise BrokenPipeError(32, "Broken pipe")
+
+    client, inside = testing.memory_pair()
+    outside, target = testing.memory_pair()
+
+    async def connect(_: Target) -> Stream:
+        return Deaf(outside, Random(1), None)
+
+    async with asyncio.TaskGroup() as group:
+        done = group.create_task(swallow(run_relay(Bridge(inside, Target("target.example", 1), connect))))
+        await client.write(b"a long question")
+        await refused.wait()
+        await target.write(b"413 too large")
+        await target.write_eof()
+        assert await everything(client) == b"413 too large"
+        assert isinstance(await done, BrokenPipeError)
 
 
 @every_kind

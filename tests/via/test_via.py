@@ -52,6 +52,14 @@ def test_a_chain_is_built(urls: list[str], chain: str) -> None:
         ("http://[::1", "malformed"),
         ("socks5://john@a.example", "takes 1 to 255"),
         ("", "is no proxy"),
+        ("http://u:pa@@ss", "more than one @"),
+        ("http://u:p@ss@a.example:80", "%40 for @"),
+        ("http://u:p/ss@a.example", "malformed"),
+        ("http://a.exa\nmple", "a space or a control character"),
+        (" http://a.example", "a space or a control character"),
+        ("http://a b.example", "a space or a control character"),
+        ("http://a\\b.example", "a host that is none"),
+        ("http://a%40b.example", "a host that is none"),
     ],
 )
 def test_what_is_no_proxy_is_an_error_at_start(url: str, words: str) -> None:
@@ -61,7 +69,15 @@ def test_what_is_no_proxy_is_an_error_at_start(url: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://john:secret@a.example", "http://john:secret@a.example/path", "john:secret@a.example:80"]
+    "url",
+    [
+        "ftp://john:secret@a.example",
+        "http://john:secret@a.example/path",
+        "john:secret@a.example:80",
+        "http://john:secret@@a.example",
+        "http://john:se@cret@a.example",
+        "http://john:secret@a b.example",
+    ],
 )
 def test_the_message_does_not_show_the_password(url: str) -> None:
     with pytest.raises(ConfigError) as raised:

@@ -166,8 +166,8 @@ def client(
     head_timeout: float | None = None,
     body_timeout: float | None = None,
     idle_timeout: float | None = 60.0,
-    max_connections: int | None = None,
-    max_per_host: int | None = None,
+    max_connections: int | None = 16_384,
+    max_per_host: int | None = 8_192,
     max_idle: int = 1024,
     max_idle_per_host: int = 256,
     max_waiting: int = 1024,
@@ -177,8 +177,9 @@ def client(
 
     `connect` reaches origins, by default `tcp.connect()`; `tls` those of https, by default `tls.connect(connect)`.
     Connections are kept for the next request: `max_idle` of them, `max_idle_per_host` to one origin, until
-    `idle_timeout` seconds have passed. `max_connections` and `max_per_host` bound all that are open; then requests
-    wait in turn, at most `max_waiting` of them and `pool_timeout` seconds, and more are Overloaded (503).
+    `idle_timeout` seconds have passed. `max_connections` and `max_per_host` bound all that are open, in use or not
+    (None for no bound); then requests wait in turn, at most `max_waiting` of them and `pool_timeout` seconds, and
+    more are Overloaded (503).
 
     Seconds, None for no bound: `connect_timeout` (Unreachable, 504), `head_timeout` from the end of the request to
     the end of the response's head, `body_timeout` for each next piece of its body (TimeoutError).

@@ -17,8 +17,8 @@ class ClientSettings:
     head_timeout: float | None = None
     body_timeout: float | None = None
     idle_timeout: float | None = 60.0
-    max_connections: int | None = None
-    max_per_host: int | None = None
+    max_connections: int | None = 16_384
+    max_per_host: int | None = 8_192
     max_idle: int = 1024
     max_idle_per_host: int = 256
     max_waiting: int = 1024

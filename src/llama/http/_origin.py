@@ -70,7 +70,9 @@ def split_url(url: str) -> tuple[Origin, str]:
         if not socket:
             raise ConfigError(f"{url!r} names no socket: {_EXPECTED}")
         return Origin(scheme, Target(f"unix:{socket}", 0)), path.rstrip("/")
-    if not authority or "@" in authority:
+    if "@" in (authority or ""):  # what stands before it may be a password, which is not shown
+        raise ConfigError(f"the URL of {authority.rpartition('@')[2]!r} names a user: {_EXPECTED}")
+    if not authority:
         raise ConfigError(f"{url!r} is no upstream: {_EXPECTED}")
     host, port = split_address(authority, _PORTS[scheme])
     if not host or not port:

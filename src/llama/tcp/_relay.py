@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from llama._errors import LlamaError
 from llama._stack import factory
 from llama._stream import ReadyStream, Stream
 from llama._target import Bridge, Relay
@@ -130,7 +131,7 @@ class _Relaying:
 class _Copying:
     """Two coroutines, for streams of any kind."""
 
-    __slots__ = ("_bridge", "_client", "_down", "_idle", "_target", "_up")
+    __slots__ = ("_bridge", "_client", "_down", "_idle", "_refused", "_target", "_up")
 
     def __init__(self, client: Stream, target: Stream, bridge: Bridge, idle: float | None) -> None:
         self._client = client
@@ -138,6 +139,8 @@ class _Copying:
         self._bridge = bridge
         self._idle = idle
         self._up = self._down = 0
+        self._refused: dict[Stream, Exception] = {}
+        """The streams that take nothing more, and why."""
 
     async def run(self) -> None:
         try:
@@ -151,16 +154,24 @@ class _Copying:
             raise group_error.exceptions[0] from None
         finally:
             self._bridge.extensions.set(Transferred(self._up, self._down))
+        for error in self._refused.values():
+            raise error
 
     async def _copy(self, src: Stream, dst: Stream, clock: asyncio.Timeout, *, up: bool) -> None:
         while data := await src.read():
-            await dst.write(data)
+            try:
+                await dst.write(data)
+            except (OSError, LlamaError) as error:  # what it said before may still be on its way
+                self._refused[dst] = error
+                return
             if up:
                 self._up += len(data)
             else:
                 self._down += len(data)
             self._moved(clock)
-        await dst.write_eof()
+        # A reset is told once: where a write has found it, the end that is read is none.
+        if isinstance(self._refused.get(src), BrokenPipeError | None):
+            await dst.write_eof()
 
     def _moved(self, clock: asyncio.Timeout) -> None:
         if self._idle is not None:
