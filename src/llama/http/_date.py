@@ -7,13 +7,28 @@ from email.utils import formatdate
 
 _made = -1
 _line = ""
+_field = (("date", ""),)
+
+
+def _make(now: int) -> None:
+    global _made, _line, _field
+    _made = now
+    date = formatdate(now, usegmt=True)
+    _line = f"Date: {date}\r\n"
+    _field = (("date", date),)
 
 
 def date_line() -> str:
     """`Date: ...` with its CRLF, for now (RFC 9110 section 6.6.1)."""
-    global _made, _line
     now = int(time.time())
     if now != _made:
-        _made = now
-        _line = f"Date: {formatdate(now, usegmt=True)}\r\n"
+        _make(now)
     return _line
+
+
+def date_field() -> tuple[tuple[str, str], ...]:
+    """The same as a field, in a tuple of its own."""
+    now = int(time.time())
+    if now != _made:
+        _make(now)
+    return _field

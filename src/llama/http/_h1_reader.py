@@ -14,6 +14,13 @@ from llama.http.wire._h1_head import RequestHead, parse_request
 ARRIVING = 1.0  # seconds that a new connection's first request may take to arrive once stopping has begun
 
 
+_PRIOR_KNOWLEDGE = b"PRI * HTTP/2.0\r\n"
+
+
+class PriorKnowledge(Exception):
+    """The connection begins with the preface of HTTP/2, which was put back."""
+
+
 class Reader:
     """The heads of one connection, one after another."""
 
@@ -62,6 +69,9 @@ class Reader:
             return None
         raw, self._input.rest = found
         self.count += 1
+        if raw == _PRIOR_KNOWLEDGE and self.count == 1:
+            self._input.stream.unread(raw + b"\r\n" + self._input.rest)
+            raise PriorKnowledge
         return parse_request(raw, self._settings.limits)
 
     async def _first_bytes(self) -> bytes:

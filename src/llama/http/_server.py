@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from llama._errors import ProtocolError
 from llama._service import Layer
 from llama._stack import factory, named_layer
 from llama._stream import Stream
 from llama.http._error_page import ErrorPage, plain_page
+from llama.http._h1_reader import PriorKnowledge
 from llama.http._h1_server import H1Connection
+from llama.http._h2_server import H2Connection
 from llama.http._message import Exchange, Request, Response
 from llama.http._settings import Settings
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+from llama.http.wire._h2_limits import DEFAULT_H2_LIMITS, H2Limits
 from llama.tls import TLSInfo
 
 
@@ -25,14 +29,25 @@ class HttpServer:
     scheme: str | None
 
     __takes__: ClassVar[type] = Stream
-    __alpn__: ClassVar[tuple[str, ...]] = ("http/1.1", "http/1.0")
+    __alpn__: ClassVar[tuple[str, ...]] = ("h2", "http/1.1", "http/1.0")
 
     def __repr__(self) -> str:
         return "http.server()"
 
     async def __call__(self, stream: Stream, /) -> None:
-        scheme = self.scheme or ("http" if stream.extensions.get(TLSInfo) is None else "https")
-        await H1Connection(stream, self.inner, self.settings, scheme).run()
+        tls = stream.extensions.get(TLSInfo)
+        scheme = self.scheme or ("http" if tls is None else "https")
+        alpn = None if tls is None else tls.alpn
+        if alpn != "h2":
+            try:
+                await H1Connection(stream, self.inner, self.settings, scheme).run()
+                return
+            except PriorKnowledge:
+                if alpn is not None:
+                    raise ProtocolError(
+                        "the preface of HTTP/2, where HTTP/1.1 was agreed on", status=505
+                    ) from None
+        await H2Connection(stream, self.inner, self.settings, scheme).run()
 
 
 @factory("http.server")
@@ -48,6 +63,7 @@ def server(
     half_close: bool = False,
     error_page: ErrorPage = plain_page,
     limits: Limits = DEFAULT_LIMITS,
+    h2: H2Limits = DEFAULT_H2_LIMITS,
     scheme: str | None = None,
 ) -> Layer[Request, Response, Stream, None]:
     """Serve HTTP: `stack(http.server(), application)` is a handler of connections.
@@ -76,6 +92,7 @@ def server(
         half_close,
         error_page,
         limits,
+        h2,
     )
 
     def build(inner: Exchange) -> HttpServer:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from llama._errors import ConfigError
 from llama.http._error_page import ErrorPage, plain_page
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+from llama.http.wire._h2_limits import DEFAULT_H2_LIMITS, H2Limits
 
 TIMES = (
     "first_byte_timeout",
@@ -32,6 +33,7 @@ class Settings:
     half_close: bool = False
     error_page: ErrorPage = plain_page
     limits: Limits = DEFAULT_LIMITS
+    h2: H2Limits = DEFAULT_H2_LIMITS
 
     def __post_init__(self) -> None:
         for name in (*TIMES, "max_requests"):

@@ -71,7 +71,7 @@ class Side:
         self.streams[stream.id] = stream
         self.lines.append(f"{stream.id} refused {getattr(error, 'status', 0)}")
 
-    def settings(self) -> None:
+    def settings_changed(self) -> None:
         self.lines.append("settings")
 
     def window(self) -> None:

@@ -124,7 +124,7 @@ class Control(Sending):
         for key, value in frames.read_settings(payload):
             self._set(key, value)
         self._reply(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        self.events.settings()
+        self.events.settings_changed()
 
     def _set(self, key: int, value: int) -> None:
         if key == frames.INITIAL_WINDOW_SIZE:
@@ -170,6 +170,11 @@ class Control(Sending):
             self._drained()
         else:
             self.events.pong(payload)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the peer knows which stream is the last."""
+        return self.last != MOST
 
     def drain(self) -> None:
         """Take no more streams: said twice, for some may be on their way (RFC 9113 section 6.8)."""

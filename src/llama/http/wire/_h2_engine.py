@@ -93,6 +93,12 @@ class Engine(Control):
             values[frames.NO_RFC7540_PRIORITIES] = 1
         self._put(frames.settings(values) + frames.window_update(0, CONNECTION_WINDOW - WINDOW))
 
+    @property
+    def is_within_head(self) -> bool:
+        """Whether a header block has begun and not ended."""
+        rest = self._rest
+        return self._block_of > 0 or (len(rest) > 3 and rest[3] in (frames.HEADERS, CONTINUATION))
+
     # bytes
 
     def receive(self, data: bytes) -> None:

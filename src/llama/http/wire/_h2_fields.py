@@ -42,6 +42,14 @@ class RequestHead:
     length: int | None
     """What Content-Length says."""
 
+    @classmethod
+    def unreadable(cls) -> RequestHead:
+        """What stands for a head that was over a limit."""
+        head = cls()
+        head.method, head.scheme, head.path, head.protocol = "GET", "", "", ""
+        head.headers, head.length = Headers(), None
+        return head
+
     def copy(self) -> RequestHead:
         """Another with its own headers."""
         head = RequestHead()

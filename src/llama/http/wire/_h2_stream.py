@@ -49,7 +49,7 @@ class Events(Protocol):
         """A request came whose head is over a limit: the error's status tells which answer it gets."""
         ...
 
-    def settings(self) -> None:
+    def settings_changed(self) -> None:
         """The peer has said what it takes: windows and bounds may have changed."""
         ...
 

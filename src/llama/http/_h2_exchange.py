@@ -1,0 +1,358 @@
+"""One exchange of an HTTP/2 server: a stream, the request on it, and the task that answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from llama._errors import LlamaError, ProtocolError, Truncated
+from llama._extensions import Extensions
+from llama._server import is_orderly
+from llama.http._body import EMPTY, Body
+from llama.http._date import date_field
+from llama.http._dropped import close_dropped
+from llama.http._error_page import answer_error, error_response
+from llama.http._h2_body import H2Body
+from llama.http._h2_link import Link
+from llama.http._h2_message import fields_of_response, fields_of_trailers, fields_of_upgrade, request_from
+from llama.http._h2_tunnel import H2Tunnel, was_reset
+from llama.http._headers import Headers
+from llama.http._incoming import DRAIN_BYTES, DRAIN_SECONDS
+from llama.http._message import Exchange, Request, Response
+from llama.http._settings import Settings
+from llama.http.wire import _h2_frames as frames
+from llama.http.wire._h2_fields import RequestHead, ResponseHead, response_fields
+from llama.http.wire._h2_frames import code_name
+from llama.http.wire._h2_states import CLOSED, HALF_CLOSED_LOCAL
+from llama.http.wire._h2_stream import Stream as H2Stream
+
+log = logging.getLogger("llama.server")
+
+
+class Connection(Protocol):
+    """The connection that a stream belongs to."""
+
+    inner: Exchange
+    settings: Settings
+    scheme: str
+    extensions: Extensions
+    link: Link
+
+    def left(self, exchange: ServerExchange, /) -> None:
+        """The client does not want this answered any more."""
+        ...
+
+
+class ServerExchange:
+    """Answers one request; what happens on its stream is told to it by the engine."""
+
+    __slots__ = (
+        "_answered",
+        "_body",
+        "_connection",
+        "_expects",
+        "_head",
+        "_tunnel",
+        "gone",
+        "link",
+        "stream",
+        "task",
+    )
+
+    def __init__(self, connection: Connection, stream: H2Stream, head: RequestHead, *, ended: bool) -> None:
+        self.stream = stream
+        self.link = connection.link
+        self.gone = False
+        """Whether the client, or the connection, wants no answer."""
+        self.task: asyncio.Task[None] | None = None
+        self._connection = connection
+        self._head = head
+        self._answered = False
+        self._tunnel: H2Tunnel | None = None
+        self._body: H2Body | None = None
+        if not ended:
+            self._body = H2Body(self, head.length, connection.settings.body_timeout, _late)
+        self._expects = not ended and "expect" in head.headers._keys
+
+    # what the engine tells
+
+    def response(self, head: ResponseHead, ended: bool, /) -> None: ...
+
+    def interim(self, head: ResponseHead, /) -> None: ...
+
+    def data(self, data: bytes, ended: bool, /) -> None:
+        """Bytes of the request's body came."""
+        body = self._body
+        if body is not None:
+            if data:
+                body.feed(data)
+            if ended:
+                body.end()
+
+    def trailers(self, headers: Headers, /) -> None:
+        """The request's body has ended with these."""
+        if self._body is not None:
+            self._body.end(headers)
+
+    def reset(self, code: int, by_peer: bool = False, /) -> None:
+        """The stream broke off, by the peer or because this side wants it."""
+        if self.stream.state < CLOSED:
+            self.link.engine.reset(self.stream, code)
+            self.link.flush()
+            return
+        self.link.ended(self.stream)
+        if self._body is not None:
+            self._body.fail(self._break(code))
+        if self._tunnel is None and not self.gone:
+            self.gone = True
+            self._connection.left(self)
+
+    def window(self) -> None:
+        """There is room for more of the response."""
+        self.link.window(self.stream)
+
+    def _break(self, code: int) -> Exception:
+        if self._tunnel is not None:
+            return was_reset()
+        return Truncated(f"{self._connection} broke {self.stream} off: {code_name(code)}", status=400)
+
+    # what the request's body tells
+
+    def wanted(self) -> None:
+        """Send 100 (Continue) to a client that waits for it."""
+        if self._expects:
+            self._expects = False
+            if not self._answered and self.stream.state < CLOSED:
+                self.link.head(self.stream, [(":status", "100")], end=False)
+
+    def consumed(self, count: int) -> None:
+        """Give the client room for as many bytes as were read."""
+        engine = self.link.engine
+        engine.consumed(self.stream, count)
+        if engine.pending:
+            self.link.flush()
+
+    def unwanted(self) -> None:
+        """The client is told when the answer has ended."""
+
+    # answering
+
+    async def run(self) -> None:
+        """Answer the request."""
+        try:
+            await self._exchange()
+            if self.stream.state == HALF_CLOSED_LOCAL and self._body is not None and self._tunnel is None:
+                await self._drain(self._body)
+        except asyncio.CancelledError:
+            if not self.gone:
+                raise
+        except (LlamaError, OSError) as error:
+            level = logging.DEBUG if self.gone else logging.WARNING
+            log.log(level, "%s: %s: %s", self._connection, self.stream, error)
+        except Exception:
+            log.exception("%s: %s failed", self._connection, self.stream)
+
+    async def _drain(self, body: H2Body) -> None:
+        """Read what nobody wanted, within bounds: the client may not look at the answer before all is sent."""
+        size = 0
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while size <= DRAIN_BYTES and (part := await body.chunk()):
+                    size += len(part)
+        except TimeoutError:
+            pass
+
+    def finish(self) -> None:
+        """Free the stream; a client that still sends is told that nobody wants it."""
+        if self._body is not None:
+            self._body.detach()
+        stream = self.stream
+        if stream.state < CLOSED:
+            code = frames.NO_ERROR if stream.state == HALF_CLOSED_LOCAL else frames.INTERNAL_ERROR
+            self.link.engine.reset(stream, code)
+            self.link.flush()
+
+    def _request(self) -> Request:
+        connection = self._connection
+        is_connect = self._head.method == "CONNECT"
+        body: Body = EMPTY if self._body is None or is_connect else self._body
+        return request_from(self._head, body, "2", connection.scheme, connection.extensions, self._inform)
+
+    async def _exchange(self) -> None:
+        request = self._request()
+        response = await self._answer(request)
+        try:
+            if response.upgrade is not None:
+                await self._switch(request, response)
+            else:
+                await self._send(request, response)
+        finally:
+            await response.aclose()
+
+    async def _answer(self, request: Request) -> Response:
+        seconds = self._connection.settings.handler_timeout
+        try:
+            if self._expects and request.headers.tokens("expect") != ["100-continue"]:
+                raise ProtocolError("an expectation that cannot be met", status=417)
+            if seconds is None:
+                response = await self._connection.inner(request)
+            else:
+                response = await self._in_time(request, seconds)
+            if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
+                raise TypeError(f"the exchange returned {response!r}, not a Response")
+            return response
+        except asyncio.CancelledError as error:
+            await close_dropped(error)
+            raise
+        except Exception as error:
+            await close_dropped(error)
+            return self._page(error, request)
+
+    async def _in_time(self, request: Request, seconds: float) -> Response:
+        clock = asyncio.timeout(seconds)
+        try:
+            async with clock:
+                return await self._connection.inner(request)
+        except TimeoutError as error:
+            if clock.expired():
+                raise TimeoutError(f"no answer within {seconds} seconds") from error
+            raise
+
+    def _page(self, error: BaseException, request: Request) -> Response:
+        return answer_error(error, self._connection.settings.error_page, request, self._connection)
+
+    async def _send(self, request: Request, response: Response) -> None:
+        try:
+            self._check(response)
+            fields, framing = fields_of_response(self._head.method, response, date_field())
+        except (ValueError, LlamaError) as error:
+            await self._send_page(request, error)
+            return
+        self._answered = True
+        data = response._body.data
+        stream, link = self.stream, self.link
+        if not framing or (data is not None and not data):
+            trailers = fields_of_trailers(response) if framing or self._head.method != "HEAD" else []
+            link.head(stream, fields, end=not trailers)
+            if trailers:
+                link.head(stream, trailers, end=True)
+        elif data is not None and response._trailers is None:
+            link.head(stream, fields, end=False)
+            await link.send(stream, data, end=True)
+        else:
+            link.head(stream, fields, end=False)
+            await self._stream_body(response, framing)
+
+    def _check(self, response: Response) -> None:
+        if self._head.method == "CONNECT" and 200 <= response.status < 300:
+            raise ProtocolError("a CONNECT request was answered without a tunnel", status=501)
+
+    async def _send_page(self, request: Request, error: Exception) -> None:
+        """Answer by a page in the place of a response that cannot be sent."""
+        page = self._page(error, request)
+        try:
+            fields, _ = fields_of_response(self._head.method, page, ())
+            data = b"" if self._head.method == "HEAD" else await page._body.read()
+        except (ValueError, LlamaError):  # nor can the page
+            log.exception("%s: the error page cannot be sent", self._connection)
+            fields, data = [(":status", "500")], b""
+        finally:
+            await page.aclose()
+        self._answered = True
+        self.link.head(self.stream, fields, end=not data)
+        if data:
+            await self.link.send(self.stream, data, end=True)
+
+    async def _stream_body(self, response: Response, framing: int) -> None:
+        """Send a body as it comes; one that breaks off, or does not fit its length, breaks the stream off."""
+        body, link, stream = response._body, self.link, self.stream
+        left = framing
+        chunk = body.chunk_nowait()
+        while True:
+            if not chunk:
+                try:
+                    chunk = await body.chunk()
+                except Exception as error:
+                    self._broke(error)
+                    return
+                if not chunk:
+                    break
+            left -= len(chunk)
+            if framing > 0 and left < 0:
+                self._broke(ProtocolError(f"the body is longer than its Content-Length of {framing}"))
+                return
+            if body.ended and (framing < 0 or not left) and not (response._trailers or body.trailers):
+                await link.send(stream, chunk, end=True)
+                return
+            await link.send(stream, chunk, end=False)
+            chunk = body.chunk_nowait()
+        if framing > 0 and left:
+            self._broke(ProtocolError(f"the body ended {left} bytes before its Content-Length of {framing}"))
+            return
+        trailers = fields_of_trailers(response)
+        if trailers:
+            link.head(stream, trailers, end=True)
+        else:
+            await link.send(stream, b"", end=True)
+
+    def _broke(self, error: Exception) -> None:
+        trace = None if isinstance(error, LlamaError | OSError | TimeoutError) else error
+        extra = {"error.type": type(error).__name__}
+        log.warning("%s: a body broke off: %s", self._connection, error, exc_info=trace, extra=extra)
+        self.reset(frames.INTERNAL_ERROR)
+
+    async def _switch(self, request: Request, response: Response) -> None:
+        """Hand the stream over, in this very task."""
+        upgrade = response.upgrade
+        if upgrade is None or self._head.method != "CONNECT":
+            await self._send_page(
+                request, ProtocolError("an upgrade was answered that nobody asked for", status=500)
+            )
+            return
+        try:
+            fields = fields_of_upgrade("CONNECT", response, date_field())
+        except ValueError as error:
+            await self._send_page(request, error)
+            return
+        body = self._body
+        if body is None:  # the client has ended its side already
+            self._body = body = H2Body(self, None, None, _late)
+            body.end()
+        body.without_timeout()
+        self._answered = True
+        self._tunnel = tunnel = H2Tunnel(self, body, request.protocol or "tunnel")
+        tunnel.extensions = request.extensions
+        self.link.head(self.stream, fields, end=False)
+        try:
+            await upgrade(tunnel)
+            await tunnel.aclose()
+        except Exception as error:
+            if is_orderly(error):
+                await tunnel.aclose()
+            raise
+        finally:
+            tunnel.abort()
+
+    async def refuse(self, error: ProtocolError) -> None:
+        """Answer a request whose head is over a limit."""
+        response = error_response(error, self._connection.settings.error_page, None)
+        try:
+            data = await response.body.read()
+            fields, _ = fields_of_response("GET", response, date_field())
+            self.link.head(self.stream, fields, end=False)
+            self._answered = True
+            await self.link.send(self.stream, data, end=True)
+        finally:
+            await response.aclose()
+
+    async def _inform(self, status: int, headers: Headers) -> None:
+        if self._answered or self.stream.state >= CLOSED:
+            return
+        if status == 100:
+            self._expects = False
+        self.link.head(self.stream, response_fields(status, headers), end=False)
+
+
+def _late(seconds: float) -> Exception:
+    return ProtocolError(f"the body made no progress for {seconds} seconds", status=408)

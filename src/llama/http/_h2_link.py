@@ -1,0 +1,257 @@
+"""Carries an HTTP/2 engine's bytes over a stream: the only one that writes there, and fair to all streams."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable
+from itertools import count
+
+from llama._errors import Closed, LlamaError
+from llama._stream import Stream
+from llama.http._deadline import Deadline
+from llama.http.wire import _h2_frames as frames
+from llama.http.wire._h2_engine import Engine
+from llama.http.wire._h2_states import CLOSED
+from llama.http.wire._h2_stream import Stream as H2Stream
+from llama.http.wire._hpack_table import Field
+
+log = logging.getLogger("llama.server")
+HIGH = 65_536  # so much may wait for the connection before bodies wait for their turn
+TURN = 16_384  # what a body may send before it is another's turn
+FAREWELL = 1.0  # seconds for the last frames of a connection
+
+
+class Turn:
+    """Bytes of a body that wait to be sent."""
+
+    __slots__ = ("at", "data", "end", "future", "moved", "stream")
+
+    def __init__(self, stream: H2Stream, data: bytes, now: float, *, end: bool) -> None:
+        self.stream = stream
+        self.data = data
+        self.at = 0
+        self.end = end
+        self.moved = now
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class Link:
+    """The writing side of a connection.
+
+    `patience` is how long the peer may take to let anything go out, of a stream or of the connection; `broken` is
+    called when nothing can be written any more, `stalled` with a stream that did not get on.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        engine: Engine,
+        patience: float | None,
+        *,
+        broken: Callable[[], object],
+        stalled: Callable[[H2Stream], object],
+    ) -> None:
+        self.engine = engine
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._patience = patience
+        self._broken = broken
+        self._stalled = stalled
+        self._deadline = Deadline(self._late)
+        self._sweep = Deadline(self._look)
+        self._queue: list[tuple[int, int, Turn]] = []
+        self._parked: dict[int, Turn] = {}
+        self._numbers = count()
+        self._sleep: asyncio.Future[None] | None = None
+        self._progress = self._loop.time()
+        self._closing = False
+        self.is_broken = False
+
+    def flush(self) -> None:
+        """Have what waits be written soon."""
+        sleep = self._sleep
+        if sleep is not None:
+            self._sleep = None
+            if not sleep.done():
+                sleep.set_result(None)
+
+    # what streams send
+
+    def head(self, stream: H2Stream, fields: list[Field], *, end: bool) -> None:
+        """Send a head or trailers; Closed when the stream is."""
+        if stream.state >= CLOSED or self.is_broken:
+            raise Closed(f"{stream} is closed")
+        self.engine.send_head(stream, fields, end=end)
+        self.flush()
+
+    async def send(self, stream: H2Stream, data: bytes, *, end: bool) -> None:
+        """Send bytes of a body when it is their turn; Closed when the stream is, or is broken off meanwhile.
+
+        `data` is not to change any more.
+        """
+        engine = self.engine
+        if stream.state >= CLOSED or self.is_broken:
+            raise Closed(f"{stream} is closed")
+        size = len(data)
+        if not size or (
+            not self._queue and engine.pending < HIGH and size <= HIGH and size <= engine.room(stream)
+        ):
+            engine.send_data(stream, data, end=end)
+            if size and self._parked:
+                self._progress = self._loop.time()
+            self.flush()
+            return
+        turn = Turn(stream, data, self._loop.time(), end=end)
+        if engine.send_window > 0 >= stream.send_window:
+            self._parked[stream.id] = turn
+        else:
+            self._enqueue(turn)
+        if self._patience is not None:
+            self._sweep.start(self._patience)
+        self.flush()
+        try:
+            await turn.future
+        finally:
+            if not turn.future.done() or turn.future.cancelled():
+                turn.data = b""
+                self._parked.pop(stream.id, None)
+
+    def _enqueue(self, turn: Turn) -> None:
+        heapq.heappush(self._queue, (turn.stream.urgency, next(self._numbers), turn))
+
+    def window(self, stream: H2Stream) -> None:
+        """A stream has got more room."""
+        if self._parked and (turn := self._parked.pop(stream.id, None)) is not None:
+            self._enqueue(turn)
+            self.flush()
+
+    def windows(self) -> None:
+        """Any stream may have got more room."""
+        while self._parked:
+            self._enqueue(self._parked.popitem()[1])
+        self.flush()
+
+    def ended(self, stream: H2Stream) -> None:
+        """A stream was reset: whoever sends on it is told."""
+        turn = self._parked.pop(stream.id, None)
+        if turn is None:
+            turn = next((each for _, _, each in self._queue if each.stream is stream), None)
+        if turn is not None:
+            turn.data = b""
+            if not turn.future.done():
+                turn.future.set_exception(Closed(f"{stream} was reset"))
+
+    # writing
+
+    async def run(self) -> None:
+        """Write until `finish` is called or writing fails."""
+        engine = self.engine
+        try:
+            while True:
+                if self._queue:
+                    self._fill()
+                if engine.pending:
+                    await self._write(engine.take())
+                    continue
+                if self._closing:
+                    return
+                self._sleep = self._loop.create_future()
+                await self._sleep
+        except (OSError, LlamaError) as error:
+            log.debug("%s: %s", self._stream, error)
+        finally:
+            self._break()
+
+    async def _write(self, data: bytes) -> None:
+        if self._patience is None:
+            await self._stream.write(data)
+            return
+        view = memoryview(data)
+        for at in range(0, len(data), HIGH):
+            self._deadline.start(self._patience)
+            await self._stream.write(view[at : at + HIGH])
+        self._deadline.stop()
+
+    def _fill(self) -> None:
+        """Take bytes of bodies, a frame from each in turn, the most urgent first."""
+        engine, queue = self.engine, self._queue
+        while queue and engine.pending < HIGH:
+            turn = queue[0][2]
+            stream = turn.stream
+            if not turn.data or stream.state >= CLOSED:
+                heapq.heappop(queue)
+                continue
+            if engine.send_window <= 0:
+                return
+            if stream.send_window <= 0:
+                heapq.heappop(queue)
+                self._parked[stream.id] = turn
+                continue
+            self._send_part(turn, min(engine.room(stream), TURN))
+
+    def _send_part(self, turn: Turn, size: int) -> None:
+        stop = turn.at + size
+        size = len(turn.data)
+        done = stop >= size
+        part = turn.data if done and not turn.at else turn.data[turn.at : stop]
+        self.engine.send_data(turn.stream, part, end=done and turn.end)
+        self._progress = turn.moved = self._loop.time()
+        heapq.heappop(self._queue)
+        if not done:
+            turn.at = stop
+            self._enqueue(turn)
+        elif not turn.future.done():
+            turn.future.set_result(None)
+
+    # who does not get on
+
+    def _late(self) -> None:
+        """The connection takes nothing."""
+        log.info("%s: the client took nothing for %s s", self._stream, self._patience)
+        self._stream.abort()
+        self._broken()
+
+    def _look(self) -> None:
+        """Look for streams that the peer lets nothing go out on."""
+        if self._patience is None or self.is_broken:
+            return
+        now = self._loop.time()
+        waiting = [*self._parked.values(), *[each for _, _, each in self._queue]]
+        waiting = [turn for turn in waiting if turn.data and not turn.future.done()]
+        late = [turn for turn in waiting if turn.moved + self._patience <= now]
+        if late and self._progress + self._patience <= now:
+            self.engine.goaway(frames.ENHANCE_YOUR_CALM, self.engine.highest, "nothing may be sent")
+            self.flush()
+            self._broken()
+            return
+        for turn in late:
+            self._stalled(turn.stream)
+        if left := [turn.moved for turn in waiting if turn not in late]:
+            self._sweep.start(max(0.001, min(left) + self._patience - now))
+
+    # the end
+
+    def _break(self) -> None:
+        if self.is_broken:
+            return
+        self.is_broken = True
+        self._deadline.close()
+        self._sweep.close()
+        for turn in [*self._parked.values(), *[each for _, _, each in self._queue]]:
+            if not turn.future.done():
+                turn.future.set_exception(Closed(f"the connection of {turn.stream} is gone"))
+        self._parked.clear()
+        self._queue.clear()
+        self._broken()
+
+    async def finish(self, task: asyncio.Task[None]) -> None:
+        """Write what is left, within a second, and end `run`, which is `task`."""
+        self._closing = True
+        self.flush()
+        try:
+            await asyncio.wait((task,), timeout=FAREWELL)
+        finally:
+            if not task.done():
+                task.cancel()

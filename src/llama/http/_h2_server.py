@@ -1,0 +1,235 @@
+"""One HTTP/2 connection of a server: its reader, its writer, and a task for each stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+
+from llama._errors import ProtocolError
+from llama._shutdown import Shutdown, own_task
+from llama._stream import Stream
+from llama.http._deadline import Deadline
+from llama.http._h1_input import LATE, STOP, Interrupts
+from llama.http._h2_exchange import ServerExchange
+from llama.http._h2_link import Link
+from llama.http._message import Exchange
+from llama.http._settings import Settings
+from llama.http.wire import _h2_frames as frames
+from llama.http.wire._h2_engine import Engine
+from llama.http.wire._h2_fields import RequestHead
+from llama.http.wire._h2_frames import H2Error
+from llama.http.wire._h2_stream import Stream as H2Stream
+
+log = logging.getLogger("llama.server")
+READ = 65_536
+LEAVING = 1.0  # seconds for the client to hear that an idle connection is to end
+
+
+class H2Connection:
+    """Serves one connection until it ends; the stream stays its caller's."""
+
+    def __init__(self, stream: Stream, inner: Exchange, settings: Settings, scheme: str) -> None:
+        self.inner = inner
+        self.settings = settings
+        self.scheme = scheme
+        self.extensions = stream.extensions
+        self.engine = Engine(self, settings.h2)
+        patience = settings.write_timeout if settings.write_timeout is not None else settings.h2.stall
+        self.link = Link(stream, self.engine, patience, broken=self._broken, stalled=self._stalled)
+        self._stream = stream
+        self._interrupts = Interrupts()
+        self._deadline = Deadline(lambda: self._interrupts.interrupt(LATE))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._exchanges: set[ServerExchange] = set()
+        self._count = 0
+        self._ending = False
+        self._clock = ""
+
+    def __repr__(self) -> str:
+        return repr(self._stream)
+
+    async def run(self) -> None:
+        """Serve until one side wants no more."""
+        ignore_stop = _on_stop(self._drain)
+        writer = self._spawn(self.link.run(), "write an HTTP/2 connection")
+        try:
+            await self._read()
+        except H2Error as error:
+            log.info("%s: %s", self._stream, error)
+        except asyncio.CancelledError:
+            if not self._interrupts.taken():
+                raise
+        finally:
+            ignore_stop()
+            self._ending = True
+            self._deadline.close()
+            self._leave()
+            try:
+                await self._settle(writer)
+            finally:
+                self._cancel()
+
+    async def _settle(self, writer: asyncio.Task[None]) -> None:
+        """Wait for the handlers, which were told, and say the last words."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=LEAVING)
+            self._cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        if not self.engine.failed and not self.link.is_broken:
+            self.engine.goaway(frames.NO_ERROR, self.engine.highest)
+        await self.link.finish(writer)
+
+    def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _leave(self) -> None:
+        """Nobody is there to be answered."""
+        for exchange in tuple(self._exchanges):
+            self.engine.reset(exchange.stream, frames.CANCEL)
+            exchange.reset(frames.CANCEL, True)
+
+    def _spawn(self, coroutine: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        try:
+            return Shutdown.current().spawn(coroutine, name=name)
+        except RuntimeError:  # run by hand, without a server
+            return own_task(coroutine)
+
+    # reading
+
+    async def _read(self) -> None:
+        engine, stream, link = self.engine, self._stream, self.link
+        self._set_clock("first")
+        while True:
+            data = await stream.read(READ)
+            if self._interrupts.reason and await self._interrupts.settle():
+                return
+            if not data:
+                if self.settings.half_close:
+                    await self._answer_all()
+                return
+            try:
+                engine.receive(data)
+            finally:
+                if engine.pending:
+                    link.flush()
+            if engine.is_within_head:
+                self._set_clock("head")
+            elif self._tasks:
+                self._set_clock("")
+            elif engine.is_drained and not engine.streams:
+                return
+            elif self._clock == "head":
+                self._set_clock("idle")
+
+    def _set_clock(self, what: str) -> None:
+        """Begin to wait for something, unless that is what goes on already."""
+        if what == self._clock:
+            return
+        self._clock = what
+        settings = self.settings
+        seconds = {
+            "first": settings.first_byte_timeout,
+            "head": settings.head_timeout,
+            "idle": settings.idle_timeout,
+        }
+        self._deadline.stop()
+        self._deadline.start(LEAVING if what == "leaving" else seconds.get(what))
+
+    async def _answer_all(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # what the engine tells
+
+    def request(self, stream: H2Stream, head: RequestHead, ended: bool, /) -> None:
+        """A request came: a task of its own answers it."""
+        exchange = ServerExchange(self, stream, head, ended=ended)
+        stream.events = exchange
+        self._start(exchange, exchange.run())
+        self._count += 1
+        if self._count == self.settings.max_requests:
+            self._drain()
+
+    def refused(self, stream: H2Stream, error: Exception, ended: bool, /) -> None:
+        """A request came whose head is over a limit."""
+        exchange = ServerExchange(self, stream, RequestHead.unreadable(), ended=ended)
+        stream.events = exchange
+        assert isinstance(error, ProtocolError)
+        log.info("%s: %d: %s", self._stream, error.status, error)
+        self._start(exchange, exchange.refuse(error))
+
+    def _start(self, exchange: ServerExchange, coroutine: Coroutine[object, object, None]) -> None:
+        task = exchange.task = self._spawn(coroutine, "answer an HTTP/2 request")
+        self._tasks.add(task)
+        self._exchanges.add(exchange)
+        task.add_done_callback(lambda _: self._done(exchange))
+
+    def _done(self, exchange: ServerExchange) -> None:
+        if exchange.task is not None:
+            self._tasks.discard(exchange.task)
+        self._exchanges.discard(exchange)
+        exchange.finish()
+        if exchange.gone:
+            self.engine.lingering -= 1
+        if self._tasks or self._ending:
+            return
+        if not self.engine.is_draining:
+            self._set_clock("idle")
+        elif self.engine.is_drained:
+            self._interrupts.interrupt(STOP)
+        else:
+            self._set_clock("leaving")
+
+    def left(self, exchange: ServerExchange) -> None:
+        """A stream broke off: its handler is cancelled, and counts until it has ended."""
+        self.engine.lingering += 1
+        if exchange.task is not None:
+            exchange.task.cancel()
+
+    def settings_changed(self) -> None: ...
+
+    def window(self) -> None:
+        """There is room for more on the connection."""
+        self.link.flush()
+
+    def goaway(self, last: int, code: int, text: bytes, /) -> None:
+        """The client opens no more streams; those it has are answered."""
+        if code != frames.NO_ERROR:
+            log.info("%s: the client leaves: %s %r", self._stream, frames.code_name(code), text)
+
+    def pong(self, payload: bytes, /) -> None: ...
+
+    # leaving
+
+    def _drain(self) -> None:
+        """Take no more streams; end when the last one was answered."""
+        self.engine.drain()
+        self.link.flush()
+        if not self._tasks:
+            self._set_clock("leaving")
+
+    def _broken(self) -> None:
+        """Nothing can be written any more."""
+        if not self._ending:
+            self._interrupts.interrupt(LATE)
+
+    def _stalled(self, stream: H2Stream) -> None:
+        """The client lets nothing go out on a stream."""
+        log.info("%s: nothing could be sent on %s for too long", self._stream, stream)
+        self.engine.reset(stream, frames.CANCEL)
+        stream.events.reset(frames.CANCEL, False)
+        self.link.flush()
+
+
+def _on_stop(callback: Callable[[], object]) -> Callable[[], None]:
+    try:
+        return Shutdown.current().on_stop(callback)
+    except RuntimeError:  # run by hand, without a server
+        return _nothing
+
+
+def _nothing() -> None:
+    return None
