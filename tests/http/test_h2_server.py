@@ -88,7 +88,7 @@ async def test_trailers_go_both_ways() -> None:
     async def app(request: Request) -> Response:
         body = await request.body.read()
         response = Response(200, body=[body])
-        response.trailers = Headers({"Got": (request.trailers or {})["x-sum"]})
+        response.trailers = Headers({"Got": (request.trailers or Headers())["x-sum"]})
         return response
 
     async with talk_to(stack(http.server(), app)) as talk:

@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     # the first line
     "HTTP/0.9": (b"GET /smuggled\r\n\r\n", 400),
     "HTTP/1.2": (head("GET / HTTP/1.2"), 505),
-    "HTTP/2.0": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "HTTP/2.0": (b"PRI * HTTP/2.0\r\nHost: a\r\n\r\n", 505),
     "HTTP/1.10": (head("GET / HTTP/1.10"), 400),
     "HTTP/01.1": (head("GET / HTTP/01.1"), 400),
     "HTTP/1.1 twice": (head("GET / HTTP/1.1 HTTP/1.1"), 400),

@@ -46,11 +46,13 @@ from llama.http.layers import (
     when,
 )
 from llama.http.wire._h1_fields import Limits
+from llama.http.wire._h2_limits import H2Limits
 
 __all__ = [
     "Body",
     "Exchange",
     "ForwardedFor",
+    "H2Limits",
     "Headers",
     "Limits",
     "Origin",

@@ -13,6 +13,7 @@ from llama.http._client_settings import ClientSettings
 from llama.http._h1_client_body import ResponseBody
 from llama.http._h1_client_request import JOIN, Upload, encode_head
 from llama.http._h1_client_upgrade import Upgraded
+from llama.http._h1_extended import as_upgrade, check_accepted
 from llama.http._message import Request, Response
 from llama.http._origin import Origin
 from llama.http.wire._h1_body import decoder
@@ -111,6 +112,8 @@ class H1Client:
 
         NoAnswer when the connection ended before anything of it came; an error of the request's body as it is.
         """
+        if request.protocol and request.method == "CONNECT":
+            return await self._extended(request)
         self._heard = False
         self._keep = True
         self._upload = None
@@ -142,6 +145,18 @@ class H1Client:
                 raise cause from error
             finally:
                 del cause  # it holds this frame, which must not hold it: only the collector would end that
+
+    async def _extended(self, request: Request) -> Response:
+        """Ask for what came as an extended CONNECT."""
+        asking = as_upgrade(request)
+        response = await self.send(asking)
+        if response.upgrade is not None:
+            try:
+                check_accepted(asking, response.headers)
+            except ProtocolError:
+                await response.aclose()
+                raise
+        return response
 
     def _cause(self, error: BaseException) -> BaseException:
         """What an error of the connection comes from."""

@@ -85,6 +85,7 @@ class ServerExchange:
         """Bytes of the request's body came."""
         body = self._body
         if body is not None:
+            self._expects = False  # it did not wait to be asked
             if data:
                 body.feed(data)
             if ended:
@@ -95,18 +96,19 @@ class ServerExchange:
         if self._body is not None:
             self._body.end(headers)
 
-    def reset(self, code: int, by_peer: bool = False, /) -> None:
-        """The stream broke off, by the peer or because this side wants it."""
-        if self.stream.state < CLOSED:
-            self.link.engine.reset(self.stream, code)
-            self.link.flush()
-            return
+    def reset(self, code: int, by_peer: bool, /) -> None:
+        """The stream broke off."""
         self.link.ended(self.stream)
         if self._body is not None:
             self._body.fail(self._break(code))
         if self._tunnel is None and not self.gone:
             self.gone = True
             self._connection.left(self)
+
+    def break_off(self, code: int, /) -> None:
+        """End the stream from this side."""
+        self.link.engine.reset(self.stream, code)
+        self.link.flush()
 
     def window(self) -> None:
         """There is room for more of the response."""
@@ -170,8 +172,7 @@ class ServerExchange:
         stream = self.stream
         if stream.state < CLOSED:
             code = frames.NO_ERROR if stream.state == HALF_CLOSED_LOCAL else frames.INTERNAL_ERROR
-            self.link.engine.reset(stream, code)
-            self.link.flush()
+            self.break_off(code)
 
     def _request(self) -> Request:
         connection = self._connection
@@ -300,7 +301,7 @@ class ServerExchange:
         trace = None if isinstance(error, LlamaError | OSError | TimeoutError) else error
         extra = {"error.type": type(error).__name__}
         log.warning("%s: a body broke off: %s", self._connection, error, exc_info=trace, extra=extra)
-        self.reset(frames.INTERNAL_ERROR)
+        self.break_off(frames.INTERNAL_ERROR)
 
     async def _switch(self, request: Request, response: Response) -> None:
         """Hand the stream over, in this very task."""

@@ -67,6 +67,7 @@ class Link:
         self._sleep: asyncio.Future[None] | None = None
         self._progress = self._loop.time()
         self._closing = False
+        self._looks = False
         self.is_broken = False
 
     def flush(self) -> None:
@@ -108,7 +109,8 @@ class Link:
             self._parked[stream.id] = turn
         else:
             self._enqueue(turn)
-        if self._patience is not None:
+        if self._patience is not None and not self._looks:
+            self._looks = True
             self._sweep.start(self._patience)
         self.flush()
         try:
@@ -217,18 +219,20 @@ class Link:
         """Look for streams that the peer lets nothing go out on."""
         if self._patience is None or self.is_broken:
             return
+        self._looks = False
         now = self._loop.time()
         waiting = [*self._parked.values(), *[each for _, _, each in self._queue]]
         waiting = [turn for turn in waiting if turn.data and not turn.future.done()]
         late = [turn for turn in waiting if turn.moved + self._patience <= now]
         if late and self._progress + self._patience <= now:
-            self.engine.goaway(frames.ENHANCE_YOUR_CALM, self.engine.highest, "nothing may be sent")
+            self.engine.fail(frames.ENHANCE_YOUR_CALM, "nothing may be sent")
             self.flush()
             self._broken()
             return
         for turn in late:
             self._stalled(turn.stream)
         if left := [turn.moved for turn in waiting if turn not in late]:
+            self._looks = True
             self._sweep.start(max(0.001, min(left) + self._patience - now))
 
     # the end

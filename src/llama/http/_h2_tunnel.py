@@ -24,7 +24,7 @@ class Owner(Protocol):
     link: Link
     stream: H2Stream
 
-    def reset(self, code: int) -> None:
+    def break_off(self, code: int, /) -> None:
         """Break the stream off."""
         ...
 
@@ -161,18 +161,18 @@ class H2Tunnel(Stream):
         broken = self._broken or self._writing
         self._leave()
         if broken:
-            self._owner.reset(frames.CANCEL)
+            self._owner.break_off(frames.CANCEL)
             return
         if not self._eof_sent:
             self._end()
         if self._body.is_whole:
             return
-        self._owner.reset(frames.NO_ERROR)
+        self._owner.break_off(frames.NO_ERROR)
 
     def abort(self) -> None:
         if not self._closed:
             self._leave()
-            self._owner.reset(frames.CANCEL if self._body.is_whole else frames.CONNECT_ERROR)
+            self._owner.break_off(frames.CANCEL if self._body.is_whole else frames.CONNECT_ERROR)
 
     def _leave(self) -> None:
         self._closed = True

@@ -207,6 +207,9 @@ FRAME = st.builds(frame, st.integers(0, 9), FLAGS, ID, PAYLOAD)
 DIFFERENCES = {
     (frames.DATA, "connection", "stream"): "a stream that was passed over is closed (5.1.1)",
     (frames.DATA, "stream", "connection"): "padding that is wrong, on a stream that takes no DATA anyway",
+    (frames.DATA, "fine", "stream"): "it was on its way when the stream was reset (5.4.2)",
+    (frames.HEADERS, "fine", "stream"): "it was on its way when the stream was reset (5.4.2)",
+    (frames.CONTINUATION, "fine", "stream"): "it was on its way when the stream was reset (5.4.2)",
     (frames.HEADERS, "stream", "connection"): "a malformed message is an error of its stream (8.1.1)",
     (
         frames.HEADERS,

@@ -108,11 +108,15 @@ class Engine(Control):
         try:
             self._receive(data)
         except H2Error as error:
-            self.failed = True
-            self._rest = b""
-            self._block.clear()
-            self.goaway(error.code, self.highest if not self.client else 0, str(error))
+            self.fail(error.code, str(error))
             raise
+
+    def fail(self, code: int, text: str) -> None:
+        """End the connection: nothing more is taken."""
+        self.failed = True
+        self._rest = b""
+        self._block.clear()
+        self.goaway(code, self.highest if not self.client else 0, text)
 
     def _receive(self, data: bytes) -> None:
         buffer = self._rest + data if self._rest else data

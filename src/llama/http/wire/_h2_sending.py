@@ -43,7 +43,7 @@ class Sending:
         """The last stream that was opened."""
         self.failed = False
         """Whether the connection is over by an error."""
-        self.send_window = WINDOW
+        self.send_window: int = WINDOW
         """Bytes of all bodies that may be sent."""
         self.max_frame = FRAME_SIZE
         self.max_streams = FIRST_STREAMS

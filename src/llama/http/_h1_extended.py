@@ -1,0 +1,53 @@
+"""An extended CONNECT as HTTP/1.1 asks for the same: by Upgrade (RFC 8441 section 5, RFC 6455 section 4)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+
+from llama._errors import ProtocolError
+from llama.http._headers import Headers
+from llama.http._message import Request
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY = "sec-websocket-key"
+
+
+def as_upgrade(request: Request) -> Request:
+    """The same as a GET that asks for an upgrade, with the key that a WebSocket's handshake needs."""
+    copy = Request.__new__(Request)
+    copy.method = "GET"
+    copy.headers = headers = request.headers.copy()
+    copy.version = request.version
+    copy.scheme = request.scheme
+    copy.path = request.path
+    copy.absolute = request.absolute
+    copy.protocol = request.protocol
+    copy._body = request._body
+    copy._trailers = request._trailers
+    copy._connection = request._connection
+    copy._client = request._client
+    copy._informer = request._informer
+    copy._extensions = request._extensions
+    if request.protocol == "websocket" and _KEY not in headers:
+        headers["Sec-WebSocket-Key"] = base64.b64encode(os.urandom(16)).decode()
+    return copy
+
+
+def accept_of(key: str) -> str:
+    """What a server answers to the key of a WebSocket's handshake."""
+    return base64.b64encode(
+        hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
+    ).decode()
+
+
+def check_accepted(request: Request, headers: Headers) -> None:
+    """ProtocolError (502) where a server did not answer to the key that was made here."""
+    key = request.headers.get(_KEY)
+    if (
+        request.protocol == "websocket"
+        and key is not None
+        and headers.get("sec-websocket-accept") != accept_of(key)
+    ):
+        raise ProtocolError("the upstream accepted another WebSocket than it was asked for", status=502)
