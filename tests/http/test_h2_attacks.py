@@ -194,6 +194,7 @@ async def test_who_stalls_one_stream_loses_that_one_while_others_get_on() -> Non
         reader, writer = await world.connect()
         side = Side(client=True)
         stalled = side.open([*GET[:3], (":path", "/large")])
+        quick = side.open([*GET[:3], (":path", "/large")])
         async with asyncio.timeout(10):
             while stalled.state < 4:
                 if len(side.engine.streams) < 2:

@@ -68,8 +68,7 @@ def server(
 ) -> Layer[Request, Response, Stream, None]:
     """Serve HTTP/1.1 and 2: `stack(http.server(), application)` is a handler of connections.
 
-    HTTP/2 is spoken where TLS has agreed on it (ALPN) or the client begins with it (prior knowledge); there each
-    request has a task of its own. An Upgrade to h2c is not taken.
+    HTTP/2 is spoken where TLS agreed on it (ALPN) or the client begins with it; an Upgrade to h2c is not taken.
 
     Seconds, None for no bound: `first_byte_timeout` for a new connection, `idle_timeout` between requests (both
     close in silence), `head_timeout` for the rest of a head and `body_timeout` for each next piece of a body (408),
@@ -78,8 +77,7 @@ def server(
 
     A client that closes its side during an exchange is gone, and the exchange is cancelled; `half_close` lets it
     wait for the answer. `error_page` makes the response for an exception, a status and the request (None if it
-    could not be read). `limits` bounds the parts of a message, `h2` those of HTTP/2 and what its clients may do; by
-    default it bounds messages as `limits` does. `scheme` is what requests are told of their own
+    could not be read). `limits` bounds the parts of a message, `h2` what clients of HTTP/2 may do. `scheme` is what requests are told of their own
     scheme; by default "https" over TLS and else "http".
 
     An exception of the exchange is answered by the `status` and `retry_after` it carries, a timeout by 504, any
