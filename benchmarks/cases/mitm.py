@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.harness import Case, Running, Sampler, cpu
+from benchmarks.harness import Case, Running, Sampler, cpu, told
 from benchmarks.peers import Peer, Place, program, server
 from benchmarks.processes import ROOT, Process, python
 
@@ -35,7 +35,18 @@ def with_origin(sample: Sampler) -> Sampler:
     return sampled
 
 
+def ours_trusting(place: Place) -> list[str]:
+    """Ours for names that the origin's certificate does not have."""
+    return server("mitm", f"127.0.0.1:{place.port}")(place)
+
+
+def mitmproxy_trusting(place: Place) -> list[str]:
+    """The same of mitmproxy."""
+    return [*mitmproxy(place), "--ssl-insecure"]
+
+
 PEERS: dict[str, Peer] = {"mitmproxy": mitmproxy, "llama": ours}
+NEW: dict[str, Peer] = {"mitmproxy": mitmproxy_trusting, "llama": ours_trusting}
 CASES = [
     Case(
         "mitm",
@@ -46,5 +57,23 @@ CASES = [
         "none",
         bound=0.05,
         rounds=5,
+    ),
+    Case(
+        "mitm-hosts",
+        "HTTPS looked into, a host that was not seen before",
+        "us/host",
+        NEW,
+        with_origin(cpu("mitm_hosts", amount=400, unit=1e-6)),
+        "none",
+        rounds=3,
+    ),
+    Case(
+        "mitm-pause",
+        "longest wait for an answer while 200 such hosts come each second",
+        "ms",
+        NEW,
+        with_origin(told("mitm_hosts", "pause", amount=400)),
+        "none",
+        rounds=3,
     ),
 ]

@@ -1,4 +1,4 @@
-"""`mitm.py LISTEN AUTHORITY`: a forward proxy that looks inside TLS, with one hook."""
+"""`mitm.py LISTEN [AUTHORITY]`: a forward proxy that looks inside TLS, with one hook; it may verify upstreams."""
 
 import sys
 
@@ -14,5 +14,7 @@ async def seen(request: Request, inner: Exchange) -> Response:
 
 
 if __name__ == "__main__":
-    proxy = mitm.proxy(mitm.CertificateAuthority.create(), seen, verify=sys.argv[2])
+    proxy = mitm.proxy(
+        mitm.CertificateAuthority.create(), seen, verify=sys.argv[2] if len(sys.argv) > 2 else False
+    )
     run(stack(http.server(), proxy), listen=sys.argv[1])
