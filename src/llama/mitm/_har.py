@@ -58,9 +58,9 @@ def _request(recorded: Recorded, folder: Path) -> dict[str, Json]:
         "headersSize": -1,
         "bodySize": recorded.body.wire_size,
     }
-    if recorded.body.size:
+    if recorded.body.size:  # the format has no base64 for these: text wherever it is
         kind = recorded.headers.get("content-type", "application/octet-stream")
-        made["postData"] = {"mimeType": kind, "params": [], **_content(recorded.body, kind, folder)}
+        made["postData"] = {"mimeType": kind, "params": [], **_content(recorded.body, "text/", folder)}
     return made
 
 
