@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-from llama import Connector, Handler, Server, Target, tcp, tls
+from llama import Connector, Handler, Server, Target, http, stack, tcp, tls
 from pango._balance import RoundRobin, Upstream
 from pango._certificates import Facts, examine, read_password
-from pango._settings import Problems, Settings, check_together
+from pango._settings import CLIENT_TIMEOUT, Problems, Settings, check_together
 
 Layers: TypeAlias = list[Callable[[Handler], Handler]]
 
@@ -20,7 +20,10 @@ def inspect(settings: Settings, problems: Problems, *, targets: bool = True) -> 
     `targets` says that some are needed.
     """
     if targets and not settings.to and "to" not in problems:
-        problems.note("to", "missing: expected HOST:PORT, tls://HOST:PORT or unix:PATH")
+        problems.note(
+            "to",
+            "missing: expected HOST:PORT, tls://HOST:PORT, unix:PATH, http://HOST:PORT or https://HOST:PORT",
+        )
     check_together(settings, problems)
     return examine(settings, problems)
 
@@ -80,12 +83,45 @@ def _tls(settings: Settings) -> Callable[[Handler], Handler]:
 
 
 def targets(settings: Settings) -> Handler:
-    """What carries each connection to its target."""
+    """What carries each connection, or each request, to its target."""
+    if settings.is_http:
+        return web(settings, _reverse_proxy(settings))
     relay = tcp.relay(idle_timeout=settings.idle_timeout)
     upstreams = [Upstream(each, _target(each), _connector(each, settings)) for each in settings.to]
     if len(upstreams) > 1:
         return RoundRobin(upstreams, relay)
     return tcp.forward(upstreams[0].target, connect=upstreams[0].connect, relay=relay)
+
+
+def web(settings: Settings, exchange: http.Exchange) -> Handler:
+    """A server of HTTP, with the layers that are asked for around an exchange."""
+    idle = settings.idle_timeout
+    server = http.server(
+        first_byte_timeout=idle,
+        idle_timeout=idle,
+        head_timeout=CLIENT_TIMEOUT,
+        body_timeout=CLIENT_TIMEOUT,
+        write_timeout=CLIENT_TIMEOUT,
+    )
+    if settings.access_log is not None:
+        exchange = http.access_log(settings.access_log)(exchange)
+    if settings.forwarded_from:
+        exchange = http.forwarded(trust=settings.forwarded_from)(exchange)
+    return stack(server, exchange)
+
+
+def _reverse_proxy(settings: Settings) -> http.Exchange:
+    connect = tcp.connect(timeout=settings.connect_timeout)
+    timeout, ca, insecure = settings.connect_timeout, settings.to_ca, settings.to_insecure
+    secure = any(each.startswith("https://") for each in settings.to)
+    client = http.client(
+        connect,
+        tls=tls.connect(connect, ca=ca, insecure=insecure, handshake_timeout=timeout) if secure else None,
+        connect_timeout=timeout,
+        head_timeout=settings.answer_timeout,
+        body_timeout=settings.idle_timeout,
+    )
+    return http.reverse_proxy(settings.to, client=client, via="pango", retries=settings.retries)
 
 
 def _target(text: str) -> Target:

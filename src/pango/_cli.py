@@ -31,7 +31,7 @@ def _version() -> str:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(_version(), prog_name="pango")
 def main() -> None:
-    """A TLS reverse proxy: it terminates TLS and forwards the bytes untouched.
+    """A TLS reverse proxy: it terminates TLS and forwards the bytes untouched, or the requests.
 
     Exit codes: 0 a clean end, 1 a failure such as an address in use, 2 a command line that cannot be read,
     78 settings that are wrong.
@@ -50,6 +50,7 @@ def serve(check: bool, **given: object) -> None:
 
     \b
     pango serve --listen :8443 --cert c.pem --key k.pem --to 127.0.0.1:8080
+    pango serve --listen :443 --cert c.pem --key k.pem --to http://127.0.0.1:8000 --access-log
     """
     problems = Problems(_options.spell)
     style, level = _options.read_logging(given, problems)

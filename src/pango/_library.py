@@ -8,16 +8,15 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias, TypedDict, Unpack
 
 import llama
-from llama import Handler, Server, Serving, asgi, http, stack
+from llama import Server, Serving, asgi
 from pango import _build, _logs, _settings
 from pango._hello_app import Message, Receive, Send
-from pango._settings import Problems, Settings, check_values, key_files
+from pango._settings import AccessLog, Problems, Settings, check_values, key_files
 
 ASGIApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 Some: TypeAlias = str | Sequence[str]
 
 LISTEN = ":443"
-CLIENT_TIMEOUT = 60.0
 
 
 class Options(TypedDict, total=False):
@@ -40,6 +39,10 @@ class Options(TypedDict, total=False):
     handshake_timeout: float | None
     connect_timeout: float | None
     idle_timeout: float | None
+    answer_timeout: float | None
+    retries: int
+    forwarded_from: Some
+    access_log: AccessLog | None
     grace: float | None
 
 
@@ -95,6 +98,10 @@ def _read(options: Options, workers: int | None) -> Settings:
         handshake_timeout=options.get("handshake_timeout", _settings.HANDSHAKE_TIMEOUT),
         connect_timeout=options.get("connect_timeout", _settings.CONNECT_TIMEOUT),
         idle_timeout=options.get("idle_timeout", _settings.IDLE_TIMEOUT),
+        answer_timeout=options.get("answer_timeout"),
+        retries=options.get("retries", _settings.RETRIES),
+        forwarded_from=_several(options.get("forwarded_from", ())),
+        access_log=options.get("access_log"),
         grace=options.get("grace"),
         workers=workers,
     )
@@ -114,16 +121,4 @@ def _servers(app: ASGIApp | None, settings: Settings) -> list[Server]:
     check_values(settings, problems)
     _build.inspect(settings, problems, targets=app is None)
     problems.check()
-    return _build.servers(settings, None if app is None else _application(app, settings))
-
-
-def _application(app: ASGIApp, settings: Settings) -> Handler:
-    idle = settings.idle_timeout
-    server = http.server(
-        first_byte_timeout=idle,
-        idle_timeout=idle,
-        head_timeout=CLIENT_TIMEOUT,
-        body_timeout=CLIENT_TIMEOUT,
-        write_timeout=CLIENT_TIMEOUT,
-    )
-    return stack(server, asgi(app))
+    return _build.servers(settings, None if app is None else _build.web(settings, asgi(app)))

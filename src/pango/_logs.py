@@ -55,9 +55,15 @@ def formatter(style: str, stream: TextIO) -> logging.Formatter:
 
 
 def set_up(style: str = "text", level: str = "info") -> None:
-    """Send every log line of this process to standard error."""
+    """Send every log line of this process to standard error, and the access log as it is to standard output."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(style, sys.stderr))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    lines = logging.StreamHandler(sys.stdout)
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    access = logging.getLogger("llama.access")
+    access.handlers[:] = [lines]
+    access.setLevel("INFO")  # who asks for it wants it at every level
+    access.propagate = False

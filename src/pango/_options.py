@@ -44,13 +44,18 @@ OPTIONS = (
         "--to",
         metavar="TARGET",
         multiple=True,
-        help="HOST:PORT, tls://HOST:PORT or unix:PATH. With several, each connection goes to the next one in "
-        "turn, or to the one after it when it cannot be reached.",
+        help="HOST:PORT, tls://HOST:PORT or unix:PATH, or http://HOST:PORT, https://HOST:PORT or http+unix:PATH to "
+        "speak HTTP. With several, each connection or request goes to the next one in turn, or to the one after it "
+        "when it cannot be reached.",
     ),
     click.option(
-        "--to-ca", metavar="FILE", help="Verify tls:// targets against this, not the system's authorities."
+        "--to-ca",
+        metavar="FILE",
+        help="Verify tls:// and https:// targets against this, not the system's authorities.",
     ),
-    click.option("--to-insecure", is_flag=True, help="Do not verify the certificates of tls:// targets."),
+    click.option(
+        "--to-insecure", is_flag=True, help="Do not verify the certificates of tls:// and https:// targets."
+    ),
     click.option(
         "--proxy-protocol",
         metavar="[1|2]",
@@ -83,6 +88,31 @@ OPTIONS = (
         "--idle-timeout",
         metavar="TIME",
         help=f"End a connection on which nothing moves either way for so long.  [default: {_IDLE}]",
+    ),
+    click.option(
+        "--answer-timeout",
+        metavar="TIME",
+        help="With http:// targets: for the head of an answer, once the request is sent.  [default: off]",
+    ),
+    click.option(
+        "--retries",
+        metavar="N",
+        help="With http:// targets: ask so many others for what may be asked again.  "
+        f"[default: {_settings.RETRIES}]",
+    ),
+    click.option(
+        "--forwarded-from",
+        metavar="NETWORKS",
+        multiple=True,
+        help="With http:// targets: believe X-Forwarded-For and Forwarded of proxies in these networks.",
+    ),
+    click.option(
+        "--access-log",
+        metavar="FORMAT",
+        is_flag=False,
+        flag_value="combined",
+        help="With http:// targets: a line for each request on standard output, common, combined or json.  "
+        "[combined when none is given]",
     ),
     click.option(
         "--grace",
@@ -144,6 +174,9 @@ def read(given: Mapping[str, object], problems: Problems) -> Settings:
     versions = _values.one_of("1.2", "1.3")
     proxy = problems.read("proxy_protocol", _values.one_of("1", "2"), texts.one("proxy_protocol"), None)
     networks = problems.read_all("proxy_protocol_from", _values.networks, texts.all("proxy_protocol_from"))
+    forwarded = problems.read_all("forwarded_from", _values.networks, texts.all("forwarded_from"))
+    formats = _values.one_of(*_settings.ACCESS_LOGS)
+    access_log = problems.read("access_log", formats, texts.one("access_log"), None)
     alpn = problems.read("alpn", _values.protocols, texts.one("alpn"), None)
     return Settings(
         listen=problems.read_all("listen", _values.listen, texts.all("listen") or (_settings.LISTEN,)),
@@ -162,6 +195,10 @@ def read(given: Mapping[str, object], problems: Problems) -> Settings:
         handshake_timeout=texts.seconds("handshake_timeout", _settings.HANDSHAKE_TIMEOUT),
         connect_timeout=texts.seconds("connect_timeout", _settings.CONNECT_TIMEOUT),
         idle_timeout=texts.seconds("idle_timeout", _settings.IDLE_TIMEOUT),
+        answer_timeout=texts.seconds("answer_timeout", None),
+        retries=problems.read("retries", _values.count_from_0, texts.one("retries"), _settings.RETRIES),
+        forwarded_from=tuple(each for group in forwarded for each in group),
+        access_log=cast("_settings.AccessLog | None", access_log),
         grace=texts.seconds("grace", None),
         workers=problems.read("workers", _values.count, texts.one("workers"), None),
     )

@@ -23,18 +23,22 @@ def _places(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "listen", f"{each} (every address)" if each.startswith(":") else each
     for each in settings.to:
         how = ""
-        if each.startswith("tls://"):
+        if each.startswith(("tls://", "https://")):
             ca = settings.to_ca or "the system's authorities"
             how = " (NOT VERIFIED)" if settings.to_insecure else f" (verified by {ca})"
         yield "to", each + how
     if settings.client_ca is not None:
         yield "clients", f"need a certificate from {settings.client_ca}"
+    if settings.forwarded_from:
+        yield "clients", f"of proxies in {', '.join(settings.forwarded_from)}: as X-Forwarded-For tells"
     if settings.proxy_protocol_from:
         yield "clients", f"PROXY header expected from {', '.join(settings.proxy_protocol_from)}"
 
 
 def _limits(settings: Settings) -> Iterator[tuple[str, str]]:
     times = {"connect": settings.connect_timeout, "idle": settings.idle_timeout, "grace": settings.grace}
+    if settings.is_http:
+        times = {"connect": settings.connect_timeout, "answer": settings.answer_timeout, **times}
     if not settings.plain:
         times = {"handshake": settings.handshake_timeout, **times}
     yield "timeouts", ", ".join(f"{name} {spell_seconds(value)}" for name, value in times.items())

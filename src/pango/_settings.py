@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from llama import ConfigError
 from pango import _values
@@ -15,6 +15,10 @@ LISTEN = "localhost:8443"
 HANDSHAKE_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 10.0
 IDLE_TIMEOUT = 600.0
+CLIENT_TIMEOUT = 60.0
+RETRIES = 1
+ACCESS_LOGS = ("common", "combined", "json")
+AccessLog: TypeAlias = Literal["common", "combined", "json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,17 @@ class Settings:
     handshake_timeout: float | None = HANDSHAKE_TIMEOUT
     connect_timeout: float | None = CONNECT_TIMEOUT
     idle_timeout: float | None = IDLE_TIMEOUT
+    answer_timeout: float | None = None
+    retries: int = RETRIES
+    forwarded_from: tuple[str, ...] = ()
+    access_log: AccessLog | None = None
     grace: float | None = None
     workers: int | None = None
+
+    @property
+    def is_http(self) -> bool:
+        """Whether the targets are spoken HTTP to."""
+        return any(map(_values.is_http, self.to))
 
 
 class Problems:
@@ -128,10 +141,25 @@ def check_together(settings: Settings, problems: Problems) -> None:
 
 
 def _check_targets(settings: Settings, problems: Problems) -> None:
-    if not any(each.startswith("tls://") for each in settings.to):
+    to = problems.spell("to")
+    if not any(each.startswith(("tls://", "https://")) for each in settings.to):
         for name in ("to_ca", "to_insecure"):
             if getattr(settings, name):
-                problems.note(name, f"goes with {problems.spell('to')} tls://HOST:PORT only")
+                problems.note(name, f"goes with {to} tls://HOST:PORT and https://HOST:PORT only")
+    if settings.is_http:
+        others = [each for each in settings.to if not _values.is_http(each)]
+        if others:
+            problems.note(
+                "to", f"{others[0]!r} is not HTTP as others are: expected all of them to be, or none"
+            )
+        if settings.proxy_protocol is not None:
+            problems.note(
+                "proxy_protocol", f"does not go with {to} http://, which is told by X-Forwarded-For"
+            )
+    elif settings.to:
+        for name in ("access_log", "answer_timeout", "forwarded_from"):
+            if getattr(settings, name):
+                problems.note(name, f"goes with {to} http://HOST:PORT and https://HOST:PORT only")
     if settings.to_ca and settings.to_insecure:
         problems.note("to_insecure", f"does not go with {problems.spell('to_ca')}, which verifies")
 
@@ -141,7 +169,8 @@ def check_values(settings: Settings, problems: Problems) -> None:
     problems.read_all("listen", _values.listen, settings.listen)
     problems.read_all("to", _values.target, settings.to)
     problems.read_all("proxy_protocol_from", _values.networks, settings.proxy_protocol_from)
-    for name in ("handshake_timeout", "connect_timeout", "idle_timeout", "grace"):
+    problems.read_all("forwarded_from", _values.networks, settings.forwarded_from)
+    for name in ("handshake_timeout", "connect_timeout", "idle_timeout", "answer_timeout", "grace"):
         value: object = getattr(settings, name)
         if value is not None and not (isinstance(value, (int, float)) and value > 0):
             problems.note(name, f"{value!r} is no length of time: expected seconds above 0, or None")
@@ -151,7 +180,10 @@ def check_values(settings: Settings, problems: Problems) -> None:
         )
     if settings.proxy_protocol not in (None, 1, 2):
         problems.note("proxy_protocol", f"{settings.proxy_protocol!r} is not known: expected 1, 2 or None")
-    for name in ("workers", "max_connections"):
+    if settings.access_log not in (None, *ACCESS_LOGS):
+        expected = "expected 'common', 'combined', 'json' or None"
+        problems.note("access_log", f"{settings.access_log!r} is not known: {expected}")
+    for name, least in (("workers", 1), ("max_connections", 1), ("retries", 0)):
         value = getattr(settings, name)
-        if value is not None and not (isinstance(value, int) and value > 0):
-            problems.note(name, f"{value!r} is no count: expected a whole number from 1 up")
+        if (value is not None or name == "retries") and not (isinstance(value, int) and value >= least):
+            problems.note(name, f"{value!r} is no count: expected a whole number from {least} up")

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from llama import ConfigError, Target
+from llama import ConfigError, Target, http
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?", re.ASCII)
@@ -28,6 +28,13 @@ def count(text: str) -> int:
     """A whole number from 1 up."""
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise ConfigError(f"{text!r} is no count: expected a whole number from 1 up")
+    return int(text)
+
+
+def count_from_0(text: str) -> int:
+    """A whole number from 0 up."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ConfigError(f"{text!r} is no count: expected a whole number from 0 up")
     return int(text)
 
 
@@ -53,9 +60,20 @@ def _path(text: str) -> str:
     return text
 
 
+HTTP = ("http://", "https://", "http+unix:")
+
+
+def is_http(target: str) -> bool:
+    """Whether a target is spoken HTTP to; to others the bytes are carried as they are."""
+    return target.startswith(HTTP)
+
+
 def target(text: str) -> str:
-    """`HOST:PORT`, `tls://HOST:PORT` or `unix:PATH`."""
-    expected = "expected HOST:PORT, tls://HOST:PORT or unix:PATH"
+    """`HOST:PORT`, `tls://HOST:PORT` or `unix:PATH`, or for HTTP `http://`, `https://` or `http+unix:PATH`."""
+    if is_http(text):
+        http.reverse_proxy(text)  # it knows what a URL of a target can be
+        return text
+    expected = "expected HOST:PORT, tls://HOST:PORT, unix:PATH, http://HOST:PORT or https://HOST:PORT"
     scheme, separator, rest = text.rpartition("://")
     if separator and scheme != "tls":
         raise ConfigError(f"{text!r} has a scheme that is not known: {expected}")

@@ -67,6 +67,25 @@ def test_it_says_what_would_run_with_all_of_it(
     ]
 
 
+def test_it_says_which_targets_it_speaks_http_to(pango: Call, files: Path) -> None:
+    done = pango(
+        "serve --check --cert c.pem --key k.pem --to https://app.example --to http+unix:app.sock "
+        "--forwarded-from 10.0.0.0/8 --answer-timeout 30s --access-log json"
+    )
+    assert done.errors == ""
+    stack, *rest = lines(done.output)
+    assert " > http.forwarded() > http.access_log('json') > http.reverse_proxy(" in stack
+    assert rest == [
+        "listen       localhost:8443",
+        "to           https://app.example (verified by the system's authorities)",
+        "to           http+unix:app.sock",
+        "clients      of proxies in 10.0.0.0/8: as X-Forwarded-For tells",
+        "certificate  c.pem: localhost, 127.0.0.1; valid until DATE",
+        "timeouts     handshake 10s, connect 10s, answer 30s, idle 10m, grace off",
+        "workers      this process alone, no limit",
+    ]
+
+
 def test_a_plain_proxy_has_no_tls(pango: Call) -> None:
     done = pango("serve --check --plain --to 127.0.0.1:8080")
     assert done.code == 0
@@ -93,10 +112,10 @@ def test_every_error_is_said_at_once(pango: Call, files: Path) -> None:
         f"pango: --proxy-protocol-from: '10.0.0.1/8' is an address within 10.0.0.0/8: {networks}",
         f"pango: --listen: '[::1' is no address to listen on: {addresses}",
         "pango: --tls-min: '1.1' is not known: expected 1.2 or 1.3",
-        "pango: --to: '127.0.0.1' is no target: expected HOST:PORT, tls://HOST:PORT or unix:PATH",
+        "pango: --to: '127.0.0.1' is no target: expected HOST:PORT, tls://HOST:PORT, unix:PATH, http://HOST:PORT or https://HOST:PORT",
         "pango: --idle-timeout: '5x' is no length of time: expected one above 0 such as 10, 500ms, 5m or off",
         "pango: --workers: '0' is no count: expected a whole number from 1 up",
-        "pango: --to-insecure: goes with --to tls://HOST:PORT only",
+        "pango: --to-insecure: goes with --to tls://HOST:PORT and https://HOST:PORT only",
         "pango: --key: missing.pem: no such file or directory",
     )
     assert done.errors.splitlines() == list(expected)
@@ -106,7 +125,10 @@ def test_every_error_is_said_at_once(pango: Call, files: Path) -> None:
     ("options", "error"),
     [
         ("--to a:1", "--cert: missing: expected a PEM file, or --plain for no TLS"),
-        ("--plain", "--to: missing: expected HOST:PORT, tls://HOST:PORT or unix:PATH"),
+        (
+            "--plain",
+            "--to: missing: expected HOST:PORT, tls://HOST:PORT, unix:PATH, http://HOST:PORT or https://HOST:PORT",
+        ),
         (
             "--plain --to a:1 --cert c.pem --key k.pem",
             "--cert: does not go with --plain, which terminates no TLS",
@@ -119,6 +141,30 @@ def test_every_error_is_said_at_once(pango: Call, files: Path) -> None:
         (
             "--plain --to tls://a:1 --to-ca ca.pem --to-insecure",
             "--to-insecure: does not go with --to-ca, which verifies",
+        ),
+        (
+            "--plain --to http://a --to b:1",
+            "--to: 'b:1' is not HTTP as others are: expected all of them to be, or none",
+        ),
+        (
+            "--plain --to http://a --proxy-protocol",
+            "--proxy-protocol: does not go with --to http://, which is told by X-Forwarded-For",
+        ),
+        (
+            "--plain --to a:1 --access-log",
+            "--access-log: goes with --to http://HOST:PORT and https://HOST:PORT only",
+        ),
+        (
+            "--plain --to http://a --retries -1",
+            "--retries: '-1' is no count: expected a whole number from 0 up",
+        ),
+        (
+            "--plain --to http://a --access-log loud",
+            "--access-log: 'loud' is not known: expected common, combined or json",
+        ),
+        (
+            "--plain --to http://a:1:2",
+            "--to: 'a:1:2' is not an address of the form HOST:PORT: write an IPv6 address in brackets, as [::1]:443",
         ),
         (
             "--to a:1 --cert c.pem --cert c.pem --key k.pem",

@@ -92,7 +92,7 @@ async def test_everything_that_is_wrong_is_said_at_once(files: Path) -> None:
         )
     assert str(caught.value).splitlines() == [
         "listen: 'x' is no address to listen on: expected HOST:PORT, [IPV6]:PORT, :PORT, PORT, unix:PATH or fd:NUMBER",
-        "to: 'app' is no target: expected HOST:PORT, tls://HOST:PORT or unix:PATH",
+        "to: 'app' is no target: expected HOST:PORT, tls://HOST:PORT, unix:PATH, http://HOST:PORT or https://HOST:PORT",
         "idle_timeout: 0 is no length of time: expected seconds above 0, or None",
         "max_connections: 0 is no count: expected a whole number from 1 up",
         "key: none.pem: no such file or directory",
