@@ -73,6 +73,15 @@ class Stream(ABC):
         another write, OSError when the connection broke.
         """
 
+    def write_soon(self, data: bytes, /) -> bool:
+        """Take a small message to be sent when this round of the event loop is over, together with those of others.
+
+        False where it was not taken: `write` it then. What is written later comes after it, and `aclose` sends it;
+        an error is found by the next call. For answers and requests of which many are made in one round: whoever
+        they go to is woken once.
+        """
+        return False
+
     @abstractmethod
     async def write_eof(self) -> None:
         """Say that nothing more will be written; the peer's bytes can still be read. Again does nothing."""

@@ -126,10 +126,8 @@ class H1Client:
             if framing or self._timers.head is not None:
                 head = await self._exchange(request, raw, framing)
             else:  # what most requests are
-                try:
-                    await self.stream.write(raw)
-                except OSError:
-                    self._keep = False
+                if not self._write_soon(request, raw):
+                    await self._write(raw)
                 head = await self._next_head(request)
                 if head.status < 200 and head.status != 101:
                     head = await self._final(request, head)
@@ -174,7 +172,8 @@ class H1Client:
     async def _exchange(self, request: Request, raw: bytes, framing: int) -> ResponseHead:
         data = request._body.data
         if not framing:
-            await self._write(raw)
+            if not self._write_soon(request, raw):
+                await self._write(raw)
         elif "expect" in request.headers.names:
             await self._write(raw)
             head = await self._continue(request)
@@ -185,16 +184,24 @@ class H1Client:
             if head is not None:
                 return head
         elif data is not None and framing == len(data) <= JOIN:
-            await self._write(raw + data)
+            whole = raw + data
+            if not self._write_soon(request, whole):
+                await self._write(whole)
         else:
             part = request._body.chunk_nowait()
             if request._body.ended and framing == len(part):  # it came with its head, and goes with it
-                await self._write(raw + part)
+                whole = raw + part
+                if not self._write_soon(request, whole):
+                    await self._write(whole)
             else:
                 self._start_upload(request, raw, framing, part)
         if self._timers.head is not None:
             return await self._final_in_time(request, self._timers.head)
         return await self._final(request)
+
+    def _write_soon(self, request: Request, data: bytes) -> bool:
+        """Send it together with what else this round sends; nothing may be left of it when protocols switch."""
+        return not request.protocol and request.method != "CONNECT" and self.stream.write_soon(data)
 
     async def _write(self, data: bytes) -> None:
         try:

@@ -28,10 +28,14 @@ def encode_switch(protocol: str, response: Response) -> bytes:
     return encode_response("GET", 101, response.reason, headers, 0, extra)
 
 
+def _not_taken(data: bytes) -> bool:
+    return False
+
+
 class Output:
     """The writing side of a connection; a write that makes no progress is interrupted."""
 
-    __slots__ = ("_deadline", "_stream", "_timeout", "write")
+    __slots__ = ("_deadline", "_stream", "_timeout", "write", "write_soon")
 
     def __init__(self, stream: Stream, timeout: float | None, late: Callable[[], object]) -> None:
         self._stream = stream
@@ -39,6 +43,8 @@ class Output:
         self._deadline = Deadline(late) if timeout is not None else None
         self.write = stream.write if timeout is None else self._timed_write
         """Writes all of the bytes it is given."""
+        self.write_soon = stream.write_soon if timeout is None else _not_taken
+        """Takes a small message to send together with others; False when it has to be written."""
 
     def close(self) -> None:
         """Free the timer."""

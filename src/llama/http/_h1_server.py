@@ -167,7 +167,9 @@ class H1Connection:
                 self._stream.abort()
                 return False
         elif len(data) <= JOIN:
-            await self._output.write(raw + data)
+            whole = raw + data
+            if not keep or not self._output.write_soon(whole):
+                await self._output.write(whole)
         else:
             await self._output.write_both(raw, data)
         if self._body is not None and not self._body.ended:

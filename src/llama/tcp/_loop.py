@@ -24,15 +24,19 @@ if sys.platform == "linux":
             self._stock = self.fileno()
             self._outer.register(self._stock, select.EPOLLIN)
             self._loop: asyncio.AbstractEventLoop | None = None
+            self._poller: OwnPoller | None = None
             self._ports = Ports(self._outer)
 
         def serve(self, loop: asyncio.AbstractEventLoop) -> None:
             """Tell the ports of this loop."""
             self._loop = loop
-            adopt(OwnPoller(loop, self._ports))
+            self._poller = OwnPoller(loop, self._ports)
+            adopt(self._poller)
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """Wait for the stock selector's files, which it returns, and for ports."""
+            if self._poller is not None and self._poller.senders:
+                self._poller.send_all()
             if timeout is None:
                 timeout = -1
             elif timeout > 0:  # in milliseconds, and never too early

@@ -14,9 +14,11 @@ import select
 import sys
 import threading
 import weakref
+from time import monotonic
 from typing import Protocol
 
 _BATCH = 256
+_HELD = 0.001  # seconds that a message may wait for others of its round
 
 
 class Port(Protocol):
@@ -34,11 +36,39 @@ class Port(Protocol):
         """There is room to write, or an error to find."""
 
 
+class Sender(Protocol):
+    """What has something to send at the end of a round."""
+
+    def send_taken(self) -> None:
+        """Send it."""
+
+
 class LoopPoller:
     """Over add_reader and add_writer, which report again and again: each is taken back when it has reported."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.senders: list[Sender] = []
+        self._first = 0.0
+
+    def send_soon(self, sender: Sender) -> None:
+        """Have it send when this round of the loop is over, or after a while of it."""
+        senders = self.senders
+        senders.append(sender)
+        if len(senders) == 1:
+            self._first = monotonic()
+            self._at_end()
+        elif monotonic() - self._first > _HELD:
+            self.send_all()
+
+    def send_all(self) -> None:
+        """The round is over."""
+        senders, self.senders = self.senders, []
+        for each in senders:
+            each.send_taken()
+
+    def _at_end(self) -> None:
+        self.loop.call_soon(self.send_all)
 
     def watch_read(self, port: Port) -> None:
         """Report once when there is something to read."""
@@ -183,6 +213,9 @@ if sys.platform == "linux":
         def __init__(self, loop: asyncio.AbstractEventLoop, ports: Ports) -> None:
             super().__init__(loop)
             self._open = ports
+
+        def _at_end(self) -> None:
+            pass  # the loop's selector sees to it
 
         def _close_unused(self) -> None:
             pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from llama.tcp._poller import LoopPoller, poller
+from llama.tcp._poller import LoopPoller, Sender, poller
 
 
 class Port:
@@ -61,6 +61,10 @@ class Port:
         self.writable = False
         if self._on_write is not None:
             self._poller.watch_write(self)
+
+    def send_soon(self, sender: Sender) -> None:
+        """Have it send when this round of the loop is over."""
+        self._poller.send_soon(sender)
 
     # called by the poller
 

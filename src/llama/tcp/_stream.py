@@ -17,6 +17,7 @@ from llama._stream import CHUNK, Buffer, ReadyStream, busy, closed
 from llama.tcp._port import Port
 
 SCRATCH = 262144
+SOON = 16384  # bytes of a message that write_soon takes
 LINGER = 1.0
 RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -51,6 +52,7 @@ class SocketStream(ReadyStream):
         "_lost",
         "_reading",
         "_sock",
+        "_taken",
         "_unread",
         "_writing",
         "peer",
@@ -63,7 +65,8 @@ class SocketStream(ReadyStream):
         self._sock = sock
         self.port = port or Port(sock.fileno())
         self._unread = b""
-        self.special = False  # more than the socket counts: meters, or bytes that were unread
+        self._taken = b""  # by write_soon
+        self.special = False  # more than the socket counts: meters, bytes that were unread or not sent
         self._reading = self._writing = False
         self._eof = self._eof_sent = self._closed = self._broken = False
         self._lost: int | None = None
@@ -155,6 +158,7 @@ class SocketStream(ReadyStream):
         self.special = True
 
     def attach(self, meter: Meter, /) -> None:
+        self._push()
         super().attach(meter)
         self.special = True
 
@@ -196,9 +200,72 @@ class SocketStream(ReadyStream):
             if callback is not None and self._unread:
                 asyncio.get_running_loop().call_soon(callback)
 
+    def write_soon(self, data: bytes, /) -> bool:
+        if (
+            self._taken
+            or self._pace is not None
+            or self._writing
+            or self._eof_sent
+            or self._broken
+            or self._closed
+            or len(data) > SOON
+        ):
+            return False
+        self._taken = data
+        self.port.send_soon(self)
+        return True
+
+    def send_taken(self) -> None:
+        """Send what `write_soon` took: the round is over."""
+        if not self._push():
+            self.special = True
+            self.port.on_writable(self._push_on)
+
+    def _push(self) -> bool:
+        """Send what `write_soon` took; True when all of it has left."""
+        data = self._taken
+        if not data:
+            return True
+        try:
+            count = self._sock.send(data)
+        except BlockingIOError:
+            count = 0
+        except OSError as error:  # which the next call finds too
+            self._lose(error)
+            count = len(data)
+        self._taken = data = data[count:]
+        if data:
+            self.port.unwritable()
+            return False
+        if self.special:
+            self.special = self._pace is not None or bool(self._unread)
+        if self._eof_sent:
+            self._shut()
+        return True
+
+    def _push_on(self) -> None:
+        if self._push():
+            self.port.on_writable(None)
+
+    async def _push_all(self) -> None:
+        """Send what `write_soon` took, before anything else."""
+        if self._push():
+            return
+        self.port.on_writable(None)
+        self._writing = True
+        try:
+            while not self._push():
+                await self.port.wait_writable()
+        finally:
+            self._writing = False
+            if self._taken and not self._closed:
+                self.port.on_writable(self._push_on)
+
     async def write(self, data: Buffer, /) -> None:
         if self._writing or self._eof_sent or self._broken or self._closed:
             raise self._no_write()
+        if self._taken:
+            await self._push_all()
         if type(data) is memoryview:
             data = data.cast("B")
         count = 0
@@ -246,6 +313,8 @@ class SocketStream(ReadyStream):
     def write_nowait(self, data: Buffer, /) -> int:
         if self._eof_sent or self._closed or self._broken:
             raise self._no_write()
+        if self._taken and not self._push():
+            return 0
         pace = self._pace
         if pace is not None:
             if (delay := pace.write_delay()) > 0:
@@ -266,7 +335,7 @@ class SocketStream(ReadyStream):
         return count
 
     def flush_nowait(self) -> bool:
-        return True
+        return self._push()
 
     def on_writable(self, callback: Callable[[], object] | None, /) -> None:
         if not self._closed:
@@ -282,8 +351,14 @@ class SocketStream(ReadyStream):
             raise closed(self)
         if not self._eof_sent:
             self._eof_sent = True
-            with contextlib.suppress(OSError):  # the peer may have reset: the next call tells
-                self._sock.shutdown(socket.SHUT_WR)
+            if not self._taken:
+                self._shut()
+            elif not self._push():
+                self.port.on_writable(self._push_on)
+
+    def _shut(self) -> None:
+        with contextlib.suppress(OSError):  # the peer may have reset: the next call tells
+            self._sock.shutdown(socket.SHUT_WR)
 
     def _closed_error(self) -> Exception:
         return closed(self)
@@ -291,6 +366,9 @@ class SocketStream(ReadyStream):
     async def aclose(self) -> None:
         if self._closed:
             return
+        if self._taken and not self._writing:
+            with contextlib.suppress(OSError, Closed):
+                await self._push_all()
         self._closed = True
         self.port.fail(self._closed_error)
         try:
@@ -302,6 +380,7 @@ class SocketStream(ReadyStream):
     def abort(self) -> None:
         if self._sock.fileno() >= 0:  # also while aclose lingers
             self._closed = True
+            self._taken = b""
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self.port.fail(self._closed_error)
