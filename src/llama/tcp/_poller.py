@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Protocol
 
 _BATCH = 256
-_HELD = 0.001  # seconds that a message may wait for others of its round
+_HELD = 0.002  # seconds that a message may wait for others of its round
 
 
 class Port(Protocol):
