@@ -147,6 +147,12 @@ class ReadyStream(Stream):
         a last time.
         """
 
+    def on_broken(self, callback: Callable[[], object] | None, /) -> None:
+        """Call back when the peer has broken the connection off while nobody reads; None ends it.
+
+        Whoever reads finds it that way. A transport that cannot tell without a read never calls back.
+        """
+
 
 Handler: TypeAlias = Service[Stream, None]
 """What a listener calls for each connection."""

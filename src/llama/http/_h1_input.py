@@ -52,7 +52,9 @@ class Input:
     `rest` is what was read too far. While an exchange runs and nobody reads, the client's end interrupts it.
     """
 
-    __slots__ = ("_armed", "_gone", "_half_close", "_ready", "_sweep", "began", "ended", "rest", "stream")
+    __slots__ = (
+        "_armed", "_gone", "_guarded", "_half_close", "_ready", "_sweep", "began", "ended", "rest", "stream"
+    )  # fmt: skip
 
     def __init__(self, stream: Stream, sweep: Sweep, gone: Callable[[], object], *, half_close: bool) -> None:
         self.stream = stream
@@ -63,7 +65,7 @@ class Input:
         self.began = 0
         self._gone = gone
         self._half_close = half_close
-        self._armed = False
+        self._armed = self._guarded = False
 
     async def read(self) -> bytes:
         """What is there, or comes next; b"" at the end."""
@@ -73,6 +75,19 @@ class Input:
         if self._armed:
             self.unwatch()
         return await self.stream.read()
+
+    def watch_break(self) -> None:
+        """Somebody may read the body, or wait for the other side meanwhile: then only a break is told."""
+        if self._ready is not None and not self._guarded:
+            self._guarded = True
+            self._ready.on_broken(self._gone)
+
+    def release(self) -> None:
+        """The stream is somebody else's from now on."""
+        self.unwatch()
+        if self._guarded and self._ready is not None:
+            self._guarded = False
+            self._ready.on_broken(None)
 
     def watch(self) -> None:
         """The request has been read: from now on only its client's end matters."""
@@ -93,6 +108,8 @@ class Input:
             self._armed = True
             self._ready.on_readable(self._readable)
             self._readable()
+        elif self.rest:
+            self.watch_break()
 
     def _readable(self) -> None:
         if not self._armed or self._ready is None:
@@ -106,6 +123,7 @@ class Input:
         self.unwatch()
         if data:
             self.rest = bytes(data)  # the next request; whoever sends it early is told of no end
+            self.watch_break()
         else:
             self.ended = True
             if not self._half_close:

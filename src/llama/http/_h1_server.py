@@ -71,7 +71,7 @@ class H1Connection:
             self._stream.abort()
         finally:
             ignore_stop()
-            self._input.unwatch()
+            self._input.release()
             self._deadline.close()
             self._output.close()
 
@@ -108,6 +108,7 @@ class H1Connection:
         self._answered = False
         if head.length:
             self._body = self._incoming(head)
+            self._input.watch_break()
         else:
             self._body = None
             self._input.watch()
@@ -216,7 +217,7 @@ class H1Connection:
         raw = encode_switch("" if head.method == "CONNECT" else head.protocol, response)
         self._answered = True
         await self._output.write(raw)
-        self._input.unwatch()
+        self._input.release()
         self._deadline.close()
         if await self._interrupts.settle():
             raise ClientGone

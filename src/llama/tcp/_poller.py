@@ -35,6 +35,9 @@ class Port(Protocol):
     def now_writable(self) -> None:
         """There is room to write, or an error to find."""
 
+    def now_broken(self) -> None:
+        """The connection broke."""
+
 
 class Sender(Protocol):
     """What has something to send at the end of a round."""
@@ -77,6 +80,9 @@ class LoopPoller:
     def watch_write(self, port: Port) -> None:
         """Report once when there is room to write."""
         self.loop.add_writer(port.fd, self._write, port)
+
+    def watch_break(self, port: Port) -> None:
+        """Report when the connection breaks; here only a read tells."""
 
     def _read(self, port: Port) -> None:
         self.loop.remove_reader(port.fd)
@@ -147,6 +153,8 @@ if sys.platform == "linux":
                 return
             if events & _GONE:
                 port.hangup = True
+                if events & select.EPOLLERR:
+                    port.now_broken()
             if events & _READABLE:
                 port.now_readable()
             if events & _WRITABLE:
@@ -163,6 +171,9 @@ if sys.platform == "linux":
         def watch_read(self, port: Port) -> None:
             if not port.registered:
                 self._ports().add(port)
+
+        def watch_break(self, port: Port) -> None:
+            self._ports().add(port)
 
         def watch_write(self, port: Port) -> None:
             if not port.registered:

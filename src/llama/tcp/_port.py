@@ -17,6 +17,7 @@ class Port:
     """
 
     __slots__ = (
+        "_on_break",
         "_on_read",
         "_on_write",
         "_poller",
@@ -25,6 +26,7 @@ class Port:
         "_write_timer",
         "_write_waiter",
         "both",
+        "broken",
         "fd",
         "hangup",
         "loop",
@@ -40,11 +42,12 @@ class Port:
         self.readable = readable
         self.writable = writable
         self.hangup = False  # the peer ended or the connection broke, which one more read will tell
-        self.registered = self.both = False
+        self.registered = self.both = self.broken = False
         self._poller = by or poller()
         self.loop = self._poller.loop
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
+        self._on_break: Callable[[], object] | None = None
         self._on_read: Callable[[], object] | None = None
         self._on_write: Callable[[], object] | None = None
         self._read_timer: asyncio.TimerHandle | None = None
@@ -86,6 +89,13 @@ class Port:
                 self._on_write()
         elif self._write_waiter is not None:
             _wake(self._write_waiter)
+
+    def now_broken(self) -> None:
+        """The connection broke."""
+        self.broken = True
+        waiter = self._read_waiter
+        if self._on_break is not None and self._on_read is None and (waiter is None or waiter.done()):
+            self._on_break()
 
     # for coroutines
 
@@ -144,6 +154,8 @@ class Port:
                 self._poller.watch_read(self)  # which reports what is there already
             elif self.readable:
                 self.loop.call_soon(self._again_readable)
+        elif self.broken and self._on_break is not None:
+            self.loop.call_soon(self.now_broken)
 
     def on_writable(self, callback: Callable[[], object] | None) -> None:
         """Call back when a write may be tried, at once in the next round if it may be now."""
@@ -155,6 +167,12 @@ class Port:
                 self.loop.call_soon(self._again_writable)
             else:
                 self._poller.watch_write(self)
+
+    def on_broken(self, callback: Callable[[], object] | None) -> None:
+        """Call back when the connection breaks while nobody reads, where the poller tells that."""
+        self._on_break = callback
+        if callback is not None and not self.registered:
+            self._poller.watch_break(self)
 
     def hold_readable(self, delay: float) -> None:
         """Keep the callback back for `delay` seconds."""
@@ -187,6 +205,7 @@ class Port:
                 self.loop.call_soon(callback)
         self.on_readable(None)
         self.on_writable(None)
+        self._on_break = None
 
     def leave(self, *, closing: bool = True) -> None:
         """Leave the poller, before the descriptor is closed; `closing=False` when it stays open."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -69,12 +71,13 @@ def _pump(src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception |
 class _Relaying:
     """Two pumps over streams that have readiness callbacks."""
 
-    __slots__ = ("_bridge", "_done", "_down", "_error", "_up", "_watch")
+    __slots__ = ("_bridge", "_client", "_done", "_down", "_error", "_up", "_watch")
 
     def __init__(
         self, client: ReadyStream, target: ReadyStream, bridge: Bridge, watch: IdleRelays | None
     ) -> None:
         self._bridge = bridge
+        self._client = client
         self._up = _pump(client, target, self._ended)
         self._down = _pump(target, client, self._ended)
         self._watch = watch
@@ -84,11 +87,13 @@ class _Relaying:
     async def run(self) -> None:
         self._up.start()
         self._down.start()
+        self._client.on_broken(self._broke)
         if self._watch is not None:
             self._watch.add(self)
         try:
             await self._done
         finally:
+            self._client.on_broken(None)
             if not self._up.over:
                 self._up.stop()
             if not self._down.over:
@@ -113,6 +118,10 @@ class _Relaying:
             self._finish(self._error)
         else:
             other.last = True  # both ends are closed after that one, so it need not be passed on
+
+    def _broke(self) -> None:
+        """The client is gone, and what it said is held up: a target that takes nothing would never learn it."""
+        self._finish(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
 
     def _finish(self, error: Exception | None) -> None:
         if not self._done.done():

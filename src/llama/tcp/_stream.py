@@ -200,6 +200,10 @@ class SocketStream(ReadyStream):
             if callback is not None and self._unread:
                 asyncio.get_running_loop().call_soon(callback)
 
+    def on_broken(self, callback: Callable[[], object] | None, /) -> None:
+        if not self._closed:
+            self.port.on_broken(callback)
+
     def write_soon(self, data: bytes, /) -> bool:
         if (
             self._taken

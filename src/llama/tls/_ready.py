@@ -128,6 +128,9 @@ class ReadyTLSStream(TLSStream, Session):
         if callback is not None and (self._plain or self._has_more()):
             asyncio.get_running_loop().call_soon(self._again)
 
+    def on_broken(self, callback: Callable[[], object] | None, /) -> None:
+        self._ready.on_broken(callback)
+
     def _again(self) -> None:
         """The session holds more, of which the transport below reports nothing."""
         if self._on_readable is not None:
