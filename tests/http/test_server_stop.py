@@ -30,3 +30,21 @@ async def test_a_connection_that_sends_no_first_request_ends_within_a_second() -
         assert not client.served.done()
         await clock.advance(ARRIVING * 0.1)
         assert await client.hear_end() == b""
+
+
+async def test_a_connection_that_has_long_sent_nothing_ends_at_once() -> None:
+    async with testing.clock() as clock, client_of(server()(hello)) as client:
+        await clock.advance(ARRIVING)
+        client.shutdown.stop()
+        assert await client.hear_end() == b""
+
+
+async def test_a_connection_that_is_not_so_new_has_what_is_left_of_a_second() -> None:
+    async with testing.clock() as clock, client_of(server()(hello)) as client:
+        await clock.settle()
+        await clock.advance(ARRIVING * 0.75)
+        client.shutdown.stop()
+        await clock.advance(ARRIVING * 0.2)
+        assert not client.served.done()
+        await clock.advance(ARRIVING * 0.1)
+        assert await client.hear_end() == b""

@@ -11,7 +11,9 @@ from llama.http._settings import Settings
 from llama.http.wire._h1_fields import HeadBuffer
 from llama.http.wire._h1_head import RequestHead, parse_request
 
-ARRIVING = 1.0  # seconds that a new connection's first request may take to arrive once stopping has begun
+ARRIVING = (
+    1.0  # seconds that a connection's first request may take to arrive where stopping has begun meanwhile
+)
 
 
 _PRIOR_KNOWLEDGE = b"PRI * HTTP/2.0\r\n"
@@ -25,6 +27,7 @@ class Reader:
     """The heads of one connection, one after another."""
 
     __slots__ = (
+        "_began",
         "_buffer",
         "_deadline",
         "_idle",
@@ -48,14 +51,21 @@ class Reader:
         """No further request is wanted."""
         self.count = 0
         """How many heads have come."""
+        self._began = asyncio.get_running_loop().time()
 
     def stop(self) -> None:
-        """Want no further request; an idle connection ends now, a new one when its first was answered."""
+        """Want no further request; an idle connection ends now, a new one when its first was answered.
+
+        One from which nothing has come is new for a while, for its first request may be on its way.
+        """
         self.stopping = True
-        if self._idle and self.count:
+        if not self._idle:
+            return
+        left = self._began + ARRIVING - asyncio.get_running_loop().time()
+        if self.count or left <= 0:
             self._interrupts.interrupt(STOP)
-        elif self._idle:
-            self._deadline.start(ARRIVING)
+        else:
+            self._deadline.start(left)
 
     async def head(self) -> RequestHead | None:
         """The next head; None when none comes, ProtocolError when it is none."""
