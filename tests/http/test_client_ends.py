@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from llama import Stream, serve, stack, testing, tls
-from llama._errors import Truncated, Unreachable
+from llama._errors import ProtocolError, Truncated, Unreachable
 from llama.http import Request, Response, client, server
 from tests.http.upstreams import OK, Upstream, answering, fetch, get, head_of, tcp_pair
 from tests.tls.sessions import ca_file, pair_files
@@ -218,6 +218,24 @@ async def test_an_upgrade_that_is_not_run_frees_its_connection() -> None:
         for _ in range(2):
             await fetcher(chat())
             gc.collect()
+
+
+async def test_an_upgrade_waits_for_the_end_of_the_requests_body() -> None:
+    async def origin(stream: Stream) -> None:
+        await head_of(stream)
+        await stream.write(UPGRADE)
+        await stream.read()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"a"
+        await asyncio.Event().wait()
+
+    async with client(Upstream(origin), max_connections=1) as fetcher:
+        request = chat()
+        request.body = body()
+        with pytest.raises(ProtocolError, match="before the request's body had ended"):
+            await fetcher(request)
+        assert fetcher.state.open().count == 0
 
 
 async def test_an_upgrade_may_be_declined() -> None:

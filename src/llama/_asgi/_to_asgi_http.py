@@ -11,6 +11,7 @@ from llama._errors import LlamaError, ProtocolError
 from llama._shutdown import own_task
 from llama.http import Body, Exchange, Headers, Request, Response
 from llama.http._body import EMPTY, BytesBody
+from llama.http._dropped import close_dropped
 from llama.http._error_page import ErrorPage, answer_error
 from llama.http.wire._h1_encode import response_framing
 from llama.http.wire._h1_framing import content_length
@@ -115,7 +116,12 @@ class HttpAsked:
                 return response
             await response.aclose()
             raise ProtocolError("an upgrade was answered that nobody asked for", status=502)
-        except (LlamaError, OSError) as error:  # TimeoutError among them; a bug is the server's to show
+        except BaseException as error:
+            await close_dropped(error)
+            if not isinstance(
+                error, LlamaError | OSError
+            ):  # TimeoutError among them; a bug is the server's to show
+                raise
             return answer_error(error, self._error_page, request, "to_asgi()")
 
     async def _respond(self, request: Request, response: Response) -> None:

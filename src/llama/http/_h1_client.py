@@ -371,6 +371,8 @@ class H1Client:
             raise ProtocolError(
                 f"{self.origin} switched to {head.protocol!r}, which nobody asked for", status=502
             )
+        if self._upload is not None and not self._upload.complete:
+            raise ProtocolError(f"{self.origin} switched before the request's body had ended", status=502)
         if self._rest:
             self.stream.unread(self._rest)
             self._rest = b""

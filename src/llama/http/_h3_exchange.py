@@ -9,6 +9,7 @@ from email.utils import formatdate
 from llama._errors import LlamaError, ProtocolError
 from llama._extensions import Extensions
 from llama.http._body import EMPTY
+from llama.http._dropped import close_dropped
 from llama.http._error_page import answer_error, error_response
 from llama.http._h3_channel import (
     H3_INTERNAL_ERROR,
@@ -118,7 +119,10 @@ class H3Exchange:
                 if not clock.expired():
                     raise
                 raise TimeoutError(f"no answer within {seconds:g} seconds") from None
-        except Exception as error:
+        except BaseException as error:
+            await close_dropped(error)
+            if not isinstance(error, Exception):
+                raise
             return self._page(error, request)
 
     def _page(self, error: BaseException, request: Request) -> Response:
