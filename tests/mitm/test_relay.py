@@ -5,7 +5,24 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from llama import Handler, Relay, Stream, Target, http, layer, mitm, serve, socks5, stack, tcp, tls
+from llama import (
+    Closed,
+    Connector,
+    Handler,
+    Relay,
+    Stream,
+    Target,
+    Unreachable,
+    http,
+    layer,
+    mitm,
+    serve,
+    socks5,
+    stack,
+    tcp,
+    testing,
+    tls,
+)
 from llama.http import Exchange, Request, Response
 from llama.mitm import Chunk
 from tests.mitm.worlds import HOST, To, World, page
@@ -221,3 +238,79 @@ async def test_behind_a_transparent_listener(world: World, monkeypatch: pytest.M
             async with http.client(there, tls=tls.connect(there, ca=world.pem)) as client:
                 assert await asked(client) == b"GET /a from the llama"
         assert [str(each) for each in to.targets] == ["192.0.2.1:443"]
+
+
+# front doors that reach their target first
+
+
+@asynccontextmanager
+async def late_socks(
+    world: World, connect: Connector, *layers: object, **options: object
+) -> AsyncGenerator[Exchange]:
+    """A SOCKS5 server whose targets are reached late, and a client behind it."""
+    door = socks5.server(connect=mitm.late(connect), relay=relay(world, *layers, **options))
+    async with serve(door, listen="127.0.0.1:0") as front:
+        over = socks5.connect(front.address)
+        async with http.client(over, tls=tls.connect(over, ca=world.pem)) as client:
+            yield client
+
+
+async def nobody(target: Target) -> Stream:
+    raise Unreachable(f"cannot connect to {target}: nobody is there")
+
+
+async def test_behind_socks5_what_cannot_be_reached_is_a_page(world: World) -> None:
+    async with late_socks(world, nobody) as client:
+        response = await client(Request("GET", f"https://{HOST}/"))
+        assert response.status == 502 and b"nobody is there" in await response.body.read()
+
+
+async def test_behind_socks5_the_magic_host_answers(world: World) -> None:
+    async with late_socks(world, nobody) as client:
+        for scheme in ("http", "https"):
+            assert await asked(client, f"{scheme}://llama.internal/ca.pem") == world.ca.pem
+
+
+async def test_late_targets_are_reached_for_what_is_looked_into_and_what_is_not(world: World) -> None:
+    async with (
+        serve(world.https(), listen="127.0.0.1:0") as served,
+        serve(banner, listen="127.0.0.1:0") as other,
+    ):
+        async with late_socks(world, To(served.port), intercept) as client:
+            assert await asked(client) == b"GET /a from the llama"
+        for options in ({"default": "pass"}, {"server_first": 0.01}):
+            door = socks5.server(connect=mitm.late(To(other.port)), relay=relay(world, **options))
+            async with serve(door, listen="127.0.0.1:0") as front:
+                stream = await socks5.connect(front.address)(Target(HOST, 22))
+                assert await stream.read() == b"SSH-2.0-test\r\n"
+                await stream.write(b"hi")
+                assert await stream.read() == b"hi"
+                await stream.aclose()
+
+
+async def test_a_late_stream_opens_when_it_is_used() -> None:
+    opened: list[Stream] = []
+
+    async def connect(target: Target) -> Stream:
+        ours, theirs = testing.memory_pair()
+        opened.append(theirs)
+        return ours
+
+    late = mitm.late(connect)
+    unused = await late(Target("a", 1))
+    await unused.aclose()
+    assert not opened
+    stream = await late(Target("a", 1))
+    stream.unread(b"before ")
+    assert await stream.read() == b"before "
+    await stream.write(b"hello")
+    assert await opened[0].read() == b"hello"
+    stream.unread(b"again")
+    assert await stream.read() == b"again"
+    await stream.write_eof()
+    assert await opened[0].read() == b""
+    stream.abort()
+    opened[0].abort()
+    for each in (unused, stream):
+        with pytest.raises(Closed):
+            await each.read()

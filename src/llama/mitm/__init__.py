@@ -4,6 +4,7 @@ from llama.mitm._chunks import Chunk, ChunkHook
 from llama.mitm._faults import faults, throttle
 from llama.mitm._har import read_har
 from llama.mitm._interception import Interception
+from llama.mitm._late import late
 from llama.mitm._map import map_local, map_remote
 from llama.mitm._pinning import Pinning, Rejection
 from llama.mitm._proxy import proxy
@@ -35,6 +36,7 @@ __all__ = [
     "block",
     "faults",
     "intercept",
+    "late",
     "map_local",
     "map_remote",
     "passthrough",

@@ -16,6 +16,7 @@ from llama.http._client import Client
 from llama.http._client import client as http_client
 from llama.http._coding import decoders
 from llama.http._hop_by_hop import incoming, outgoing
+from llama.mitm._late import at_last
 from llama.tls import ClientHello, TLSInfo, Wanted
 
 
@@ -130,10 +131,10 @@ class Interception:
     async def raw(self) -> Stream:
         """The bridge's own upstream, as bytes; another one where that was given out already."""
         if self._first:
-            stream = await self._bridge.upstream()
+            stream = await at_last(await self._bridge.upstream())
             self._first = False
             return stream
-        return await self._bridge.connect(self._bridge.target)
+        return await at_last(await self._bridge.connect(self._bridge.target))
 
     async def send(self, request: Request) -> Response:
         """Send a request to the upstream."""

@@ -21,6 +21,7 @@ from llama.http._h1_client_upgrade import Opened
 from llama.mitm._chunks import relay_chunks
 from llama.mitm._hooks import hooked
 from llama.mitm._interception import Interception, Upstream, beneath
+from llama.mitm._late import reached
 from llama.mitm._leaves import Leaves
 from llama.mitm._page import TrustPage
 from llama.mitm._rules import Action, Asked
@@ -56,7 +57,7 @@ class MitmRelay:
     async def __call__(self, bridge: Bridge, /) -> None:
         action = self.decide_early(bridge)
         if action == "pass":
-            await self.settings.carry(bridge)
+            await self._pass(bridge)
             return
         if action == "block":
             raise Refused(f"{bridge.target} is blocked by a rule")
@@ -69,7 +70,7 @@ class MitmRelay:
         if action == "block":
             await self._refuse(bridge, start)
         elif action == "pass":
-            await self.settings.carry(bridge)
+            await self._pass(bridge)
         elif hello is not None:
             await self._tls(bridge, hello)
         elif start is Start.HTTP:
@@ -109,9 +110,12 @@ class MitmRelay:
         finally:
             await interception.aclose()
 
+    async def _pass(self, bridge: Bridge) -> None:
+        await self.settings.carry(await reached(bridge))
+
     async def _bytes(self, bridge: Bridge) -> None:
         if self.settings.chunks is None:
-            await self.settings.carry(bridge)
+            await self._pass(bridge)
         else:
             await relay_chunks(bridge, self.settings.chunks)
 
@@ -123,7 +127,7 @@ class MitmRelay:
                 await unless_gone(bridge.client, interception.prepare(), f"{bridge.target} was reached")
                 if isinstance(interception.error, TLSError) and self.settings.bad_upstream == "pass":
                     log.info("%s is passed through: %s", bridge.target, interception.error)
-                    await _carried(self.settings.carry, Bridge(bridge.client, bridge.target, bridge.connect))
+                    await _carried(self._pass, Bridge(bridge.client, bridge.target, bridge.connect))
                     return
             session = await self._shake(bridge, hello, interception, asked)
             await self._inside(session, interception)

@@ -1,0 +1,136 @@
+"""Connecting late: a front door that reaches its target first is told that it has, and nothing is done yet."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llama._errors import Closed
+from llama._meter import Meter, Pace
+from llama._stack import check_takes, factory
+from llama._stream import CHUNK, Buffer, Stream
+from llama._target import Bridge, Connector, Target
+from llama.http._h1_client_upgrade import Opened
+from llama.tcp import connect as tcp_connect
+
+
+class LateStream(Stream):
+    """A stream to a target that is reached when it is first used; it owns what it opens."""
+
+    __slots__ = ("_closed", "_connect", "_lock", "_opened", "_target", "_unread")
+
+    def __init__(self, connect: Connector, target: Target) -> None:
+        super().__init__()
+        self._connect = connect
+        self._target = target
+        self._lock = asyncio.Lock()
+        self._opened: Stream | None = None
+        self._unread = b""
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<late stream to {self._target}>"
+
+    async def opened(self) -> Stream:
+        """The stream itself, opened once."""
+        async with self._lock:
+            if self._closed:
+                raise Closed(f"{self!r} is closed")
+            if self._opened is None:
+                self._opened = await self._connect(self._target)
+                if self._closed:  # meanwhile
+                    self._opened.abort()
+                    raise Closed(f"{self!r} is closed")
+                for meter in self._pace.meters if self._pace is not None else ():
+                    self._opened.attach(meter)
+                self._pace = None
+                if self._unread:
+                    self._opened.unread(self._unread)
+                    self._unread = b""
+            return self._opened
+
+    @property
+    def pace(self) -> Pace | None:
+        return self._pace if self._opened is None else self._opened.pace
+
+    def attach(self, meter: Meter, /) -> None:
+        if self._opened is None:
+            super().attach(meter)
+        else:
+            self._opened.attach(meter)
+
+    def detach(self, meter: Meter, /) -> None:
+        if self._opened is None:
+            super().detach(meter)
+        else:
+            self._opened.detach(meter)
+
+    async def read(self, limit: int = CHUNK, /) -> bytes:
+        return await (await self.opened()).read(limit)
+
+    async def write(self, data: Buffer, /) -> None:
+        await (await self.opened()).write(data)
+
+    async def write_eof(self) -> None:
+        await (await self.opened()).write_eof()
+
+    def unread(self, data: bytes, /) -> None:
+        if self._opened is None:
+            self._unread = data + self._unread
+        else:
+            self._opened.unread(data)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._opened is not None:
+            await self._opened.aclose()
+
+    def abort(self) -> None:
+        self._closed = True
+        if self._opened is not None:
+            self._opened.abort()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Late:
+    """Gives streams that open when they are used."""
+
+    inner: Connector
+
+    __takes__: ClassVar[type] = Target
+
+    def __repr__(self) -> str:
+        return "mitm.late()"
+
+    async def __call__(self, target: Target, /) -> Stream:
+        return LateStream(self.inner, target)
+
+
+@factory("mitm.late", "connector")
+def late(connect: Connector | None = None) -> Connector:
+    """Reach targets when they are needed, by `connect`: for front doors that do so before they ask a relay.
+
+    Clients of `socks5.server` or `http.proxy` are then told at once that the target is reached. So `mitm.relay` can
+    answer for the magic host and from a replay without it, and show a page, inside the client's TLS, where it
+    cannot be reached.
+
+        socks5.server(connect=mitm.late(), relay=mitm.relay(ca, layer))
+    """
+    connect = connect or tcp_connect()
+    check_takes(connect, Target, "mitm.late()")
+    return Late(connect)
+
+
+async def at_last(stream: Stream) -> Stream:
+    """The stream itself, which is reached now."""
+    return await stream.opened() if isinstance(stream, LateStream) else stream
+
+
+async def reached(bridge: Bridge) -> Bridge:
+    """The same bridge, its upstream reached: for relays that look at what kind of stream it is."""
+    upstream = await bridge.upstream()
+    stream = await at_last(upstream)
+    if stream is upstream:
+        return bridge
+    return Bridge(bridge.client, bridge.target, Opened([stream], bridge.connect))
