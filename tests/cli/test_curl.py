@@ -48,8 +48,10 @@ def test_reverse_over_tls_by_two_workers(start: Start, web: str, files: Path) ->
     to = ["--to", f"http://{web}/b", "--to", f"http://{web}/c"]
     server = start("reverse", "--cert", "c.pem", "--key", "k.pem", "--workers", "2", *to)
     page = f"https://localhost:{server.port}/a"
-    done = curl("--cacert", "ca.pem", page, page)
-    assert sorted(done.stdout.splitlines()) == [b"page /b/a via 1.1 llama", b"page /c/a via 1.1 llama"]
+    for protocol, version in (("--http1.1", b"1.1"), ("--http2", b"2")):
+        done = curl("--cacert", "ca.pem", protocol, page, page)
+        told = [b"page /%b/a via %b llama" % (each, version) for each in (b"b", b"c")]
+        assert sorted(done.stdout.splitlines()) == told
     server.stop()
 
 

@@ -100,7 +100,9 @@ def test_http_proxy_over_tls_with_a_user(start: Start, web: str, files: Path) ->
         assert curl(*way, "-U", user, f"http://{web}/a").startswith(answer)
     site = start("reverse", "--to", f"http://{web}", "--cert", "c.pem", "--key", "k.pem")
     page = f"https://localhost:{site.port}/b"
-    assert curl(*way, "-U", SECRET, "--cacert", "ca.pem", page) == b"page /b via 1.1 llama\n"
+    for protocol, version in (("--http1.1", b"1.1"), ("--http2", b"2")):
+        told = curl(*way, protocol, "-U", SECRET, "--cacert", "ca.pem", page)
+        assert told == b"page /b via %b llama\n" % version
     plain = start("http-proxy", "--user", SECRET)
     options = ("-qO-", "--no-hsts", "--tries=1", "--ca-certificate=ca.pem")
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), f"http://{SECRET}@{plain.address}")
