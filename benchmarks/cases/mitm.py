@@ -53,7 +53,7 @@ CASES = [
         "HTTPS looked into, HTTP/1.1, one hook",
         "us/request",
         PEERS,
-        with_origin(cpu("mitm", amount=2_000, unit=1e-6, connections=10)),
+        with_origin(cpu("mitm", amount=1_000, unit=1e-6, connections=10)),
         "none",
         bound=0.05,
         rounds=5,

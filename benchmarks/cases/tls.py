@@ -14,7 +14,7 @@ def _case(
     assert isinstance(amount, int)
     scale = 1.0 if unit == "s/GB" else 1e-6
     sample = cpu(load, amount=amount, unit=scale, tls=True, **options)
-    return Case(name, what, unit, PEERS, sample, origin, bound=bound, rounds=9)
+    return Case(name, what, unit, PEERS, sample, origin, bound=bound, rounds=7)
 
 
 CASES = [
