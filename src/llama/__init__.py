@@ -1,7 +1,8 @@
 """The proxy framework in which everything is a service."""
 
-from llama import http, mitm, socks5, tcp, tls, udp, unix, ws
-from llama._asgi import asgi, to_asgi
+from typing import TYPE_CHECKING
+
+from llama import tcp, udp, unix
 from llama._errors import (
     Busy,
     Closed,
@@ -16,6 +17,7 @@ from llama._errors import (
     Unreachable,
 )
 from llama._extensions import Extensions
+from llama._later import later
 from llama._meter import Meter
 from llama._packets import Packet, PacketConnector, Packets
 from llama._run import run
@@ -26,7 +28,6 @@ from llama._shutdown import Shutdown
 from llama._stack import describe, layer, stack
 from llama._stream import Buffer, Handler, ReadyStream, Stream
 from llama._target import Bridge, Connector, Relay, Target
-from llama._via import via
 from llama.layers import Predicate, close, limit, rate_limit, retry, route, timeout, trace
 from llama.tcp._loop import new_event_loop
 
@@ -90,3 +91,23 @@ __all__ = [
     "via",
     "ws",
 ]
+
+if TYPE_CHECKING:
+    from llama import http, mitm, socks5, tls, ws
+    from llama._asgi import asgi, to_asgi
+    from llama._via import via
+else:
+    __getattr__, __dir__ = later(
+        __name__,
+        __all__,
+        {
+            "asgi": "llama._asgi",
+            "http": "llama.http",
+            "mitm": "llama.mitm",
+            "socks5": "llama.socks5",
+            "tls": "llama.tls",
+            "to_asgi": "llama._asgi",
+            "via": "llama._via",
+            "ws": "llama.ws",
+        },
+    )
