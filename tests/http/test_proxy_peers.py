@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from llama import Target, http, serve, socks5, stack
+from llama import Target, http, serve, socks5, stack, tls
 from llama.http import Headers, Request, Response
 from tests.http.peers import DATA, PACKED, SITE, Done, Gate, curl, digested, gate, program, site, sites
 from tests.http.serving import echo
-from tests.tls.sessions import ca_file
+from tests.tls.sessions import ca_file, pair_files
 
 pytestmark = pytest.mark.peer
 TLS = "TLS to the proxy"
@@ -219,3 +219,17 @@ async def test_curl_hears_why_not() -> None:
         assert (await curl(*status, "https://nowhere.example/")).out == b"000 502"
         assert (await curl(*status, f"http://{proxy.address}/")).out == b"502 000"
         assert (await curl("-w", "%{http_code}", "-o", os.devnull, f"{proxy.url}/")).out == b"400"
+
+
+async def test_a_proxy_that_asks_for_a_certificate() -> None:
+    cert, key = pair_files("john", client=True)
+    handler = stack(tls.server(*pair_files("localhost"), client_ca=ca_file()), http.server(), http.proxy())
+    async with (
+        serve(stack(http.server(), site), listen="127.0.0.1:0") as there,
+        serve(handler, listen="127.0.0.1:0") as proxy,
+    ):
+        way = ("-x", f"https://localhost:{proxy.port}", "--proxy-cacert", ca_file())
+        page = f"http://{there.address}/hello"
+        assert (await curl(*way, "--proxy-cert", cert, "--proxy-key", key, page)).out == b"hello"
+        assert (await curl(*way, "-p", "--proxy-cert", cert, "--proxy-key", key, page)).out == b"hello"
+        assert (await curl(*way, page)).code in (35, 52, 55, 56)
