@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import pytest
 from llama import Handler, Layer, Stream, layer, limit, stack, timeout, trace
 from llama._errors import LlamaError, Unreachable
 from llama.http import Exchange, Request, Response, access_log, client, retry, reverse_proxy, server
+from llama.http._body import Body
 from llama.http._reverse_proxy import ReverseProxy
 from llama.layers._limit import Limit
 from llama.layers._timeout import Timeout
@@ -367,6 +368,30 @@ async def test_a_response_that_is_forgotten_tells_its_end_at_once() -> None:
     response.on_close(lambda: ended.append(1))
     response.on_close(lambda: ended.append(2))
     del response
+    assert ended == [2, 1]
+
+
+async def test_whoever_keeps_the_body_alone_keeps_the_exchange() -> None:
+    service = stack(limit(1), hello)
+    assert isinstance(service, Limit)
+    wraps: list[Callable[[Body], AsyncIterable[bytes]]] = [lambda b: b, lambda b: b.map(bytes.upper), aiter]
+    for wrap in wraps:
+        kept = wrap((await service(Request("GET", "/"))).body)
+        assert not service.slots.free
+        assert [chunk async for chunk in kept] in ([b"hello"], [b"HELLO"])
+        assert not service.slots.free
+        del kept
+        assert service.slots.free
+
+
+async def test_a_body_that_outlives_its_closed_response_tells_nothing_twice() -> None:
+    ended: list[int] = []
+    response = await hello(Request("GET", "/"))
+    response.on_close(lambda: ended.append(1))
+    body = response.body
+    response.on_close(lambda: ended.append(2))
+    await response.aclose()
+    del response, body
     assert ended == [2, 1]
 
 

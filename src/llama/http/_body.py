@@ -20,7 +20,10 @@ class Body:
     new body that owns this one. Subclasses give `chunk`.
     """
 
-    __slots__ = ("ended", "headers", "is_decoded", "length")
+    __slots__ = ("end", "ended", "headers", "is_decoded", "length")
+
+    end: object
+    """Kept as long as this body is: what tells of the end of its exchange."""
 
     def __init__(self, length: int | None = None) -> None:
         self.length = length

@@ -17,6 +17,16 @@ Callback: TypeAlias = Callable[[], Awaitable[object] | object]
 _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 
+class SharedEnd(list[Callback]):
+    """What is called back when neither the response nor its body is held any more."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        if self:
+            end_forgotten(self[:])
+
+
 def note_loop() -> None:
     """Exchanges run in this loop."""
     _loops.add(asyncio.get_running_loop())

@@ -14,7 +14,7 @@ from llama._service import Service
 from llama._stack import kind
 from llama._stream import Stream
 from llama.http._body import EMPTY, Body, Content, body_of
-from llama.http._forgotten import Callback, end_forgotten
+from llama.http._forgotten import Callback, SharedEnd, end_forgotten
 from llama.http._headers import Headers, Pairs
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]+)([^#]*)(?:#.*)?", re.DOTALL)
@@ -47,6 +47,9 @@ class Message:
 
     @body.setter
     def body(self, content: Content) -> None:
+        self._set_body(content)
+
+    def _set_body(self, content: Content) -> None:
         body = body_of(content)
         if body is self._body:
             return
@@ -215,14 +218,33 @@ class Response(Message):
         self._extensions = None
 
     def on_close(self, callback: Callback, /) -> None:
-        """Call back, and await what it returns, once this exchange has ended: at the latest when nobody holds it."""
+        """Call back, and await what it returns, once this exchange has ended.
+
+        That is when it was closed, and at the latest when nobody holds the response or its body any more.
+        """
         if self._on_close is None:
             self._on_close = []
         self._on_close.append(callback)
 
     def __del__(self) -> None:
-        if self._on_close:
+        if self._on_close and type(self._on_close) is not SharedEnd:
             end_forgotten(self._on_close)
+
+    @property
+    def body(self) -> Body:
+        """What it carries. Assigning another drops Content-Length, so that the framing follows."""
+        body = self._body
+        if body.headers is None and body is not EMPTY:
+            body.headers = self.headers
+        if self._on_close is not None and body.data is None:
+            if type(self._on_close) is not SharedEnd:
+                self._on_close = SharedEnd(self._on_close)
+            body.end = self._on_close  # a layer may keep the body alone: the exchange goes on with it
+        return body
+
+    @body.setter
+    def body(self, content: Content) -> None:
+        self._set_body(content)
 
     async def aclose(self) -> None:
         """Free the body, the upstream behind it, and an upgrade that was not run. Again does nothing."""
