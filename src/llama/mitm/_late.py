@@ -35,13 +35,14 @@ class LateStream(Stream):
     async def opened(self) -> Stream:
         """The stream itself, opened once."""
         async with self._lock:
-            if self._closed:
-                raise Closed(f"{self!r} is closed")
+            self._check_open()
             if self._opened is None:
                 self._opened = await self._connect(self._target)
-                if self._closed:  # meanwhile
+                try:
+                    self._check_open()  # it may have been closed meanwhile
+                except Closed:
                     self._opened.abort()
-                    raise Closed(f"{self!r} is closed")
+                    raise
                 for meter in self._pace.meters if self._pace is not None else ():
                     self._opened.attach(meter)
                 self._pace = None
@@ -49,6 +50,10 @@ class LateStream(Stream):
                     self._opened.unread(self._unread)
                     self._unread = b""
             return self._opened
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(f"{self!r} is closed")
 
     @property
     def pace(self) -> Pace | None:
