@@ -18,7 +18,10 @@ _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 
 class SharedEnd(list[Callback]):
-    """What is called back when neither the response nor its body is held any more."""
+    """What is called back when neither the response nor its body is held any more.
+
+    The response itself has no finalizer: most end without anybody who waits for it.
+    """
 
     __slots__ = ()
 

@@ -14,7 +14,7 @@ from llama._service import Service
 from llama._stack import kind
 from llama._stream import Stream
 from llama.http._body import EMPTY, Body, Content, body_of
-from llama.http._forgotten import Callback, SharedEnd, end_forgotten
+from llama.http._forgotten import Callback, SharedEnd
 from llama.http._headers import Headers, Pairs
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]+)([^#]*)(?:#.*)?", re.DOTALL)
@@ -206,7 +206,7 @@ class Response(Message):
         body: Content = b"",
         upgrade: Service[Stream, None] | None = None,
     ) -> None:
-        self._on_close: list[Callback] | None = None
+        self._on_close: SharedEnd | None = None
         self.status = status
         self.reason = ""
         """The words after the status in HTTP/1; empty for the usual ones."""
@@ -223,12 +223,8 @@ class Response(Message):
         That is when it was closed, and at the latest when nobody holds the response or its body any more.
         """
         if self._on_close is None:
-            self._on_close = []
+            self._on_close = SharedEnd()
         self._on_close.append(callback)
-
-    def __del__(self) -> None:
-        if self._on_close and type(self._on_close) is not SharedEnd:
-            end_forgotten(self._on_close)
 
     @property
     def body(self) -> Body:
@@ -237,8 +233,6 @@ class Response(Message):
         if body.headers is None and body is not EMPTY:
             body.headers = self.headers
         if self._on_close is not None and body.data is None:
-            if type(self._on_close) is not SharedEnd:
-                self._on_close = SharedEnd(self._on_close)
             body.end = self._on_close  # a layer may keep the body alone: the exchange goes on with it
         return body
 
@@ -255,7 +249,7 @@ class Response(Message):
                 await self._run_callbacks()
 
     async def _run_callbacks(self) -> None:
-        callbacks, self._on_close = self._on_close or [], None
+        callbacks, self._on_close = self._on_close or SharedEnd(), None
         try:
             while callbacks:
                 result = callbacks.pop()()

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from llama._service import Middleware
 from llama._stack import factory, named_layer
+from llama.http._headers import checked_name, checked_value
 from llama.http._message import Exchange, Message, Request, Response
 from llama.http.layers._field import Side, Value, check_field, check_side, made
 
@@ -19,6 +20,9 @@ class SetHeader:
     name: str
     value: Value
     on: Side
+    key: str
+    line: str
+    """The field as it is sent; empty where its value is made for each request."""
 
     __takes__: ClassVar[type] = Request
 
@@ -26,17 +30,25 @@ class SetHeader:
         return f"http.set_header({self.name!r})"
 
     async def __call__(self, request: Request, /) -> Response:
-        value = made(self.value, request)
+        if self.line:
+            line = self.line
+        else:
+            value = made(self.value, request)
+            line = "" if value is None else _line(self.name, value)
         if self.on == "request":
-            self._change(request, value)
+            self._change(request, line)
             return await self.inner(request)
         response = await self.inner(request)
-        self._change(response, value)
+        self._change(response, line)
         return response
 
-    def _change(self, message: Message, value: str | None) -> None:
-        if value is not None:
-            message.headers[self.name] = value
+    def _change(self, message: Message, line: str) -> None:
+        if line:
+            message.headers._put(self.key, line)
+
+
+def _line(name: str, value: str) -> str:
+    return f"{checked_name(name)}: {checked_value(value)}"
 
 
 @factory("http.set_header")
@@ -50,7 +62,9 @@ def set_header(name: str, value: Value, *, on: Side = "response") -> Middleware[
     check_side(on, "http.set_header()")
     check_field(name, value)
 
+    line = _line(name, value) if isinstance(value, str) else ""
+
     def build(inner: Exchange) -> Exchange:
-        return SetHeader(inner, name, value, on)
+        return SetHeader(inner, name, value, on, name.lower(), line)
 
     return named_layer(f"http.set_header({name!r})", build, takes=Request, gives=Request)
