@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from llama._errors import LlamaError, ProtocolError
-from llama._stream import Stream
+from llama._stream import ReadyStream, Stream
 from llama.http._deadline import Deadline
 from llama.http._message import Message, Response
 from llama.http.wire._h1_encode import encode_chunk, encode_last_chunk, encode_response
@@ -28,22 +28,22 @@ def encode_switch(protocol: str, response: Response) -> bytes:
     return encode_response("GET", 101, response.reason, headers, 0, extra)
 
 
-def _not_taken(data: bytes) -> bool:
-    return False
-
-
 class Output:
     """The writing side of a connection; a write that makes no progress is interrupted."""
 
-    __slots__ = ("_deadline", "_stream", "_timeout", "write", "write_soon")
+    __slots__ = ("_deadline", "_late", "_stream", "_timeout", "_writing", "broken", "write", "write_soon")
 
     def __init__(self, stream: Stream, timeout: float | None, late: Callable[[], object]) -> None:
         self._stream = stream
         self._timeout = timeout
-        self._deadline = Deadline(late) if timeout is not None else None
+        self._late = late
+        self._deadline = Deadline(self._due) if timeout is not None else None
+        self._writing = False
+        self.broken = False
+        """Whether the stream was aborted here, for the client did not take what was sent."""
         self.write = stream.write if timeout is None else self._timed_write
         """Writes all of the bytes it is given."""
-        self.write_soon = stream.write_soon if timeout is None else _not_taken
+        self.write_soon = stream.write_soon if timeout is None else self._timed_write_soon
         """Takes a small message to send together with others; False when it has to be written."""
 
     def close(self) -> None:
@@ -55,12 +55,28 @@ class Output:
         deadline = self._deadline
         if deadline is None:
             return
+        self._writing = True
         try:
             for start in range(0, len(data), JOIN):
                 deadline.start(self._timeout)
                 await self._stream.write(memoryview(data)[start : start + JOIN])
         finally:
+            self._writing = False
             deadline.stop()
+
+    def _timed_write_soon(self, data: bytes) -> bool:
+        if self._deadline is None or not self._stream.write_soon(data):
+            return False
+        self._deadline.start(self._timeout)
+        return True
+
+    def _due(self) -> None:
+        stream = self._stream
+        if self._writing:
+            self._late()
+        elif isinstance(stream, ReadyStream) and not stream.flush_nowait():
+            self.broken = True
+            stream.abort()
 
     async def write_both(self, head: bytes, data: bytes) -> None:
         """A head and a whole body: in one write when small."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from llama._errors import LlamaError, ProtocolError
+from llama._errors import Closed, LlamaError, ProtocolError
 from llama._shutdown import Shutdown
 from llama._stream import Stream
 from llama.http._body import EMPTY, BytesBody
@@ -65,6 +65,9 @@ class H1Connection:
                 pass
         except ClientGone:
             self._stream.abort()
+        except Closed:
+            if not self._output.broken:
+                raise
         except asyncio.CancelledError:
             if not self._interrupts.taken():
                 raise
