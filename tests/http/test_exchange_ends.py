@@ -359,6 +359,35 @@ async def test_nothing_is_held_after(ending: Ending, caplog: pytest.LogCaptureFi
         assert [record.name for record in caplog.records].count("llama.trace") == ending.records
 
 
+async def test_a_page_in_the_place_of_a_response_is_closed_too() -> None:
+    ended: list[int] = []
+
+    def page(error: BaseException, status: int, request: Request | None) -> Response:
+        response = Response(status, body=b"sorry")
+        response.on_close(lambda: ended.append(status))
+        return response
+
+    async def misleading(request: Request) -> Response:
+        return Response(200, {"Content-Length": "7"}, b"hello")
+
+    async with client_of(server(error_page=page)(misleading)) as browser:
+        await browser.say(last())
+        assert (await browser.hear_end()).endswith(b"sorry")
+        assert ended == [500]
+
+
+async def test_a_page_that_cannot_be_sent_either_is_a_bare_status() -> None:
+    def page(error: BaseException, status: int, request: Request | None) -> Response:
+        return Response(status, {"Content-Length": "7"}, b"sorry")
+
+    async def misleading(request: Request) -> Response:
+        return Response(200, {"Content-Length": "7"}, b"hello")
+
+    async with client_of(server(error_page=page)(misleading)) as browser:
+        await browser.say(last())
+        assert (await browser.hear_end()).startswith(b"HTTP/1.1 500 ")
+
+
 # outside of a server
 
 

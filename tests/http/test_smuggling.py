@@ -3,14 +3,16 @@
 Behind the proxy the backend sees exactly one request with one framing for each that is answered by it, or nothing.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 
 from llama import Stream
-from llama.http import Exchange
+from llama.http import Exchange, server
+from tests.http.serving import client_of
 from tests.http.smuggling import HIDDEN, LAST, SMUGGLED, Backend, forward, reverse, statuses, through
-from tests.http.upstreams import OK, Upstream
+from tests.http.upstreams import OK, Upstream, tcp_pair
 
 Make = Callable[[Upstream], Exchange]
 proxies = pytest.mark.parametrize("make", [reverse, forward])
@@ -393,3 +395,29 @@ async def test_byte_by_byte_it_is_the_same(name: str, case: tuple[bytes, list[st
     backend = Backend()
     await through(case[0] + LAST, backend, piecewise=True)
     assert backend.seen == [*case[1], "GET /last"]
+
+
+# uploads that break off
+
+
+@pytest.mark.parametrize("politely", [True, False], ids=["end", "reset"])
+@pytest.mark.parametrize(
+    "body", [b"", b"a", b"5\r\nhello\r\n", b"5\r\nhel", b"1\r\na\r\n0\r\n", b"1\r\na\r\n0\r\nX: 1\r\n"]
+)
+async def test_an_upload_that_breaks_off_is_never_whole(body: bytes, politely: bool) -> None:
+    backend = Backend()
+    upstream = Upstream(backend, tcp_pair)
+    framing = "Transfer-Encoding: chunked" if b"\r" in body else "Content-Length: 10"
+    async with client_of(server()(reverse(upstream))) as browser:
+        await browser.say(post(framing) + body)
+        while not upstream.streams:  # noqa: ASYNC110  # until it has been passed on
+            await asyncio.sleep(0)
+        if politely:
+            await browser.stream.write_eof()
+        else:
+            browser.stream.abort()
+        await browser.served
+        while not backend.rests:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert backend.seen == []
+    assert not backend.rests[0].endswith(b"0\r\n\r\n")
