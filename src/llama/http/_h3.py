@@ -55,8 +55,7 @@ def h3_server(
     is bounded (1 MiB): an exchange that reads slowly slows the others of its connection.
     Raises ConfigError for files that do not work, and where the `http3` extra is missing.
 
-        run(tcp.server(":443", stack(tls.server(cert, key), http.server(), http.alt_svc(), app)),
-            http.h3_server(":443", app, cert, key))
+        run(tcp.server(":443", site), http.h3_server(":443", application, "cert.pem", "key.pem"))
     """
     need_qh3("http.h3_server()")
     from llama.http._h3_server import build_server  # the extra may be missing
