@@ -20,9 +20,9 @@ class Body:
     new body that owns this one. Subclasses give `chunk`.
     """
 
-    __slots__ = ("end", "ended", "headers", "is_decoded", "length")
+    __slots__ = ("ended", "headers", "is_decoded", "length", "shared_end")
 
-    end: object
+    shared_end: object
     """Kept as long as this body is: what tells of the end of its exchange."""
 
     def __init__(self, length: int | None = None) -> None:

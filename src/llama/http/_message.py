@@ -233,7 +233,7 @@ class Response(Message):
         if body.headers is None and body is not EMPTY:
             body.headers = self.headers
         if self._on_close is not None and body.data is None:
-            body.end = self._on_close  # a layer may keep the body alone: the exchange goes on with it
+            body.shared_end = self._on_close  # a layer may keep the body alone: the exchange goes on with it
         return body
 
     @body.setter
