@@ -42,10 +42,12 @@ async def site(request: Request) -> Response:
 
 
 @asynccontextmanager
-async def doors(world: World, *layers: object, **options: object) -> AsyncGenerator[tuple[str, str], None]:
+async def doors(
+    world: World, *layers: object, upstream: Exchange = site, **options: object
+) -> AsyncGenerator[tuple[str, str], None]:
     """The URLs of an HTTP and a SOCKS5 proxy that look inside."""
     options.setdefault("verify", world.site_pem)
-    async with serve(world.https(site), listen="127.0.0.1:0") as served:
+    async with serve(world.https(upstream), listen="127.0.0.1:0") as served:
         to = To(served.port)
         proxy = mitm.proxy(world.ca, *layers, connect=to, **options)  # type: ignore[arg-type]
         relay = mitm.relay(world.ca, *layers, **options)  # type: ignore[arg-type]
@@ -131,14 +133,3 @@ async def test_httpx2(world: World) -> None:
     async with doors(world, rewrite) as (proxy, _), httpx.AsyncClient(proxy=proxy, verify=context) as client:
         answers = await asyncio.gather(*(client.get(f"https://{HOST}/part1") for _ in range(10)))
         assert {(each.status_code, len(each.content)) for each in answers} == {(200, 100_000)}
-
-
-@needs("git")
-async def test_git_and_variables(world: World) -> None:
-    """git's own variable for the authority; the site is no repository, which it says over TLS that it trusts."""
-    async with doors(world) as (proxy, _):
-        environment = [f"HTTPS_PROXY={proxy}", f"GIT_SSL_CAINFO={world.pem}", "GIT_TERMINAL_PROMPT=0"]
-        code, said = await output_of(
-            "env", "-u", "NO_PROXY", "-u", "no_proxy", *environment, "git", "ls-remote", f"https://{HOST}/a"
-        )
-        assert code == 128 and "not valid: is this a git repository?" in said, said
