@@ -8,6 +8,7 @@ from llama import (
     ConfigError,
     Handler,
     ProtocolError,
+    Shutdown,
     Stream,
     describe,
     http,
@@ -19,6 +20,7 @@ from llama import (
 )
 from llama.http import Request, Response
 from llama.tcp._first_bytes_wire import begins_with, is_http1
+from tests.layers.calling import call
 from tests.tls.sessions import pair_files
 
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"
@@ -242,6 +244,25 @@ async def refused(handler: Handler, stream: Stream) -> str:
     with pytest.raises(TimeoutError) as raised:
         await handler(stream)
     return str(raised.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"GE"])
+async def test_who_says_nothing_does_not_hold_up_the_end(data: bytes) -> None:
+    default = Noting()
+    client, server = testing.memory_pair()
+    async with testing.clock() as clock, Shutdown() as shutdown:
+        task = shutdown.spawn(call(tcp.route(http=Noting(), default=default), server))
+        if data:
+            await client.write(data)
+        await clock.advance(60)
+        shutdown.stop()
+        await clock.advance(0.9)
+        assert not task.done()
+        await clock.advance(0.2)
+        assert task.done()
+    assert default.calls == 0
+    client.abort()
+    server.abort()
 
 
 async def test_the_timeout_is_not_for_what_the_handler_does() -> None:

@@ -77,8 +77,8 @@ def server(
 
     A client that closes its side during an exchange is gone, and the exchange is cancelled; `half_close` lets it
     wait for the answer. `error_page` makes the response for an exception, a status and the request (None if it
-    could not be read). `limits` bounds the parts of a message, `h2` what clients of HTTP/2 may do. `scheme` is what requests are told of their own
-    scheme; by default "https" over TLS and else "http".
+    could not be read). `limits` bounds the parts of a message, `h2` what clients of HTTP/2 may do. `scheme` is what
+    requests are told of their own scheme; by default "https" over TLS and else "http".
 
     An exception of the exchange is answered by the `status` and `retry_after` it carries, a timeout by 504, any
     other by 500. A body that was not read is drained, up to 64 KiB and a second, or the connection closes.

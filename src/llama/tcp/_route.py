@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from llama._errors import ConfigError, ProtocolError
+from llama._shutdown import Shutdown
 from llama._stack import check_takes, describe, factory, name_of, spoken
 from llama._stream import Handler, Stream
 from llama.tcp._first_bytes_wire import HTTP2, SOCKS4, SOCKS5, TLS, Matcher, begins_with, is_http1
 
 Rule: TypeAlias = tuple[bytes | Matcher, Handler]
 SHOWN = 16
+ARRIVING = 1.0  # seconds that the first bytes of a connection may take once stopping has begun
 SHORTEST = 64  # all protocols that are known here can be told by less
 
 
@@ -50,7 +52,10 @@ class Route:
         return f"tcp.route({', '.join(shown)})"
 
     async def __call__(self, stream: Stream, /) -> None:
-        left, data, late = await self._look(stream)
+        shutdown = _current()
+        left, data, late = await self._look(stream, shutdown)
+        if late and shutdown is not None and shutdown.stopping:
+            return  # which closes it: nobody has begun to speak
         if data:
             stream.unread(data)
         seen = data[: self.limit]
@@ -63,12 +68,15 @@ class Route:
             raise ProtocolError(f"there is no route for {_shown(data)}")
         # else nothing came at all: a port scan, or a health check
 
-    async def _look(self, stream: Stream) -> tuple[Sequence[Choice], bytes, bool]:
+    async def _look(self, stream: Stream, shutdown: Shutdown | None) -> tuple[Sequence[Choice], bytes, bool]:
         """Read until it is clear: the choices that are left, all that was read, and whether time is up."""
         left: Sequence[Choice] = self.choices
         data, bound = b"", asyncio.timeout(self.timeout)
+        ignore_stop: Callable[[], object] = bool
         try:
             async with bound:
+                if shutdown is not None:
+                    ignore_stop = shutdown.on_stop(lambda: _hurry(bound))
                 while left and len(data) < self.limit and (more := await stream.read()):
                     data += more
                     seen = data[: self.limit]
@@ -83,7 +91,23 @@ class Route:
             if data:
                 stream.unread(data)
             raise
+        finally:
+            ignore_stop()
         return left, data, False
+
+
+def _current() -> Shutdown | None:
+    try:
+        return Shutdown.current()
+    except RuntimeError:  # run by hand, without a server
+        return None
+
+
+def _hurry(bound: asyncio.Timeout) -> None:
+    """Stopping has begun: who says nothing does not hold it up."""
+    soon = asyncio.get_running_loop().time() + ARRIVING
+    if not bound.expired() and (bound.when() or soon) >= soon:
+        bound.reschedule(soon)
 
 
 def _shown(data: bytes) -> str:
