@@ -91,7 +91,8 @@ class MessageStream(Stream):
                 self._receiving.remove_done_callback(self._wake)
         if self._receiving is not None and self._receiving.done():
             task, self._receiving = self._receiving, None
-            self._take(task.result())
+            if not task.cancelled():
+                self._take(task.result())
 
     def listening(self) -> asyncio.Task[Event]:
         """The task that waits for the server's next message; it outlives a read that is cancelled."""
@@ -191,6 +192,9 @@ class MessageStream(Stream):
         self._end()
         if not self.said_close:
             self.said_close = True
+            if self._receiving is not None:  # some servers send no close while they are asked for a message
+                self._receiving.cancel()
+                await asyncio.wait([self._receiving])
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def write_eof(self) -> None:
