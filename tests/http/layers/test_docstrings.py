@@ -9,15 +9,19 @@ import llama
 from llama import http
 from tests.http.serving import hello
 
-NAMES = [name for name in http.__all__ if "stack(" in (getattr(http, name).__doc__ or "")]
+
+def examples_of(name: str) -> list[str]:
+    """The stacks in a docstring that stand for themselves; those within a `run` over several lines do not."""
+    text = inspect.getdoc(getattr(http, name)) or ""
+    return re.findall(r"^ *(stack\(.*\))$", text, re.MULTILINE) or re.findall(r"`(stack\(.*?\))`", text)
+
+
+NAMES = [name for name in http.__all__ if examples_of(name)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_a_layer_builds(name: str) -> None:
-    text = inspect.getdoc(getattr(http, name)) or ""
-    examples = re.findall(r"^ *(stack\(.*\))$", text, re.MULTILINE) or re.findall(r"`(stack\(.*?\))`", text)
-    assert examples
-    for example in examples:
+    for example in examples_of(name):
         built = eval(example, {"stack": llama.stack, "http": http, "application": hello})
         assert repr(built) == "http.server()"
 
