@@ -48,9 +48,20 @@ class Proxy:
             raise ProtocolError("this is a proxy: a request to it names a whole URL")
         if "via" in request.headers.names:
             self._check_laps(request)
+        hops: str | None = None
         if request.method in ("OPTIONS", "TRACE") and "max-forwards" in request.headers:
-            return await self._counted(request)
-        return await self._forward(request, None)
+            hops = _one_less(request.headers["max-forwards"])
+            if hops is None:
+                return _last_hop(request)
+        rules, origin = self.rules, origin_of(request.scheme, request.authority)
+        target = origin.target
+        target = (
+            rules.admit_place(request, target) if rules.rule is None else await rules.admit(request, target)
+        )
+        sent = self._sent(request, origin, target)
+        if hops is not None:
+            sent.headers["Max-Forwards"] = hops
+        return incoming(await self.client(sent), self.via)
 
     async def _tunnel(self, request: Request) -> Response:
         target = await self.rules.admit(request, Target.parse(request.authority))
@@ -62,40 +73,19 @@ class Proxy:
         response.on_close(upgrade.abort)
         return response
 
-    async def _forward(self, request: Request, max_forwards: int | None) -> Response:
-        origin = origin_of(request.scheme, request.authority)
-        rules = self.rules
-        target = origin.target
-        target = (
-            rules.admit_place(request, target) if rules.rule is None else await rules.admit(request, target)
-        )
+    def _sent(self, request: Request, origin: Origin, target: Target) -> Request:
+        """What is sent to a target that may be reached."""
         sent = outgoing(request)
         if self.via is not None:
             sent.headers._lines.append(f"Via: {request.version} {self.via}")
             sent.headers._keys.append("via")
-        if max_forwards is not None:
-            sent.headers["Max-Forwards"] = str(max_forwards)
         if target is not origin.target:
             # A connection that was opened for a client with more rights is not for this one.
             origin = Origin(origin.scheme, target, key="narrowed:")
         if sent._extensions is None:
             sent._extensions = Extensions()
         sent._extensions.set(origin)
-        return incoming(await self.client(sent), self.via)
-
-    async def _counted(self, request: Request) -> Response:
-        """OPTIONS and TRACE may go so many hops (RFC 9110 section 7.6.2); at the last one they are answered."""
-        text = request.headers["max-forwards"]
-        if not text.isdecimal() or len(text) > 9:
-            raise ProtocolError(f"Max-Forwards {text[:20]!r} is no number")
-        if int(text):
-            return await self._forward(request, int(text) - 1)
-        if request.method == "OPTIONS":
-            return Response(200, {"Allow": "CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE"})
-        headers = request.headers.copy()
-        headers.discard(*_SECRET)
-        seen = encode_request("TRACE", request.url, headers, 0)
-        return Response(200, {"Content-Type": "message/http"}, seen)
+        return sent
 
     def _check_laps(self, request: Request) -> None:
         if self.via is None:
@@ -103,6 +93,23 @@ class Proxy:
         passed = [each.split()[1:2] for each in request.headers.tokens("via")]
         if passed.count([self.via.lower()]) >= LAPS:
             raise Refused(f"the request has passed {self.via} {LAPS} times: it runs in a circle", status=508)
+
+
+def _one_less(text: str) -> str | None:
+    """Max-Forwards for the next hop, None at the last one (RFC 9110 section 7.6.2)."""
+    if not text.isdecimal() or len(text) > 9:
+        raise ProtocolError(f"Max-Forwards {text[:20]!r} is no number")
+    return str(int(text) - 1) if int(text) else None
+
+
+def _last_hop(request: Request) -> Response:
+    """The answer to OPTIONS and TRACE where they may go no further."""
+    if request.method == "OPTIONS":
+        return Response(200, {"Allow": "CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE"})
+    headers = request.headers.copy()
+    headers.discard(*_SECRET)
+    seen = encode_request("TRACE", request.url, headers, 0)
+    return Response(200, {"Content-Type": "message/http"}, seen)
 
 
 @factory("http.proxy", "service")

@@ -44,7 +44,8 @@ class Rules:
             raise Refused(f"{target} is not among the targets that are allowed")
         if self.deny is not None:
             target = _not_denied(self.deny, target)
-        return guard(target, request._connection or _NOBODY, self.private)
+        client = request._connection
+        return guard(target, client if client is not None else _NOBODY, self.private)
 
 
 def _not_denied(deny: TargetSet, target: Target) -> Target:
