@@ -13,6 +13,7 @@ from benchmarks.http_peers import (
 
 ORDER = 65
 FORWARD = cpu("http", amount=2_000, unit=1e-6, connections=20, absolute=True)
+TUNNEL = cpu("short", amount=800, unit=1e-6, connections=8, tunnel=True)
 REVERSE = cpu("http", amount=1_000, unit=1e-6, connections=20)
 ASGI = cpu("http", amount=8_000, unit=1e-6, connections=50)
 SERVERS = {
@@ -30,6 +31,14 @@ CASES = [
         FORWARD,
         "http",
         bound=0.5,
+        rounds=5,
+    ),
+    Case(
+        "http-connect",
+        "tunnels by CONNECT",
+        "us/connection",
+        {"proxy.py": proxy_py, "llama": llama("http-proxy")},
+        TUNNEL,
         rounds=5,
     ),
     Case(

@@ -28,6 +28,7 @@ class Options:
     to: int
     tls: bool
     socks: bool
+    tunnel: bool
     amount: int
     connections: int
     size: int
@@ -48,6 +49,7 @@ def options() -> Options:
     parser.add_argument("--to", type=int, default=0, help="the origin's port")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--socks", action="store_true", help="ask the proxy for the origin by SOCKS5")
+    parser.add_argument("--tunnel", action="store_true", help="ask the proxy for the origin by CONNECT")
     parser.add_argument("--amount", type=int, default=1)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--size", type=int, default=600)

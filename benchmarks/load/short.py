@@ -1,7 +1,8 @@
 """Short connections: connect, the handshake where there is TLS, one request and its response, close.
 
 With `--size 0` there is no request: what the server sends after the handshake, its tickets, is read and the
-connection is closed orderly. With `--socks` the origin is asked for by SOCKS5 first.
+connection is closed orderly. With `--socks` or `--tunnel` the origin is asked for by SOCKS5 or by
+HTTP's CONNECT first.
 """
 
 from __future__ import annotations
@@ -59,6 +60,18 @@ def socks(sock: socket.socket, message: bytes, to: int) -> Client:
         yield from _round_trip(sock, message)
 
 
+def tunnel(sock: socket.socket, message: bytes, to: int) -> Client:
+    """Connected, a tunnel to the origin, a round trip, closed."""
+    yield OUT
+    with sock:
+        sock.send(f"CONNECT 127.0.0.1:{to} HTTP/1.1\r\nHost: 127.0.0.1:{to}\r\n\r\n".encode())
+        yield IN
+        answer = bytes(BUFFER[: max(0, receive(sock))])
+        if not answer.startswith(b"HTTP/1.1 200") or not answer.endswith(b"\r\n\r\n"):
+            raise ConnectionError(f"the proxy's answer to CONNECT is {answer[:100]!r}")
+        yield from _round_trip(sock, message)
+
+
 def secure(sock: socket.socket, message: bytes, context: ssl.SSLContext) -> Client:
     """Connected, a full handshake, a round trip, close_notify both ways, closed."""
     yield OUT
@@ -105,6 +118,8 @@ def clients(given: Options, done: list[int]) -> Iterator[tuple[socket.socket, Cl
         sock = begin(given.address)
         if given.socks:
             yield sock, socks(sock, message, given.to)
+        elif given.tunnel:
+            yield sock, tunnel(sock, message, given.to)
         else:
             yield sock, plain(sock, message) if context is None else secure(sock, message, context)
         done[0] += 1
