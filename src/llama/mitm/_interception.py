@@ -32,6 +32,12 @@ async def beneath(target: Target) -> Stream:
     return await target.extensions[_Raw].open()
 
 
+def _speaks(stream: Stream, alpn: tuple[str, ...]) -> bool:
+    """Whether a stream speaks one of these protocols, or none that was agreed on."""
+    info = stream.extensions.get(TLSInfo)
+    return info is None or info.alpn is None or info.alpn in alpn
+
+
 class Interception:
     """A connection that is looked into, in the extensions of its requests.
 
@@ -40,10 +46,10 @@ class Interception:
     """
 
     __slots__ = (
+        "_alpn",
         "_bridge",
         "_client",
         "_first",
-        "_offered",
         "_origin",
         "_ready",
         "_revoked",
@@ -72,7 +78,7 @@ class Interception:
         """Why the upstream could not be reached at first, until a request has been told."""
         self._bridge = bridge
         self._secure = secure
-        self._offered = alpn
+        self._alpn = alpn
         self._revoked = revoked
         self._first = True
         self._ready: Stream | None = None
@@ -91,25 +97,29 @@ class Interception:
     async def prepare(self) -> None:
         """Open the upstream before it is needed; what fails is kept for who needs it."""
         try:
-            self._ready = await self._open()
+            self._ready = await self._open(self._alpn)
         except (LlamaError, OSError) as error:
             self.error = error
 
     async def open(self, target: Target | None = None) -> Stream:
         """The connection that is ready, or another: the connector of all that is asked for here."""
-        ready, self._ready = self._ready, None
-        if ready is not None:
+        wanted = target.extensions.get(Wanted) if target is not None else None
+        alpn = self._alpn
+        if wanted is not None and wanted.alpn is not None:
+            alpn = tuple(each for each in alpn if each in wanted.alpn)
+        if self._ready is not None and _speaks(self._ready, alpn):
+            ready, self._ready = self._ready, None
             return ready
         error, self.error = self.error, None
         if error is not None:
             raise error
-        return await self._open()
+        return await self._open(alpn)
 
-    async def _open(self) -> Stream:
+    async def _open(self, alpn: tuple[str, ...]) -> Stream:
         if self._secure is None:
             return await self.raw()
         extensions = self.target.extensions.fork()
-        extensions.set(Wanted(self._offered, self.server_name))
+        extensions.set(Wanted(alpn, self.server_name))
         extensions.set(_Raw(self.raw))
         stream = await self._secure(Target(self.target.host, self.target.port, extensions))
         self.upstream = stream.extensions.get(TLSInfo)
