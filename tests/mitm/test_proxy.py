@@ -37,7 +37,8 @@ async def test_an_upstream_that_closed_is_reached_again(world: World) -> None:
     async def closing(request: Request) -> Response:
         return Response(200, {"Connection": "close"}, b"once")
 
-    async with fronted(world, world.https(closing)) as front:
+    upstream = stack(tls.server(*world.files(), alpn=["http/1.1"]), http.server(), closing)
+    async with fronted(world, upstream) as front:
         for _ in range(3):
             assert await front.get() == (200, "once")
         assert len(front.to.targets) == 3
