@@ -121,6 +121,18 @@ def test_a_line_has_the_whole_url_that_a_proxy_was_asked_for(lines: pytest.LogCa
     assert (fields["server.address"], fields["url.path"]) == ("site.example:81", "/a")
 
 
+def test_a_line_of_a_later_version_has_the_path(lines: pytest.LogCaptureFixture) -> None:
+    request = Request("GET", "https://site.example/a?b")
+    request.version = "2"
+
+    async def main() -> None:
+        await (await stack(http.access_log("common"), hello)(request)).aclose()
+
+    asyncio.run(main())
+    (record,) = logged(lines)
+    assert record.getMessage().endswith('"GET /a?b HTTP/2" 200 5')
+
+
 def test_a_line_can_be_json(lines: pytest.LogCaptureFixture) -> None:
     application = stack(
         server(), http.request_id(), http.access_log("json"), http.basic_auth({"a": "b"}), hello

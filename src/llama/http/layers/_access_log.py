@@ -53,7 +53,7 @@ class _Entry:
     client: str
     method: str
     target: str
-    """As it was sent: a forward proxy's has the host."""
+    """As it was sent: in HTTP/1 a forward proxy's has the host, later versions have it apart from the path."""
     path: str
     version: str
     authority: str
@@ -69,7 +69,7 @@ class _Entry:
             time.perf_counter(),
             request.client.host if request.client is not None else "-",
             request.method,
-            request.url if request.absolute else path,
+            request.url if request.absolute and request.version.startswith("1") else path,
             path,
             request.version,
             request.authority,
