@@ -321,7 +321,7 @@ async def test_https_is_spoken_over_tls_with_its_protocol_named() -> None:
     ):
         url = f"https://localhost:{listening.port}/"
         for _ in range(2):
-            assert await fetch(fetcher, get(url)) == b"https http/1.1"
+            assert await fetch(fetcher, get(url)) == b"https h2"
 
 
 async def test_a_certificate_that_is_not_trusted_is_refused() -> None:

@@ -16,6 +16,7 @@ from llama._stream import Stream
 from llama._target import Connector, Target
 from llama.http._client_settings import ClientSettings
 from llama.http._h1_client import NoAnswer
+from llama.http._h2_client_exchange import Unprocessed
 from llama.http._message import Request, Response
 from llama.http._origin import Origin, origin_of
 from llama.http._pool import Pool
@@ -24,7 +25,8 @@ from llama.tcp import connect as tcp_connect
 from llama.tls import Wanted
 from llama.tls import connect as tls_connect
 
-ALPN = ("http/1.1",)
+ALPN = ("h2", "http/1.1")
+REFUSALS = 3
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 
 
@@ -102,20 +104,36 @@ class Client:
         origin = extensions.get(Origin) if extensions is not None else None
         if origin is None:
             origin = origin_of(request.scheme, request.authority)
+        if request.protocol and origin.scheme == "https":
+            origin = origin.over_h1
         connection = pool.take(origin)
         if connection is None:
             connection = await pool.open(pool.place(origin))
-        if not connection.reused:
-            return await connection.send(request)
+        reused = connection.reused
         try:
             return await connection.send(request)
+        except Unprocessed as error:
+            return await _again(pool, origin, request, error)
         except NoAnswer:  # the other side has closed what was idle: that says nothing of a new connection
-            if not is_replayable(request):
+            if not reused or not is_replayable(request):
                 raise
             place = pool.place(origin)
             pool.empty(place)
             connection = await pool.open(place)
             return await connection.send(request)
+
+
+async def _again(pool: Pool, origin: Origin, request: Request, error: Unprocessed) -> Response:
+    """Send what another connection's other side did nothing about, a few times at most."""
+    for _ in range(REFUSALS):
+        if not error.is_body_there:
+            break
+        connection = pool.take(origin) or await pool.open(pool.place(origin))
+        try:
+            return await connection.send(request)
+        except Unprocessed as again:
+            error = again
+    raise error
 
 
 def _connecting(
@@ -128,7 +146,7 @@ def _connecting(
             return await connect(origin.target)
         if not secure:  # what it takes to verify certificates is loaded when it is needed
             secure.append(tls_connect(connect))
-        return await secure[0](_wanting(origin.target))
+        return await secure[0](_wanting(origin))
 
     async def reach(origin: Origin) -> Stream:
         try:
@@ -147,10 +165,11 @@ def _connecting(
     return reach
 
 
-def _wanting(target: Target) -> Target:
+def _wanting(origin: Origin) -> Target:
+    target = origin.target
     wanted = target.extensions.get(Wanted)
     name = wanted.server_name if wanted is not None else None
-    extensions = Extensions(Wanted(ALPN, name))
+    extensions = Extensions(Wanted(ALPN[1:] if origin.is_over_h1 else ALPN, name))
     merged = target.extensions.fork()
     merged.update(extensions)
     return Target(target.host, target.port, merged)

@@ -26,6 +26,10 @@ class Source(Protocol):
         """Nobody wants to read the rest."""
         ...
 
+    async def settled(self) -> None:
+        """What belongs to the exchange beside the body has ended, too."""
+        ...
+
 
 class H2Body(Body):
     """Bytes that have come and were not read: at most the stream's window."""
@@ -47,10 +51,6 @@ class H2Body(Body):
         self._trailers: Headers | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    def __del__(self) -> None:
-        if self._source is not None and not self._over:
-            self._source.unwanted()
-
     @property
     def trailers(self) -> Headers | None:
         return self._trailers if self.ended else None
@@ -59,6 +59,11 @@ class H2Body(Body):
     def is_whole(self) -> bool:
         """Whether all of it has come."""
         return self._over
+
+    @property
+    def has_trailers(self) -> bool:
+        """Whether fields came after it, read or not."""
+        return bool(self._trailers)
 
     def without_timeout(self) -> None:
         """Wait as long as it takes from now on."""
@@ -149,3 +154,36 @@ class H2Body(Body):
             self._wake()
             if source is not None and not self._over:
                 source.unwanted()
+                await source.settled()
+
+
+class H2ResponseBody(Body):
+    """A response's body: dropped before its end it breaks its stream off."""
+
+    __slots__ = ("_inner", "_source")
+
+    def __init__(self, inner: H2Body, source: Source) -> None:
+        super().__init__(inner.length)
+        self._inner = inner
+        self._source = source
+
+    def __del__(self) -> None:
+        if not self._inner.is_whole:
+            self._source.unwanted()
+
+    @property
+    def trailers(self) -> Headers | None:
+        return self._inner.trailers
+
+    def chunk_nowait(self) -> bytes:
+        data = self._inner.chunk_nowait()
+        self.ended = self._inner.ended
+        return data
+
+    async def chunk(self) -> bytes:
+        data = await self._inner.chunk()
+        self.ended = self._inner.ended
+        return data
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

@@ -110,6 +110,12 @@ class ServerExchange:
         self.link.engine.reset(self.stream, code)
         self.link.flush()
 
+    def half_closed(self) -> None:
+        """This side has ended a tunnel."""
+
+    async def settled(self) -> None:
+        """Nothing else reads what this has sent."""
+
     def window(self) -> None:
         """There is room for more of the response."""
         self.link.window(self.stream)

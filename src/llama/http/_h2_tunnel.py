@@ -28,12 +28,17 @@ class Owner(Protocol):
         """Break the stream off."""
         ...
 
+    def half_closed(self) -> None:
+        """This side has ended."""
+        ...
+
 
 class H2Tunnel(Stream):
     """Bytes both ways on one stream of a connection; the end of a direction is END_STREAM, a break RST_STREAM."""
 
     __slots__ = (
-        "_body", "_broken", "_closed", "_eof_sent", "_gone", "_name", "_owner", "_reading", "_unread", "_writing",
+        "_body", "_broken", "_closed", "_eof_sent", "_gone", "_held", "_name", "_owner", "_reading", "_unread",
+        "_writing",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, body: H2Body, name: str) -> None:
@@ -42,6 +47,7 @@ class H2Tunnel(Stream):
         self._body = body
         self._name = name
         self._unread = b""
+        self._held = b""  # what came with a read of fewer bytes; meters have not seen it
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reading = self._writing = self._eof_sent = self._closed = self._broken = False
 
@@ -69,13 +75,13 @@ class H2Tunnel(Stream):
             limit = pace.cap(limit)
             while (delay := pace.read_delay()) > 0:
                 await self._pause(delay)
-        if not (data := self._body.chunk_nowait()):
+        data, self._held = self._held, b""
+        if not data and not (data := self._body.chunk_nowait()):
             data = await self._body.chunk()
         if self._closed:
             raise closed(self)
         if len(data) > limit:
-            self._unread = data[limit:]
-            data = data[:limit]
+            data, self._held = data[:limit], data[limit:]
         if pace is not None and data:
             pace.received(len(data))
         return data
@@ -154,6 +160,7 @@ class H2Tunnel(Stream):
         if owner.stream.state < CLOSED:
             owner.link.engine.send_data(owner.stream, b"", end=True)
             owner.link.flush()
+            owner.half_closed()
 
     async def aclose(self) -> None:
         if self._closed:

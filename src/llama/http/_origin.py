@@ -9,19 +9,19 @@ from urllib.parse import unquote
 from llama._errors import ConfigError, ProtocolError
 from llama._target import Target, split_address
 
-_FORM = re.compile(r"(https?)(\+unix)?:(?://([^/?#]*))?([^?#]*)")
-_PORTS = {"http": 80, "https": 443}
+_FORM = re.compile(r"(https?|h2c)(\+unix)?:(?://([^/?#]*))?([^?#]*)")
+_PORTS = {"http": 80, "https": 443, "h2c": 80}
 _SCHEMES = {"": "http", "ws": "http", "wss": "https"}  # what a WebSocket's begins with (RFC 6455 section 4.1)
-_EXPECTED = "expected http://HOST[:PORT], https://HOST[:PORT], http+unix:PATH or unix:PATH"
+_EXPECTED = "expected http://, https:// or h2c://HOST[:PORT], http+unix:PATH or unix:PATH"
 
 
 class Origin:
-    """A scheme, `http` or `https`, and the target that answers for it.
+    """A scheme, `http`, `https` or `h2c` (HTTP/2 in the clear), and the target that answers for it.
 
     In a request's extensions it is where `http.client` sends the request, whatever its Host says.
     """
 
-    __slots__ = ("authority", "key", "scheme", "target")
+    __slots__ = ("_over_h1", "authority", "is_over_h1", "key", "scheme", "target")
 
     def __init__(self, scheme: str, target: Target, *, key: str = "") -> None:
         self.scheme = scheme
@@ -30,6 +30,23 @@ class Origin:
         """Connections are shared by who has the same key."""
         self.authority = _authority(scheme, target)
         """What the Host field calls it."""
+        self.is_over_h1 = False
+        """Whether it is spoken to over HTTP/1.1 alone."""
+        self._over_h1: Origin | None = None
+
+    @property
+    def over_h1(self) -> Origin:
+        """The same over HTTP/1.1 alone, with connections of its own."""
+        if self._over_h1 is None:
+            self._over_h1 = origin = Origin(self.scheme, self.target)
+            origin.key = f"{self.key} over HTTP/1.1"
+            origin.is_over_h1 = True
+        return self._over_h1
+
+    @property
+    def http_scheme(self) -> str:
+        """What a request calls it: `http` or `https`."""
+        return "https" if self.scheme == "https" else "http"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Origin) and self.key == other.key

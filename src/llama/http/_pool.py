@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from llama._errors import LlamaError, Overloaded
 from llama._shutdown import Shutdown
@@ -13,7 +14,9 @@ from llama._stream import Stream
 from llama.http._client_settings import ClientSettings
 from llama.http._forgotten import note_loop
 from llama.http._h1_client import H1Client, Timers
+from llama.http._h2_client import H2Client
 from llama.http._origin import Origin
+from llama.tls import TLSInfo
 
 log = logging.getLogger("llama.client")
 SWEEP = 5.0
@@ -38,6 +41,29 @@ class Connection(H1Client):
         self.pool.forget(self)
 
 
+class Session(H2Client):
+    """A connection for many exchanges that belongs to a pool."""
+
+    def __init__(self, stream: Stream, place: Place, pool: Pool) -> None:
+        self.place = place
+        self.pool = pool
+        self.idle_since = 0.0
+        self._awaited = place.awaited()
+        super().__init__(stream, place.origin, pool.settings, pool.timers, pool.tasks)
+
+    def freed(self) -> None:
+        if self.is_greeted:
+            self.place.served(self._awaited)
+        self.pool.release(self)
+
+    def gone(self) -> None:
+        self.place.served(self._awaited)
+        self.pool.forget(self)
+
+
+Member: TypeAlias = Connection | Session
+
+
 class Waiter:
     """Who waits for a connection: it is given one, or None for leave to open one."""
 
@@ -45,19 +71,44 @@ class Waiter:
 
     def __init__(self, ticket: int) -> None:
         self.ticket = ticket
-        self.future: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[Member | None] = asyncio.get_running_loop().create_future()
 
 
 class Place:
     """One origin: its idle connections, how many there are in all, and who waits for one."""
 
-    __slots__ = ("idle", "open", "origin", "waiting")
+    __slots__ = ("connecting", "idle", "open", "origin", "sessions", "speaks_h2", "waiting")
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
         self.idle: deque[Connection] = deque()
         self.open = 0
         self.waiting: deque[Waiter] = deque()
+        self.sessions: list[Session] = []
+        self.speaks_h2 = origin.scheme == "h2c"
+        """Whether it is known that a connection serves many exchanges at a time."""
+        self.connecting: asyncio.Future[None] | None = None
+        """Done when the connection is there that others wait for, because it may serve them all."""
+
+    def awaited(self) -> asyncio.Future[None] | None:
+        """What others wait for from now on; None when they wait for something already."""
+        if self.connecting is not None:
+            return None
+        self.connecting = asyncio.get_running_loop().create_future()
+        return self.connecting
+
+    def served(self, awaited: asyncio.Future[None] | None) -> None:
+        """What others waited for is there, or never comes."""
+        if awaited is not None and self.connecting is awaited:
+            self.connecting = None
+            awaited.set_result(None)
+
+    def session(self) -> Session | None:
+        """A session that can take another request."""
+        for session in self.sessions:
+            if session.has_room:
+                return session
+        return None
 
 
 class Pool:
@@ -72,8 +123,8 @@ class Pool:
         self._connect = connect
         self.settings = settings
         self._places: dict[str, Place] = {}
-        self._idle: OrderedDict[Connection, None] = OrderedDict()  # the longest idle first
-        self._all: set[Connection] = set()
+        self._idle: OrderedDict[Member, None] = OrderedDict()  # the longest idle first
+        self._all: set[Member] = set()
         self._open = 0
         self._waiting: dict[Place, None] = {}
         self._tickets = 0
@@ -86,7 +137,7 @@ class Pool:
         return self._open
 
     @property
-    def idle(self) -> tuple[Connection, ...]:
+    def idle(self) -> tuple[Member, ...]:
         """Those nobody uses, the longest idle first."""
         return tuple(self._idle)
 
@@ -102,11 +153,14 @@ class Pool:
             place = self._places[origin.key] = Place(origin)
         return place
 
-    def take(self, origin: Origin) -> Connection | None:
-        """An idle connection on which the other side has said nothing, its end neither."""
+    def take(self, origin: Origin) -> Member | None:
+        """An idle connection on which the other side has said nothing, its end neither, or a session with room."""
         place = self._places.get(origin.key)
         if place is None:
             return None
+        if place.sessions and (session := place.session()) is not None:
+            self._idle.pop(session, None)
+            return session
         idle = place.idle
         while idle:
             connection = idle.pop()
@@ -121,32 +175,55 @@ class Pool:
         while place.idle:
             self.close(place.idle[-1])
 
-    async def open(self, place: Place) -> Connection:
+    async def open(self, place: Place) -> Member:
         """A new connection, or the next that is given back where no more may be opened.
 
         Raises Overloaded when too many wait or the wait is too long, and what connecting raises.
         """
-        if not self._may_open(place):
+        while place.connecting is not None:
+            await asyncio.wait((place.connecting,))
+            if (session := place.session()) is not None:
+                self._idle.pop(session, None)
+                return session
+        while not self._may_open(place):
             given = await self._wait(place)
-            if given is not None:
+            if given is None:
+                break
+            if isinstance(given, Connection) or given.has_room:
                 return given
         else:
             self._places[place.origin.key] = place  # it may have gone with its last connection
             place.open += 1
             self._open += 1
+        return await self._opened(place)
+
+    async def _opened(self, place: Place) -> Member:
+        """A new connection, which counts already."""
+        awaited = place.awaited() if place.speaks_h2 else None
         try:
             stream = await self._connect(place.origin)
         except BaseException:
             self._left(place)
             raise
-        connection = Connection(stream, place, self)
+        finally:
+            place.served(awaited)
+        tls = stream.extensions.get(TLSInfo)
+        connection: Member
+        if place.origin.scheme == "h2c" or (tls is not None and tls.alpn == "h2"):
+            connection = Session(stream, place, self)
+            place.sessions.append(connection)
+            place.speaks_h2 = True
+        else:
+            connection = Connection(stream, place, self)
         self._all.add(connection)
         return connection
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: Member) -> None:
         """A connection is whole and free: for who waits for it, or to be kept for a while."""
         place = connection.place
-        if self._closed:
+        if isinstance(connection, Session):
+            self._release_session(connection)
+        elif self._closed:
             connection.discard()
         elif place.waiting:
             if connection.is_quiet():
@@ -160,22 +237,46 @@ class Pool:
         else:
             if len(self._idle) >= self.settings.max_idle:
                 self._evict()
-            connection.idle_since = self.loop.time()
             place.idle.append(connection)
-            self._idle[connection] = None
-            if self._timer is None:
-                self._timer = self.loop.call_later(self._period(), self._sweep)
+            self._keep(connection)
 
-    def close(self, connection: Connection) -> None:
+    def _release_session(self, session: Session) -> None:
+        """A session has room for another exchange."""
+        place = session.place
+        if self._closed:
+            session.discard()
+            return
+        room = session.engine.max_streams - len(session.engine.streams)
+        while place.waiting and room > 0 and session.has_room:
+            self._grant(place, session)
+            room -= 1
+        if session.is_idle and session in self._all and session not in self._idle:
+            if self._waiting or not self.settings.max_idle or len(place.sessions) > 1:
+                self.close(session)
+                return
+            if len(self._idle) >= self.settings.max_idle:
+                self._evict()
+            self._keep(session)
+
+    def _keep(self, connection: Member) -> None:
+        connection.idle_since = self.loop.time()
+        self._idle[connection] = None
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._period(), self._sweep)
+
+    def close(self, connection: Member) -> None:
         """End a connection that is not in use, in its own way."""
         self.forget(connection)
         self.tasks.spawn(_close(connection), name="close an HTTP connection")
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Member) -> None:
         """A connection is gone, or will be; it counts no more."""
         if connection in self._all:
             self._all.discard(connection)
-            if connection in self._idle:
+            if isinstance(connection, Session):
+                connection.place.sessions.remove(connection)
+                self._idle.pop(connection, None)
+            elif connection in self._idle:
                 del self._idle[connection]
                 connection.place.idle.remove(connection)
             self._left(connection.place)
@@ -220,7 +321,7 @@ class Pool:
         if not place.open and not place.waiting and self._places.get(place.origin.key) is place:
             del self._places[place.origin.key]
 
-    async def _wait(self, place: Place) -> Connection | None:
+    async def _wait(self, place: Place) -> Member | None:
         settings = self.settings
         if sum(len(each.waiting) for each in self._waiting) >= settings.max_waiting:
             raise self._overloaded(place, f"{settings.max_waiting} wait for one already")
@@ -254,7 +355,7 @@ class Pool:
             if not place.open:
                 self._places.pop(place.origin.key, None)
 
-    def _grant(self, place: Place, connection: Connection | None) -> None:
+    def _grant(self, place: Place, connection: Member | None) -> None:
         """Give who waits longest at a place a connection, or leave to open one."""
         waiter = place.waiting.popleft()
         if not place.waiting:
@@ -297,7 +398,10 @@ class Pool:
             self._timer = self.loop.call_later(self._period(), self._sweep)
 
 
-async def _close(connection: Connection) -> None:
+async def _close(connection: Member) -> None:
+    if isinstance(connection, Session):
+        await connection.aclose()
+        return
     try:
         await connection.stream.aclose()
     except (LlamaError, OSError) as error:

@@ -1,0 +1,245 @@
+"""One HTTP/2 connection of a client: as many exchanges at a time as the other side takes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from llama._errors import LlamaError, ProtocolError
+from llama._shutdown import Shutdown
+from llama._stream import Stream
+from llama.http._client_settings import ClientSettings
+from llama.http._h1_client import Timers
+from llama.http._h2_client_exchange import ClientExchange, Unprocessed
+from llama.http._h2_link import Link
+from llama.http._h2_message import fields_of_request
+from llama.http._message import Request, Response
+from llama.http._origin import Origin
+from llama.http.wire import _h2_frames as frames
+from llama.http.wire._h2_engine import Engine
+from llama.http.wire._h2_fields import RequestHead
+from llama.http.wire._h2_frames import H2Error, code_name
+from llama.http.wire._h2_limits import H2Limits
+from llama.http.wire._h2_stream import Stream as H2Stream
+
+log = logging.getLogger("llama.client")
+READ = 65_536
+WINDOW = 1 << 18
+MAX_WINDOW = 1 << 22
+GROWTH = 1 << 26
+LAST = (1 << 31) - 1000  # streams of one connection
+
+
+class H2Client:
+    """A connection to an origin, for many exchanges. It owns its stream.
+
+    `freed` is called when it can carry another request, `gone` when it carries no more.
+    """
+
+    def __init__(
+        self, stream: Stream, origin: Origin, settings: ClientSettings, timers: Timers, tasks: Shutdown
+    ) -> None:
+        self.stream = stream
+        self.origin = origin
+        self.tasks = tasks
+        self.body_timeout = settings.body_timeout
+        self.reused = False
+        """Whether it has carried an exchange already."""
+        self.going = False
+        """Whether it takes no more requests."""
+        self.is_greeted = False
+        """Whether the other side has said how much it takes."""
+        self._settings = settings
+        self._timers = timers
+        limits = settings.limits
+        self.engine = Engine(
+            self,
+            H2Limits(
+                header_list=limits.head, fields=limits.fields, path=limits.line, window=WINDOW,
+                max_window=MAX_WINDOW, growth=GROWTH, block=limits.head + limits.head // 2, noise=10_000,
+                noise_per_second=1000.0, stall=None,
+            ),
+            client=True,
+        )  # fmt: skip
+        self.link = Link(stream, self.engine, None, broken=self._broken, stalled=_never)
+        self._exchanges: set[ClientExchange] = set()
+        self._is_gone = False
+        self._writer = tasks.spawn(self.link.run(), name="write an HTTP/2 connection")
+        self._reader = tasks.spawn(self._read(), name="read an HTTP/2 connection")
+
+    def freed(self) -> None:
+        """It can carry another request."""
+
+    def gone(self) -> None:
+        """It carries no more requests, nor any response."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request can be sent at once."""
+        engine = self.engine
+        if not self.is_greeted:  # how many it takes is not known yet: one, surely
+            return not (self.going or self._exchanges or self.reused)
+        return not self.going and len(engine.streams) < engine.max_streams
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no exchange."""
+        return not self._exchanges
+
+    def is_quiet(self) -> bool:
+        """Whether it seems alive; its reader knows."""
+        return not self.going
+
+    # exchanges
+
+    async def send(self, request: Request) -> Response:
+        """Send a request and return its response, whose body may be still to come.
+
+        Unprocessed when the other side refused it, NoAnswer when the connection ended before the response; an
+        error of the request's body as it is.
+        """
+        if self.going:
+            raise Unprocessed(f"{self.origin} takes no more requests on this connection")
+        if request.protocol and not self.engine.extended_connect:
+            raise ProtocolError(
+                f"{self.origin} takes no upgrade to {request.protocol} over HTTP/2", status=502
+            )
+        fields, framing = fields_of_request(request, self.origin.http_scheme, self.origin.authority)
+        exchange = ClientExchange(self, request)
+        is_tunnel = request.method == "CONNECT" or bool(request.protocol)
+        exchange.open(fields, end=not framing and not is_tunnel)
+        self._exchanges.add(exchange)
+        if self.engine.highest >= LAST:
+            self.going = True
+        try:
+            if framing:
+                await exchange.send_body(framing)
+            if self._timers.head is None:
+                return await exchange.answer()
+            return await self._answer_in_time(exchange)
+        except BaseException:
+            exchange.break_off(frames.CANCEL)
+            await exchange.settled()
+            raise
+
+    async def _answer_in_time(self, exchange: ClientExchange) -> Response:
+        deadlines = self._timers.head
+        assert deadlines is not None
+        while True:
+            waits = exchange.upload_waits
+            call = deadlines.begin()
+            try:
+                return await exchange.answer()
+            except asyncio.CancelledError:
+                if not call.is_over():
+                    raise
+                if not waits:
+                    seconds = self._settings.head_timeout
+                    raise TimeoutError(f"no response from {self.origin} within {seconds} s") from None
+            finally:
+                deadlines.end(call)
+
+    def left(self, exchange: ClientExchange, /) -> None:
+        """An exchange is over."""
+        self._exchanges.discard(exchange)
+        self.reused = True
+        if self.going and not self._exchanges:
+            self._close_soon()
+        elif not self._is_gone:
+            self.freed()
+
+    # reading
+
+    async def _read(self) -> None:
+        engine, stream, link = self.engine, self.stream, self.link
+        error: Exception | None = None
+        try:
+            while data := await stream.read(READ):
+                try:
+                    engine.receive(data)
+                finally:
+                    if engine.pending:
+                        link.flush()
+        except H2Error as problem:
+            log.info("%s: %s", self.origin, problem)
+            error = problem
+        except (LlamaError, OSError) as problem:
+            error = problem
+        finally:
+            self._lost(error)
+            await self._end()
+
+    async def _end(self) -> None:
+        await self.link.finish(self._writer)
+        try:
+            await self.stream.aclose()
+        except (LlamaError, OSError) as error:
+            log.debug("closing %r: %s", self.stream, error)
+        finally:
+            self.stream.abort()
+
+    def _lost(self, error: Exception | None) -> None:
+        self.going = True
+        for exchange in tuple(self._exchanges):
+            exchange.lost(error)
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._is_gone:
+            self._is_gone = True
+            self.gone()
+
+    # what the engine tells
+
+    def request(self, stream: H2Stream, head: RequestHead, ended: bool, /) -> None: ...
+
+    def refused(self, stream: H2Stream, error: Exception, ended: bool, /) -> None: ...
+
+    def settings_changed(self) -> None:
+        """The server has said how much it takes."""
+        self.is_greeted = True
+        self.link.windows()
+        if not self._is_gone:
+            self.freed()
+
+    def window(self) -> None:
+        """There is room for more on the connection."""
+        self.link.flush()
+
+    def goaway(self, last: int, code: int, text: bytes, /) -> None:
+        """The server takes no more requests on this connection; those it has are answered."""
+        self.going = True
+        if code != frames.NO_ERROR:
+            log.info("%s leaves: %s %r", self.origin, code_name(code), text)
+        self._leave()
+        if not self._exchanges:
+            self._close_soon()
+
+    def pong(self, payload: bytes, /) -> None: ...
+
+    # the end
+
+    def _broken(self) -> None:
+        """Nothing can be written any more: what has come may still hold answers."""
+        self.going = True
+
+    def _close_soon(self) -> None:
+        self.going = True
+        self._leave()
+        if not self.engine.failed:
+            self.engine.goaway(frames.NO_ERROR, 0)
+        self._reader.cancel()
+
+    def discard(self) -> None:
+        """Break it off, at once."""
+        self.stream.abort()
+        self._lost(None)
+        self._reader.cancel()
+
+    async def aclose(self) -> None:
+        """End it, in its own way."""
+        self._close_soon()
+        await asyncio.wait((self._reader,))
+
+
+def _never(stream: H2Stream) -> None: ...

@@ -1,0 +1,337 @@
+"""One exchange of an HTTP/2 client: a stream, the request that goes up on it, and the response that comes down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from llama._errors import Closed, LlamaError, ProtocolError, Truncated
+from llama._shutdown import Shutdown
+from llama.http._body import EMPTY, BytesBody
+from llama.http._h1_client import INTERIM, NoAnswer
+from llama.http._h1_client_upgrade import Upgraded
+from llama.http._h1_extended import accept_of
+from llama.http._h2_body import H2Body, H2ResponseBody
+from llama.http._h2_link import Link
+from llama.http._h2_message import fields_of_trailers, response_from
+from llama.http._h2_tunnel import H2Tunnel, was_reset
+from llama.http._headers import Headers
+from llama.http._message import Request, Response
+from llama.http._origin import Origin
+from llama.http.wire import _h2_frames as frames
+from llama.http.wire._h2_fields import ResponseHead
+from llama.http.wire._h2_frames import code_name
+from llama.http.wire._h2_states import CLOSED
+from llama.http.wire._h2_stream import Stream as H2Stream
+from llama.http.wire._hpack_table import Field
+
+
+class Unprocessed(NoAnswer):
+    """The other side has said that it did nothing about the request: another connection may try.
+
+    `is_body_there` tells whether the request's body is still whole.
+    """
+
+    def __init__(self, message: str, *, is_body_there: bool = True) -> None:
+        super().__init__(message)
+        self.is_body_there = is_body_there
+
+
+class Session(Protocol):
+    """The connection that a stream belongs to."""
+
+    link: Link
+    origin: Origin
+    tasks: Shutdown
+    body_timeout: float | None
+
+    def left(self, exchange: ClientExchange, /) -> None:
+        """The exchange is over."""
+        ...
+
+
+class ClientExchange:
+    """What happens on one stream of a client."""
+
+    __slots__ = (
+        "_began", "_body", "_error", "_head", "_informed", "_over", "_request", "_session", "_tunnel", "_upload",
+        "_upload_error", "_waiter", "link", "stream",
+    )  # fmt: skip
+
+    def __init__(self, session: Session, request: Request) -> None:
+        self.link = session.link
+        self.stream: H2Stream
+        self._session = session
+        self._request = request
+        self._head: ResponseHead | None = None
+        self._body: H2Body | None = None
+        self._error: Exception | None = None
+        self._informed: deque[ResponseHead] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._upload: asyncio.Task[None] | None = None
+        self._upload_error: Exception | None = None
+        self._tunnel: H2Tunnel | None = None
+        self._over = False
+        self._began = False
+
+    def open(self, fields: list[Field], *, end: bool) -> None:
+        """Open the stream."""
+        self.stream = self.link.engine.open(self, fields, end=end, is_bodiless=self._request.method == "HEAD")
+        self.link.flush()
+
+    # what the engine tells
+
+    def response(self, head: ResponseHead, ended: bool, /) -> None:
+        """The response's head came."""
+        self._head = head
+        if not ended:
+            self._body = H2Body(self, head.length, self._session.body_timeout, self._late)
+        self._wake()
+        if ended:
+            self._finish()
+
+    def interim(self, head: ResponseHead, /) -> None:
+        """An informational response came."""
+        self._informed.append(head)
+        if len(self._informed) > INTERIM:
+            self.fail(ProtocolError(f"more than {INTERIM} informational responses", status=502))
+            return
+        self._wake()
+
+    def data(self, data: bytes, ended: bool, /) -> None:
+        """Bytes of the response's body came."""
+        if data and self._body is not None:
+            self._body.feed(data)
+        if ended:
+            self._finish()
+            self._end_body(None)
+
+    def trailers(self, headers: Headers, /) -> None:
+        """The response has ended with these."""
+        self._finish()
+        self._end_body(headers)
+
+    def _end_body(self, trailers: Headers | None) -> None:
+        if self._body is not None:
+            self._after_upload(partial(self._body.end, trailers))
+
+    def _after_upload(self, callback: Callable[[], object]) -> None:
+        """Call back once nobody reads the request's body any more: who has the response may do that next."""
+        upload = self._upload
+        if upload is None or upload.done() or self._is_uploading(upload):
+            callback()
+        else:
+            upload.add_done_callback(lambda _: callback())
+
+    async def settled(self) -> None:
+        """Nobody reads the request's body any more."""
+        upload = self._upload
+        if upload is not None and not upload.done() and not self._is_uploading(upload):
+            await asyncio.wait((upload,))
+
+    def reset(self, code: int, by_peer: bool, /) -> None:
+        """The stream broke off."""
+        self.link.ended(self.stream)
+        name = code_name(code)
+        if self._tunnel is not None and self._body is not None:
+            self._body.fail(was_reset())
+        elif self._head is None:
+            who = self._session.origin
+            if by_peer and code == frames.REFUSED_STREAM:
+                there = not self._began or self._request._body.data is not None
+                self._lose(Unprocessed(f"{who} refused the request: {name}", is_body_there=there))
+            elif by_peer:
+                self._lose(Truncated(f"{who} broke the request off: {name}"))
+            else:
+                self._lose(ProtocolError(f"a malformed response from {who}", status=502))
+        else:
+            self._lose(Truncated(f"{self._session.origin} broke the response off: {name}"))
+        self._finish()
+
+    def window(self) -> None:
+        """There is room for more of the request."""
+        self.link.window(self.stream)
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection is gone."""
+        reason = f": {error}" if error is not None else ""
+        if self._tunnel is not None and self._body is not None:
+            self._body.fail(was_reset())
+        elif self._head is None:
+            self._lose(NoAnswer(f"{self._session.origin} closed the connection before its response{reason}"))
+        else:
+            self._lose(Truncated(f"the connection to {self._session.origin} broke within a body{reason}"))
+        self._finish()
+
+    def fail(self, error: Exception) -> None:
+        """End the exchange from this side."""
+        self._lose(error)
+        self.break_off(frames.CANCEL)
+
+    def _lose(self, error: Exception) -> None:
+        if self._upload_error is not None:
+            error = self._upload_error
+        if self._error is None:
+            self._error = error
+        if self._body is not None:
+            self._after_upload(partial(self._body.fail, error))
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _finish(self) -> None:
+        """The response is over: nobody waits for the rest of the request."""
+        if self._over or (self._tunnel is not None and self.stream.state < CLOSED):
+            return
+        self._over = True
+        upload = self._upload
+        if upload is not None and not upload.done() and not self._is_uploading(upload):
+            upload.cancel()
+        self.link.engine.reset(self.stream, frames.CANCEL)
+        self.link.flush()
+        self._session.left(self)
+
+    @staticmethod
+    def _is_uploading(upload: asyncio.Task[None]) -> bool:
+        """Whether it is the upload itself that ends the exchange."""
+        return asyncio.current_task() is upload
+
+    # what the response's body and a tunnel tell
+
+    def wanted(self) -> None:
+        """Nothing needs to be said."""
+
+    def consumed(self, count: int) -> None:
+        """Give the server room for as many bytes as were read."""
+        engine = self.link.engine
+        engine.consumed(self.stream, count)
+        if engine.pending:
+            self.link.flush()
+
+    def unwanted(self) -> None:
+        """Nobody reads the response."""
+        if not self._over:
+            self.break_off(frames.CANCEL)
+
+    def break_off(self, code: int, /) -> None:
+        """End the stream from this side."""
+        self.link.engine.reset(self.stream, code)
+        self.link.flush()
+        self.link.ended(self.stream)
+        self._finish()
+
+    def half_closed(self) -> None:
+        """This side has ended a tunnel, of which the other may have ended already."""
+        if self.stream.state >= CLOSED:
+            self._finish()
+
+    def _late(self, seconds: float) -> Exception:
+        error = TimeoutError(f"nothing of a body came from {self._session.origin} for {seconds} s")
+        self.break_off(frames.CANCEL)
+        return error
+
+    # the request's body
+
+    async def send_body(self, framing: int) -> None:
+        """Send the body: in place where it is small and there is room, else beside the response."""
+        data = self._request._body.data
+        if (
+            data is not None
+            and framing == len(data) <= self.link.engine.room(self.stream)
+            and not self._request._trailers
+        ):
+            await self.link.send(self.stream, data, end=True)
+            return
+        self._upload = self._session.tasks.spawn(self._send_all(framing), name="send an HTTP/2 body")
+
+    async def _send_all(self, framing: int) -> None:
+        try:
+            await self._send_chunks(framing)
+        except Closed:
+            return  # the stream has ended, which the response tells
+        except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, LlamaError | TimeoutError):
+                cut = Truncated(f"the body of the request broke off: {error.strerror or error}", status=400)
+                cut.__cause__ = error
+                error = cut
+            self._upload_error = error
+            self.fail(error)
+
+    async def _send_chunks(self, framing: int) -> None:
+        request, link, stream = self._request, self.link, self.stream
+        body = request._body
+        left = framing
+        while chunk := body.chunk_nowait() or await body.chunk():
+            self._began = True
+            left -= len(chunk)
+            if framing > 0 and left < 0:
+                raise ProtocolError(f"the body is longer than its Content-Length of {framing}", status=500)
+            await link.send(stream, chunk, end=False)
+        if framing > 0 and left:
+            text = f"the body ended {left} bytes before its Content-Length of {framing}"
+            raise ProtocolError(text, status=500)
+        trailers = fields_of_trailers(request)
+        if trailers:
+            link.head(stream, trailers, end=True)
+        else:
+            await link.send(stream, b"", end=True)
+
+    @property
+    def upload_waits(self) -> bool:
+        """Whether the request's body is what is waited for."""
+        return self._upload is not None and not self._upload.done()
+
+    # the response
+
+    async def answer(self) -> Response:
+        """The response, once its head came."""
+        request = self._request
+        while True:
+            while self._informed:
+                head = self._informed.popleft()
+                if head.status != 100 or "expect" in request.headers.names:
+                    await request.inform(head.status, head.headers)
+            if self._head is not None:
+                if self._over and self._upload is not None:
+                    await self.settled()
+                return self._response(self._head)
+            if self._error is not None:
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def _response(self, head: ResponseHead) -> Response:
+        request, body = self._request, self._body
+        response = response_from(head, EMPTY, "2")
+        if head.status < 300 and (request.method == "CONNECT" or request.protocol):
+            self._switch(request, response)
+        elif body is not None and body.is_whole and not body.has_trailers:
+            response._body = BytesBody(body.chunk_nowait())  # which can be read again
+        elif body is not None:
+            response._body = H2ResponseBody(body, self)
+        return response
+
+    def _switch(self, request: Request, response: Response) -> None:
+        """The stream carries another protocol from here on."""
+        body = self._body
+        if body is None:
+            self._body = body = H2Body(self, None, None, self._late)
+            body.end()
+        body.without_timeout()
+        self._tunnel = tunnel = H2Tunnel(self, body, request.protocol or "tunnel")
+        response.upgrade = upgrade = Upgraded(tunnel, self._session.origin.target)
+        response.on_close(upgrade.abort)
+        key = request.headers.get("sec-websocket-key")
+        if request.protocol and request.method != "CONNECT":
+            response.status = 101
+            if key is not None:
+                response.headers["Sec-WebSocket-Accept"] = accept_of(key)
