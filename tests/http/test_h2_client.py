@@ -21,6 +21,7 @@ from llama.http._h2_client_exchange import Unprocessed
 from llama.http.wire import _h2_frames as frames
 from llama.http.wire._h2_limits import H2Limits
 from llama.testing import memory_pair
+from llama.testing._connect import serve_stream
 from tests.http.serving import echo, hello
 from tests.http.wire.h2 import OK, Side
 from tests.tls.sessions import pair_files
@@ -457,7 +458,7 @@ async def tunnel() -> AsyncGenerator[tuple[Stream, Stream]]:
 
     async with Shutdown() as shutdown:
         bugs: list[Exception] = []
-        served = shutdown.spawn(testing._connect.serve_stream(stack(http.server(), app), theirs, bugs))
+        served = shutdown.spawn(serve_stream(stack(http.server(), app), theirs, bugs))
         async with http.client(connect) as client:
             request = Request("CONNECT", "b:443")
             request.scheme = "h2c"

@@ -143,7 +143,7 @@ async def test_head_has_a_length_and_no_body() -> None:
 
 async def test_fields_of_the_connection_are_dropped_and_names_are_in_lower_case() -> None:
     async def app(request: Request) -> Response:
-        headers = {"Connection": "close, x-a", "X-A": "1", "Keep-Alive": "5", "X-B": "2", "Upgrade": "h3"}
+        headers = {"Connection": "x-a", "X-A": "1", "Keep-Alive": "5", "X-B": "2", "Upgrade": "h3"}
         return Response(200, headers, b"x")
 
     async with talk_to(stack(http.server(), app)) as talk:
@@ -406,6 +406,16 @@ async def test_after_so_many_requests_the_connection_is_to_be_left() -> None:
         await talk.ask()
         lines = await talk.hear_end()
         assert "3 data hello end" in lines and "goaway 3 NO_ERROR" in lines
+
+
+async def test_an_answer_with_connection_close_leaves_the_connection_too() -> None:
+    async def app(request: Request) -> Response:
+        return Response(200, {"Connection": "close"}, b"last")
+
+    async with talk_to(stack(http.server(), app)) as talk:
+        await talk.ask()
+        lines = await talk.hear_end()
+        assert "1 data last end" in lines and "goaway 1 NO_ERROR" in lines
 
 
 # times

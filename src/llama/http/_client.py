@@ -193,6 +193,7 @@ def client(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Client:
     """Send each request to the origin that its URL names, or to the `http.Origin` in its extensions.
+    HTTP/2 is spoken where TLS agrees on it, and to `h2c://` in the clear: many exchanges share a connection.
 
     `connect` reaches origins, by default `tcp.connect()`; `tls` those of https, by default `tls.connect(connect)`.
     Connections are kept for the next request: `max_idle` of them, `max_idle_per_host` to one origin, until

@@ -77,7 +77,7 @@ class H2Body(Body):
             self._parts.append(data)
             self._wake()
 
-    def end(self, trailers: Headers | None = None) -> None:
+    def finish(self, trailers: Headers | None = None) -> None:
         """Nothing more comes."""
         self._trailers = trailers
         self._over = True

@@ -116,7 +116,7 @@ class ClientExchange:
 
     def _end_body(self, trailers: Headers | None) -> None:
         if self._body is not None:
-            self._after_upload(partial(self._body.end, trailers))
+            self._after_upload(partial(self._body.finish, trailers))
 
     def _after_upload(self, callback: Callable[[], object]) -> None:
         """Call back once nobody reads the request's body any more: who has the response may do that next."""
@@ -325,7 +325,7 @@ class ClientExchange:
         body = self._body
         if body is None:
             self._body = body = H2Body(self, None, None, self._late)
-            body.end()
+            body.finish()
         body.without_timeout()
         self._tunnel = tunnel = H2Tunnel(self, body, request.protocol or "tunnel")
         response.upgrade = upgrade = Upgraded(tunnel, self._session.origin.target)

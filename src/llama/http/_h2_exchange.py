@@ -43,6 +43,10 @@ class Connection(Protocol):
         """The client does not want this answered any more."""
         ...
 
+    def drain(self) -> None:
+        """Take no more requests."""
+        ...
+
 
 class ServerExchange:
     """Answers one request; what happens on its stream is told to it by the engine."""
@@ -89,12 +93,12 @@ class ServerExchange:
             if data:
                 body.feed(data)
             if ended:
-                body.end()
+                body.finish()
 
     def trailers(self, headers: Headers, /) -> None:
         """The request's body has ended with these."""
         if self._body is not None:
-            self._body.end(headers)
+            self._body.finish(headers)
 
     def reset(self, code: int, by_peer: bool, /) -> None:
         """The stream broke off."""
@@ -237,6 +241,8 @@ class ServerExchange:
             await self._send_page(request, error)
             return
         self._answered = True
+        if "connection" in response.headers._keys and "close" in response.headers.tokens("connection"):
+            self._connection.drain()
         data = response._body.data
         stream, link = self.stream, self.link
         if not framing or (data is not None and not data):
@@ -325,7 +331,7 @@ class ServerExchange:
         body = self._body
         if body is None:  # the client has ended its side already
             self._body = body = H2Body(self, None, None, _late)
-            body.end()
+            body.finish()
         body.without_timeout()
         self._answered = True
         self._tunnel = tunnel = H2Tunnel(self, body, request.protocol or "tunnel")

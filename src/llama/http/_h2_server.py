@@ -51,7 +51,7 @@ class H2Connection:
 
     async def run(self) -> None:
         """Serve until one side wants no more."""
-        ignore_stop = _on_stop(self._drain)
+        ignore_stop = _on_stop(self.drain)
         writer = self._spawn(self.link.run(), "write an HTTP/2 connection")
         try:
             await self._read()
@@ -151,7 +151,7 @@ class H2Connection:
         self._start(exchange, exchange.run())
         self._count += 1
         if self._count == self.settings.max_requests:
-            self._drain()
+            self.drain()
 
     def refused(self, stream: H2Stream, error: Exception, ended: bool, /) -> None:
         """A request came whose head is over a limit."""
@@ -204,7 +204,7 @@ class H2Connection:
 
     # leaving
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Take no more streams; end when the last one was answered."""
         self.engine.drain()
         self.link.flush()
