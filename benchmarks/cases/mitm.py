@@ -22,14 +22,25 @@ def mitmproxy(place: Place) -> list[str]:
     return [program("mitmdump"), "-q", *listen, "-s", str(hook), *trust]
 
 
-def with_origin(sample: Sampler) -> Sampler:
+def ours_door(place: Place) -> list[str]:
+    """Ours, before one target."""
+    listen, target = f"127.0.0.1:{place.port}", f"localhost:{place.to}"
+    return [*python("benchmarks.servers.mitm_door"), listen, target, str(place.cert)]
+
+
+def mitmproxy_door(place: Place) -> list[str]:
+    """mitmproxy, before one target."""
+    return [*mitmproxy(place), "--mode", f"reverse:https://localhost:{place.to}"]
+
+
+def with_origin(sample: Sampler, origin: str = "secure_origin") -> Sampler:
     """The same with an origin that speaks TLS while it lasts."""
 
     def sampled(running: Running) -> float:
         files = [str(running.folder / name) for name in ("cert.pem", "key.pem")]
-        command = python("benchmarks.servers.secure_origin", str(running.to), *files)
-        with Process(command, log=running.folder / "origin.log") as origin:
-            origin.line(10)
+        command = python(f"benchmarks.servers.{origin}", str(running.to), *files)
+        with Process(command, log=running.folder / "origin.log") as process:
+            process.line(10)
             return sample(running)
 
     return sampled
@@ -54,6 +65,16 @@ CASES = [
         "us/request",
         PEERS,
         with_origin(cpu("mitm", amount=1_000, unit=1e-6, connections=10)),
+        "none",
+        bound=0.05,
+        rounds=5,
+    ),
+    Case(
+        "mitm-h2",
+        "HTTPS looked into, HTTP/2 from the client, one hook",
+        "us/request",
+        {"mitmproxy": mitmproxy_door, "llama": ours_door},
+        with_origin(cpu("mitm_h2", amount=6_000, unit=1e-6, connections=10), "secure_h2_origin"),
         "none",
         bound=0.05,
         rounds=5,
