@@ -1,5 +1,6 @@
 """The relay behind each front door, for what is HTTP and what is not."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -26,6 +27,7 @@ from llama import (
 from llama.http import Exchange, Request, Response
 from llama.mitm import Chunk
 from tests.mitm.worlds import HOST, To, World, page
+from tests.tls.hellos import client_hello, record, sni
 
 
 @layer
@@ -314,3 +316,23 @@ async def test_a_late_stream_opens_when_it_is_used() -> None:
     for each in (unused, stream):
         with pytest.raises(Closed):
             await each.read()
+
+
+async def test_a_client_that_leaves_while_the_upstream_is_reached_ends_that(world: World) -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(target: Target) -> Stream:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    door = tcp.forward(f"{HOST}:443", connect=slow, relay=relay(world))
+    async with serve(door, listen="127.0.0.1:0") as front:
+        stream = await tcp.connect()(Target("127.0.0.1", front.port))
+        await stream.write(record(client_hello(sni(HOST.encode()))))
+        await started.wait()
+        stream.abort()
+        await ended.wait()

@@ -35,8 +35,9 @@ class Pinning:
     """Learns which clients refuse our certificates, as those that pin do, and for which hosts.
 
     After `after` rejections in a row the client's connections to that host are passed through, until `expiry`
-    seconds after the last one; with `then="block"` they are refused instead. At most `limit` pairs of client and
-    host are remembered, the latest.
+    seconds after the last one; with `then="block"` they are refused instead. A rejection is an alert that names the
+    certificate, or a client that leaves within the handshake; who leaves after it may have other reasons, and is
+    not counted. At most `limit` pairs of client and host are remembered, the latest.
     """
 
     __slots__ = ("_clock", "_entries", "after", "expiry", "limit", "then")

@@ -65,14 +65,15 @@ class MitmRelay:
         start, hello, data = await look(client, self.settings.server_first, h2="h2" in self.alpn)
         if start is Start.ENDED:
             return
-        client.unread(data)
         action = self._decide(bridge, hello)
+        if action == "intercept" and hello is not None:
+            await self._tls(bridge, hello, data)
+            return
+        client.unread(data)
         if action == "block":
             await self._refuse(bridge, start)
         elif action == "pass":
             await self._pass(bridge)
-        elif hello is not None:
-            await self._tls(bridge, hello)
         elif start is Start.HTTP:
             await self._plain(bridge)
         else:
@@ -119,7 +120,7 @@ class MitmRelay:
         else:
             await relay_chunks(bridge, self.settings.chunks)
 
-    async def _tls(self, bridge: Bridge, hello: ClientHello) -> None:
+    async def _tls(self, bridge: Bridge, hello: ClientHello, data: bytes) -> None:
         asked = self._asked(hello)
         interception = Interception(bridge, hello, self.secure, asked, self.settings.revoked)
         try:
@@ -127,9 +128,10 @@ class MitmRelay:
                 await unless_gone(bridge.client, interception.prepare(), f"{bridge.target} was reached")
                 if isinstance(interception.error, TLSError) and self.settings.bad_upstream == "pass":
                     log.info("%s is passed through: %s", bridge.target, interception.error)
+                    bridge.client.unread(data)
                     await _carried(self._pass, Bridge(bridge.client, bridge.target, bridge.connect))
                     return
-            session = await self._shake(bridge, hello, interception, asked)
+            session = await self._shake(bridge, hello, data, interception, asked)
             await self._inside(session, interception)
         finally:
             await interception.aclose()
@@ -153,7 +155,12 @@ class MitmRelay:
         return (chosen,) if not ours or "h2" in asked else ours
 
     async def _shake(
-        self, bridge: Bridge, hello: ClientHello, interception: Interception, asked: tuple[str, ...]
+        self,
+        bridge: Bridge,
+        hello: ClientHello,
+        data: bytes,
+        interception: Interception,
+        asked: tuple[str, ...],
     ) -> TLSStream:
         """End the client's TLS, as the server that it asked for."""
         client, pinning = bridge.client, self.settings.pinning
@@ -162,7 +169,7 @@ class MitmRelay:
         session = open_session(client, context, server_side=True)
         try:
             async with asyncio.timeout(self.settings.handshake_timeout):
-                await session.handshake()
+                await session.handshake(data)
         except (ssl.SSLError, TLSError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"no TLS handshake for {interception.name} in time") from None
