@@ -152,7 +152,12 @@ class Interception:
             self._client = http_client(self.open, tls=self.open)
             await self._client.__aenter__()
         sent = outgoing(request)
-        sent.extensions.set(self._origin)
+        if (
+            self._secure is None and request.version == "2"
+        ):  # known beforehand, as it was here (RFC 9113, 3.3)
+            sent.extensions.set(Origin("h2c", self.target))
+        else:
+            sent.extensions.set(self._origin)
         return incoming(await self._client(sent), None)
 
     async def aclose(self) -> None:
