@@ -26,7 +26,7 @@ from llama.tls import Wanted
 from llama.tls import connect as tls_connect
 
 ALPN = ("h2", "http/1.1")
-REFUSALS = 3
+REFUSALS = 10
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 
 

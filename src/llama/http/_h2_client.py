@@ -63,7 +63,7 @@ class H2Client:
         )  # fmt: skip
         self.link = Link(stream, self.engine, None, broken=self._broken, stalled=_never)
         self._exchanges: set[ClientExchange] = set()
-        self._is_gone = False
+        self._is_gone = self._is_closing = False
         self._writer = tasks.spawn(self.link.run(), name="write an HTTP/2 connection")
         self._reader = tasks.spawn(self._read(), name="read an HTTP/2 connection")
 
@@ -166,12 +166,13 @@ class H2Client:
         except (LlamaError, OSError) as problem:
             error = problem
         finally:
+            self._is_closing = True
             self._lost(error)
             await self._end()
 
     async def _end(self) -> None:
-        await self.link.finish(self._writer)
         try:
+            await self.link.finish(self._writer)
             await self.stream.aclose()
         except (LlamaError, OSError) as error:
             log.debug("closing %r: %s", self.stream, error)
@@ -226,15 +227,19 @@ class H2Client:
     def _close_soon(self) -> None:
         self.going = True
         self._leave()
-        if not self.engine.failed:
-            self.engine.goaway(frames.NO_ERROR, 0)
-        self._reader.cancel()
+        if not self._is_closing:
+            self._is_closing = True
+            if not self.engine.failed:
+                self.engine.goaway(frames.NO_ERROR, 0)
+            self._reader.cancel()
 
     def discard(self) -> None:
         """Break it off, at once."""
         self.stream.abort()
         self._lost(None)
-        self._reader.cancel()
+        if not self._is_closing:
+            self._is_closing = True
+            self._reader.cancel()
 
     async def aclose(self) -> None:
         """End it, in its own way."""
