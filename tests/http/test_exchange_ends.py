@@ -413,6 +413,18 @@ async def test_whoever_keeps_the_body_alone_keeps_the_exchange() -> None:
         assert service.slots.free
 
 
+async def test_a_body_that_was_kept_alone_and_fails_ends_the_exchange() -> None:
+    asking = client(Upstream(dying(BIG), tcp_pair))
+    service = stack(limit(1), asking)
+    assert isinstance(service, Limit)
+    async with asking:
+        body = (await service(Request("GET", "http://a.example/"))).body
+        with pytest.raises(LlamaError) as kept:  # and the traceback with it
+            while await body.chunk():
+                pass
+        assert service.slots.free, kept
+
+
 async def test_a_body_that_outlives_its_closed_response_tells_nothing_twice() -> None:
     ended: list[int] = []
     response = await hello(Request("GET", "/"))

@@ -153,7 +153,7 @@ class IteratedBody(Body):
         return b""
 
     async def aclose(self) -> None:
-        self.ended = True
+        self.ended, self.shared_end = True, None
         closer = getattr(self._source, "aclose", None)
         if closer is not None:
             await closer()
@@ -190,7 +190,7 @@ class TransformedBody(Body):
         return b""
 
     async def aclose(self) -> None:
-        self.ended = True
+        self.ended, self.shared_end = True, None
         await self._source.aclose()
 
 

@@ -326,7 +326,11 @@ class H1Client:
         self._rest = rest
         upload = self._upload
         if upload is not None:
-            await self._end_upload()
+            try:
+                await self._end_upload()
+            except BaseException:  # cancelled: nobody else would free it
+                self.discard()
+                raise
             if not upload.complete:
                 self._keep = False
         self._free()

@@ -76,7 +76,7 @@ class ResponseBody(Body):
                     return part
         except (LlamaError, OSError) as error:
             self._error = error
-            self._source = None
+            self._source = self.shared_end = None  # the error's traceback keeps this body
             await source.drop()
             raise
         return b""
@@ -99,7 +99,7 @@ class ResponseBody(Body):
         await source.body_ended(self._decoder.rest)
 
     async def aclose(self) -> None:
-        source, self._source = self._source, None
+        source, self._source, self.shared_end = self._source, None, None
         if source is not None:
             self._error = Closed("the response that this body belongs to was closed")
             self._part = b""
