@@ -110,11 +110,11 @@ def test_a_request_is_passed_on_with_whom_it_is_from(proxy: Start, web: str, fil
     assert fields["x-forwarded-for"] == "127.0.0.1"
     assert fields["x-forwarded-proto"] == "https"
     assert fields["host"] == f"localhost:{server.port}"
-    assert fields["via"] == "1.1 pango"
+    assert fields["via"] == "2 pango"
     assert fields["forwarded"].startswith("for=127.0.0.1;")
     assert posted["body"] == "hello"
-    server.expect(r'^127\.0\.0\.1 - - \[.*\] "GET /a\?b=c HTTP/1\.1" 200 \d+$')
-    server.expect(r'^127\.0\.0\.1 - - \[.*\] "POST /p HTTP/1\.1" 200 \d+$')
+    server.expect(r'^127\.0\.0\.1 - - \[.*\] "GET /a\?b=c HTTP/2" 200 \d+$')
+    server.expect(r'^127\.0\.0\.1 - - \[.*\] "POST /p HTTP/2" 200 \d+$')
     server.stop()
     assert server.complaints() == []
 
@@ -171,7 +171,7 @@ async def served(files: Path, **options: Any) -> AsyncGenerator[int]:
 async def test_the_library_does_the_same(files: Path, web: str) -> None:
     async with served(files, to=f"http://{web}", access_log="json", retries=0) as port:
         status, told = await fetch(port, files / "ca.pem", Request("GET", "/a"))
-        assert (status, told["path"], told["fields"]["via"]) == (200, "/a", "1.1 pango")
+        assert (status, told["path"], told["fields"]["via"]) == (200, "/a", "2 pango")
 
 
 async def chat(scope: Any, receive: Any, send: Any) -> None:
