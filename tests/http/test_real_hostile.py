@@ -46,7 +46,7 @@ async def rest(stream: Stream) -> bytes:
 
 
 async def is_served(address: str) -> bool:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return (await answer(address)).endswith(b"\r\n\r\nhello")
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -298,6 +299,19 @@ async def test_a_client_that_is_gone_before_it_was_accepted_harms_nothing() -> N
             with socket.create_connection(("127.0.0.1", server.port)) as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         assert await answers("127.0.0.1", server.port)
+
+
+async def test_what_waits_in_the_queue_when_all_is_cancelled_is_closed() -> None:
+    clients: list[socket.socket] = []
+    with pytest.raises(ValueError, match="enough"):
+        async with serve(tcp.server("127.0.0.1:0", echo)) as server:
+            clients += [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+            raise ValueError("enough")  # before any of them was accepted
+    for each in clients:
+        with each:
+            each.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                assert each.recv(1) == b""
 
 
 async def test_small_writes_leave_at_once() -> None:

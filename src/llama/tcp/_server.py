@@ -112,6 +112,10 @@ def _ways(
     return Port(sock.fileno(), by=by), _quick_accept(sock) if hasattr(sock, "_accept") else sock.accept
 
 
+def _abort(stream: SocketStream | LoopSocketStream) -> Callable[[object], None]:
+    return lambda _: stream.abort()
+
+
 class _Acceptor:
     """Accepts on one socket until it is cancelled."""
 
@@ -150,7 +154,10 @@ class _Acceptor:
     def _take_queued(self, backlog: int) -> None:
         for _ in range(backlog + 1):
             try:
-                self._accept_one()
+                task, stream = self._accept_one()
+                task.add_done_callback(
+                    _abort(stream)
+                )  # a task that is cancelled before it begins closes nothing
             except BlockingIOError:
                 return
             except OSError as error:
@@ -179,7 +186,7 @@ class _Acceptor:
         for _ in range(self._burst):
             self._accept_one()
 
-    def _accept_one(self) -> None:
+    def _accept_one(self) -> tuple[asyncio.Task[None], SocketStream | LoopSocketStream]:
         sock, address = self._take()
         self._short_of_descriptors = False
         sock.setblocking(False)
@@ -187,7 +194,7 @@ class _Acceptor:
         stream = open_stream(sock, peer, by=self._poller)
         stream.extensions.set(peer)
         stream.extensions.set(sock)  # for its own address, and its options
-        self._shutdown.spawn(self._connection(stream))
+        return self._shutdown.spawn(self._connection(stream)), stream
 
     async def _recover(self, error: OSError) -> None:
         if error.errno not in _NO_DESCRIPTORS:  # the connection died in the queue
