@@ -60,7 +60,7 @@ def _path(text: str) -> str:
     return text
 
 
-HTTP = ("http://", "https://", "http+unix:")
+HTTP = ("http://", "https://", "h2c://", "http+unix:", "h2c+unix:")
 
 
 def is_http(target: str) -> bool:
@@ -69,7 +69,7 @@ def is_http(target: str) -> bool:
 
 
 def target(text: str) -> str:
-    """`HOST:PORT`, `tls://HOST:PORT` or `unix:PATH`, or for HTTP `http://`, `https://` or `http+unix:PATH`."""
+    """`HOST:PORT`, `tls://HOST:PORT`, `unix:PATH`; for HTTP `http://`, `https://`, `h2c://`, `http+unix:PATH`."""
     if is_http(text):
         http.reverse_proxy(text)  # it knows what a URL of a target can be
         return text

@@ -61,7 +61,15 @@ def test_what_is_no_address_to_listen_on_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["127.0.0.1:80", "[::1]:80", "app:8000", "tls://app.example.org:443", "unix:/run/app.sock"]
+    "text",
+    [
+        "127.0.0.1:80",
+        "[::1]:80",
+        "app:8000",
+        "tls://app.example.org:443",
+        "unix:/run/app.sock",
+        "h2c://app:80",
+    ],
 )
 def test_a_target(text: str) -> None:
     assert _values.target(text) == text

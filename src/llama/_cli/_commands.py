@@ -73,7 +73,7 @@ def http_proxy_command(**options: object) -> None:
     metavar="URL",
     multiple=True,
     required=True,
-    help="http://HOST:PORT, https://HOST:PORT or unix:PATH. With several, they take turns.",
+    help="http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or unix:PATH. With several, they take turns.",
 )
 @_options.listening("localhost:8080")
 @_options.reaching

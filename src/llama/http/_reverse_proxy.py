@@ -181,7 +181,7 @@ def reverse_proxy(
     max_failures: int = 3,
     rest: float = 10.0,
 ) -> Exchange:
-    """Pass requests on to an upstream: `http://HOST:PORT`, `https://...`, `http+unix:PATH` or `unix:PATH`.
+    """Pass requests on to an upstream: `http://HOST:PORT`, `https://`, `h2c://`, `http+unix:PATH`, `unix:PATH`.
 
     Several upstreams take turns by `balance`; a mapping gives them weights. One that fails `max_failures` times
     in a row is asked last for `rest` seconds. After a failure before anything was sent, or before an answer to a
