@@ -376,6 +376,13 @@ async def test_a_request_body_that_nobody_wants_is_read_a_little_and_then_stoppe
         assert talk.lines() == []
 
 
+async def test_who_waits_to_be_asked_for_a_body_is_not_waited_for() -> None:
+    async with talk_to(stack(http.server(), hello)) as talk:
+        await talk.ask(fields("POST", "/", ("expect", "100-continue")), end=False)
+        async with asyncio.timeout(0.9):
+            await talk.hear("1 response 200 content-length=5", "1 data hello end", "1 reset NO_ERROR by peer")
+
+
 async def test_stopping_says_goodbye_twice_and_answers_what_is_there() -> None:
     event = asyncio.Event()
 

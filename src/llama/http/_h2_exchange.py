@@ -154,7 +154,10 @@ class ServerExchange:
         """Answer the request."""
         try:
             await self._exchange()
-            if self.stream.state == HALF_CLOSED_LOCAL and self._body is not None and self._tunnel is None:
+            asked = (
+                self._tunnel is None and not self._expects
+            )  # who waits to be asked for the body sends none
+            if asked and self.stream.state == HALF_CLOSED_LOCAL and self._body is not None:
                 await self._drain(self._body)
         except asyncio.CancelledError:
             if not self.gone:

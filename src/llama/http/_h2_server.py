@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 
-from llama._errors import ProtocolError
+from llama._errors import ProtocolError, Truncated
 from llama._shutdown import Shutdown, own_task
 from llama._stream import Stream
 from llama.http._deadline import Deadline
@@ -57,6 +57,11 @@ class H2Connection:
             await self._read()
         except H2Error as error:
             log.info("%s: %s", self._stream, error)
+        except (
+            Truncated
+        ):  # many clients leave without TLS's goodbye: where nothing is under way nothing is lost
+            if self._exchanges:
+                log.info("%s: the client left without a goodbye", self._stream)
         except asyncio.CancelledError:
             if not self._interrupts.taken():
                 raise
