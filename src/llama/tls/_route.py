@@ -9,6 +9,7 @@ from typing import ClassVar
 from llama._errors import ConfigError
 from llama._stack import check_takes, describe, factory
 from llama._stream import Handler, Stream
+from llama.tcp._arriving import Arriving
 from llama.tls._hello import ClientHello
 from llama.tls._names import NameTable
 from llama.tls._peek import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, peek_hello, refuse
@@ -34,7 +35,8 @@ class Route:
         return f"tls.route({', '.join(shown)})"
 
     async def __call__(self, stream: Stream, /) -> None:
-        hello = await peek_hello(stream)
+        with Arriving(stream):
+            hello = await peek_hello(stream)
         handler = self._choose(hello)
         if handler is None:
             if not len(self.names):

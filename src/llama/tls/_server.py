@@ -14,6 +14,7 @@ from llama._server import is_orderly
 from llama._service import Middleware
 from llama._stack import factory, named_layer, spoken
 from llama._stream import Handler, Stream
+from llama.tcp._arriving import Arriving
 from llama.tls._certificates import Certificate, ClientAuth, Password, PathLike, Policy, Site
 from llama.tls._failures import tls_error
 from llama.tls._hello import ClientHello
@@ -61,6 +62,10 @@ class TLSServer:
             raise TimeoutError(f"no TLS handshake within {self.handshake_timeout:g} s") from None
 
     async def _shake(self, stream: Stream) -> TLSStream:
+        with Arriving(stream):
+            return await self._handshake(stream)
+
+    async def _handshake(self, stream: Stream) -> TLSStream:
         try:
             hello, data = await read_hello(stream)
             site = self.sites.only or await self._choose(stream, hello)

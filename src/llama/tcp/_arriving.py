@@ -1,0 +1,50 @@
+"""A connection that says nothing does not hold up a stop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from llama._errors import Closed
+from llama._shutdown import Shutdown
+from llama._stream import Stream
+
+ARRIVING = 1.0  # seconds that the first words of a connection may take once stopping has begun
+
+
+class Arriving:
+    """Bounds what a client has to say first, from the moment in which stopping begins.
+
+    A context manager around the reading of it: afterwards the stream is broken off, and TimeoutError raised in
+    place of Closed.
+    """
+
+    __slots__ = ("_forget", "_late", "_stream", "_timer")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._late = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        try:
+            self._forget = Shutdown.current().on_stop(self._stop)
+        except RuntimeError:  # run by hand, without a server
+            self._forget = _nothing
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._forget()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._late and isinstance(error, Closed):
+            raise TimeoutError("the server stopped before the client had said enough") from None
+
+    def _stop(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(ARRIVING, self._abort)
+
+    def _abort(self) -> None:
+        self._late = True
+        self._stream.abort()
+
+
+def _nothing() -> None:
+    return None
