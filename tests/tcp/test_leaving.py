@@ -102,7 +102,11 @@ async def test_the_streams_next_reader_finds_everything() -> None:
 async def test_work_that_does_not_wait_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     client, server = testing.memory_pair()
     watched: list[object] = []
-    monkeypatch.setattr(type(server), "on_readable", lambda *call: watched.append(call))
+
+    def note(_: object, callback: object) -> None:
+        watched.append(callback)
+
+    monkeypatch.setattr(type(server), "on_readable", note)
 
     async def at_once() -> str:
         return "the result"
