@@ -75,7 +75,7 @@ async def test_pip(world: World, tmp_path: Path) -> None:
             sys.executable, "-m", "pip", "--isolated", "--no-cache-dir", "--disable-pip-version-check",
             "download", "--no-deps", "--dest",
             str(tmp_path / "got"), "--proxy", proxy, "--index-url",
-            f"https://{HOST}/simple", "cloudy",
+            f"https://{HOST}/simple", "--cert", str(world.pem), "cloudy",
         )  # fmt: skip
     assert code == 0, said
     assert (tmp_path / "got" / "cloudy-1.0-py3-none-any.whl").read_bytes() == WHEEL
