@@ -8,6 +8,7 @@ import pytest
 from llama import Shutdown, asgi, stack
 from llama._server import Local, Peer
 from llama.http import Request, server
+from llama.testing._helpers import rounds
 from tests.http.serving import client_of, get, last, talk
 
 App = Any
@@ -149,7 +150,7 @@ def test_a_slow_client_slows_the_application() -> None:
             before = -1
             while before != sent:
                 before = sent
-                await asyncio.sleep(0.05)
+                await rounds(500)
             assert sent < 500
             assert len(await client.hear_end()) > 100_000_000
             assert sent == 1000

@@ -101,6 +101,14 @@ async def tag(request: StarletteRequest, call_next: RequestResponseEndpoint) -> 
 
 
 class Uvicorn(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
@@ -112,10 +120,8 @@ async def under_uvicorn(app: Any, **options: Any) -> AsyncGenerator[str]:
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=2, **options)
         server = Uvicorn(config)
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(server.serve([listener]))
-            while not server.started:
-                await asyncio.sleep(0.01)
-                assert not task.done()
+            group.create_task(server.serve([listener]))
+            await server.up.wait()
             try:
                 yield f"127.0.0.1:{listener.getsockname()[1]}"
             finally:

@@ -12,6 +12,7 @@ from qh3.quic.connection import QuicConnectionError
 
 from llama import ConfigError, Truncated, Unreachable, http, stack, testing, timeout
 from llama.http import Exchange, Request, Response
+from llama.testing._helpers import rounds
 from tests.http.h3.fixtures import GET, POST, client, h3, raw, tunnel
 from tests.tls.sessions import pair_files
 
@@ -79,10 +80,11 @@ async def test_a_slow_reader_slows_its_writer() -> None:
 
     async with h3(stream) as port, client() as ask:
         response = await ask(Request("GET", f"https://localhost:{port}/"))
-        before = -1
-        while given != before:  # until the windows are full
-            before = given
-            await asyncio.sleep(0.2)
+        (place,) = ask.state.places.values()
+        (connection,) = place.connections
+        while not connection.link.quic.held:  # until the window is full
+            await rounds(10)
+        await rounds(1000)
         assert given < 8 << 20
         assert await response.body.chunk()
         await response.aclose()
