@@ -22,7 +22,7 @@ from llama.http._client import is_replayable
 from llama.http._h1_client_upgrade import Upgraded
 from llama.http._h3_channel import H3_REQUEST_CANCELLED, Channel, ChannelBody
 from llama.http._h3_dial import Dialled
-from llama.http._h3_fields import content_length, plain_fields, request_fields, response_of
+from llama.http._h3_fields import encode_request, encode_trailers, response_of
 from llama.http._h3_link import Quic, new_configuration
 from llama.http._h3_settings import H3ClientSettings
 from llama.http._h3_tunnel import ChannelStream
@@ -134,7 +134,7 @@ class H3Client:
     async def _either(self, fallback: Exchange, request: Request, origin: Origin) -> Response:
         known = self.state.alternatives
         other = known.get(origin) if origin.scheme == "https" else None
-        if other is not None and await self._is_reached(origin, other):
+        if other is not None and not request.protocol and await self._is_reached(origin, other):
             return await self._send(request, origin, other)
         response = await fallback(request)
         if origin.scheme == "https" and "alt-svc" in response.headers.names:
@@ -213,7 +213,7 @@ class H3Client:
                 quic = Quic(
                     configuration=dataclasses.replace(self.configuration, server_name=origin.target.host)
                 )
-                dialled = Dialled(packets, quic, origin, self.settings.limits)
+                dialled = Dialled(packets, quic, origin)
                 dialled.start(self.state.tasks)
                 await asyncio.shield(dialled.link.established)
         except BaseException as error:
@@ -288,14 +288,10 @@ class Call:
         return self._answered(channel, owner, request, response)
 
     def _start(self, channel: Channel, request: Request) -> None:
-        data = request._body.data
-        tunnel = request.method == "CONNECT"
-        fields = request_fields(request)
-        if not data and data is not None:
-            channel.send_fields(fields, end=not tunnel)
+        fields, length = encode_request(request, self._dialled.origin.authority)
+        if not length:
+            channel.send_fields(fields, end=request.method != "CONNECT")
             return
-        if request._body.length is not None and "content-length" not in request.headers.names:
-            fields.append((b"content-length", b"%d" % request._body.length))
         channel.send_fields(fields)
         self._upload = self._tasks.spawn(self._send_body(channel, request))
 
@@ -305,7 +301,7 @@ class Call:
                 await channel.send(chunk)
             trailers = request.trailers
             if trailers:
-                channel.send_fields(plain_fields(trailers), end=True)
+                channel.send_fields(encode_trailers(trailers), end=True)
             else:
                 await channel.send(b"", end=True)
         except (LlamaError, OSError) as error:
@@ -320,12 +316,11 @@ class Call:
         while True:
             while channel.informed:
                 self.answered = True
-                interim = response_of(channel.informed.popleft(), limits)
+                interim, _ = response_of(channel.informed.popleft(), limits)
                 await request.inform(interim.status, interim.headers)
             if channel.fields is not None:
                 self.answered = True
-                response = response_of(channel.fields, limits)
-                channel.declared = content_length(response.headers)
+                response, channel.declared = response_of(channel.fields, limits)
                 return response
             if channel.error is not None:
                 raise channel.error

@@ -19,14 +19,13 @@ from llama.http._h3_channel import (
     Channel,
     ChannelBody,
 )
-from llama.http._h3_fields import content_length, plain_fields, request_of, response_fields
+from llama.http._h3_fields import encode_head, encode_response, encode_trailers, request_of
 from llama.http._h3_tunnel import ChannelStream
 from llama.http._headers import Headers
 from llama.http._message import Exchange, Request, Response
 from llama.http._settings import Settings
 
 log = logging.getLogger("llama.server")
-_BODILESS = frozenset({204, 304})
 
 
 class H3Exchange:
@@ -68,17 +67,16 @@ class H3Exchange:
     def _request(self) -> Request | Response:
         channel = self._channel
         try:
-            request = request_of(channel.fields or [], self._settings.limits)
-            channel.declared = content_length(request.headers)
+            request, channel.declared = request_of(
+                channel.fields or [], self._settings.limits, self._extensions, self._inform
+            )
             if channel.ended and channel.declared not in (None, channel.received):
                 raise ProtocolError(f"the body does not have the {channel.declared} bytes it declared")
         except LlamaError as error:
-            if getattr(error, "status", 400) == 431:
+            if getattr(error, "status", 400) in (414, 431):
                 return error_response(error, self._settings.error_page, None)
             channel.abort(H3_MESSAGE_ERROR)
             raise
-        request._connection = self._extensions
-        request._informer = self._inform
         request._body = (
             EMPTY
             if channel.ended and not channel.unread
@@ -102,7 +100,7 @@ class H3Exchange:
             problem = "an upgrade was answered that HTTP/3 does not have"
         elif request.method == "CONNECT" and 200 <= response.status < 300:
             problem = "a CONNECT request was answered without a tunnel"
-        elif response.status < 200:
+        elif not 200 <= response.status <= 599:
             problem = f"{response.status} is no final status"
         return self._page(ProtocolError(problem, status=501), request) if problem else response
 
@@ -130,21 +128,14 @@ class H3Exchange:
 
     async def _inform(self, status: int, headers: Headers) -> None:
         if not self._answered:
-            self._channel.send_fields(response_fields(status, headers))
+            self._channel.send_fields(encode_head(status, headers))
 
     async def _send(self, method: str, response: Response) -> None:
-        body, headers, channel = response._body, response.headers.copy(), self._channel
+        fields, length = encode_response(method, response, formatdate(usegmt=True))
         self._answered = True
-        bare = method == "HEAD" or response.status in _BODILESS
-        if body.length is not None and response.status not in _BODILESS and (not bare or body.length):
-            headers["content-length"] = str(body.length)
-        if "date" not in headers.names:
-            headers.add("date", formatdate(usegmt=True))
-        empty = bare or body.length == 0
-        channel.send_fields(response_fields(response.status, headers), end=empty)
-        if empty:
-            return
-        await self._send_body(response)
+        self._channel.send_fields(fields, end=not length)
+        if length:
+            await self._send_body(response)
 
     async def _send_body(self, response: Response) -> None:
         body, channel = response._body, self._channel
@@ -159,7 +150,7 @@ class H3Exchange:
             raise ProtocolError(f"the body had {sent} bytes, not the {body.length} it declared", status=502)
         trailers = response.trailers
         if trailers:
-            channel.send_fields(plain_fields(trailers), end=True)
+            channel.send_fields(encode_trailers(trailers), end=True)
         else:
             await channel.send(b"", end=True)
 
@@ -177,7 +168,7 @@ class H3Exchange:
         self._answered = True
         self._channel.task = None  # whoever uses the tunnel sees by itself when it breaks
         status = response.status if 200 <= response.status < 300 else 200
-        self._channel.send_fields(response_fields(status, response.headers))
+        self._channel.send_fields(encode_head(status, response.headers))
         stream = ChannelStream(self._channel)
         stream.extensions = self._extensions.fork()
         try:

@@ -37,8 +37,7 @@ from llama.http._h3_channel import (
     Channel,
     broken,
 )
-from llama.http._h3_fields import Fields, split_fields
-from llama.http.wire._h1_fields import Limits
+from llama.http._h3_fields import Fields, trailers_of
 
 log = logging.getLogger("llama.http3")
 logging.getLogger("quic").setLevel(logging.ERROR)  # it warns of every peer that closes
@@ -86,11 +85,10 @@ class Link:
     shaken, the second is set when the connection has ended, in whatever way.
     """
 
-    def __init__(self, quic: Quic, send: Callable[[bytes, Address], object], limits: Limits) -> None:
+    def __init__(self, quic: Quic, send: Callable[[bytes, Address], object]) -> None:
         self.loop = asyncio.get_running_loop()
         self.quic = quic
         self.http: H3Connection | None = None
-        self.limits = limits
         self.channels: dict[int, Channel] = {}
         self.established: asyncio.Future[None] = self.loop.create_future()
         self.established.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -247,7 +245,7 @@ class Link:
             channel.head(fields)
         else:
             try:
-                channel.trailers = split_fields(fields, self.limits)[1]
+                channel.trailers = trailers_of(fields)
             except LlamaError as error:
                 channel.fail(error)
             channel.feed(b"", ended=ended)

@@ -254,7 +254,7 @@ class Served:
     ) -> None:
         self.names: set[bytes] = set()
         self.peer = Peer(str(address[0]), int(address[1]))
-        self.link = Link(quic, self._send, server.settings.http.limits)
+        self.link = Link(quic, self._send)
         self.link.on_request = self._request
         self.link.on_id = lambda number, known: endpoint.learn(number, self, known=known)
         self.link.on_room = self._less
