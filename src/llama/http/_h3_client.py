@@ -63,7 +63,7 @@ class State:
         self.entered = 0
         self.loop: asyncio.AbstractEventLoop | None = None
 
-    def open(self, close: object) -> None:
+    def open(self) -> None:
         """In this loop: whoever did not enter the client leaves closing it to the current Shutdown."""
         loop = asyncio.get_running_loop()
         if self.loop is loop:
@@ -119,7 +119,7 @@ class H3Client:
             await self.state.close()
 
     async def __call__(self, request: Request, /) -> Response:
-        self.state.open(self)
+        self.state.open()
         extensions = request._extensions
         origin = extensions.get(Origin) if extensions is not None else None
         origin = origin or origin_of(request.scheme or "https", request.authority)

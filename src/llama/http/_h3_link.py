@@ -96,7 +96,6 @@ class Link:
         self.error: Exception | None = None
         self.goaway: int | None = None
         """From this stream on the peer takes no request."""
-        self.active = self.loop.time()
         self.on_request: Callable[[Channel], None] | None = None
         self.on_id: Callable[[bytes, bool], None] | None = None
         self.on_room: Callable[[], None] | None = None
@@ -387,7 +386,6 @@ class Link:
         """Nobody uses the channel any more."""
         self.channels.pop(channel.number, None)
         self._writers.pop(channel.number, None)
-        self.active = self.loop.time()
         if self.on_room is not None:
             self.on_room()
 
