@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import socket
@@ -94,6 +95,8 @@ class Endpoint:
         self._queue: deque[tuple[bytes, Address]] = deque()
         name = sock.getsockname()
         self.local = Local(str(name[0]), int(name[1]))
+        self.context = contextvars.copy_context()
+        """Of whoever serves: packets are reported without it."""
         self._port = Port(sock.fileno())
         self._port.on_readable(self._readable)
 
@@ -263,6 +266,7 @@ class Served:
         self._server = server
         self._shutdown = shutdown
         self._extensions = Extensions(self.peer, endpoint.local)
+        self._context = endpoint.context
         self._count = self._broken = 0
         self._credit = 0
         """Bytes that may be sent before the client's address is proven."""
@@ -348,7 +352,7 @@ class Served:
             return
         server = self._server
         exchange = H3Exchange(channel, server.exchange, server.settings.http, self._extensions, repr(self))
-        channel.task = self._shutdown.spawn(exchange.run())
+        channel.task = self._context.run(self._shutdown.spawn, exchange.run())
         channel.task.add_done_callback(lambda _: channel.close(H3_REQUEST_CANCELLED))  # it may not have begun
 
     def _less(self) -> None:

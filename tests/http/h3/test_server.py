@@ -10,7 +10,7 @@ pytest.importorskip("qh3")
 
 from qh3.quic.connection import QuicConnectionError
 
-from llama import ConfigError, Truncated, Unreachable, http, stack, testing, timeout
+from llama import ConfigError, Shutdown, Truncated, Unreachable, http, stack, testing, timeout
 from llama.http import Exchange, Request, Response
 from llama.testing._helpers import rounds
 from tests.http.h3.fixtures import GET, POST, client, h3, raw, tunnel
@@ -44,6 +44,15 @@ async def test_a_request_is_what_every_exchange_gets() -> None:
     assert request.authority == f"localhost:{port}"
     assert request.headers["x-case"] == "1"
     assert request.client is not None and request.client.host == "127.0.0.1"
+
+
+async def test_an_exchange_has_the_shutdown_of_its_server() -> None:
+    async def spawning(request: Request) -> Response:
+        return Response(200, body=await Shutdown.current().spawn(request.body.read()))
+
+    async with h3(spawning) as port, client() as ask:
+        response = await ask(Request("POST", f"https://localhost:{port}/", body=b"hello"))
+        assert await response.body.read() == b"hello"
 
 
 async def test_many_requests_share_a_connection() -> None:
