@@ -57,7 +57,15 @@ async def test_a_client_uploads(options: tuple[str, ...], tmp_path: Path) -> Non
     got = tmp_path / "got"
     got.mkdir()
     async with h3(echo) as port:
-        told = ("-q", "-m", "POST", "-d", sent, "--exit-on-all-streams-close", f"--download={got}", *options)
+        told = (
+            "-q",
+            "-m",
+            "POST",
+            f"--data={sent}",
+            "--exit-on-all-streams-close",
+            f"--download={got}",
+            *options,
+        )
         done = await program("gtlsclient", *told, "127.0.0.1", str(port), f"https://localhost:{port}/file")
         assert done.code == 0, done
     assert (got / "file").read_bytes() == sent.read_bytes()
@@ -116,7 +124,8 @@ async def test_a_server_is_asked(options: tuple[str, ...], tmp_path: Path) -> No
         async def fetch(request: Request) -> bytes:
             response = await ask(request)
             assert response.status == 200
-            return await response.body.read(1 << 24)
+            body: bytes = await response.body.read(1 << 24)
+            return body
 
         assert await fetch(Request("GET", url + "/big")) == DATA
         assert await fetch(Request("HEAD", url + "/big")) == b""
