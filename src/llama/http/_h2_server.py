@@ -194,7 +194,9 @@ class H2Connection:
         if exchange.task is not None:
             exchange.task.cancel()
 
-    def settings_changed(self) -> None: ...
+    def settings_changed(self) -> None:
+        """The client has said how much it takes: what waits may have got room."""
+        self.link.windows()
 
     def window(self) -> None:
         """There is room for more on the connection."""

@@ -84,6 +84,7 @@ CONNECTION_ERRORS = {
         b"", head(1, flags=END_HEADERS | WITH_PRIORITY, block=b"\0\0\0\0"), "FRAME_SIZE_ERROR"),
     "6.3 PRIORITY on stream 0": (b"", frame(PRIORITY, 0, 0, bytes(5)), "PROTOCOL_ERROR"),
     "6.3 PRIORITY of another length while idle": (b"", frame(PRIORITY, 0, 1, bytes(4)), "FRAME_SIZE_ERROR"),
+    "6.3 PRIORITY of another length when closed": (OPEN + RESET, frame(PRIORITY, 0, 1, bytes(4)), "FRAME_SIZE_ERROR"),
     "6.4 RST_STREAM on stream 0": (b"", frame(RST_STREAM, 0, 0, bytes(4)), "PROTOCOL_ERROR"),
     "6.4 RST_STREAM of another length": (OPEN, frame(RST_STREAM, 0, 1, bytes(3)), "FRAME_SIZE_ERROR"),
     "6.5 an acknowledgement with a payload": (b"", frame(SETTINGS, 1, 0, bytes(6)), "FRAME_SIZE_ERROR"),

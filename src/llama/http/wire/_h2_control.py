@@ -86,7 +86,7 @@ class Control(Sending):
             stream = self.streams.get(id)
             if stream is not None:
                 self._stream_error(stream, code)
-            elif self._state_of(id) == IDLE:
+            elif wrong or self._state_of(id) == IDLE:
                 raise H2Error(code, f"a malformed PRIORITY on stream {id}")
 
     def _priority_update(self, id: int, payload: bytes) -> None:
