@@ -115,6 +115,10 @@ PACKAGES = {
     "httptools": "uvicorn",
     "uvloop": "uvicorn",
     "granian": "granian",
+    "hypercorn": "hypercorn",
+    "aioquic": "aioquic",
+    "h2": "h2",
+    "qh3": "qh3",
 }
 """Packages, and the peer in whose environment they are."""
 

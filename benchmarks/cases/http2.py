@@ -91,7 +91,7 @@ CASES = [
     ),
     Case(
         "h2-asgi",
-        "ASGI application over HTTP/2",
+        "ASGI application over HTTP/2 (uvicorn has none)",
         "us/request",
         {"hypercorn": hypercorn, "granian": granian, "llama": llama_asgi},
         LOAD,
