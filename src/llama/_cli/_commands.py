@@ -12,6 +12,7 @@ from click.shell_completion import get_completion_class
 
 from llama import ConfigError, Handler, Target, run
 from llama._cli import _build, _logs, _options, _values
+from llama._cli._mitm import mitm_command
 from llama._cli._options import Given
 
 FAILED = 1
@@ -154,6 +155,9 @@ def static_command(
         compress=compress,
     )
     _run(given, lambda: _build.static(given, folder, chosen))
+
+
+main.add_command(mitm_command)
 
 
 @main.command()

@@ -42,6 +42,11 @@ class HarFile:
         file.flush()
         self._count += 1
 
+    def create(self) -> None:
+        """Write the document as it is without an entry, in place of an older one; raises OSError."""
+        self._open()
+        self.close()
+
     def _open(self) -> BinaryIO:
         creator = {"name": "llama", "version": _version()}
         head = json.dumps({"log": {"version": "1.2", "creator": creator, "entries": []}})

@@ -61,7 +61,7 @@ class _Entry:
     agent: str
 
     @classmethod
-    def of(cls, request: Request) -> _Entry:
+    def of(cls, request: Request, whole: bool) -> _Entry:
         headers = request.headers
         path = request.path or request.authority
         return cls(
@@ -69,7 +69,7 @@ class _Entry:
             time.perf_counter(),
             request.client.host if request.client is not None else "-",
             request.method,
-            request.url if request.absolute and request.version.startswith("1") else path,
+            request.url if whole or (request.absolute and request.version.startswith("1")) else path,
             path,
             request.version,
             request.authority,
@@ -84,6 +84,7 @@ class AccessLog:
 
     inner: Exchange
     format: Format
+    whole_urls: bool = False
 
     __takes__: ClassVar[type] = Request
 
@@ -93,7 +94,7 @@ class AccessLog:
     async def __call__(self, request: Request, /) -> Response:
         if not log.isEnabledFor(logging.INFO):
             return await self.inner(request)
-        entry = _Entry.of(request)
+        entry = _Entry.of(request, self.whole_urls)
         try:
             response = await self.inner(request)
         except BaseException as error:
@@ -147,11 +148,12 @@ def _safe(text: str) -> str:
 
 
 @factory("http.access_log")
-def access_log(format: Format = "combined") -> Middleware[Request, Response]:
+def access_log(format: Format = "combined", *, whole_urls: bool = False) -> Middleware[Request, Response]:
     """Log one line for each exchange to `llama.access`, once its body has ended or broken off.
 
     `format` is `common` or `combined` as Apache has them, or `json`. The record carries the same by OpenTelemetry's
-    names, with `duration` in seconds and `complete`. What clients send is escaped. An error is logged with the
+    names, with `duration` in seconds and `complete`. With `whole_urls` scheme and host are before the path, as they
+    are anyway where a forward proxy was asked by HTTP/1. What clients send is escaped. An error is logged with the
     status it means, a client that left before the answer as 499.
 
         stack(http.server(), http.access_log("json"), application)
@@ -160,6 +162,6 @@ def access_log(format: Format = "combined") -> Middleware[Request, Response]:
         raise ConfigError(f"http.access_log({format!r}): expected common, combined or json")
 
     def build(inner: Exchange) -> Exchange:
-        return AccessLog(inner, format)
+        return AccessLog(inner, format, whole_urls)
 
     return named_layer(f"http.access_log({format!r})", build, takes=Request, gives=Request)

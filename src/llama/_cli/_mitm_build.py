@@ -1,0 +1,222 @@
+"""From the options of `llama mitm` to a stack; a ConfigError names the option."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import platformdirs
+
+from llama import ConfigError, Connector, Handler, Middleware, Relay, http, mitm, socks5, stack, tcp, tls
+from llama._cli import _build
+from llama._cli._build import naming
+from llama._cli._mitm_options import Chosen
+from llama._cli._mitm_values import mapping
+from llama._cli._mitm_watch import Tell, exchanges, passes
+from llama._cli._options import Given
+from llama.http import Request, Response
+from llama.mitm._har_file import HarFile
+from llama.mitm._page import error_page
+from llama.mitm._settings import ServerLayer
+from llama.tls import CertificateAuthority
+
+Hook: TypeAlias = Middleware[Request, Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How what passes is shown: by layers around all others, and of what passes through."""
+
+    layers: tuple[Hook, ...]
+    carry: Callable[[Relay], Relay] | None
+
+    @classmethod
+    def to(cls, tell: Tell) -> Shown:
+        """Tell of each."""
+        return cls((exchanges(tell),), passes(tell))
+
+
+def authority_folder(chosen: Chosen) -> Path:
+    """Where the authority is kept."""
+    return Path(chosen.ca) if chosen.ca else platformdirs.user_data_path("llama", appauthor=False) / "ca"
+
+
+def authority(folder: Path) -> CertificateAuthority:
+    """The authority, made when there is none."""
+    with naming("--ca"):
+        try:
+            return CertificateAuthority.open(folder)
+        except OSError as error:
+            raise ConfigError(f"{folder}: {error.strerror or error}") from None
+
+
+def hooks(chosen: Chosen) -> tuple[Hook, ...]:
+    """The layers that were asked for, the outermost first: they outlive a reload."""
+    found: list[Hook] = []
+    if chosen.har is not None:
+        found.append(_recorder(Path(chosen.har), chosen.har_limit))
+    elif chosen.har_limit is not None:
+        raise ConfigError("--har-limit: expected --har too")
+    if chosen.throttle is not None:
+        found.append(mitm.throttle(down=chosen.throttle, up=chosen.throttle))
+    if chosen.faults is not None:
+        found.append(chosen.faults)
+    return (*found, *_answers(chosen))
+
+
+def _answers(chosen: Chosen) -> list[Hook]:
+    """What answers in the place of upstreams."""
+    found: list[Hook] = []
+    if chosen.map_local:
+        with naming("--map-local"):
+            found.append(mitm.map_local(mapping(chosen.map_local)))
+    if chosen.map_remote:
+        with naming("--map-remote"):
+            found.append(mitm.map_remote(mapping(chosen.map_remote)))
+    if chosen.replay_strict and not chosen.replay:
+        raise ConfigError("--replay-strict: expected --replay too")
+    if chosen.replay:
+        with naming("--replay"):
+            known = [each for path in chosen.replay for each in mitm.read_har(Path(path))]
+            found.append(mitm.replayed(known, strict=chosen.replay_strict))
+    return found
+
+
+def _recorder(path: Path, most: int | None) -> Hook:
+    with naming("--har"):
+        try:
+            HarFile(
+                path
+            ).create()  # what cannot be written is told now, and no exchanges are a whole file too
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror or error}") from None
+        return mitm.record(path, most=most)
+
+
+def handler(
+    given: Given, chosen: Chosen, ca: CertificateAuthority, layers: Sequence[Hook], shown: Shown
+) -> Handler:
+    """The front door, and what looks inside behind it."""
+    _check(given, chosen)
+    carry = tcp.relay(idle_timeout=given.idle_timeout)
+    if shown.carry is not None:
+        carry = shown.carry(carry)
+    options = _inside(given, chosen)
+    options["carry"] = carry
+    connect = _build.connector(given)
+    layers = (*shown.layers, *layers)
+    match chosen.mode:
+        case "http":
+            return _http(given, ca, layers, connect, options)
+        case "socks5":
+            return _socks5(given, ca, layers, connect, options)
+        case "forward":
+            target = chosen.to
+            if target is None:
+                raise ConfigError("--mode forward: expected --to HOST:PORT")
+            return tcp.forward(target, connect=connect, relay=mitm.relay(ca, *layers, **options))
+        case "transparent":
+            return tcp.transparent(connect=connect, relay=mitm.relay(ca, *layers, **options))
+
+
+def _check(given: Given, chosen: Chosen) -> None:
+    guarded = chosen.mode in ("http", "socks5")
+    if guarded:
+        _build.check_open(given)
+    elif given.users or given.user_file is not None:
+        raise ConfigError(f"--user: nobody can say who they are with --mode {chosen.mode}")
+    if chosen.to is not None and chosen.mode != "forward":
+        raise ConfigError("--to: expected --mode forward too")
+    if chosen.mode == "transparent" and sys.platform != "linux":
+        raise ConfigError(f"--mode transparent: it needs Linux, and this is {sys.platform}")
+    if chosen.insecure and chosen.upstream_ca is not None:
+        raise ConfigError("--upstream-ca: nothing is verified with --insecure")
+    if chosen.pass_untrusted and (chosen.late or chosen.replay_strict):
+        other = "--late" if chosen.late else "--replay-strict"
+        raise ConfigError(f"--pass-untrusted: with {other} upstreams are not seen first")
+
+
+def _http(
+    given: Given,
+    ca: CertificateAuthority,
+    layers: Sequence[Hook],
+    connect: Connector,
+    options: mitm.Options,
+) -> Handler:
+    exchange = mitm.proxy(ca, *layers, connect=connect, private=given.private or None, **options)
+    if known := _build.users(given):
+        exchange = http.proxy_auth(known)(exchange)
+    return stack(_server(given), exchange)
+
+
+def _socks5(
+    given: Given,
+    ca: CertificateAuthority,
+    layers: Sequence[Hook],
+    connect: Connector,
+    options: mitm.Options,
+) -> Handler:
+    known = _build.users(given)
+    with naming("--user" if given.users else "--user-file"):
+        return socks5.server(
+            auth=known or None,
+            connect=mitm.late(connect),
+            relay=mitm.relay(ca, *layers, **options),
+            private=given.private or None,
+            handshake_timeout=given.handshake_timeout,
+        )
+
+
+def _server(given: Given) -> ServerLayer:
+    return http.server(
+        first_byte_timeout=given.first_byte_timeout,
+        head_timeout=given.handshake_timeout,
+        body_timeout=given.idle_timeout,
+        idle_timeout=given.idle_timeout,
+        write_timeout=given.idle_timeout,
+        error_page=error_page,
+    )
+
+
+def _inside(given: Given, chosen: Chosen) -> mitm.Options:
+    """The options of what looks inside."""
+    with naming("--upstream-ca"):
+        maker = partial(
+            tls.connect,
+            ca=chosen.upstream_ca,
+            insecure=chosen.insecure,
+            handshake_timeout=given.handshake_timeout,
+        )
+        maker()  # what cannot be read is told under its option's name
+    return {
+        "rules": _rules(chosen),
+        "default": "pass" if chosen.intercept else "intercept",
+        "pinning": _pinning(chosen),
+        "connect_first": not chosen.late and not chosen.replay_strict,
+        "bad_upstream": "pass" if chosen.pass_untrusted else "page",
+        "tls": maker,
+        "revoked": chosen.revoke,
+        "server_first": chosen.server_first,
+        "handshake_timeout": given.handshake_timeout,
+        "server": _server(given),
+    }
+
+
+def _rules(chosen: Chosen) -> list[mitm.Rule]:
+    made = [each.rule(mitm.block) for each in chosen.block]
+    made += [each.rule(mitm.passthrough) for each in chosen.passed]
+    return made + [each.rule(mitm.intercept) for each in chosen.intercept]
+
+
+def _pinning(chosen: Chosen) -> mitm.Pinning | None:
+    if chosen.pin_after is None:
+        if chosen.pin_for is not None or chosen.pinned is not None:
+            raise ConfigError(
+                f"--{'pin-for' if chosen.pin_for is not None else 'pinned'}: expected --pin-after too"
+            )
+        return None
+    return mitm.Pinning(chosen.pin_after, chosen.pin_for or 3600.0, then=chosen.pinned or "pass")

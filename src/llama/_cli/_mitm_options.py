@@ -1,0 +1,212 @@
+"""The options of `llama mitm`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar, cast
+
+import click
+
+from llama import Middleware, Target
+from llama._cli import _mitm_values as values
+from llama._cli import _options, _values
+from llama._cli._options import Given
+from llama.http import Request, Response
+
+F = TypeVar("F", bound=Callable[..., object])
+Mode: TypeAlias = Literal["http", "socks5", "forward", "transparent"]
+PATTERN = (
+    "HOST, *.DOMAIN or NETWORK, each with :PORT or without, sni=NAME for the name in the TLS hello alone, "
+    "client=NETWORK for who connects; with commas between all have to match."
+)
+
+LISTEN = click.option(
+    "--listen",
+    metavar="ADDRESS",
+    type=_values.listen,
+    multiple=True,
+    help="HOST:PORT, :PORT for every address, PORT for this machine only, unix:PATH or fd:NUMBER. Again for more.  "
+    "[default: 127.0.0.1:8080, and a free port of 127.0.0.1 before a command]",
+)
+MODE = click.option(
+    "--mode",
+    type=click.Choice(["http", "socks5", "forward", "transparent"]),
+    default="http",
+    show_default=True,
+    help="The front door: an HTTP proxy, a SOCKS5 proxy, one target (--to), or where Linux' REDIRECT leads.",
+)
+TO = click.option("--to", metavar="HOST:PORT", type=_values.target, help="The target of --mode forward.")
+CA = click.option(
+    "--ca",
+    metavar="DIR",
+    envvar="LLAMA_CA",
+    help="Where the authority is kept, made there at first.  [default: in your directory for data; env: LLAMA_CA]",
+)
+INTERCEPT = click.option(
+    "--intercept",
+    metavar="PATTERN",
+    type=values.Pattern.parse,
+    multiple=True,
+    help=f"Look into these connections only, and pass the others through: {PATTERN} Again for more.",
+)
+PASS = click.option(
+    "--pass",
+    "passed",
+    metavar="PATTERN",
+    type=values.Pattern.parse,
+    multiple=True,
+    help="Pass these through untouched, whatever --intercept says. Again for more.",
+)
+BLOCK = click.option(
+    "--block",
+    metavar="PATTERN",
+    type=values.Pattern.parse,
+    multiple=True,
+    help="Refuse these, whatever the others say. Again for more.",
+)
+PIN_AFTER = click.option(
+    "--pin-after",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Take a client that has refused our certificate for a host so many times in a row for one that pins.",
+)
+PIN_FOR = click.option(
+    "--pin-for", metavar="TIME", type=values.span, help="Remember that for so long.  [default: 1h]"
+)
+PINNED = click.option(
+    "--pinned", type=click.Choice(["pass", "block"]), help="What becomes of those.  [default: pass]"
+)
+INSECURE = click.option("--insecure", is_flag=True, help="Do not verify the certificates of upstreams.")
+PASS_UNTRUSTED = click.option(
+    "--pass-untrusted",
+    is_flag=True,
+    help="Pass clients through to upstreams with which TLS fails, instead of a page that says why.",
+)
+UPSTREAM_CA = click.option(
+    "--upstream-ca", metavar="FILE", help="The authorities to trust for upstreams, in place of the system's."
+)
+REVOKE = click.option(
+    "--revoke",
+    metavar="SHA256",
+    multiple=True,
+    help="Refuse upstreams with this certificate. Again for more.",
+)
+LATE = click.option(
+    "--late",
+    is_flag=True,
+    help="Reach upstreams only when a request has to go there; certificates then say the name alone.",
+)
+SERVER_FIRST = click.option(
+    "--server-first",
+    metavar="TIME",
+    type=_values.seconds,
+    help="A client that is silent for so long waits for its server to speak first: relay it, as for SMTP.",
+)
+HAR = click.option(
+    "--har", metavar="FILE", help="Record into this file (HAR 1.2), whole after each exchange."
+)
+HAR_LIMIT = click.option(
+    "--har-limit",
+    metavar="SIZE",
+    type=values.size,
+    help="Keep at most so much of each body, such as 10M. Those over 1M go to files beside the HAR.",
+)
+REPLAY = click.option(
+    "--replay",
+    metavar="FILE",
+    multiple=True,
+    help="Answer what is in this HAR file from there. Again for more.",
+)
+REPLAY_STRICT = click.option(
+    "--replay-strict", is_flag=True, help="Answer all else by 502, so that no upstream is reached."
+)
+MAP_LOCAL = click.option(
+    "--map-local",
+    metavar="URL=PATH",
+    type=values.pair,
+    multiple=True,
+    help="Answer what begins with this URL from a file or a directory. Again for more.",
+)
+MAP_REMOTE = click.option(
+    "--map-remote",
+    metavar="URL=URL",
+    type=values.pair,
+    multiple=True,
+    help="Ask another server for what begins with the first URL. Again for more.",
+)
+THROTTLE = click.option(
+    "--throttle",
+    metavar="RATE",
+    type=values.rate,
+    help="Let each body pass at so many bytes a second, such as 64K.",
+)
+FAULTS = click.option(
+    "--faults",
+    metavar="LIST",
+    type=values.faults,
+    help="Let exchanges go wrong: latency=200ms-1s, errors=0.1 (the part answered by status=503), aborts=0.1 (the "
+    "part that breaks off after=1000 bytes), seed=1 for the same ones each time; with commas between.",
+)
+ACCESS_LOG = click.option(
+    "--access-log",
+    type=click.Choice(["short", "common", "combined", "json", "off"]),
+    is_flag=False,
+    flag_value="combined",
+    help="A line for each exchange on standard output.  [default: short]",
+)
+
+_ALL = (
+    LISTEN, MODE, TO, CA, INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT,
+    MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS, INSECURE, UPSTREAM_CA, PASS_UNTRUSTED, REVOKE, LATE, SERVER_FIRST,
+    _options.VIA, _options.USER, _options.USER_FILE, _options.OPEN, _options.PRIVATE, _options.CERT, _options.KEY,
+    ACCESS_LOG, _options.GRACE(), _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(), _options.IDLE(),
+)  # fmt: skip
+
+
+def options(command: F) -> F:
+    """All the options."""
+    for each in reversed(_ALL):
+        command = each(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What was given, besides what the other commands know too."""
+
+    mode: Mode
+    to: Target | None
+    ca: str | None
+    intercept: tuple[values.Pattern, ...]
+    passed: tuple[values.Pattern, ...]
+    block: tuple[values.Pattern, ...]
+    pin_after: int | None
+    pin_for: float | None
+    pinned: Literal["pass", "block"] | None
+    insecure: bool
+    pass_untrusted: bool
+    upstream_ca: str | None
+    revoke: tuple[str, ...]
+    late: bool
+    server_first: float | None
+    har: str | None
+    har_limit: int | None
+    replay: tuple[str, ...]
+    replay_strict: bool
+    map_local: tuple[tuple[str, str], ...]
+    map_remote: tuple[tuple[str, str], ...]
+    throttle: float | None
+    faults: Middleware[Request, Response] | None
+    lines: Literal["short", "common", "combined", "json", "off"] | None
+
+
+def split(given: Mapping[str, object]) -> tuple[Given, Chosen]:
+    """The options that other commands have too, and the others."""
+    known = {field.name for field in dataclasses.fields(Given)}
+    shared = {name: value for name, value in given.items() if name in known}
+    rest = {name: value for name, value in given.items() if name not in known}
+    lines = shared.pop("access_log")
+    made = cast("Callable[..., Chosen]", Chosen)(**rest, lines=lines)
+    return Given.of({**shared, "workers": None, "access_log": None}), made
