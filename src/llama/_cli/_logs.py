@@ -6,13 +6,18 @@ import logging
 import sys
 
 
-def set_up() -> None:
-    """Send warnings and what the server says to standard error, the access log to standard output."""
+def set_up(*, beside: bool = False) -> None:
+    """Send warnings and what the server says to standard error, the access log to standard output.
+
+    `beside` a command that is the user's business the access log is on standard error too, and warnings are all else.
+    """
+    level = "WARNING" if beside else "INFO"
     logging.basicConfig(
-        stream=sys.stderr, level="INFO", format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     access = logging.getLogger("llama.access")
-    handler = logging.StreamHandler(sys.stdout)
+    access.setLevel("INFO")
+    handler = logging.StreamHandler(sys.stderr if beside else sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     access.handlers[:] = [handler]
     access.propagate = False

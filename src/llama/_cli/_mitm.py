@@ -2,50 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
-from llama import Server, http, run
+from llama import ConfigError, Server, http, run, serve
 from llama._cli import _build, _logs, _mitm_build, _mitm_options
 from llama._cli._access import log_relays
 from llama._cli._ending import ending
 from llama._cli._mitm_build import Hook, Shown
+from llama._cli._mitm_child import Child
+from llama._cli._mitm_environment import Trusted, environment, proxy_url
 from llama._cli._mitm_options import Chosen
-from llama._cli._mitm_watch import tell_log
+from llama._cli._mitm_watch import Table, tell_log
 from llama._cli._options import Given
+from llama._signals import handled
+from llama.tcp._loop import new_event_loop
 
 log = logging.getLogger("llama.mitm")
 DEFAULT_LISTEN = "127.0.0.1:8080"
+GRACE = 1.0
+"""Seconds for what a command leaves in flight when it ends, and nobody said more."""
 
 
-@click.command("mitm", epilog="A TIME is 10, 10s, 500ms, 5m, 1h or off. A SIZE is 4096, 64K, 10M or 1G.")
+@click.command(
+    "mitm",
+    context_settings={"allow_interspersed_args": False},
+    epilog="A TIME is 10, 10s, 500ms, 5m, 1h or off. A SIZE is 4096, 64K, 10M or 1G.",
+)
 @_mitm_options.options
-def mitm_command(**options: object) -> None:
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ...]")
+def mitm_command(command: tuple[str, ...], **options: object) -> None:
     """Look into connections, with the consent of whoever makes them: HTTP, HTTPS and WebSockets.
 
     \b
     llama mitm --listen 127.0.0.1:8080 --har out.har
     llama mitm --mode socks5 --listen 1080 --pass '*.bank.example' --access-log json
     llama mitm --mode forward --to api.example:443 --listen 8443 --map-remote https://api.example/=http://localhost:8000/
+    llama mitm --har out.har -- pytest -q
 
     Clients have to trust the certificate of the authority in --ca: http://llama.internal/ serves it through the
-    proxy, and says how that is done. Rules: --block before --pass before --intercept.
+    proxy, and says how that is done. A command after the options is told by variables of the proxy and whom to
+    trust; when it ends, so does the proxy, with its exit code and a list of what it sent.
+
+    Rules: --block before --pass before --intercept.
     """
     with ending():
         given, chosen = _mitm_options.split(options)
-        _logs.set_up()
-        given = replace(given, listen=given.listen or (DEFAULT_LISTEN,))
-        listen(given, chosen)
+        _logs.set_up(beside=bool(command))
+        if command:
+            sys.exit(beside(given, chosen, command))
+        listen(replace(given, listen=given.listen or (DEFAULT_LISTEN,)), chosen)
 
 
 def listen(given: Given, chosen: Chosen) -> None:
     """Serve until a signal ends it."""
     folder = _mitm_build.authority_folder(chosen)
     layers = _mitm_build.hooks(chosen)
-    shown = lines(chosen)
+    shown = lines(chosen.lines or "short")
 
     def build() -> Sequence[Server]:
         ca = _mitm_build.authority(folder)
@@ -60,13 +82,56 @@ def listen(given: Given, chosen: Chosen) -> None:
     run(build, grace=given.grace, on_ready=ready)
 
 
-def lines(chosen: Chosen) -> Shown:
+def lines(format: _mitm_options.Lines) -> Shown:
     """The access log, in its format."""
-    match chosen.lines:
+    match format:
         case "off":
-            return Shown((), None)
-        case None | "short":
+            return Shown()
+        case "short":
             return Shown.to(tell_log)
         case format:
             told: Hook = http.access_log(format, whole_urls=True)
-            return Shown((told,), log_relays(format, "PASS"))
+            return Shown((told,), (log_relays(format, "PASS"),))
+
+
+def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
+    """Serve a command until it ends: its exit code."""
+    if chosen.mode not in ("http", "socks5"):
+        raise ConfigError(
+            f"--mode {chosen.mode}: a command is told of an HTTP or a SOCKS5 proxy: expected one"
+        )
+    given = replace(given, listen=given.listen or ("127.0.0.1:0",))
+    ca = _mitm_build.authority(_mitm_build.authority_folder(chosen))
+    table = Table(chosen.show)
+    shown = Shown.to(table) + lines(chosen.lines or "off")
+    handler = _mitm_build.handler(given, chosen, ca, _mitm_build.hooks(chosen), shown)
+    servers = _build.servers(given, handler)
+    trusted = Trusted(ca.pem, chosen.upstream_ca)
+    child = Child(command, _say)
+
+    async def main() -> int:
+        with handled(child.callbacks()):
+            async with serve(*servers, grace=given.grace or GRACE) as serving:
+                proxy = _url(given, chosen, serving.address)
+                with TemporaryDirectory(prefix="llama-mitm-") as folder:
+                    return await child.run(environment(os.environ, proxy, trusted, Path(folder)))
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        code = runner.run(main())
+    if chosen.show and child.has_begun:
+        for line in table.lines(_width()):
+            _say(line)
+    return code
+
+
+def _url(given: Given, chosen: Chosen, address: str) -> str:
+    scheme = "socks5h" if chosen.mode == "socks5" else "http" if given.cert is None else "https"
+    return proxy_url(address, scheme, next(iter(_build.users(given).items()), None))
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns if sys.stderr.isatty() else 200
+
+
+def _say(line: str) -> None:
+    click.echo(f"llama: {line}", err=True)

@@ -29,15 +29,18 @@ Hook: TypeAlias = Middleware[Request, Response]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How what passes is shown: by layers around all others, and of what passes through."""
+    """How what passes is shown: by layers around all others, and around what passes through."""
 
-    layers: tuple[Hook, ...]
-    carry: Callable[[Relay], Relay] | None
+    layers: tuple[Hook, ...] = ()
+    passes: tuple[Callable[[Relay], Relay], ...] = ()
 
     @classmethod
     def to(cls, tell: Tell) -> Shown:
         """Tell of each."""
-        return cls((exchanges(tell),), passes(tell))
+        return cls((exchanges(tell),), (passes(tell),))
+
+    def __add__(self, other: Shown) -> Shown:
+        return Shown(self.layers + other.layers, self.passes + other.passes)
 
 
 def authority_folder(chosen: Chosen) -> Path:
@@ -103,8 +106,8 @@ def handler(
     """The front door, and what looks inside behind it."""
     _check(given, chosen)
     carry = tcp.relay(idle_timeout=given.idle_timeout)
-    if shown.carry is not None:
-        carry = shown.carry(carry)
+    for each in shown.passes:
+        carry = each(carry)
     options = _inside(given, chosen)
     options["carry"] = carry
     connect = _build.connector(given)

@@ -16,6 +16,7 @@ from llama._cli._options import Given
 from llama.http import Request, Response
 
 F = TypeVar("F", bound=Callable[..., object])
+Lines: TypeAlias = Literal["short", "common", "combined", "json", "off"]
 Mode: TypeAlias = Literal["http", "socks5", "forward", "transparent"]
 PATTERN = (
     "HOST, *.DOMAIN or NETWORK, each with :PORT or without, sni=NAME for the name in the TLS hello alone, "
@@ -156,12 +157,21 @@ ACCESS_LOG = click.option(
     flag_value="combined",
     help="A line for each exchange on standard output.  [default: short]",
 )
+SHOW = click.option(
+    "--show",
+    metavar="N",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="After a command, list at most so many of the exchanges that it made, on standard error.",
+)
 
 _ALL = (
     LISTEN, MODE, TO, CA, INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT,
     MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS, INSECURE, UPSTREAM_CA, PASS_UNTRUSTED, REVOKE, LATE, SERVER_FIRST,
     _options.VIA, _options.USER, _options.USER_FILE, _options.OPEN, _options.PRIVATE, _options.CERT, _options.KEY,
-    ACCESS_LOG, _options.GRACE(), _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(), _options.IDLE(),
+    ACCESS_LOG, SHOW, _options.GRACE(), _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(),
+    _options.IDLE(),
 )  # fmt: skip
 
 
@@ -199,7 +209,8 @@ class Chosen:
     map_remote: tuple[tuple[str, str], ...]
     throttle: float | None
     faults: Middleware[Request, Response] | None
-    lines: Literal["short", "common", "combined", "json", "off"] | None
+    show: int
+    lines: Lines | None
 
 
 def split(given: Mapping[str, object]) -> tuple[Given, Chosen]:
