@@ -1,4 +1,4 @@
-"""The pytest plugin: runs coroutine test functions, with nothing to mark and no other plugin."""
+"""The pytest plugin: runs coroutine test functions, with nothing to mark, and offers fixtures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llama._shutdown import Shutdown
 
+if TYPE_CHECKING:
+    from llama.testing import RecordingProxy
+    from llama.testing._plugin._proxy import Authority
+
 TIMEOUT = 60.0
+_FIXTURES = ("llama_proxy",)
+_MARKERS = (
+    "llama_timeout(seconds): the bound of one coroutine test, 0 for none",
+    "llama_proxy(layers, upstream_ca, record_bodies, connect): what the fixture of this name is to be like",
+)
 _OTHERS = ("asyncio", "anyio", "trio", "curio", "tornado", "twisted")
 
 
@@ -28,7 +37,51 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "llama_timeout(seconds): the bound of one coroutine test, 0 for none")
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A marker that is named after a fixture asks for it."""
+    if isinstance(item, pytest.Function):
+        for name in _FIXTURES:
+            if name not in item.fixturenames and item.get_closest_marker(name) is not None:
+                item.fixturenames.insert(_before_its_own(item), name)
+
+
+def _before_its_own(item: pytest.Function) -> int:
+    """Where a test's own fixtures begin, after those that it shares with others."""
+    known = item._fixtureinfo.name2fixturedefs
+    for number, name in enumerate(item.fixturenames):
+        if name not in known or known[name][-1].scope == "function":
+            return number
+    return len(item.fixturenames)
+
+
+@pytest.fixture(scope="session")
+def _llama_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    from llama.testing._plugin._proxy import Authority
+
+    return Authority.make(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture
+def llama_proxy(request: pytest.FixtureRequest, _llama_authority: Authority) -> Generator[RecordingProxy]:
+    """An intercepting proxy that records the test's HTTP exchanges: a `llama.testing.RecordingProxy`.
+
+    Clients find it by the environment, as do programs that the test starts; HTTP/1.1, HTTP/2 and WebSockets pass,
+    in TLS or not. `@pytest.mark.llama_proxy(...)` takes `layers`, which see requests as those of `mitm.proxy` do,
+    `upstream_ca`, the authorities of the servers it reaches (False: any will do), `record_bodies`, how many bytes
+    of a body are kept (1 MiB; False: none), and `connect`, the connector that reaches them.
+
+        def test_pays(llama_proxy):
+            urlopen("https://pay.example/v1/charges")
+            assert llama_proxy.exchanges[0].status == 200
+    """
+    from llama.testing._plugin._fixtures import proxy_for
+
+    with proxy_for(request, _llama_authority) as proxy:
+        yield proxy
 
 
 @pytest.hookimpl(tryfirst=True)

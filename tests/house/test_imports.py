@@ -39,7 +39,15 @@ LAYERS = [
 # Imported by none of the above.
 BESIDE = {
     "llama.testing": {"llama._core", "llama.http"},
-    "llama._pytest": {"llama._core", "llama.http", "llama.testing", "llama._run"},
+    "llama._pytest": {
+        "llama._core",
+        "llama.http",
+        "llama.mitm",
+        "llama.testing",
+        "llama.tls",
+        "llama.ws",
+        "llama._run",
+    },
 }
 CORE = {
     "_service",
@@ -51,6 +59,7 @@ CORE = {
     "_target",
     "_meter",
     "_server",
+    "_later",
     "_logs",
     "_packets",
     "_resources",
@@ -68,7 +77,10 @@ SINGLE = {
 }  # every other module at the top that is not core belongs to run
 IMPURE = {"asyncio", "ssl", "socket", "selectors", "select", "threading", "subprocess"}
 OPTIONAL = {"qh3"}  # modules of extras, which are imported where they are needed
-WITH_EXTRAS = ("llama.http._h3_server", "llama.http._h3_client")  # ours that cannot do without one
+LATE = (
+    *("llama.http._h3_server", "llama.http._h3_client"),  # ours that cannot do without one
+    "llama.testing._plugin",  # what fixtures are made of, for every run of pytest loads the plugin
+)
 
 
 def part(name: str) -> str:
@@ -132,7 +144,7 @@ def test_imports_are_at_the_top(module: Module) -> None:
         if isinstance(node, ast.If | ast.Try):
             top += [inner for inner in ast.walk(node) if isinstance(inner, ast.Import | ast.ImportFrom)]
     for node, full in module.imports():
-        late = node not in top and full.split(".")[0] not in OPTIONAL and not full.startswith(WITH_EXTRAS)
+        late = node not in top and full.split(".")[0] not in OPTIONAL and not full.startswith(LATE)
         assert not late, f"{module.where(node)}: import {full} belongs at the top of the file"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import BinaryIO
 
-from llama.mitm._har import to_entry
+from llama.mitm._har import Json, to_entry
 from llama.mitm._recorded import Recorded
 
 _TAIL = b"\n]}}\n"
@@ -18,6 +19,12 @@ def _version() -> str:
         return version("proxy-llama")
     except PackageNotFoundError:
         return "unknown"
+
+
+def document(entries: Sequence[Json]) -> dict[str, Json]:
+    """A HAR 1.2 document of these entries."""
+    creator: dict[str, Json] = {"name": "llama", "version": _version()}
+    return {"log": {"version": "1.2", "creator": creator, "entries": entries}}
 
 
 class HarFile:
@@ -48,8 +55,7 @@ class HarFile:
         self.close()
 
     def _open(self) -> BinaryIO:
-        creator = {"name": "llama", "version": _version()}
-        head = json.dumps({"log": {"version": "1.2", "creator": creator, "entries": []}})
+        head = json.dumps(document([]))
         begin = head[: head.rindex("]")].encode()
         if self._count:  # it was closed meanwhile
             self._file = self.path.open("r+b")

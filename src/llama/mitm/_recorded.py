@@ -145,14 +145,23 @@ class BodySink:
 
 
 class Tee(Body):
-    """The same body, of which a sink sees every byte."""
+    """The same body, of which a sink sees every byte; calls back once at its end, or when it breaks off."""
 
-    __slots__ = ("_sink", "_source")
+    __slots__ = ("_broke", "_over", "_passed", "_sink", "_source")
 
-    def __init__(self, source: Body, sink: BodySink) -> None:
+    def __init__(
+        self,
+        source: Body,
+        sink: BodySink,
+        over: Callable[[], object],
+        broke: Callable[[Exception], object],
+    ) -> None:
         super().__init__()
         self._source = source
         self._sink: BodySink | None = sink
+        self._over: Callable[[], object] | None = over
+        self._broke = broke
+        self._passed = 0
 
     @property
     def trailers(self) -> Headers | None:
@@ -162,26 +171,42 @@ class Tee(Body):
         data = self._source.chunk_nowait()
         if data:
             self._feed(data)
+        if self._source.ended:
+            self.ended = True
+            self._end()
         return data
 
     async def chunk(self) -> bytes:
-        data = await self._source.chunk()
+        try:
+            data = await self._source.chunk()
+        except (LlamaError, OSError) as error:
+            self._broke(error)
+            raise
         if data:
             self._feed(data)
         else:
             self.ended = True
-            if self._sink is not None:
-                self._sink.end(complete=True)
+            self._end()
         return data
 
     def _feed(self, data: bytes) -> None:
         """Recording never harms what is recorded: a coding that is broken ends the recording."""
+        self._passed += len(data)
         if self._sink is not None:
             try:
                 self._sink.feed(data)
             except (LlamaError, OSError):
                 self._sink.end(complete=False)
                 self._sink = None
+        if self._passed == self.length:  # who knows the length may ask for nothing more
+            self._end()
+
+    def _end(self) -> None:
+        over, self._over = self._over, None
+        if over is not None:
+            if self._sink is not None:
+                self._sink.end(complete=True)
+            over()
 
     async def aclose(self) -> None:
         with contextlib.suppress(OSError):

@@ -1,5 +1,8 @@
 """What tests of handlers, layers and streams need: no sockets, no sleeps."""
 
+from typing import TYPE_CHECKING
+
+from llama._later import later
 from llama.testing._client import TestClient, client
 from llama.testing._clock import Clock, clock
 from llama.testing._conformance import check_stream, stream_cases
@@ -14,6 +17,7 @@ __all__ = [
     "FaultyStream",
     "MakePair",
     "MemoryStream",
+    "RecordingProxy",
     "StreamCase",
     "TestClient",
     "check_stream",
@@ -26,3 +30,8 @@ __all__ = [
     "play",
     "stream_cases",
 ]
+
+if TYPE_CHECKING:
+    from llama.testing._plugin._proxy import RecordingProxy
+else:
+    __getattr__, __dir__ = later(__name__, __all__, {"RecordingProxy": "llama.testing._plugin._proxy"})

@@ -1,0 +1,189 @@
+"""An exchange that is recorded, while it passes."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from llama import ws
+from llama.http import Headers, Request, Response
+from llama.mitm._interception import Interception
+from llama.mitm._recorded import BodySink, Recorded, RecordedBody, RecordedMessage, Tee
+
+
+@dataclass(slots=True)
+class Bodies:
+    """Where bodies go that are too large for memory."""
+
+    inline: int
+    most: int | None
+    folder: Path | None
+    made: tempfile.TemporaryDirectory[str] | None = None
+    count: int = 0
+
+    def sink(self, headers: Headers) -> BodySink:
+        """What takes one body."""
+        return BodySink(headers, self.inline, self.most, self._open)
+
+    def _open(self) -> tuple[Path, BinaryIO]:
+        if self.folder is None:
+            self.made = tempfile.TemporaryDirectory(prefix="llama-bodies-")
+            self.folder = Path(self.made.name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            self.count += 1
+            path = self.folder / f"{self.count:06}"
+            with contextlib.suppress(FileExistsError):
+                return path, path.open("xb")
+
+    def close(self) -> None:
+        """Remove what nobody asked to keep."""
+        made, self.made = self.made, None
+        if made is not None:
+            self.folder = None
+            made.cleanup()
+
+
+class _Tap:
+    """Looks at one message's body as it passes; calls back when it has seen the end."""
+
+    __slots__ = ("_data", "_sink", "is_whole")
+
+    def __init__(
+        self,
+        message: Request | Response,
+        bodies: Bodies,
+        ended: Callable[[], object],
+        failed: Callable[[Exception], object],
+    ) -> None:
+        body = message.body
+        data = body.data
+        self._sink = bodies.sink(message.headers)
+        self._data = data if data is not None and len(data) <= bodies.inline else None
+        self.is_whole = self._data is not None
+        """Whether all of it was seen."""
+        if self._data is None:
+
+            def over() -> None:
+                self.is_whole = True
+                ended()
+
+            message.replace_body(Tee(body, self._sink, over, failed))
+
+    def take(self) -> RecordedBody:
+        """What was seen of it."""
+        data = self._data
+        if data is None:
+            return self._sink.end(complete=False)
+        if not data:
+            return RecordedBody()
+        try:
+            self._sink.feed(data)
+        except ValueError:  # it is not what its coding says
+            return RecordedBody(data, size=len(data), wire_size=len(data), encoded=True)
+        return self._sink.end(complete=True)
+
+
+class Passing:
+    """Puts an exchange down as it passes; gives it away once, when both messages are through or it is closed."""
+
+    __slots__ = ("_began", "_bodies", "_give", "_given", "_head", "_request", "_response", "recorded")
+
+    def __init__(self, request: Request, bodies: Bodies, give: Callable[[Recorded], object]) -> None:
+        self.recorded = _begun(request)
+        self._bodies = bodies
+        self._give = give
+        self._given = False
+        self._response: _Tap | None = None
+        self._began = self._head = time.monotonic()
+        self._request = _Tap(request, bodies, self._maybe_over, _nothing)
+        if request.protocol:
+            request.extensions.set(_Watched(self.recorded, bodies.inline))
+
+    def failed(self, error: BaseException) -> None:
+        """There is no response."""
+        self.recorded.error = str(error) or type(error).__name__
+        self.recorded.wait = time.monotonic() - self._began
+        self._over()
+
+    def answered(self, response: Response) -> None:
+        """The response's head is there."""
+        recorded = self.recorded
+        self._head = time.monotonic()
+        recorded.wait = self._head - self._began
+        recorded.status, recorded.reason = response.status, response.reason
+        recorded.response_version = response.version
+        recorded.response_headers = response.headers.copy()
+        self._response = _Tap(response, self._bodies, self._maybe_over, self._broke)
+        if response.upgrade is None:
+            self._maybe_over()
+        if not self._given:
+            response.on_close(self._over)
+
+    def _broke(self, error: Exception) -> None:
+        self.recorded.error = str(error) or type(error).__name__
+
+    def _maybe_over(self) -> None:
+        if self._response is not None and self._response.is_whole and self._request.is_whole:
+            self._over()
+
+    def _over(self) -> None:
+        if self._given:
+            return
+        self._given = True
+        recorded = self.recorded
+        recorded.body = self._request.take()
+        if self._response is not None:
+            recorded.receive = time.monotonic() - self._head
+            recorded.response_body = self._response.take()
+        self._give(recorded)
+
+
+def _nothing(error: Exception) -> None:
+    """A request's body that breaks off fails the exchange, which tells of it."""
+
+
+class _Watched:
+    """A WebSocket that is recorded: its messages, as far as there is room for them."""
+
+    __slots__ = ("recorded", "room")
+
+    def __init__(self, recorded: Recorded, room: int) -> None:
+        self.recorded = recorded
+        self.room = room
+
+    def add(self, message: ws.Message) -> None:
+        """A message passes."""
+        self.room -= len(message.data)
+        if self.room < 0:
+            self.recorded.left_out += 1
+            return
+        kept = RecordedMessage(message.from_client, time.time(), message.data)
+        self.recorded.messages.append(kept)
+
+
+def see(message: ws.Message) -> ws.Message:
+    """Put a message down, where its WebSocket is recorded."""
+    watched = message.conversation.extensions.get(_Watched)
+    if watched is not None:
+        watched.add(message)
+    return message
+
+
+def _begun(request: Request) -> Recorded:
+    known = request.extensions.get(Interception)
+    client = request.client
+    return Recorded(
+        time.time(),
+        request.method,
+        request.url,
+        request.version,
+        request.headers.copy(),
+        client="" if client is None else str(client),
+        server="" if known is None else str(known.target),
+    )

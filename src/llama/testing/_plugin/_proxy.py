@@ -1,0 +1,242 @@
+"""The proxy beside a test, which keeps what passes: the fixture `llama_proxy`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from llama._errors import ConfigError
+from llama._serve import Serving, serve
+from llama._service import Middleware
+from llama._stack import stack
+from llama._target import Connector
+from llama.http import Request, Response
+from llama.http import server as http_server
+from llama.mitm import Recorded, proxy, record
+from llama.mitm._har import Json, to_entry
+from llama.mitm._har_file import document
+from llama.mitm._page import error_page
+from llama.testing._plugin._background import Background
+from llama.testing._plugin._environment import authorities, environment, variables
+from llama.tls import CertificateAuthority
+
+Match: TypeAlias = str | Callable[[Recorded], bool]
+GRACE = 0.5  # seconds for what is in flight when the test has ended
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The authority of a test session, and its certificate as a file."""
+
+    ca: CertificateAuthority
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Authority:
+        """A new one, in memory but for the certificate."""
+        made = cls(CertificateAuthority.create(name="llama tests", days=30), folder)
+        made.ca.write_pem(made.file)
+        return made
+
+    @property
+    def file(self) -> Path:
+        """What clients are to trust."""
+        return self.folder / "ca.pem"
+
+
+@dataclass(slots=True)
+class ProxyOptions:
+    """What the marker `llama_proxy` tells."""
+
+    layers: Sequence[Middleware[Request, Response]] = ()
+    upstream_ca: str | os.PathLike[str] | bool | None = None
+    record_bodies: int | bool = 1 << 20
+    connect: Connector | None = None
+    inmost: Sequence[Middleware[Request, Response]] = field(default=(), init=False)
+
+    @property
+    def bytes_of_bodies(self) -> int:
+        """How much of each body is kept."""
+        if self.record_bodies is True:
+            return 1 << 20
+        if self.record_bodies < 0:
+            raise ConfigError(f"record_bodies={self.record_bodies}: expected a count of bytes, or False")
+        return int(self.record_bodies)
+
+
+class RecordingProxy:
+    """An intercepting proxy beside a test, which keeps what passes: what the fixture `llama_proxy` gives.
+
+    It listens on 127.0.0.1 and has a thread and a loop of its own, so that tests and their clients may block.
+    While it is there the environment leads clients to it and makes them trust it: `HTTP_PROXY`, `HTTPS_PROXY`,
+    `ALL_PROXY` and an empty `NO_PROXY`, in lower case too, `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`,
+    `CURL_CA_BUNDLE`, `NODE_EXTRA_CA_CERTS`, `GIT_SSL_CAINFO` and some more. A client that made its TLS context
+    earlier, such as aiohttp, which does so when it is imported, is given `ssl_context`.
+
+    An exchange is kept before its last byte goes to the client: who has read a response to its end finds it here.
+    """
+
+    __test__ = False  # pytest takes it for tests
+
+    def __init__(self, authority: Authority, options: ProxyOptions) -> None:
+        self._authority = authority
+        self._options = options
+        self._bytes = options.bytes_of_bodies
+        self._verify = _verified(options.upstream_ca, authority.folder)
+        self._exchanges: list[Recorded] = []
+        self._changed = threading.Condition()
+        self._watchers: list[Callable[[], object]] = []
+        self._background = Background(self._serve, "llama_proxy")
+        self._address = ""
+
+    def __repr__(self) -> str:
+        return f"<recording proxy {self.url}, {len(self._exchanges)} exchanges>"
+
+    @property
+    def url(self) -> str:
+        """Where it listens: `http://127.0.0.1:PORT`."""
+        return f"http://{self._address}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate that clients are to trust, in PEM."""
+        return self._authority.file
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """A new TLS context for clients, which trusts this proxy and nobody else."""
+        return ssl.create_default_context(cafile=self.ca_file)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that are set, for programs that are started with others."""
+        return variables(self.url, self.ca_file)
+
+    # what passed
+
+    @property
+    def exchanges(self) -> list[Recorded]:
+        """What has passed so far, in the order in which it ended."""
+        with self._changed:
+            return self._exchanges.copy()
+
+    def clear(self) -> None:
+        """Forget what has passed so far."""
+        with self._changed:
+            self._exchanges.clear()
+
+    def wait(self, match: Match = "", *, timeout: float = 10.0) -> Recorded:
+        """The first exchange that matches, as soon as it is over: one that clients made in the background.
+
+        `match` is a part of the URL, or a function of the exchange. Raises TimeoutError after `timeout` seconds.
+        It blocks: in a coroutine, whose own loop has to go on, await `async_wait`.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._find(match) is not None, timeout):
+                raise self._nothing(match, timeout)
+            found = self._find(match)
+        assert found is not None
+        return found
+
+    async def async_wait(self, match: Match = "", *, timeout: float = 10.0) -> Recorded:
+        """The same as `wait`, for coroutines."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        wake = partial(_wake, loop, changed)
+        with self._changed:
+            self._watchers.append(wake)
+        try:
+            async with asyncio.timeout(timeout):
+                while (found := self._found(match)) is None:
+                    await changed.wait()
+                    changed.clear()
+            return found
+        except TimeoutError:
+            raise self._nothing(match, timeout) from None
+        finally:
+            with self._changed:
+                self._watchers.remove(wake)
+
+    def _found(self, match: Match) -> Recorded | None:
+        with self._changed:
+            return self._find(match)
+
+    def _find(self, match: Match) -> Recorded | None:
+        if isinstance(match, str):
+            return next((each for each in self._exchanges if match in each.url), None)
+        return next((each for each in self._exchanges if match(each)), None)
+
+    def _nothing(self, match: Match, timeout: float) -> TimeoutError:
+        seen = ", ".join(f"{each.method} {each.url}" for each in self._exchanges) or "none"
+        return TimeoutError(f"no exchange matches {match!r} after {timeout:g} s; there were: {seen}")
+
+    def har(self) -> dict[str, Json]:
+        """What has passed so far as a HAR 1.2 document, which `json.dumps` takes."""
+        return document([to_entry(each, Path()) for each in self.exchanges])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write `har` to a file, over an older one; gives its path."""
+        text = json.dumps(self.har(), indent=1, ensure_ascii=False)
+        Path(path).write_text(f"{text}\n", encoding="utf-8")
+        return Path(path)
+
+    # in its thread
+
+    def _serve(self) -> AbstractAsyncContextManager[Serving]:
+        options = self._options
+        kept = record(self._keep, inline=self._bytes, most=self._bytes)
+        exchange = proxy(
+            self._authority.ca,
+            kept,
+            *options.layers,
+            *options.inmost,
+            connect=options.connect,
+            connect_first=False,
+            verify=self._verify,
+            via=None,
+        )
+        server = stack(http_server(error_page=error_page), exchange)
+        return serve(server, listen="127.0.0.1:0", grace=GRACE)
+
+    def _keep(self, recorded: Recorded) -> None:
+        with self._changed:
+            self._exchanges.append(recorded)
+            self._changed.notify_all()
+            for wake in self._watchers:
+                wake()
+
+    @contextmanager
+    def running(self) -> Generator[None]:
+        """Serve, and set the environment, while the block runs."""
+        self._address = self._background.start().address
+        try:
+            with environment(self.environment):
+                yield
+        finally:
+            self._background.stop()
+
+
+def _verified(upstream_ca: str | os.PathLike[str] | bool | None, folder: Path) -> str | bool:
+    """What upstreams are verified by: the environment is about to say that everybody trusts this proxy alone."""
+    if upstream_ca is False:
+        return False
+    if upstream_ca is None or upstream_ca is True:
+        found = authorities(folder)
+        return found if found is True else str(found)
+    return os.fspath(upstream_ca)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    try:
+        loop.call_soon_threadsafe(event.set)
+    except RuntimeError:  # the loop was closed meanwhile
+        pass
