@@ -19,6 +19,7 @@ from llama._extensions import Extensions
 from llama._server import Local, Peer, Server
 from llama._shutdown import Shutdown
 from llama._target import split_address
+from llama.http._h3_accepted import Accepted
 from llama.http._h3_address import ID_LENGTH, LongHeader, Tokens, destination_of, long_header
 from llama.http._h3_channel import (
     H3_EXCESSIVE_LOAD,
@@ -153,10 +154,10 @@ class Endpoint:
         where = (str(address[0]), int(address[1]))
         if header.token:
             known = self._tokens.read(where, header.token)
-            if known is None:
+            if known is None or known[1] != header.destination:
                 return None
             original, source = known
-        elif self._shaking >= settings.retry_from:
+        elif self._shaking >= settings.retry_from or not _fits(header):
             self._ask_back(header, where, address)
             return None
         return self._open(header, original, source, address)
@@ -170,11 +171,8 @@ class Endpoint:
         )
 
     def _open(self, header: LongHeader, original: bytes, source: bytes | None, address: Address) -> Served:
-        quic = Quic(
-            configuration=self._server.configuration,
-            original_destination_connection_id=original,
-            retry_source_connection_id=source,
-        )
+        own = None if header.source else header.destination
+        quic = Accepted(self._server.configuration, original, source, own=own)
         served = Served(self, quic, self._server, self._shutdown, address)
         self._all.add(served)
         self._shaking += 1
@@ -390,6 +388,11 @@ class Served:
             self.link.close()
 
 
+def _fits(header: LongHeader) -> bool:
+    """Whether an id that the client chose can become ours, which it must for a client without one."""
+    return bool(header.source) or len(header.destination) == ID_LENGTH
+
+
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
@@ -405,6 +408,7 @@ def build_server(
 ) -> H3Server:
     """A server with its certificate loaded; ConfigError for files that do not work."""
     configuration = new_configuration(is_client=False, idle_timeout=settings.idle_timeout)
+    configuration.supported_versions = list(VERSIONS)
     load = configuration.load_cert_chain  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     try:
         load(os.fspath(cert), None if key is None else os.fspath(key), password)

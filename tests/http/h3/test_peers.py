@@ -1,4 +1,4 @@
-"""HTTP/3 with other libraries: aioquic and niquests."""
+"""HTTP/3 with other libraries: aioquic, niquests, curl_cffi."""
 
 import asyncio
 from typing import Any
@@ -103,6 +103,19 @@ async def test_niquests_is_served() -> None:
             with niquests.Session() as session:
                 session.quic_cache_layer.add_domain("localhost", port, port)
                 answer = session.post(f"https://localhost:{port}/", data=bytes(SIZE), verify=ca_file())
+                return answer.http_version, answer.text
+
+        assert await asyncio.to_thread(ask) == (30, f"<p>HTTP/3 {SIZE}</p>")
+
+
+async def test_curl_over_ngtcp2_is_served() -> None:
+    curl = pytest.importorskip("curl_cffi")
+
+    async with h3(sized) as port:
+
+        def ask() -> tuple[int, str]:
+            with curl.Session(http_version=curl.CurlHttpVersion.V3ONLY, verify=ca_file()) as session:
+                answer = session.post(f"https://localhost:{port}/", data=bytes(SIZE))
                 return answer.http_version, answer.text
 
         assert await asyncio.to_thread(ask) == (30, f"<p>HTTP/3 {SIZE}</p>")
