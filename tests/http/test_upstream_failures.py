@@ -388,7 +388,8 @@ class Dying:
         ("POST", 1, b"", 2, 502),
         ("POST empty", 1, b"", 2, 502),
         ("PUT stream", 1, b"", 2, 502),
-        ("an upgrade", 1, b"", 2, 502),
+        ("an upgrade", 1, b"", 3, 200),
+        ("an upgrade", 2, b"", 3, 502),
         ("GET", 1, b"H", 2, 502),
     ],
 )

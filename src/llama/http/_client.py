@@ -35,6 +35,14 @@ def is_replayable(request: Request) -> bool:
     return request.method in IDEMPOTENT and request._body.data is not None and not request.protocol
 
 
+def is_stale(request: Request) -> bool:
+    """Whether a kept connection that ended in place of an answer had ended before: then another is tried.
+
+    What asks for a tunnel says nothing before it has one, so that no harm is done where it was heard after all.
+    """
+    return is_replayable(request) or request.method == "CONNECT" or bool(request.protocol)
+
+
 class State:
     """What a client has in the running loop: its pool, and who has entered it."""
 
@@ -115,7 +123,7 @@ class Client:
         except Unprocessed as error:
             return await _again(pool, origin, request, error)
         except NoAnswer:  # the other side has closed what was idle: that says nothing of a new connection
-            if not reused or not is_replayable(request):
+            if not reused or not is_stale(request):
                 raise
             place = pool.place(origin)
             pool.empty(place)
@@ -184,6 +192,7 @@ def client(
     pool_timeout: float | None = None,
     head_timeout: float | None = None,
     body_timeout: float | None = None,
+    write_timeout: float | None = None,
     idle_timeout: float | None = 60.0,
     max_connections: int | None = 16_384,
     max_per_host: int | None = 8_192,
@@ -202,12 +211,13 @@ def client(
     more are Overloaded (503).
 
     Seconds, None for no bound: `connect_timeout` (Unreachable, 504), `head_timeout` from the end of the request to
-    the end of the response's head, `body_timeout` for each next piece of its body (TimeoutError).
+    the end of the response's head, `body_timeout` for each next piece of its body, `write_timeout` for each 64 KiB
+    of a request to be taken, and for SETTINGS of HTTP/2 to be acknowledged (TimeoutError).
 
     Whoever has a response reads its body to the end or closes it: only then is the connection free. The body of
     the request may go up meanwhile. `response.upgrade` is a handler where the other side switched protocols. A
-    request is sent again only when a kept connection ended before a byte of the response came, its method is
-    idempotent and its body in memory.
+    request is sent again only when a kept connection ended before a byte of the response came, and its method is
+    idempotent and its body in memory, or it asks for a tunnel.
 
     Raises Unreachable or TLSError when no connection could be made, Truncated when it ended too early, and
     ProtocolError (502) for what is no HTTP. As an async context manager it closes its connections on leaving,
@@ -222,7 +232,7 @@ def client(
     if tls is not None:
         check_takes(tls, Target, "http.client(tls=)")
     settings = ClientSettings(
-        connect_timeout, pool_timeout, head_timeout, body_timeout, idle_timeout,
+        connect_timeout, pool_timeout, head_timeout, body_timeout, write_timeout, idle_timeout,
         max_connections, max_per_host, max_idle, max_idle_per_host, max_waiting, limits,
     )  # fmt: skip
     return Client(reach, tls, settings, State(_connecting(reach, tls, connect_timeout), settings))

@@ -16,6 +16,7 @@ class ClientSettings:
     pool_timeout: float | None = None
     head_timeout: float | None = None
     body_timeout: float | None = None
+    write_timeout: float | None = None
     idle_timeout: float | None = 60.0
     max_connections: int | None = 16_384
     max_per_host: int | None = 8_192
@@ -30,6 +31,7 @@ class ClientSettings:
             "pool_timeout",
             "head_timeout",
             "body_timeout",
+            "write_timeout",
             "idle_timeout",
             "max_connections",
             "max_per_host",

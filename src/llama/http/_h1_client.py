@@ -11,7 +11,7 @@ from llama._stream import ReadyStream, Stream
 from llama.http._body import EMPTY, Body, BytesBody
 from llama.http._client_settings import ClientSettings
 from llama.http._h1_client_body import ResponseBody
-from llama.http._h1_client_request import JOIN, Upload, encode_head
+from llama.http._h1_client_request import JOIN, Late, Upload, encode_head, write_in_time
 from llama.http._h1_client_upgrade import Upgraded
 from llama.http._h1_extended import as_upgrade, check_accepted
 from llama.http._message import Request, Response
@@ -35,11 +35,12 @@ class NoAnswer(Truncated):
 class Timers:
     """The deadlines that all connections of a client share."""
 
-    __slots__ = ("body", "head")
+    __slots__ = ("body", "head", "write")
 
     def __init__(self, settings: ClientSettings) -> None:
         self.head = None if settings.head_timeout is None else Deadlines(settings.head_timeout)
         self.body = None if settings.body_timeout is None else Deadlines(settings.body_timeout)
+        self.write = None if settings.write_timeout is None else Deadlines(settings.write_timeout)
 
 
 class H1Client:
@@ -205,12 +206,22 @@ class H1Client:
 
     async def _write(self, data: bytes) -> None:
         try:
-            await self.stream.write(data)
+            if self._timers.write is None:
+                await self.stream.write(data)
+            else:
+                await write_in_time(self.stream, data, self._timers.write)
+        except Late as error:
+            raise self._late(error) from None
         except OSError:  # why it takes no more may be in what it has sent
             self._keep = False
 
+    def _late(self, error: Late) -> TimeoutError:
+        return TimeoutError(f"{self.origin} took nothing of a request for {self._settings.write_timeout} s")
+
     def _start_upload(self, request: Request, raw: bytes, framing: int, part: bytes = b"") -> None:
-        self._upload = upload = Upload(self.stream, request, framing, self.stream.abort)
+        self._upload = upload = Upload(
+            self.stream, request, framing, self.stream.abort, self._timers.write, self._late
+        )
         self._upload_task = self._tasks.spawn(upload.run(raw, part), name="send an HTTP body")
 
     async def _continue(self, request: Request) -> ResponseHead | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from llama._errors import LlamaError, Overloaded, ProtocolError, Truncated, Unreachable
@@ -12,6 +13,7 @@ from llama.http._message import Request
 from llama.http._origin import Origin
 from llama.http.wire._h1_encode import encode_chunk, encode_last_chunk, encode_request, request_framing
 from llama.http.wire._h1_framing import CHUNKED
+from llama.layers._deadlines import Deadlines
 
 JOIN = 65536
 _BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
@@ -73,6 +75,25 @@ def _target(request: Request) -> str:
     return f"/{request.path}"
 
 
+class Late(Exception):
+    """The other side took nothing of what was written."""
+
+
+async def write_in_time(stream: Stream, data: bytes | memoryview, deadlines: Deadlines) -> None:
+    """Write 64 KiB at a time; Late where one of them takes too long."""
+    view = memoryview(data)
+    for start in range(0, len(view), JOIN):
+        call = deadlines.begin()
+        try:
+            await stream.write(view[start : start + JOIN])
+        except asyncio.CancelledError:
+            if not call.is_over():
+                raise
+            raise Late from None
+        finally:
+            deadlines.end(call)
+
+
 class Upload:
     """Sends a body while the response may be coming already; `run` is its task.
 
@@ -82,7 +103,9 @@ class Upload:
 
     __slots__ = (
         "_broken",
+        "_deadlines",
         "_framing",
+        "_late",
         "_left",
         "_request",
         "_stream",
@@ -92,12 +115,22 @@ class Upload:
         "writing",
     )
 
-    def __init__(self, stream: Stream, request: Request, framing: int, broken: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        request: Request,
+        framing: int,
+        broken: Callable[[], object],
+        deadlines: Deadlines | None,
+        late: Callable[[Late], Exception],
+    ) -> None:
         self._stream = stream
         self._request = request
         self._framing = framing
         self._left = framing
         self._broken = broken
+        self._deadlines = deadlines
+        self._late = late
         self.count = 0
         """Bytes that the connection took."""
         self.writing = False
@@ -162,7 +195,12 @@ class Upload:
     async def _write(self, data: bytes | memoryview) -> None:
         self.writing = True
         try:
-            await self._stream.write(data)
+            if self._deadlines is None:
+                await self._stream.write(data)
+            else:
+                await write_in_time(self._stream, data, self._deadlines)
+        except Late as error:
+            raise self._fail(self._late(error)) from None
         except (LlamaError, OSError) as error:
             raise _Refused from error
         self.writing = False

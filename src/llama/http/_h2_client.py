@@ -57,11 +57,13 @@ class H2Client:
             H2Limits(
                 header_list=limits.head, fields=limits.fields, path=limits.line, window=WINDOW,
                 max_window=MAX_WINDOW, growth=GROWTH, block=limits.head + limits.head // 2, noise=10_000,
-                noise_per_second=1000.0, stall=None,
+                noise_per_second=1000.0, stall=None, settings_timeout=settings.write_timeout,
             ),
             client=True,
         )  # fmt: skip
-        self.link = Link(stream, self.engine, None, broken=self._broken, stalled=_never)
+        self.link = Link(
+            stream, self.engine, settings.write_timeout, broken=self._broken, stalled=self._stalled
+        )
         self._exchanges: set[ClientExchange] = set()
         self._is_gone = self._is_closing = False
         self._writer = tasks.spawn(self.link.run(), name="write an HTTP/2 connection")
@@ -181,6 +183,8 @@ class H2Client:
 
     def _lost(self, error: Exception | None) -> None:
         self.going = True
+        if self.link.late is not None:
+            error = TimeoutError(f"{self.origin}: {self.link.late}")
         for exchange in tuple(self._exchanges):
             exchange.lost(error)
         self._leave()
@@ -221,8 +225,18 @@ class H2Client:
     # the end
 
     def _broken(self) -> None:
-        """Nothing can be written any more: what has come may still hold answers."""
+        """Nothing can be written any more: what has come may still hold answers, unless time is up."""
         self.going = True
+        if self.link.late is not None and not self._is_closing:
+            self._is_closing = True
+            self._reader.cancel()
+
+    def _stalled(self, stream: H2Stream) -> None:
+        """The server lets nothing go out on a stream."""
+        seconds = self._settings.write_timeout
+        for exchange in tuple(self._exchanges):
+            if exchange.stream is stream:
+                exchange.fail(TimeoutError(f"{self.origin} took nothing of a request for {seconds} s"))
 
     def _close_soon(self) -> None:
         self.going = True
@@ -245,6 +259,3 @@ class H2Client:
         """End it, in its own way."""
         self._close_soon()
         await asyncio.wait((self._reader,))
-
-
-def _never(stream: H2Stream) -> None: ...

@@ -160,6 +160,8 @@ class ClientExchange:
         reason = f": {error}" if error is not None else ""
         if self._tunnel is not None and self._body is not None:
             self._body.fail(was_reset())
+        elif isinstance(error, TimeoutError):
+            self._lose(error)
         elif self._head is None:
             self._lose(NoAnswer(f"{self._session.origin} closed the connection before its response{reason}"))
         else:

@@ -61,6 +61,8 @@ class Link:
         self._stalled = stalled
         self._deadline = Deadline(self._late)
         self._sweep = Deadline(self._look)
+        self._settings = Deadline(self._look_at_settings)
+        self._settings.start(engine.limits.settings_timeout)
         self._queue: list[tuple[int, int, Turn]] = []
         self._parked: dict[int, Turn] = {}
         self._numbers = count()
@@ -69,6 +71,8 @@ class Link:
         self._closing = False
         self._looks = False
         self.is_broken = False
+        self.late: str | None = None
+        """What the peer did not do in time, if that ended the connection."""
 
     def flush(self) -> None:
         """Have what waits be written soon."""
@@ -211,9 +215,21 @@ class Link:
 
     def _late(self) -> None:
         """The connection takes nothing."""
-        log.info("%s: the client took nothing for %s s", self._stream, self._patience)
+        self._give_up(f"the other side took nothing for {self._patience:g} s")
         self._stream.abort()
+
+    def _give_up(self, why: str) -> None:
+        log.info("%s: %s", self._stream, why)
+        self.late = why
         self._broken()
+
+    def _look_at_settings(self) -> None:
+        """Look whether the peer has acknowledged SETTINGS (RFC 9113 section 6.5.3)."""
+        if not self.engine.is_acknowledged and not self.engine.failed and not self.is_broken:
+            seconds = self.engine.limits.settings_timeout
+            self.engine.fail(frames.SETTINGS_TIMEOUT, "SETTINGS were not acknowledged")
+            self.flush()
+            self._give_up(f"SETTINGS were not acknowledged within {seconds:g} s")
 
     def _look(self) -> None:
         """Look for streams that the peer lets nothing go out on."""
@@ -227,7 +243,7 @@ class Link:
         if late and self._progress + self._patience <= now:
             self.engine.fail(frames.ENHANCE_YOUR_CALM, "nothing may be sent")
             self.flush()
-            self._broken()
+            self._give_up(f"nothing could be sent for {self._patience:g} s")
             return
         for turn in late:
             self._stalled(turn.stream)
@@ -243,6 +259,7 @@ class Link:
         self.is_broken = True
         self._deadline.close()
         self._sweep.close()
+        self._settings.close()
         for turn in [*self._parked.values(), *[each for _, _, each in self._queue]]:
             if not turn.future.done():
                 turn.future.set_exception(Closed(f"the connection of {turn.stream} is gone"))

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from copy import copy
 from typing import TypeAlias
 
-from llama._errors import LlamaError, Overloaded
+from llama._errors import LlamaError, Overloaded, TLSError, Unreachable
 from llama._shutdown import Shutdown
 from llama._stream import Stream
 from llama.http._client_settings import ClientSettings
@@ -21,6 +22,8 @@ from llama.tls import TLSInfo
 log = logging.getLogger("llama.client")
 SWEEP = 5.0
 RETRY_AFTER = 1.0
+HOPE = 1.0  # seconds that others wait for a first connection, before they know that they can share it
+LEARNT = 4096  # origins of which it is kept whether they speak HTTP/2
 
 
 class Connection(H1Client):
@@ -64,6 +67,17 @@ class Session(H2Client):
 Member: TypeAlias = Connection | Session
 
 
+class Awaited:
+    """A connection that is made, which may serve others too: they wait for what comes of it."""
+
+    __slots__ = ("error", "future")
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.error: Unreachable | TLSError | None = None
+        """Why there is none, where that holds for all who wait."""
+
+
 class Waiter:
     """Who waits for a connection: it is given one, or None for leave to open one."""
 
@@ -79,29 +93,33 @@ class Place:
 
     __slots__ = ("connecting", "idle", "open", "origin", "sessions", "speaks_h2", "waiting")
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, speaks_h2: bool | None = None) -> None:
         self.origin = origin
         self.idle: deque[Connection] = deque()
         self.open = 0
         self.waiting: deque[Waiter] = deque()
         self.sessions: list[Session] = []
-        self.speaks_h2 = origin.scheme == "h2c"
-        """Whether it is known that a connection serves many exchanges at a time."""
-        self.connecting: asyncio.Future[None] | None = None
-        """Done when the connection is there that others wait for, because it may serve them all."""
+        self.speaks_h2 = speaks_h2
+        """Whether a connection serves many exchanges at a time; None where that is not known yet."""
+        if origin.scheme != "https" or origin.is_over_h1:
+            self.speaks_h2 = origin.scheme == "h2c"
+        self.connecting: Awaited | None = None
+        """The connection that others wait for, because it may serve them all."""
 
-    def awaited(self) -> asyncio.Future[None] | None:
+    def awaited(self) -> Awaited | None:
         """What others wait for from now on; None when they wait for something already."""
         if self.connecting is not None:
             return None
-        self.connecting = asyncio.get_running_loop().create_future()
+        self.connecting = Awaited()
         return self.connecting
 
-    def served(self, awaited: asyncio.Future[None] | None) -> None:
-        """What others waited for is there, or never comes."""
+    def served(self, awaited: Awaited | None, error: BaseException | None = None) -> None:
+        """What others waited for is there, or never comes, perhaps by an error that is theirs too."""
         if awaited is not None and self.connecting is awaited:
             self.connecting = None
-            awaited.set_result(None)
+            if isinstance(error, Unreachable | TLSError):
+                awaited.error = error
+            awaited.future.set_result(None)
 
     def session(self) -> Session | None:
         """A session that can take another request."""
@@ -123,11 +141,13 @@ class Pool:
         self._connect = connect
         self.settings = settings
         self._places: dict[str, Place] = {}
+        self._speaks_h2: OrderedDict[str, bool] = OrderedDict()  # of https origins, the last that were learnt
         self._idle: OrderedDict[Member, None] = OrderedDict()  # the longest idle first
         self._all: set[Member] = set()
         self._open = 0
         self._waiting: dict[Place, None] = {}
         self._tickets = 0
+        self._sharing = 0  # how many wait for a connection that others have asked for
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -150,7 +170,7 @@ class Pool:
         """What is known of an origin."""
         place = self._places.get(origin.key)
         if place is None:
-            place = self._places[origin.key] = Place(origin)
+            place = self._places[origin.key] = Place(origin, self._speaks_h2.get(origin.key))
         return place
 
     def take(self, origin: Origin) -> Member | None:
@@ -180,43 +200,79 @@ class Pool:
 
         Raises Overloaded when too many wait or the wait is too long, and what connecting raises.
         """
+        patience = self.settings.pool_timeout
+        until = None if patience is None else self.loop.time() + patience
         while place.connecting is not None:
-            await asyncio.wait((place.connecting,))
-            if (session := place.session()) is not None:
+            if (session := await self._share(place, until)) is not None:
                 self._idle.pop(session, None)
                 return session
+            before, place = place, self.place(place.origin)  # it may have gone with its last connection
+            if place is before:
+                break
         while not self._may_open(place):
-            given = await self._wait(place)
+            given = await self._wait(place, until)
             if given is None:
                 break
             if isinstance(given, Connection) or given.has_room:
                 return given
         else:
-            self._places[place.origin.key] = place  # it may have gone with its last connection
+            self._places[place.origin.key] = place  # as above
             place.open += 1
             self._open += 1
         return await self._opened(place)
 
     async def _opened(self, place: Place) -> Member:
         """A new connection, which counts already."""
-        awaited = place.awaited() if place.speaks_h2 else None
+        awaited = None if place.speaks_h2 is False else place.awaited()
         try:
             stream = await self._connect(place.origin)
-        except BaseException:
+        except BaseException as error:
             self._left(place)
+            place.served(awaited, error)
             raise
-        finally:
-            place.served(awaited)
+        place.served(awaited)
         tls = stream.extensions.get(TLSInfo)
         connection: Member
         if place.origin.scheme == "h2c" or (tls is not None and tls.alpn == "h2"):
             connection = Session(stream, place, self)
             place.sessions.append(connection)
-            place.speaks_h2 = True
         else:
             connection = Connection(stream, place, self)
+        if place.origin.scheme == "https" and not place.origin.is_over_h1:
+            self._learn(place, isinstance(connection, Session))
         self._all.add(connection)
         return connection
+
+    def _learn(self, place: Place, speaks_h2: bool) -> None:
+        place.speaks_h2 = self._speaks_h2[place.origin.key] = speaks_h2
+        self._speaks_h2.move_to_end(place.origin.key)
+        if len(self._speaks_h2) > LEARNT:
+            self._speaks_h2.popitem(last=False)
+
+    async def _share(self, place: Place, until: float | None) -> Session | None:
+        """Wait for a connection that is being made, which may have room; None to open another.
+
+        Where it is not known yet that it can serve others they wait for a second only. What fails fails for all.
+        """
+        if self._sharing >= self.settings.max_waiting:
+            return None
+        self._sharing += 1
+        try:
+            async with asyncio.timeout_at(until):
+                while (awaited := place.connecting) is not None:
+                    seconds = HOPE if place.speaks_h2 is None else None
+                    await asyncio.wait((awaited.future,), timeout=seconds)
+                    if (session := place.session()) is not None:
+                        return session
+                    if awaited.error is not None:
+                        raise copy(awaited.error) from awaited.error
+                    if not awaited.future.done() and place.speaks_h2 is None:
+                        break
+                return None
+        except TimeoutError:
+            raise self._late(place) from None
+        finally:
+            self._sharing -= 1
 
     def release(self, connection: Member) -> None:
         """A connection is whole and free: for who waits for it, or to be kept for a while."""
@@ -321,7 +377,7 @@ class Pool:
         if not place.open and not place.waiting and self._places.get(place.origin.key) is place:
             del self._places[place.origin.key]
 
-    async def _wait(self, place: Place) -> Member | None:
+    async def _wait(self, place: Place, until: float | None) -> Member | None:
         settings = self.settings
         if sum(len(each.waiting) for each in self._waiting) >= settings.max_waiting:
             raise self._overloaded(place, f"{settings.max_waiting} wait for one already")
@@ -330,13 +386,16 @@ class Pool:
         place.waiting.append(waiter)
         self._waiting[place] = None
         try:
-            async with asyncio.timeout(settings.pool_timeout):
+            async with asyncio.timeout_at(until):
                 return await waiter.future
         except BaseException as error:
             self._leave_line(place, waiter)
             if isinstance(error, TimeoutError):
-                raise self._overloaded(place, f"none was free within {settings.pool_timeout:g} s") from None
+                raise self._late(place) from None
             raise
+
+    def _late(self, place: Place) -> Overloaded:
+        return self._overloaded(place, f"none was free within {self.settings.pool_timeout:g} s")
 
     def _leave_line(self, place: Place, waiter: Waiter) -> None:
         if waiter in place.waiting:

@@ -31,6 +31,8 @@ class Control(Sending):
     """Whether the first of two GOAWAYs was sent."""
     last = MOST
     """The last stream that is taken."""
+    is_acknowledged = False
+    """Whether the peer has acknowledged what this side takes."""
 
     # what is not as it should be
 
@@ -118,6 +120,7 @@ class Control(Sending):
         if flags & frames.ACK:
             if payload:
                 raise H2Error(frames.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
+            self.is_acknowledged = True
             return
         if len(payload) % 6:
             raise H2Error(frames.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")

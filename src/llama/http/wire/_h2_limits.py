@@ -30,6 +30,8 @@ class H2Limits:
     growth: int = 1 << 24
     """How much all windows of a connection may grow together beyond their first size."""
     stall: float | None = 120.0
+    settings_timeout: float | None = None
+    """Seconds for the peer to acknowledge SETTINGS (RFC 9113 section 6.5.3); None for no bound."""
     block: int = 98_304
     """Bytes of a header block, before it is decoded."""
     continuations: int = 32
