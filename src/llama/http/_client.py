@@ -207,12 +207,11 @@ def client(
     `connect` reaches origins, by default `tcp.connect()`; `tls` those of https, by default `tls.connect(connect)`.
     Connections are kept for the next request: `max_idle` of them, `max_idle_per_host` to one origin, until
     `idle_timeout` seconds have passed. `max_connections` and `max_per_host` bound all that are open, in use or not
-    (None for no bound); then requests wait in turn, at most `max_waiting` of them and `pool_timeout` seconds, and
-    more are Overloaded (503).
+    (None for no bound); then `max_waiting` requests wait in turn, `pool_timeout` seconds, or are Overloaded (503).
 
-    Seconds, None for no bound: `connect_timeout` (Unreachable, 504), `head_timeout` from the end of the request to
-    the end of the response's head, `body_timeout` for each next piece of its body, `write_timeout` for each 64 KiB
-    of a request to be taken, and for SETTINGS of HTTP/2 to be acknowledged (TimeoutError).
+    Seconds, None for no bound: `connect_timeout` (Unreachable, 504), `head_timeout` from the request's end to that
+    of the response's head, `body_timeout` for each piece of its body, `write_timeout` for 64 KiB of the request to
+    be taken, and for SETTINGS of HTTP/2 to be acknowledged (TimeoutError).
 
     Whoever has a response reads its body to the end or closes it: only then is the connection free. The body of
     the request may go up meanwhile. `response.upgrade` is a handler where the other side switched protocols. A
@@ -231,8 +230,7 @@ def client(
     check_takes(reach, Target, "http.client(connect=)")
     if tls is not None:
         check_takes(tls, Target, "http.client(tls=)")
-    settings = ClientSettings(
-        connect_timeout, pool_timeout, head_timeout, body_timeout, write_timeout, idle_timeout,
-        max_connections, max_per_host, max_idle, max_idle_per_host, max_waiting, limits,
-    )  # fmt: skip
+    times = (connect_timeout, pool_timeout, head_timeout, body_timeout, write_timeout, idle_timeout)
+    bounds = (max_connections, max_per_host, max_idle, max_idle_per_host, max_waiting)
+    settings = ClientSettings(*times, *bounds, limits)
     return Client(reach, tls, settings, State(_connecting(reach, tls, connect_timeout), settings))
