@@ -2,11 +2,15 @@
 
 import asyncio
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from llama import http, layer, mitm, serve, socks5, stack
 from llama.http import Exchange, Request, Response
@@ -89,6 +93,37 @@ async def test_curl_that_pins_a_key_is_passed_through_when_the_rule_says_so(worl
         command = (*CURL, "--cacert", str(world.site_pem), "--proxy", proxy, f"https://{HOST}/x")
         assert [(await output_of(*command))[0] for _ in range(3)] == [60, 60, 0]
         assert [entry.learned for entry in pinning.entries()] == [True]
+
+
+@needs("curl")
+async def test_curl_that_trusts_us_and_pins_a_key_is_passed_through_too(world: World) -> None:
+    """It looks at the key once hands are shaken."""
+    pinning = mitm.Pinning(2)
+    async with doors(world, rewrite, pinning=pinning) as proxies:
+        trusted = world.folder / "both.pem"
+        trusted.write_bytes(world.pem.read_bytes() + world.site_pem.read_bytes())
+        pin = spki(world.folder / "site" / "cert.pem")
+        for proxy in proxies:
+            command = (
+                *CURL,
+                "--cacert",
+                str(trusted),
+                "--pinnedpubkey",
+                pin,
+                "--proxy",
+                proxy,
+                f"https://{HOST}/x",
+            )
+            told = [await output_of(*command) for _ in range(3)]
+            assert [code for code, _ in told] == [90, 90, 0], told
+            pinning.clear()
+
+
+def spki(cert: Path) -> str:
+    """What curl calls the key of a certificate."""
+    key = x509.load_pem_x509_certificate(cert.read_bytes()).public_key()
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256//{b64encode(sha256(der).digest()).decode()}"
 
 
 @needs("curl")

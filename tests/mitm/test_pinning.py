@@ -1,11 +1,15 @@
 """Clients that take no certificate but the one they know."""
 
 import asyncio
+from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
-from llama import ConfigError, TLSError, http, mitm, tls
+from llama import ConfigError, Meter, Stream, Target, TLSError, Truncated, http, mitm, tls
 from llama.http import Request
+from llama.mitm._pinning import Trial
+from llama.tls._stream import TLSStream
 from tests.mitm.worlds import HOST, Front, World, fronted
 
 
@@ -71,6 +75,73 @@ async def test_a_client_that_trusts_clears_the_count(world: World) -> None:
         assert pinning.entries() == []
 
 
+async def shaken(world: World, front: Front) -> Stream:
+    """A client that trusts the proxy, after its handshake."""
+    over = http.connect(f"127.0.0.1:{front.port}")
+    return await tls.connect(over, ca=world.pem, alpn=["http/1.1"])(Target(HOST, 443))
+
+
+async def test_a_client_that_says_goodbye_after_its_handshake_has_refused(world: World) -> None:
+    pinning = Told(2)
+    async with fronted(world, world.https(), pinning=pinning) as front:
+        for count in (1, 2):
+            await (await shaken(world, front)).aclose()
+            await pinning.counted.wait()
+            pinning.counted.clear()
+            assert [entry.count for entry in pinning.entries()] == [count]
+        assert await pinned(world, front) == b"GET /p from the cloud"
+
+
+async def test_what_a_client_says_first_decides(world: World) -> None:
+    pinning = Told(3)
+    async with fronted(world, world.https(), pinning=pinning) as front:
+        await refused(world, front, pinning)
+        before = await shaken(world, front)
+        assert [entry.count for entry in pinning.entries()] == [1]  # shaking hands alone clears nothing
+        await before.write(b"GET / HTTP/1.1\r\nHost: site.example\r\n\r\n")
+        assert (await before.read()).startswith(b"HTTP/1.1 200")
+        assert pinning.entries() == []
+        await before.aclose()
+
+
+@dataclass
+class Session:
+    """Stands for a TLS session: how its peer ended."""
+
+    farewell: Exception | bool
+
+    def attach(self, meter: Meter) -> None: ...
+
+    def detach(self, meter: Meter) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("farewell", "after", "count"),
+    [
+        (True, 0.9, 1),  # close_notify
+        (True, 1.1, 0),
+        (Truncated("no close_notify"), 0, 0),  # as a browser that connected ahead does
+        (False, 0, 0),  # we left
+        (TLSError("the peer sent the alert bad_certificate"), 9, 1),
+        (TLSError("the peer sent the alert certificate_unknown"), 9, 1),
+        (TLSError("the peer sent the alert decode_error"), 0, 0),
+    ],
+)
+def test_how_a_client_leaves_tells_why(farewell: Exception | bool, after: float, count: int) -> None:
+    now = 100.0
+    pinning = mitm.Pinning(clock=lambda: now)
+    trial = Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(farewell)))
+    now += after
+    trial.left()
+    assert sum(entry.count for entry in pinning.entries()) == count
+
+
+def test_silent_clients_may_be_left_out() -> None:
+    pinning = mitm.Pinning(soon=None)
+    Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(True))).left()
+    assert pinning.entries() == []
+
+
 def test_what_was_learned_is_forgotten_in_time() -> None:
     now = 100.0
     pinning = mitm.Pinning(2, 60, clock=lambda: now)
@@ -95,7 +166,7 @@ def test_the_oldest_is_forgotten_first() -> None:
     assert pinning.entries() == []
 
 
-@pytest.mark.parametrize("options", [{"after": 0}, {"expiry": 0}, {"limit": 0}, {"then": "no"}])
+@pytest.mark.parametrize("options", [{"after": 0}, {"expiry": 0}, {"limit": 0}, {"soon": 0}, {"then": "no"}])
 def test_settings_that_cannot_work_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         mitm.Pinning(**options)  # type: ignore[arg-type]

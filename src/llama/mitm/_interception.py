@@ -55,6 +55,7 @@ class Interception:
         "_revoked",
         "_secure",
         "error",
+        "named",
         "server_name",
         "target",
         "upstream",
@@ -67,11 +68,14 @@ class Interception:
         secure: Connector | None = None,
         alpn: tuple[str, ...] = (),
         revoked: Collection[str] = (),
+        named: str | None = None,
     ) -> None:
         self.target = bridge.target
         """Where the client wanted to go."""
         self.server_name = hello.server_name if hello is not None else None
         """The name that the client asked for by TLS."""
+        self.named = (named or self.server_name or bridge.target.host).lower()
+        """The host that rules have been asked for: of the Host of plain HTTP where that was looked at."""
         self.upstream: TLSInfo | None = None
         """The latest TLS session with the upstream; None before, and without TLS."""
         self.error: Exception | None = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from llama._errors import ConfigError
+from llama._errors import ConfigError, LlamaError, TLSError
+from llama._meter import Meter
+from llama._stream import ReadyStream
+from llama.tls._stream import TLSStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +36,85 @@ class _Entry:
     until: float
 
 
+_REJECTIONS = frozenset(
+    ("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "UNSUPPORTED_CERTIFICATE", "ACCESS_DENIED")
+)
+
+
+def is_rejection(error: Exception) -> bool:
+    """Whether a client that broke the handshake off did so because of the certificate; many just leave."""
+    if isinstance(error, ssl.SSLError):
+        return any(each in (error.reason or "") for each in _REJECTIONS)
+    return isinstance(error, TLSError | ConnectionError) and not isinstance(error, TimeoutError)
+
+
+class Trial(Meter):
+    """A client that has shaken hands and said nothing yet."""
+
+    __slots__ = ("_client", "_host", "_over", "_pinning", "_session", "_since")
+
+    def __init__(self, pinning: Pinning, client: str, host: str, session: TLSStream) -> None:
+        self._pinning = pinning
+        self._client = client
+        self._host = host
+        self._session = session
+        self._since = pinning._clock()
+        self._over = False
+        session.attach(self)
+
+    def received(self, count: int) -> float:
+        self.taken()
+        return 0.0
+
+    def taken(self) -> None:
+        """It speaks, or there is no reason to wait for that."""
+        if not self._over:
+            self._end()
+            self._pinning.accepted(self._client, self._host)
+
+    def left(self) -> None:
+        """The connection is over, and not closed yet."""
+        self._look()
+        if self._over:
+            return
+        self._end()
+        pinning = self._pinning
+        within = pinning.soon is not None and pinning._clock() - self._since <= pinning.soon
+        farewell = self._session.farewell
+        if (within and farewell is True) or _is_named_alert(farewell):
+            pinning.rejected(self._client, self._host)
+
+    def _look(self) -> None:
+        """Read what came last: of a client that is gone a write may have told first."""
+        session = self._session
+        if not self._over and session.farewell is False and isinstance(session, ReadyStream):
+            with suppress(OSError, LlamaError):
+                session.read_nowait()  # which tells `received` of bytes
+
+    def _end(self) -> None:
+        self._over = True
+        self._session.detach(self)
+
+
+def _is_named_alert(farewell: Exception | bool) -> bool:
+    """Whether a session ended by an alert that is about the certificate."""
+    words = str(farewell).upper() if isinstance(farewell, TLSError) else ""
+    return any(words.endswith(each) for each in _REJECTIONS)
+
+
 class Pinning:
     """Learns which clients refuse our certificates, as those that pin do, and for which hosts.
 
     After `after` rejections in a row the client's connections to that host are passed through, until `expiry`
     seconds after the last one; with `then="block"` they are refused instead. A rejection is an alert that names the
-    certificate, or a client that leaves within the handshake; who leaves after it may have other reasons, and is
-    not counted. At most `limit` pairs of client and host are remembered, the latest.
+    certificate, a client that leaves within the handshake, or one that says goodbye (close_notify) within `soon`
+    seconds after it without having said anything else, as those do that look at a key once hands are shaken; with
+    None these do not count. Who just drops the connection then, as browsers do that connected ahead, is not counted.
+    A client has taken a certificate when it says something. At most `limit` pairs of client and host are remembered,
+    the latest.
     """
 
-    __slots__ = ("_clock", "_entries", "after", "expiry", "limit", "then")
+    __slots__ = ("_clock", "_entries", "after", "expiry", "limit", "soon", "then")
 
     def __init__(
         self,
@@ -48,16 +122,20 @@ class Pinning:
         expiry: float = 3600.0,
         *,
         then: Literal["pass", "block"] = "pass",
+        soon: float | None = 1.0,
         limit: int = 4096,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if after < 1 or expiry <= 0 or limit < 1:
             raise ConfigError(f"mitm.Pinning({after}, {expiry}, limit={limit}): expected more than 0")
+        if soon is not None and soon <= 0:
+            raise ConfigError(f"mitm.Pinning(soon={soon}): expected more than 0, or None")
         if then not in ("pass", "block"):
             raise ConfigError(f"mitm.Pinning(then={then!r}): expected 'pass' or 'block'")
         self.after = after
         self.expiry = expiry
         self.then: Literal["pass", "block"] = then
+        self.soon = soon
         self.limit = limit
         self._clock = clock
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()

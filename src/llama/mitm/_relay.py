@@ -23,7 +23,9 @@ from llama.mitm._hooks import hooked
 from llama.mitm._interception import Interception, Upstream, beneath
 from llama.mitm._late import reached
 from llama.mitm._leaves import Leaves
+from llama.mitm._named import Ruled, is_address, read_name
 from llama.mitm._page import TrustPage
+from llama.mitm._pinning import Trial, is_rejection
 from llama.mitm._rules import Action, Asked
 from llama.mitm._settings import Options, Settings, settings
 from llama.mitm._start import Start, look
@@ -65,7 +67,10 @@ class MitmRelay:
         start, hello, data = await look(client, self.settings.server_first, h2="h2" in self.alpn)
         if start is Start.ENDED:
             return
-        action = self._decide(bridge, hello)
+        named = None
+        if start is Start.HTTP and self.settings.rules.matter and is_address(bridge.target.host):
+            named, data = await read_name(client, data)
+        action = self._decide(bridge, hello, named)
         if action == "intercept" and hello is not None:
             await self._tls(bridge, hello, data)
             return
@@ -75,7 +80,7 @@ class MitmRelay:
         elif action == "pass":
             await self._pass(bridge)
         elif start is Start.HTTP:
-            await self._plain(bridge)
+            await self._plain(bridge, named)
         else:
             await self._bytes(bridge)
 
@@ -85,9 +90,9 @@ class MitmRelay:
         """What becomes of a bridge whatever its client says; None where that matters."""
         return self.settings.rules.decide_early(Asked(bridge.target, None, bridge.extensions))
 
-    def _decide(self, bridge: Bridge, hello: ClientHello | None) -> Action:
+    def _decide(self, bridge: Bridge, hello: ClientHello | None, named: str | None) -> Action:
         name = hello.server_name if hello is not None else None
-        action = self.settings.rules.decide(Asked(bridge.target, name, bridge.extensions))
+        action = self.settings.rules.decide(Asked(bridge.target, name, bridge.extensions, named))
         pinning = self.settings.pinning
         if action == "intercept" and pinning is not None and hello is not None:
             return pinning.action(_client_of(bridge), name or bridge.target.host) or action
@@ -103,8 +108,8 @@ class MitmRelay:
 
     # what a connection can be
 
-    async def _plain(self, bridge: Bridge) -> None:
-        interception = Interception(bridge)
+    async def _plain(self, bridge: Bridge, named: str | None) -> None:
+        interception = Interception(bridge, named=named)
         bridge.client.extensions.set(interception)
         try:
             await self.handler(bridge.client)
@@ -132,7 +137,7 @@ class MitmRelay:
                     await _carried(self._pass, Bridge(bridge.client, bridge.target, bridge.connect))
                     return
             session = await self._shake(bridge, hello, data, interception, asked)
-            await self._inside(session, interception)
+            await self._inside(session, interception, self._trial(bridge, hello, session))
         finally:
             await interception.aclose()
 
@@ -173,7 +178,7 @@ class MitmRelay:
         except (ssl.SSLError, TLSError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"no TLS handshake for {interception.name} in time") from None
-            if pinning is not None and _is_rejection(error):
+            if pinning is not None and is_rejection(error):
                 pinning.rejected(_client_of(bridge), hello.server_name or bridge.target.host)
             if isinstance(error, ssl.SSLError):
                 await session.send_alert()
@@ -181,22 +186,30 @@ class MitmRelay:
             else:
                 reason = error
             raise TLSError(f"TLS handshake as {interception.name} failed: {reason}") from error
-        if pinning is not None:
-            pinning.accepted(_client_of(bridge), hello.server_name or bridge.target.host)
         client.extensions.set(hello)
         client.extensions.set(TLSInfo(session.ssl_object, hello))
         return session
 
-    async def _inside(self, session: TLSStream, interception: Interception) -> None:
+    def _trial(self, bridge: Bridge, hello: ClientHello, session: TLSStream) -> Trial | None:
+        pinning = self.settings.pinning
+        if pinning is None:
+            return None
+        return Trial(pinning, _client_of(bridge), hello.server_name or bridge.target.host, session)
+
+    async def _inside(self, session: TLSStream, interception: Interception, trial: Trial | None) -> None:
         try:
-            await self._speak(session, interception)
+            try:
+                await self._speak(session, interception, trial)
+            finally:
+                if trial is not None:
+                    trial.left()
         except Exception as error:
             if is_orderly(error):
                 await session.aclose()
             raise
         await session.aclose()
 
-    async def _speak(self, session: TLSStream, interception: Interception) -> None:
+    async def _speak(self, session: TLSStream, interception: Interception, trial: Trial | None) -> None:
         chosen = session.ssl_object.selected_alpn_protocol()
         if chosen is None:
             start, _, data = await look(session, self.settings.server_first)
@@ -209,6 +222,8 @@ class MitmRelay:
             session.extensions.set(interception)
             await self.handler(session)
             return
+        if trial is not None:
+            trial.taken()
         stream = await interception.open()
         await _carried(self._bytes, Bridge(session, interception.target, Opened([stream], interception.open)))
 
@@ -227,22 +242,6 @@ def _client_of(bridge: Bridge) -> str:
     return "" if peer is None else peer.host
 
 
-_REJECTIONS = (
-    "UNKNOWN_CA",
-    "BAD_CERTIFICATE",
-    "CERTIFICATE_UNKNOWN",
-    "UNSUPPORTED_CERTIFICATE",
-    "ACCESS_DENIED",
-)
-
-
-def _is_rejection(error: Exception) -> bool:
-    """Whether a client that broke the handshake off did so because of the certificate; many just leave."""
-    if isinstance(error, ssl.SSLError):
-        return any(each in (error.reason or "") for each in _REJECTIONS)
-    return isinstance(error, TLSError | ConnectionError) and not isinstance(error, TimeoutError)
-
-
 async def _blocked(request: Request) -> Response:
     raise Refused(f"{request.authority} is blocked by a rule")
 
@@ -256,6 +255,8 @@ def build_relay(
 ) -> MitmRelay:
     """The relay of `mitm.relay` and `mitm.proxy`; `client` is for requests that came by no bridge."""
     exchange = hooked(layers, Upstream(client, bool(layers)), where)
+    if made.rules.matter:
+        exchange = Ruled(exchange, Upstream(client, False), made.rules)
     if made.host is not None:
         exchange = TrustPage(exchange, ca, made.host)
     handler = made.server(exchange)

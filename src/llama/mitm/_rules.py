@@ -37,11 +37,13 @@ class Asked:
     server_name: str | None
     """The name in the client's TLS hello; None where it named none or speaks no TLS."""
     extensions: Extensions
+    named: str | None = None
+    """The host in a request's Host field; None where none was looked at."""
 
     @property
     def host(self) -> str:
-        """The server name, or else the target's host."""
-        return self.server_name or self.target.host
+        """The host that a request named, or else the server name, or else the target's host."""
+        return self.named or self.server_name or self.target.host
 
     @property
     def client(self) -> Peer | None:
@@ -73,25 +75,28 @@ class Match:
         return f"mitm.{name}({self.hosts or self.sni or ''})"
 
     def __call__(self, asked: Asked, /) -> Action | None:
-        return self.action if self._matches(asked, asked.server_name) else None
+        return self.action if self._matches(asked) else None
 
     @property
     def needs_hello(self) -> bool:
         """Whether the client's hello may yet make it match."""
         return self.hosts is not None or self.sni is not None
 
-    def _matches(self, asked: Asked, name: str | None) -> bool:
-        target, port = asked.target, asked.target.port
+    def _matches(self, asked: Asked) -> bool:
+        name, port = asked.server_name, asked.target.port
         if self.sni is not None and (name is None or not self.sni.holds(name, port)):
             return False
-        named = self.hosts is None or (name is not None and self.hosts.holds(name, port))
-        if not named and self.hosts is not None and target not in self.hosts:
+        if self.hosts is not None and not self._is_host(self.hosts, asked):
             return False
         if self.clients is not None:
             peer = asked.client
             if peer is None or peer.host not in self.clients:
                 return False
         return not self.processes or _is_process(asked.process, self.processes)
+
+    def _is_host(self, hosts: TargetSet, asked: Asked) -> bool:
+        names = (asked.named, asked.server_name)
+        return any(name and hosts.holds(name, asked.target.port) for name in names) or asked.target in hosts
 
 
 def _is_process(process: Process | None, patterns: Sequence[str]) -> bool:
@@ -130,7 +135,7 @@ class Rules:
             action = rule(asked)
             if action is not None:
                 return action
-            # A client that asked for a host by name names the same one in its hello.
+            # A client that asked for a host by name names the same one in its hello or its Host.
             if rule.sni is not None or (rule.hosts is not None and packed(asked.target.host) is not None):
                 return None
         return self.default if self.default != "intercept" else None
@@ -162,9 +167,13 @@ def intercept(
 ) -> Rule:
     """Look into connections to these hosts: `HOST`, `*.DOMAIN`, `NETWORK` or `*`, each with `:PORT` or without.
 
-    A host is the target's or the name in the client's TLS hello; `sni` is matched with the latter alone. `clients`
-    are networks, `processes` patterns such as `curl` or `*/bin/python3*` for the `Process` in the connection's
-    extensions. What is given has to match all together; without anything it matches every connection.
+    A host is the target's, the name in the client's TLS hello, or the Host of plain HTTP/1 where an address was
+    asked for; `sni` is matched with the name in the hello alone. `clients` are networks, `processes` patterns such
+    as `curl` or `*/bin/python3*` for the `Process` in the connection's extensions. What is given has to match all
+    together; without anything it matches every connection.
+
+    Rules are asked for each connection, and again for a request in it that names another host: one that is to be
+    passed through then leaves out the layers.
     """
     return _match("intercept", hosts, sni, clients, processes)
 

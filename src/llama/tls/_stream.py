@@ -106,6 +106,11 @@ class TLSStream(Stream):
         """The session's own object, for what it knows: version, cipher, certificates."""
         return self._tls
 
+    @property
+    def farewell(self) -> Exception | bool:
+        """How the peer ended: True for close_notify, or the error; False where a read has not come to that."""
+        return self._ended
+
     async def handshake(self, received: Buffer = b"") -> None:
         """Shake hands, beginning with bytes that were read from the peer already.
 
