@@ -58,3 +58,30 @@ def test_a_recording_is_whole_after_a_signal(start: Start, cloud: Site, number: 
     (entry,) = json.loads(Path("out.har").read_text())["log"]["entries"]
     assert entry["request"]["url"] == f"{cloud.url}/a"
     assert entry["response"]["content"]["text"] == "page /a from the cloud\n"
+
+
+HOOK = """
+from llama import layer
+
+@layer
+async def rewrite(request, inner):
+    response = await inner(request)
+    response.body = response.body.replace(b"cloud", b"{word}")
+    return response
+
+layers = [rewrite]
+"""
+
+
+def test_hooks_are_loaded_again_when_they_change(start: Start, cloud: Site) -> None:
+    Path("hooks.py").write_text(HOOK.format(word="llama"))
+    server = start("mitm", "--script", "hooks.py", *OURS)
+    way = ("-x", f"http://{server.address}", *TRUST, f"{cloud.url}/a")
+    assert curl(*way) == "page /a from the llama\n"
+    Path("hooks.py").write_text("layers = [nonsense]\n")
+    server.expect("NameError: name 'nonsense' is not defined")
+    assert curl(*way) == "page /a from the llama\n"
+    Path("hooks.py").write_text(HOOK.format(word="pack"))
+    server.expect(r"hooks\.py was loaded again")
+    assert curl(*way) == "page /a from the pack\n"
+    server.stop()

@@ -130,6 +130,24 @@ while True:
     assert len(json.loads(Path("out.har").read_text())["log"]["entries"]) == 1
 
 
+def test_what_a_command_leaves_behind_does_not_hold_its_end_up(cloud: Site) -> None:
+    script = f"""
+import os, socket, sys, time
+host, port = os.environ["HTTPS_PROXY"].removeprefix("http://").split(":")
+tunnel = socket.create_connection((host, int(port)))
+tunnel.sendall(b"CONNECT localhost:{cloud.port} HTTP/1.1\\r\\nHost: localhost:{cloud.port}\\r\\n\\r\\n")
+assert b" 200 " in tunnel.recv(1000)
+if os.fork():
+    print("left", flush=True)
+    os._exit(4)
+null = os.open(os.devnull, os.O_RDWR)
+os.dup2(null, 1), os.dup2(null, 2)
+tunnel.recv(1)
+"""
+    done = beside("--grace", "300ms", "--", sys.executable, "-c", script)
+    assert (done.returncode, done.stdout) == (4, "left\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

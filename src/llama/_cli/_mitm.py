@@ -18,19 +18,18 @@ from llama import ConfigError, Server, http, run, serve
 from llama._cli import _build, _logs, _mitm_build, _mitm_options
 from llama._cli._access import log_relays
 from llama._cli._ending import ending
-from llama._cli._mitm_build import Hook, Shown
+from llama._cli._mitm_build import Hook
 from llama._cli._mitm_child import Child
 from llama._cli._mitm_environment import Trusted, environment, proxy_url
 from llama._cli._mitm_options import Chosen
-from llama._cli._mitm_watch import Table, tell_log
+from llama._cli._mitm_table import Table, tell_log
+from llama._cli._mitm_watch import Watch
 from llama._cli._options import Given
 from llama._signals import handled
 from llama.tcp._loop import new_event_loop
 
 log = logging.getLogger("llama.mitm")
 DEFAULT_LISTEN = "127.0.0.1:8080"
-GRACE = 1.0
-"""Seconds for what a command leaves in flight when it ends, and nobody said more."""
 
 
 @click.command(
@@ -66,12 +65,12 @@ def mitm_command(command: tuple[str, ...], **options: object) -> None:
 def listen(given: Given, chosen: Chosen) -> None:
     """Serve until a signal ends it."""
     folder = _mitm_build.authority_folder(chosen)
-    layers = _mitm_build.hooks(chosen)
-    shown = lines(chosen.lines or "short")
+    hooks = _mitm_build.hooks(chosen)
+    watch = lines(chosen.lines or "short")
 
     def build() -> Sequence[Server]:
         ca = _mitm_build.authority(folder)
-        return _build.servers(given, _mitm_build.handler(given, chosen, ca, layers, shown))
+        return _build.servers(given, _mitm_build.handler(given, chosen, ca, hooks, watch))
 
     def ready(_: tuple[str, ...]) -> None:
         log.info(
@@ -82,16 +81,16 @@ def listen(given: Given, chosen: Chosen) -> None:
     run(build, grace=given.grace, on_ready=ready)
 
 
-def lines(format: _mitm_options.Lines) -> Shown:
+def lines(format: _mitm_options.Lines) -> Watch:
     """The access log, in its format."""
     match format:
         case "off":
-            return Shown()
+            return Watch()
         case "short":
-            return Shown.to(tell_log)
+            return Watch.to(tell_log)
         case format:
             told: Hook = http.access_log(format, whole_urls=True)
-            return Shown((told,), (log_relays(format, "PASS"),))
+            return Watch((told,), (log_relays(format, "PASS"),))
 
 
 def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
@@ -103,15 +102,15 @@ def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
     given = replace(given, listen=given.listen or ("127.0.0.1:0",))
     ca = _mitm_build.authority(_mitm_build.authority_folder(chosen))
     table = Table(chosen.show)
-    shown = Shown.to(table) + lines(chosen.lines or "off")
-    handler = _mitm_build.handler(given, chosen, ca, _mitm_build.hooks(chosen), shown)
+    watch = Watch.to(table) + lines(chosen.lines or "off")
+    handler = _mitm_build.handler(given, chosen, ca, _mitm_build.hooks(chosen), watch)
     servers = _build.servers(given, handler)
     trusted = Trusted(ca.pem, chosen.upstream_ca)
     child = Child(command, _say)
 
     async def main() -> int:
         with handled(child.callbacks()):
-            async with serve(*servers, grace=given.grace or GRACE) as serving:
+            async with serve(*servers, grace=given.grace) as serving:
                 proxy = _url(given, chosen, serving.address)
                 with TemporaryDirectory(prefix="llama-mitm-") as folder:
                     return await child.run(environment(os.environ, proxy, trusted, Path(folder)))

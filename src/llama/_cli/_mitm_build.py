@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,11 @@ import platformdirs
 from llama import ConfigError, Connector, Handler, Middleware, Relay, http, mitm, socks5, stack, tcp, tls
 from llama._cli import _build
 from llama._cli._build import naming
+from llama._cli._mitm_company import Company
 from llama._cli._mitm_options import Chosen
+from llama._cli._mitm_script import Script
 from llama._cli._mitm_values import mapping
-from llama._cli._mitm_watch import Tell, exchanges, passes
+from llama._cli._mitm_watch import Watch
 from llama._cli._options import Given
 from llama.http import Request, Response
 from llama.mitm._har_file import HarFile
@@ -25,22 +26,6 @@ from llama.mitm._settings import ServerLayer
 from llama.tls import CertificateAuthority
 
 Hook: TypeAlias = Middleware[Request, Response]
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """How what passes is shown: by layers around all others, and around what passes through."""
-
-    layers: tuple[Hook, ...] = ()
-    passes: tuple[Callable[[Relay], Relay], ...] = ()
-
-    @classmethod
-    def to(cls, tell: Tell) -> Shown:
-        """Tell of each."""
-        return cls((exchanges(tell),), (passes(tell),))
-
-    def __add__(self, other: Shown) -> Shown:
-        return Shown(self.layers + other.layers, self.passes + other.passes)
 
 
 def authority_folder(chosen: Chosen) -> Path:
@@ -57,18 +42,38 @@ def authority(folder: Path) -> CertificateAuthority:
             raise ConfigError(f"{folder}: {error.strerror or error}") from None
 
 
-def hooks(chosen: Chosen) -> tuple[Hook, ...]:
-    """The layers that were asked for, the outermost first: they outlive a reload."""
-    found: list[Hook] = []
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What was asked for besides looking: made once, it outlives a reload."""
+
+    layers: tuple[Hook, ...]
+    """The outermost first."""
+    chunks: mitm.ChunkHook | None = None
+
+
+def hooks(chosen: Chosen) -> Hooks:
+    """The hooks that were asked for."""
+    layers = [*_recorders(chosen), *_troubles(chosen)]
+    if chosen.script is None:
+        return Hooks((*layers, *_answers(chosen)))
+    with naming("--script"):
+        script = Script(chosen.script)
+    return Hooks((*layers, Company(script.watch), script.layer, *_answers(chosen)), script.chunks)
+
+
+def _recorders(chosen: Chosen) -> list[Hook]:
+    """What records."""
     if chosen.har is not None:
-        found.append(_recorder(Path(chosen.har), chosen.har_limit))
-    elif chosen.har_limit is not None:
+        return [_recorder(Path(chosen.har), chosen.har_limit)]
+    if chosen.har_limit is not None:
         raise ConfigError("--har-limit: expected --har too")
-    if chosen.throttle is not None:
-        found.append(mitm.throttle(down=chosen.throttle, up=chosen.throttle))
-    if chosen.faults is not None:
-        found.append(chosen.faults)
-    return (*found, *_answers(chosen))
+    return []
+
+
+def _troubles(chosen: Chosen) -> list[Hook]:
+    """What makes things slow, or wrong."""
+    slow = [] if chosen.throttle is None else [mitm.throttle(down=chosen.throttle, up=chosen.throttle)]
+    return slow if chosen.faults is None else [*slow, chosen.faults]
 
 
 def _answers(chosen: Chosen) -> list[Hook]:
@@ -100,30 +105,31 @@ def _recorder(path: Path, most: int | None) -> Hook:
         return mitm.record(path, most=most)
 
 
-def handler(
-    given: Given, chosen: Chosen, ca: CertificateAuthority, layers: Sequence[Hook], shown: Shown
-) -> Handler:
+def handler(given: Given, chosen: Chosen, ca: CertificateAuthority, hooks: Hooks, watch: Watch) -> Handler:
     """The front door, and what looks inside behind it."""
     _check(given, chosen)
     carry = tcp.relay(idle_timeout=given.idle_timeout)
-    for each in shown.passes:
+    for each in watch.passes:
         carry = each(carry)
     options = _inside(given, chosen)
-    options["carry"] = carry
+    options["carry"], options["chunks"] = carry, hooks.chunks
     connect = _build.connector(given)
-    layers = (*shown.layers, *layers)
-    match chosen.mode:
-        case "http":
-            return _http(given, ca, layers, connect, options)
-        case "socks5":
-            return _socks5(given, ca, layers, connect, options)
-        case "forward":
-            target = chosen.to
-            if target is None:
-                raise ConfigError("--mode forward: expected --to HOST:PORT")
-            return tcp.forward(target, connect=connect, relay=mitm.relay(ca, *layers, **options))
-        case "transparent":
-            return tcp.transparent(connect=connect, relay=mitm.relay(ca, *layers, **options))
+    layers = (*watch.exchanges, *hooks.layers)
+    if chosen.mode == "http":
+        exchange = mitm.proxy(ca, *layers, connect=connect, private=given.private or None, **options)
+        for layer in watch.doors:
+            exchange = layer(exchange)
+        return _http(given, exchange)
+    relay = mitm.relay(ca, *layers, **options)
+    for each in watch.relays:
+        relay = each(relay)
+    if chosen.mode == "socks5":
+        return _socks5(given, connect, relay)
+    if chosen.mode == "transparent":
+        return tcp.transparent(connect=connect, relay=relay)
+    if chosen.to is None:
+        raise ConfigError("--mode forward: expected --to HOST:PORT")
+    return tcp.forward(chosen.to, connect=connect, relay=relay)
 
 
 def _check(given: Given, chosen: Chosen) -> None:
@@ -143,32 +149,19 @@ def _check(given: Given, chosen: Chosen) -> None:
         raise ConfigError(f"--pass-untrusted: with {other} upstreams are not seen first")
 
 
-def _http(
-    given: Given,
-    ca: CertificateAuthority,
-    layers: Sequence[Hook],
-    connect: Connector,
-    options: mitm.Options,
-) -> Handler:
-    exchange = mitm.proxy(ca, *layers, connect=connect, private=given.private or None, **options)
+def _http(given: Given, exchange: http.Exchange) -> Handler:
     if known := _build.users(given):
         exchange = http.proxy_auth(known)(exchange)
     return stack(_server(given), exchange)
 
 
-def _socks5(
-    given: Given,
-    ca: CertificateAuthority,
-    layers: Sequence[Hook],
-    connect: Connector,
-    options: mitm.Options,
-) -> Handler:
+def _socks5(given: Given, connect: Connector, relay: Relay) -> Handler:
     known = _build.users(given)
     with naming("--user" if given.users else "--user-file"):
         return socks5.server(
             auth=known or None,
             connect=mitm.late(connect),
-            relay=mitm.relay(ca, *layers, **options),
+            relay=relay,
             private=given.private or None,
             handshake_timeout=given.handshake_timeout,
         )

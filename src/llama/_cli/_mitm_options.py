@@ -150,6 +150,20 @@ FAULTS = click.option(
     help="Let exchanges go wrong: latency=200ms-1s, errors=0.1 (the part answered by status=503), aborts=0.1 (the "
     "part that breaks off after=1000 bytes), seed=1 for the same ones each time; with commas between.",
 )
+SCRIPT = click.option(
+    "--script",
+    metavar="FILE",
+    help="Hooks in Python: a list of layers named layers, on_message, on_open and on_close for WebSockets, chunks for "
+    "other bytes. It is loaded again when it changes; while an error is in it the one before stays.",
+)
+GRACE = click.option(
+    "--grace",
+    metavar="TIME",
+    type=_values.seconds,
+    default="2s",
+    show_default=True,
+    help="After SIGTERM, SIGINT or the command's end, wait at most so long for what is in flight.",
+)
 ACCESS_LOG = click.option(
     "--access-log",
     type=click.Choice(["short", "common", "combined", "json", "off"]),
@@ -167,10 +181,10 @@ SHOW = click.option(
 )
 
 _ALL = (
-    LISTEN, MODE, TO, CA, INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT,
-    MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS, INSECURE, UPSTREAM_CA, PASS_UNTRUSTED, REVOKE, LATE, SERVER_FIRST,
-    _options.VIA, _options.USER, _options.USER_FILE, _options.OPEN, _options.PRIVATE, _options.CERT, _options.KEY,
-    ACCESS_LOG, SHOW, _options.GRACE(), _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(),
+    LISTEN, MODE, TO, CA, INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SCRIPT, HAR, HAR_LIMIT, REPLAY,
+    REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS, INSECURE, UPSTREAM_CA, PASS_UNTRUSTED, REVOKE, LATE,
+    SERVER_FIRST, _options.VIA, _options.USER, _options.USER_FILE, _options.OPEN, _options.PRIVATE, _options.CERT,
+    _options.KEY, ACCESS_LOG, SHOW, GRACE, _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(),
     _options.IDLE(),
 )  # fmt: skip
 
@@ -201,6 +215,7 @@ class Chosen:
     revoke: tuple[str, ...]
     late: bool
     server_first: float | None
+    script: str | None
     har: str | None
     har_limit: int | None
     replay: tuple[str, ...]

@@ -1,44 +1,48 @@
-"""What passes, as it is told: a line for each exchange, or a table of them in the end."""
+"""What sees what passes: layers around exchanges, relays and front doors."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
-from llama import Bridge, Middleware, Relay, layer, tcp
+from llama import Bridge, Handler, Middleware, Refused, Relay, Stream, TLSError, layer, tcp
+from llama._cli._mitm_table import Seen
 from llama.http import Exchange, Request, Response
 from llama.http._body import TransformedBody
 from llama.http._error_page import status_of
-
-log = logging.getLogger("llama.access")
-
-
-@dataclass(slots=True)
-class Seen:
-    """An exchange, or a connection that was passed through."""
-
-    method: str
-    url: str
-    moment: float = field(default_factory=time.time)
-    """Seconds since 1970."""
-    began: float = field(default_factory=time.perf_counter)
-    status: int = 0
-    """0 where there is none."""
-    size: int = 0
-    seconds: float = 0.0
-    error: str = ""
-
-    def __str__(self) -> str:
-        told = str(self.status) if self.status else "-"
-        text = f"{self.method} {printable(self.url)} {told} {amount(self.size)} {duration(self.seconds)}"
-        return f"{text} ({printable(self.error)})" if self.error else text
-
+from llama.http._h1_client_upgrade import Upgraded
 
 Tell: TypeAlias = Callable[[Seen], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Layers that see what passes, and where they go."""
+
+    exchanges: tuple[Middleware[Request, Response], ...] = ()
+    """Around all other layers of exchanges."""
+    passes: tuple[Callable[[Relay], Relay], ...] = ()
+    """Around what relays bytes."""
+    doors: tuple[Middleware[Request, Response], ...] = ()
+    """Around a forward proxy."""
+    relays: tuple[Callable[[Relay], Relay], ...] = ()
+    """Around the relay that looks inside, behind another front door."""
+
+    @classmethod
+    def to(cls, tell: Tell) -> Watch:
+        """Tell of each."""
+        return cls((exchanges(tell),), (passes(tell),), (doors(tell),), (relays(tell),))
+
+    def __add__(self, other: Watch) -> Watch:
+        return Watch(
+            self.exchanges + other.exchanges,
+            self.passes + other.passes,
+            self.doors + other.doors,
+            self.relays + other.relays,
+        )
 
 
 class _Count:
@@ -68,6 +72,8 @@ def exchanges(tell: Tell) -> Middleware[Request, Response]:
     @layer
     async def watched(request: Request, inner: Exchange) -> Response:
         seen = Seen(request.method, request.url)
+        if (door := request.extensions.get(_Door)) is not None:
+            door.is_seen = True
         try:
             response = await inner(request)
         except BaseException as error:
@@ -102,14 +108,14 @@ def _counted(response: Response) -> _Count | None:
 
 
 def passes(tell: Tell) -> Callable[[Relay], Relay]:
-    """Tell of each connection that is passed through when it is over."""
+    """Tell of each connection that is relayed as bytes when it is over."""
 
     @layer
     async def watched(bridge: Bridge, inner: Relay) -> None:
         seen = Seen("PASS", str(bridge.target))
         try:
             await inner(bridge)
-        except Exception as error:
+        except BaseException as error:
             seen.error = str(error) or type(error).__name__
             raise
         finally:
@@ -121,68 +127,66 @@ def passes(tell: Tell) -> Callable[[Relay], Relay]:
     return watched
 
 
-def tell_log(seen: Seen) -> None:
-    """One short line of the access log."""
-    log.info("%s %s", time.strftime("%H:%M:%S", time.localtime(seen.moment)), seen)
+@dataclass(slots=True)
+class _Door:
+    """Whether what came in by a door became an exchange within."""
+
+    is_seen: bool = False
 
 
-class Table:
-    """The latest of what passed, and how much there was in all."""
+def doors(tell: Tell) -> Middleware[Request, Response]:
+    """Around a forward proxy: tell of what never became an exchange within, such as what is blocked."""
 
-    def __init__(self, most: int) -> None:
-        self._latest: deque[Seen] = deque(maxlen=most)
-        self._count = self._failed = self._size = 0
+    @layer
+    async def door(request: Request, inner: Exchange) -> Response:
+        here = _Door()
+        request.extensions.set(here)
+        began = time.perf_counter()
+        try:
+            response = await inner(request)
+        except Exception as error:
+            if not here.is_seen:
+                tell(_failed(request.method, request.url, began, error, status_of(error)))
+            raise
+        upgrade = response.upgrade
+        if upgrade is not None and request.method == "CONNECT" and not isinstance(upgrade, Upgraded):
+            response.upgrade = partial(_through, upgrade, tell, request.authority)
+        return response
 
-    def __call__(self, seen: Seen) -> None:
-        self._latest.append(seen)
-        self._count += 1
-        self._failed += bool(seen.error) or seen.status >= 400
-        self._size += seen.size
-
-    def lines(self, width: int) -> list[str]:
-        """The table, each line so wide at the most."""
-        if not self._count:
-            return ["nothing was sent through the proxy"]
-        rows = [(each.method, *_columns(each)) for each in self._latest]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        room = max(20, width - sum(widths) - 4)
-        lines = [
-            " ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]),
-                      row[3].rjust(widths[3]), _short(row[4], room)])
-            for row in rows
-        ]  # fmt: skip
-        if earlier := self._count - len(rows):
-            lines.insert(0, f"... {earlier} earlier")
-        return [*lines, f"{self._count} in all, {self._failed} failed, {amount(self._size)}"]
+    return door
 
 
-def _columns(seen: Seen) -> tuple[str, str, str, str]:
-    told = str(seen.status) if seen.status else "-"
-    what = f"{seen.url} ({seen.error})" if seen.error else seen.url
-    return told, amount(seen.size), duration(seen.seconds), printable(what)
+async def _through(upgrade: Handler, tell: Tell, target: str, stream: Stream) -> None:
+    began = time.perf_counter()
+    try:
+        await upgrade(stream)
+    except Exception as error:
+        _tell_of_early(tell, target, began, error)
+        raise
 
 
-def _short(text: str, room: int) -> str:
-    return text if len(text) <= room else f"{text[: room - 3]}..."
+def relays(tell: Tell) -> Callable[[Relay], Relay]:
+    """Around a relay that looks inside: tell of connections that end before anything is seen of them."""
+
+    @layer
+    async def relayed(bridge: Bridge, inner: Relay) -> None:
+        began = time.perf_counter()
+        try:
+            await inner(bridge)
+        except Exception as error:
+            _tell_of_early(tell, str(bridge.target), began, error)
+            raise
+
+    return relayed
 
 
-def printable(text: str) -> str:
-    """Without what could move a terminal's cursor."""
-    return "".join(each if each.isprintable() else "?" for each in text)
+def _tell_of_early(tell: Tell, target: str, began: float, error: Exception) -> None:
+    """What ends a connection before its first exchange; all else is seen of exchanges."""
+    if isinstance(error, Refused | TLSError):
+        tell(_failed("CONNECT", target, began, error))
 
 
-def amount(size: int) -> str:
-    """Bytes for people."""
-    if size < 1000:
-        return f"{size} B"
-    value, unit = size / 1000, "kB"
-    for larger in ("MB", "GB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.1f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """A time for people."""
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+def _failed(method: str, url: str, began: float, error: Exception, status: int = 0) -> Seen:
+    seen = Seen(method, url, began=began, status=status, error=str(error) or type(error).__name__)
+    seen.seconds = time.perf_counter() - began
+    return seen

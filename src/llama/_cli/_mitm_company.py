@@ -1,0 +1,49 @@
+"""What runs beside servers, for as long as any of them does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from llama import Shutdown
+from llama.http import Exchange, Request, Response
+
+Task: TypeAlias = Callable[[], Coroutine[None, None, None]]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Beside:
+    """An exchange that has company."""
+
+    inner: Exchange
+    company: Company
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return "company"
+
+    async def __call__(self, request: Request, /) -> Response:
+        return await self.inner(request)
+
+
+class Company:
+    """A layer that does nothing to exchanges: with the servers that hold it tasks begin and are cancelled."""
+
+    def __init__(self, *tasks: Task) -> None:
+        self._tasks = tasks
+        self._shutdown = Shutdown()
+
+    def __call__(self, inner: Exchange) -> Beside:
+        return Beside(inner, self)
+
+    async def __aenter__(self) -> Company:
+        self._shutdown = Shutdown()
+        for each in self._tasks:
+            self._shutdown.spawn(each())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._shutdown.cancel()
+        await self._shutdown.drain()
