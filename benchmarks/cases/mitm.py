@@ -89,6 +89,16 @@ CASES = [
         rounds=3,
     ),
     Case(
+        "mitm-rate",
+        "200 hosts that were not seen before, wanted within a second: until all have been served",
+        "s",
+        NEW,
+        with_origin(told("mitm_hosts", "seconds", amount=200)),
+        "none",
+        rounds=1,
+        warm_ups=0,
+    ),
+    Case(
         "mitm-pause",
         "longest wait for an answer while 200 such hosts come each second",
         "ms",

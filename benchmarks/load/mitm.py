@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 
 from benchmarks.load.driver import (
     Options,
@@ -15,7 +16,7 @@ from benchmarks.load.driver import (
 from benchmarks.load.http import request, requests
 
 
-def tunnel(given: Options, name: str = "localhost") -> socket.socket:
+def tunnel(given: Options, name: str = "localhost", context: ssl.SSLContext | None = None) -> socket.socket:
     """A TLS session with the origin by some name, for which the proxy answers."""
     sock = socket.create_connection(given.address, 30)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -23,7 +24,7 @@ def tunnel(given: Options, name: str = "localhost") -> socket.socket:
     answer = sock.recv(4096)
     if not answer.startswith(b"HTTP/1.1 200") or not answer.endswith(b"\r\n\r\n"):
         raise ConnectionError(f"the proxy's answer is {answer!r}")
-    session = trusting_context().wrap_socket(sock, server_hostname=name)
+    session = (context or trusting_context()).wrap_socket(sock, server_hostname=name)
     session.setblocking(False)
     return session
 

@@ -1,5 +1,6 @@
 """Certificates that are minted: what they say, how long they are kept."""
 
+import asyncio
 import ssl
 import time
 from datetime import UTC, datetime, timedelta
@@ -67,32 +68,59 @@ def test_a_mirror_ends_with_its_authority() -> None:
     assert mirrored(ca, long, "a.example").not_valid_after_utc == ca.certificate.not_valid_after_utc
 
 
-def test_contexts_are_kept_by_name_certificate_and_protocols() -> None:
+async def test_contexts_are_kept_by_name_certificate_and_protocols() -> None:
     leaves = Leaves(CertificateAuthority.create(), 3)
-    one = leaves.context("a.example", None, ())
-    assert leaves.context("a.example", None, ()) is one
+    one = await leaves.context("a.example", None, ())
+    assert await leaves.context("a.example", None, ()) is one
     other = der(CertificateAuthority.create().issue("a.example").cert_pem)
-    assert len({one, leaves.context("a.example", None, ("h2",)), leaves.context("a.example", other, ())}) == 3
-    leaves.context("a.example", None, ())
-    leaves.context("b.example", None, ())
+    assert (
+        len(
+            {
+                one,
+                await leaves.context("a.example", None, ("h2",)),
+                await leaves.context("a.example", other, ()),
+            }
+        )
+        == 3
+    )
+    await leaves.context("a.example", None, ())
+    await leaves.context("b.example", None, ())
     assert len(leaves) == 3
-    assert leaves.context("a.example", None, ()) is one
+    assert await leaves.context("a.example", None, ()) is one
 
 
-def test_a_name_that_is_none_is_no_bug() -> None:
+async def test_a_name_that_is_none_is_no_bug() -> None:
     leaves = Leaves(CertificateAuthority.create(), 3)
     for name in ("a b", "*.", "", "a" * 70 + ".example"):
         with pytest.raises(TLSError):
-            leaves.context(name, None, ())
+            await leaves.context(name, None, ())
     for name in ("192.0.2.1", "a_b.example"):
-        leaves.context(name, None, ())
+        await leaves.context(name, None, ())
     assert len(leaves) == 2
 
 
-def test_a_certificate_that_nobody_can_read_is_not_mirrored() -> None:
+async def test_a_certificate_that_nobody_can_read_is_not_mirrored() -> None:
     assert isinstance(
-        Leaves(CertificateAuthority.create(), 3).context("a.example", b"\x30\x00", ()), ssl.SSLContext
+        await Leaves(CertificateAuthority.create(), 3).context("a.example", b"\x30\x00", ()), ssl.SSLContext
     )
+
+
+async def test_a_context_that_several_want_at_once_is_made_once() -> None:
+    leaves = Leaves(CertificateAuthority.create(), 3)
+    all_want = (leaves.context("a.example", None, ()) for _ in range(20))
+    assert len(set(await asyncio.gather(*all_want))) == 1
+    assert len(leaves) == 1
+
+
+async def test_who_leaves_while_a_context_is_made_does_not_take_it_from_the_others() -> None:
+    leaves = Leaves(CertificateAuthority.create(), 3)
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(leaves.context("a.example", None, ()))
+        second = group.create_task(leaves.context("a.example", None, ()))
+        await asyncio.sleep(0)
+        first.cancel()
+    assert first.cancelled()
+    assert await leaves.context("a.example", None, ()) is second.result()
 
 
 def test_minting_is_quick() -> None:

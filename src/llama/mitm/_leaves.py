@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Generator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TypeAlias
@@ -16,16 +18,18 @@ from typing import TypeAlias
 from cryptography import x509
 
 from llama._errors import ConfigError, TLSError
+from llama._shutdown import Shutdown
 from llama.tls import CertificateAuthority, KeyPair
 
 DAY = 86400.0
 _Key: TypeAlias = tuple[str, bytes, tuple[str, ...]]
+_Made: TypeAlias = tuple[ssl.SSLContext, float]
 
 
 class Leaves:
     """Contexts of servers for any name, signed by one authority; the least used go beyond `limit`."""
 
-    __slots__ = ("_contexts", "authority", "limit")
+    __slots__ = ("_contexts", "_making", "_thread", "authority", "limit")
 
     def __init__(self, authority: CertificateAuthority, limit: int) -> None:
         if limit < 1:
@@ -33,31 +37,61 @@ class Leaves:
         self.authority = authority
         self.limit = limit
         self._contexts: OrderedDict[_Key, tuple[ssl.SSLContext, float]] = OrderedDict()
+        self._making: dict[tuple[_Key, asyncio.AbstractEventLoop], asyncio.Future[_Made]] = {}
+        self._thread: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
         return len(self._contexts)
 
-    def context(self, name: str, certificate: bytes | None, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    async def context(self, name: str, certificate: bytes | None, alpn: tuple[str, ...]) -> ssl.SSLContext:
         """The context for a name, after the upstream's own certificate (DER) where that is known.
 
         Raises TLSError for what can be no name of a server.
         """
         key = (name, sha256(certificate).digest() if certificate else b"", alpn)
         found = self._contexts.get(key)
-        now = time.monotonic()
-        if found is not None and found[1] > now:
+        if found is not None and found[1] > time.monotonic():
             self._contexts.move_to_end(key)
             return found[0]
+        loop = asyncio.get_running_loop()
+        making = self._making.get((key, loop))
+        if making is None:
+            # Most of that is OpenSSL's work, during which the loop goes on.
+            making = loop.run_in_executor(self._worker(), self._make, name, certificate, alpn)
+            self._making[key, loop] = making
+            making.add_done_callback(lambda made: self._made(key, loop, made))
         try:
-            pair, life = self._mint(name, certificate)
+            return (await asyncio.shield(making))[0]
         except ConfigError as error:
             raise TLSError(f"no certificate can be made for {name[:80]!r}: {error}") from None
-        context = server_context(pair, alpn)
+
+    def _worker(self) -> ThreadPoolExecutor:
+        """One thread is enough: more would take turns with the loop."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "certificates")
+            with suppress(RuntimeError):  # run by hand: the thread ends when nobody has this any more
+                Shutdown.current().on_close(self._close)
+        return self._thread
+
+    async def _close(self) -> None:
+        """End the thread; another is begun when it is needed."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown()
+
+    def _make(self, name: str, certificate: bytes | None, alpn: tuple[str, ...]) -> _Made:
+        pair, life = self._mint(name, certificate)
+        return server_context(pair, alpn), life
+
+    def _made(self, key: _Key, loop: asyncio.AbstractEventLoop, made: asyncio.Future[_Made]) -> None:
+        del self._making[key, loop]
+        if made.cancelled() or made.exception() is not None:
+            return
+        context, life = made.result()
         self._contexts.pop(key, None)
         while len(self._contexts) >= self.limit:
             self._contexts.popitem(last=False)
-        self._contexts[key] = context, now + life
-        return context
+        self._contexts[key] = context, time.monotonic() + life
 
     def _mint(self, name: str, certificate: bytes | None) -> tuple[KeyPair, float]:
         """A certificate, and for how many seconds it is used."""

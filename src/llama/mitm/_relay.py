@@ -170,7 +170,7 @@ class MitmRelay:
         """End the client's TLS, as the server that it asked for."""
         client, pinning = bridge.client, self.settings.pinning
         offered = self._offered(hello, interception, asked)
-        context = self.leaves.context(interception.name, interception.certificate, offered)
+        context = await self.leaves.context(interception.name, interception.certificate, offered)
         session = open_session(client, context, server_side=True)
         try:
             async with asyncio.timeout(self.settings.handshake_timeout):
