@@ -76,9 +76,10 @@ SINGLE = {
     "_pytest",
 }  # every other module at the top that is not core belongs to run
 IMPURE = {"asyncio", "ssl", "socket", "selectors", "select", "threading", "subprocess"}
-OPTIONAL = {"qh3"}  # modules of extras, which are imported where they are needed
+OPTIONAL = {"qh3", "rich"}  # modules of extras, which are imported where they are needed
 LATE = (
     *("llama.http._h3_server", "llama.http._h3_client"),  # ours that cannot do without one
+    "llama._cli._mitm_console",
     "llama.testing._plugin",  # what fixtures are made of, for every run of pytest loads the plugin
 )
 

@@ -12,6 +12,7 @@ from llama._errors import ConfigError, Truncated
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http import Body, Exchange, Headers, Request, Response
+from llama.mitm._marks import marked
 
 Seconds: TypeAlias = float | tuple[float, float]
 
@@ -43,7 +44,7 @@ class Faults:
             await asyncio.sleep(wait)
         if fails:
             text = f"{self.status}: a fault that was asked for\n"
-            return Response(self.status, {"Content-Type": "text/plain"}, text)
+            return marked(Response(self.status, {"Content-Type": "text/plain"}, text), "fault")
         response = await self.inner(request)
         if breaks:
             response.replace_body(Cut(response.body, self.after))

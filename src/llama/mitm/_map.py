@@ -17,6 +17,7 @@ from llama.http import Exchange, Origin, Request, Response, static
 from llama.http import client as http_client
 from llama.http._hop_by_hop import incoming, outgoing
 from llama.http._origin import split_url
+from llama.mitm._marks import marked
 from llama.mitm._urls import Prefixes
 
 Local: TypeAlias = str | os.PathLike[str] | Exchange
@@ -41,10 +42,10 @@ class MapLocal:
             return await self.inner(request)
         (exchange, path), rest = found
         if path is None:
-            return await exchange(request)
+            return marked(await exchange(request), "local")
         asked = outgoing(request)
         asked.path = path if path != "/" else f"/{rest.removeprefix('/')}"
-        return await exchange(asked)
+        return marked(await exchange(asked), "local")
 
 
 def _local(where: Local) -> tuple[Exchange, str | None]:

@@ -15,6 +15,7 @@ from llama._stack import check_takes, factory, named_layer
 from llama.http import Body, Exchange, Request, Response
 from llama.http._hop_by_hop import HOP_BY_HOP
 from llama.mitm._har import read_har
+from llama.mitm._marks import marked
 from llama.mitm._recorded import Recorded, RecordedBody
 from llama.mitm._urls import normal
 
@@ -110,7 +111,7 @@ class Replay:
             digest = _digest(data)
         turn = self.turns.get((request.method, url, digest))
         if turn is not None:
-            return _answer(turn.take())
+            return marked(_answer(turn.take()), "replayed")
         if self.otherwise is not None:
             return await self.otherwise(request)
         with_body = f" with a body of {len(request.body.data or b'')} bytes" if digest else ""
