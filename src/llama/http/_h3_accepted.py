@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from qh3.quic.configuration import QuicConfiguration
 
-from llama.http._h3_link import Address, Quic
+from llama.http._h3_link import Quic
+from llama.http._h3_moves import Address, Moves
 
 SALT = bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a")  # RFC 9001 section 5.2
 CIPHERS = ("aes-128-gcm", "aes-128-ecb")
@@ -40,6 +41,42 @@ class Accepted(Quic):
         self._is_nameless = own is not None
         if own is not None:
             self.host_cid = own
+        self._moves: Moves | None = None
+
+    def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
+        """Take packets, and note it when the client has moved."""
+        moves = self._moves
+        if moves is None:
+            super().receive(datagrams, address, now)
+            if self._handshake_complete:
+                self._moves = Moves(self._place())
+        elif address == moves.known:
+            super().receive(datagrams, address, now)
+            if moves.new is not None:
+                moves.settled(address)
+        else:
+            self._receive_elsewhere(moves, datagrams, address, now)
+
+    def _receive_elsewhere(self, moves: Moves, datagrams: list[bytes], address: Address, now: float) -> None:
+        core = self._require_core()
+        for each in datagrams:
+            accepted = self._call_core(core.receive_datagram, each, address, now, None)[2]
+            self._drain_core()
+            if accepted:
+                moves.heard(address, len(each))
+        if (place := self._place()) != moves.known:
+            moves.settled(place)
+
+    def _place(self) -> Address:
+        """Where the library knows the client to be."""
+        return self._require_core().active_path[2]
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        packets = super().datagrams_to_send(now)
+        moves = self._moves
+        if moves is None or moves.new is None:
+            return packets
+        return [(data, moves.where(address, len(data))) for data, address in packets]
 
     def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
         if not self._is_nameless:

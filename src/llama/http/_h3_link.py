@@ -68,6 +68,13 @@ class Quic(QuicConnection):
             remote_source_cid = b""
         return super()._create_tls(remote_source_cid)
 
+    def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
+        """Take packets that came from one address."""
+        if len(datagrams) == 1:
+            self.receive_datagram(datagrams[0], address, now)
+        else:
+            self.receive_many_datagrams(datagrams, address, now)
+
     def _drain_core(self) -> None:
         if not self.held:
             super()._drain_core()
@@ -112,10 +119,7 @@ class Link:
     def received(self, datagrams: list[bytes], address: Address) -> None:
         """Packets from the peer; what they cause leaves before this returns."""
         try:
-            if len(datagrams) == 1:
-                self.quic.receive_datagram(datagrams[0], address, self.loop.time())
-            else:
-                self.quic.receive_many_datagrams(datagrams, address, self.loop.time())
+            self.quic.receive(datagrams, address, self.loop.time())
             self._pump()
         except Exception as error:
             self._broke(error)
