@@ -52,7 +52,9 @@ class Alternatives:
                 continue
             age = _AGE.search(match[3])
             until = time.monotonic() + (int(age[1]) if age else LIFE)
-            _keep(self._known, origin, (until, Origin("https", Target(host or origin.target.host, port))))
+            # What the origin's target was narrowed to holds for the alternative, whatever address it has.
+            target = Target(host or origin.target.host, port, origin.target.extensions)
+            _keep(self._known, origin, (until, Origin("https", target)))
             return
 
     def failed(self, origin: Origin) -> None:

@@ -14,45 +14,35 @@ from llama._shutdown import Shutdown
 from llama._stack import check_takes, factory
 from llama._stream import Stream
 from llama._target import Connector, Target
+from llama.http._client_h3 import H3Way
 from llama.http._client_settings import ClientSettings
 from llama.http._h1_client import NoAnswer
 from llama.http._h2_client_exchange import Unprocessed
-from llama.http._message import Request, Response
+from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin, origin_of
 from llama.http._pool import Pool
+from llama.http._replay import REFUSALS
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
 from llama.tcp import connect as tcp_connect
 from llama.tls import Wanted
 from llama.tls import connect as tls_connect
 
 ALPN = ("h2", "http/1.1")
-REFUSALS = 10
-IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
-
-
-def is_replayable(request: Request) -> bool:
-    """Whether a request may be sent again, though the first may have been acted on (RFC 9110 section 9.2.2)."""
-    return request.method in IDEMPOTENT and request._body.data is not None and not request.protocol
-
-
-def is_stale(request: Request) -> bool:
-    """Whether a kept connection that ended in place of an answer had ended before: then another is tried.
-
-    What asks for a tunnel says nothing before it has one, so that no harm is done where it was heard after all.
-    """
-    return is_replayable(request) or request.method == "CONNECT" or bool(request.protocol)
 
 
 class State:
-    """What a client has in the running loop: its pool, and who has entered it."""
+    """What a client has in the running loop: its pool, its way to HTTP/3, and who has entered it."""
 
-    __slots__ = ("_connect", "_entered", "_settings", "pool")
+    __slots__ = ("_connect", "_entered", "_settings", "h3", "pool")
 
-    def __init__(self, connect: Callable[[Origin], Awaitable[Stream]], settings: ClientSettings) -> None:
+    def __init__(
+        self, connect: Callable[[Origin], Awaitable[Stream]], h3: H3Way, settings: ClientSettings
+    ) -> None:
         self._connect = connect
         self._settings = settings
         self._entered = 0
         self.pool: Pool | None = None
+        self.h3 = h3
 
     def open(self) -> Pool:
         """The pool, which the current Shutdown closes if nobody entered the client."""
@@ -79,6 +69,7 @@ class State:
     async def close(self) -> None:
         """Close the pool; the next request opens another."""
         pool, self.pool = self.pool, None
+        await self.h3.close()
         if pool is not None and pool.loop is asyncio.get_running_loop():
             await pool.aclose()
 
@@ -89,6 +80,7 @@ class Client:
 
     connect: Connector
     tls: Connector | None
+    h3: Exchange | None
     settings: ClientSettings
     state: State
 
@@ -112,6 +104,8 @@ class Client:
         origin = extensions.get(Origin) if extensions is not None else None
         if origin is None:
             origin = origin_of(request.scheme, request.authority)
+        if origin.scheme == "h3":
+            return await self.state.h3.send(request, origin)
         if request.protocol and origin.scheme == "https":
             origin = origin.over_h1
         connection = pool.take(origin)
@@ -188,6 +182,7 @@ def client(
     connect: Connector | None = None,
     *,
     tls: Connector | None = None,
+    h3: Exchange | None = None,
     connect_timeout: float | None = None,
     pool_timeout: float | None = None,
     head_timeout: float | None = None,
@@ -202,9 +197,12 @@ def client(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Client:
     """Send each request to the origin that its URL names, or to the `http.Origin` in its extensions.
-    HTTP/2 is spoken where TLS agrees on it, and to `h2c://` in the clear: many exchanges share a connection.
+    HTTP/2 is spoken where TLS agrees on it and to `h2c://` in the clear, HTTP/3 to `h3://` (it needs the `http3`
+    extra): many exchanges share a connection.
 
-    `connect` reaches origins, by default `tcp.connect()`; `tls` those of https, by default `tls.connect(connect)`.
+    `connect` reaches origins, by default `tcp.connect()`; `tls` those of https, by default `tls.connect(connect)`;
+    `h3` those of h3, by default an `http.h3_client` with the settings of this client and of `tls`, whose connections
+    are counted by themselves. It does not go by other connectors than these two: `h3` has to be given beside them.
     Connections are kept for the next request: `max_idle` of them, `max_idle_per_host` to one origin, until
     `idle_timeout` seconds have passed. `max_connections` and `max_per_host` bound all that are open, in use or not
     (None for no bound); then `max_waiting` requests wait in turn, `pool_timeout` seconds, or are Overloaded (503).
@@ -230,7 +228,10 @@ def client(
     check_takes(reach, Target, "http.client(connect=)")
     if tls is not None:
         check_takes(tls, Target, "http.client(tls=)")
+    if h3 is not None:
+        check_takes(h3, Request, "http.client(h3=)")
     times = (connect_timeout, pool_timeout, head_timeout, body_timeout, write_timeout, idle_timeout)
     bounds = (max_connections, max_per_host, max_idle, max_idle_per_host, max_waiting)
     settings = ClientSettings(*times, *bounds, limits)
-    return Client(reach, tls, settings, State(_connecting(reach, tls, connect_timeout), settings))
+    way = H3Way(h3, reach, tls, settings)
+    return Client(reach, tls, h3, settings, State(_connecting(reach, tls, connect_timeout), way, settings))

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
-from llama._errors import ConfigError
 from llama._packets import PacketConnector
 from llama._server import Server
 from llama._stack import check_takes
 from llama._target import split_address
 from llama.http._error_page import ErrorPage, plain_page
-from llama.http._h3_settings import H3ClientSettings, H3Settings
+from llama.http._h3_needed import need_qh3
+from llama.http._h3_settings import PER_ORIGIN, H3ClientSettings, H3Identity, H3Settings, PathLike
 from llama.http._message import Exchange, Request
 from llama.http._settings import Settings
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+from llama.tcp._connect import Resolver
 from llama.udp import connect as udp_connect
-
-PathLike = str | os.PathLike[str]
-
-
-def need_qh3(what: str) -> None:
-    """Raise ConfigError where HTTP/3 is not installed."""
-    if importlib.util.find_spec("qh3") is None:
-        raise ConfigError(f"{what} needs the http3 extra: pip install 'proxy-llama[http3]'")
 
 
 def h3_server(
@@ -78,23 +71,34 @@ def h3_client(
     race: float | None = None,
     ca: PathLike | None = None,
     verify: bool = True,
-    connect_timeout: float = 10.0,
+    server_name: str | None = None,
+    cert: PathLike | None = None,
+    key: PathLike | None = None,
+    password: str | Callable[[], str] | None = None,
+    connect_timeout: float | None = 10.0,
+    pool_timeout: float | None = None,
     idle_timeout: float = 30.0,
     head_timeout: float | None = None,
     body_timeout: float | None = None,
-    max_connections: int = 256,
+    write_timeout: float | None = None,
+    max_connections: int | None = 256,
+    max_per_host: int | None = PER_ORIGIN,
+    max_waiting: int = 1024,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Exchange:
     """Send requests over HTTP/3; one connection to an origin carries as many as its server takes.
 
-    `connect` opens the packets, by default `udp.connect()`. With a `fallback`, such as `http.client()`, HTTP/3 is
-    used only for origins whose responses said by Alt-Svc that they have it (RFC 7838), others and those that
-    cannot be reached by it go by the fallback; `race` is how many seconds a connection may take before the
-    fallback is used meanwhile. `ca` is a PEM file with the authorities to trust in place of the system's;
-    `verify=False` takes any certificate.
+    `connect` opens the packets, by default `udp.connect()`, where the addresses of a name are tried in turn. With a
+    `fallback`, such as `http.client()`, HTTP/3 is used only for origins whose responses said by Alt-Svc that they
+    have it (RFC 7838), others and those that cannot be reached by it go by the fallback; `race` is how many seconds
+    a connection may take before the fallback is used meanwhile.
 
-    Seconds: `connect_timeout` and `idle_timeout` always bound; `head_timeout` and `body_timeout` are those of
-    `http.client`. Requests are sent again as `http.client` does, and those of which the server says that it has
+    `ca` is a PEM file or directory with the authorities to trust in place of the system's; `verify=False` takes any
+    certificate. It is verified for the target's host or for `server_name`; `cert` and `key` are the client's own.
+
+    Seconds: `idle_timeout` ends a connection that carries no request; `connect_timeout`, `pool_timeout`,
+    `head_timeout`, `body_timeout` and `write_timeout` are those of `http.client`, and so are `max_connections`,
+    `max_per_host` and `max_waiting`. Requests are sent again as `http.client` does, and those of which the server says that it has
     not looked at them.
     Raises Unreachable, TLSError, Truncated and ProtocolError as `http.client` does, and ConfigError where the
     `http3` extra is missing.
@@ -105,7 +109,18 @@ def h3_client(
     if fallback is not None:
         check_takes(fallback, Request, "http.h3_client(fallback=)")
     settings = H3ClientSettings(
-        verify, race, connect_timeout, idle_timeout, head_timeout, body_timeout,
-        max_connections, limits,
+        race, connect_timeout, pool_timeout, head_timeout, body_timeout, write_timeout, idle_timeout,
+        max_connections, max_per_host, max_waiting=max_waiting, limits=limits,
     )  # fmt: skip
-    return build_client(connect or udp_connect(), fallback, ca, settings)
+    identity = H3Identity(ca, verify, server_name, cert, key, password)
+    return build_client(connect or udp_connect(), fallback, identity, settings)
+
+
+def own_h3(
+    identity: H3Identity, resolver: Resolver | None, settings: H3ClientSettings
+) -> AbstractAsyncContextManager[Exchange]:
+    """The HTTP/3 client of an `http.client`, which it enters and leaves."""
+    need_qh3("h3://")
+    from llama.http._h3_client import build_client  # the extra may be missing
+
+    return build_client(udp_connect(resolver=resolver), None, identity, settings)

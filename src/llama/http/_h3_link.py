@@ -110,6 +110,8 @@ class Link:
         self.on_broken: Callable[[], None] | None = None
         self._send = send
         self._unread = 0
+        self._newest = -4
+        """The latest stream on which a request has come."""
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Handle | None = None
         self._writers: dict[int, asyncio.Future[None]] = {}
@@ -239,6 +241,7 @@ class Link:
         if channel is None:
             if self.on_request is None or number % 4:
                 return
+            self._newest = max(self._newest, number)
             channel = self.channels[number] = Channel(self, number)
             channel.ended = ended
             channel.head(fields)
@@ -258,7 +261,9 @@ class Link:
         self._wake_writer(number)
         if self.on_broken is not None:
             self.on_broken()
-        if channel is None:  # its head has not even come
+        if channel is None:
+            if number <= self._newest:  # it was answered, and what answers it may still be on its way
+                return
             self.stop(number, H3_REQUEST_CANCELLED, sending=number % 4 == 0, reading=False)
             return
         channel.rejected = code == H3_REQUEST_REJECTED

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from llama._errors import ConfigError
 from llama.http._settings import Settings
-from llama.http.wire._h1_fields import Limits
+from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+
+PathLike: TypeAlias = str | os.PathLike[str]
+PER_ORIGIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +30,53 @@ class H3Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class H3Identity:
+    """Whom an HTTP/3 client trusts, and who it is, as files; the name to ask for in place of the target's."""
+
+    ca: PathLike | None = None
+    verify: bool = True
+    server_name: str | None = None
+    cert: PathLike | None = None
+    key: PathLike | None = None
+    password: str | Callable[[], str] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.verify and self.ca is not None:
+            raise ConfigError(f"http.h3_client(): verify=False verifies nothing: ca={self.ca!r} has no use")
+        if self.key is not None and self.cert is None:
+            raise ConfigError("http.h3_client(): a key file goes with a certificate file: give cert")
+
+
+@dataclass(frozen=True, slots=True)
 class H3ClientSettings:
     """What an HTTP/3 client is told: seconds, None for no bound, and counts."""
 
-    verify: bool
-    race: float | None
-    connect_timeout: float
-    idle_timeout: float
-    head_timeout: float | None
-    body_timeout: float | None
-    max_connections: int
-    limits: Limits
+    race: float | None = None
+    connect_timeout: float | None = 10.0
+    pool_timeout: float | None = None
+    head_timeout: float | None = None
+    body_timeout: float | None = None
+    write_timeout: float | None = None
+    idle_timeout: float = 30.0
+    max_connections: int | None = 256
+    max_per_host: int | None = PER_ORIGIN
+    max_idle: int = 256
+    max_waiting: int = 1024
+    limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
-        times = ("race", "connect_timeout", "idle_timeout", "head_timeout", "body_timeout")
-        _check(self, "http.h3_client", *times, "max_connections")
+        times = (
+            "race",
+            "connect_timeout",
+            "pool_timeout",
+            "idle_timeout",
+            "head_timeout",
+            "body_timeout",
+            "write_timeout",
+        )
+        _check(self, "http.h3_client", *times, "max_connections", "max_per_host")
+        if self.max_waiting < 0:
+            raise ConfigError(f"http.h3_client(max_waiting={self.max_waiting}): expected 0 or more")
 
 
 def _check(settings: object, what: str, *names: str) -> None:

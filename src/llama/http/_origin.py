@@ -8,15 +8,17 @@ from urllib.parse import unquote
 
 from llama._errors import ConfigError, ProtocolError
 from llama._target import Target, split_address
+from llama.http._h3_needed import has_qh3, need_qh3
 
-_FORM = re.compile(r"(https?|h2c)(\+unix)?:(?://([^/?#]*))?([^?#]*)")
-_PORTS = {"http": 80, "https": 443, "h2c": 80}
+_FORM = re.compile(r"(https?|h2c|h3(?!\+))(\+unix)?:(?://([^/?#]*))?([^?#]*)")
+_PORTS = {"http": 80, "https": 443, "h2c": 80, "h3": 443}
+_SECURE = frozenset({"https", "h3"})
 _SCHEMES = {"": "http", "ws": "http", "wss": "https"}  # what a WebSocket's begins with (RFC 6455 section 4.1)
-_EXPECTED = "expected http://, https:// or h2c://HOST[:PORT], http+unix:PATH or unix:PATH"
+_EXPECTED = "expected http://, https://, h2c:// or h3://HOST[:PORT], http+unix:PATH or unix:PATH"
 
 
 class Origin:
-    """A scheme, `http`, `https` or `h2c` (HTTP/2 in the clear), and the target that answers for it.
+    """A scheme, `http`, `https`, `h2c` (HTTP/2 in the clear) or `h3` (HTTP/3), and the target that answers for it.
 
     In a request's extensions it is where `http.client` sends the request, whatever its Host says.
     """
@@ -46,7 +48,7 @@ class Origin:
     @property
     def http_scheme(self) -> str:
         """What a request calls it: `http` or `https`."""
-        return "https" if self.scheme == "https" else "http"
+        return "https" if self.scheme in _SECURE else "http"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Origin) and self.key == other.key
@@ -82,6 +84,8 @@ def split_url(url: str) -> tuple[Origin, str]:
     if match is None:
         raise ConfigError(f"{url!r} is no upstream: {_EXPECTED}")
     scheme, unix, authority, path = match[1], match[2], match[3], match[4]
+    if scheme == "h3":
+        need_qh3(f"{scheme}://")
     if unix:
         socket, path = (unquote(authority), path) if authority else (path, "")
         if not socket:
@@ -103,6 +107,8 @@ def origin_of(scheme: str, authority: str) -> Origin:
     scheme = _SCHEMES.get(scheme, scheme)
     if scheme not in _PORTS:
         raise ProtocolError(f"scheme {scheme[:40]!r} is not spoken here")
+    if scheme == "h3" and not has_qh3():
+        raise ProtocolError(f"scheme {scheme!r} is not spoken here: pip install proxy-llama[http3]")
     try:
         host, port = split_address(authority.removesuffix(":"), _PORTS[scheme])
     except ConfigError as error:

@@ -13,13 +13,14 @@ from llama._stack import check_takes, factory
 from llama._target import Connector
 from llama.http._balance import POLICIES, Balance, Turn, Upstream
 from llama.http._body import body_of
+from llama.http._client import Client
 from llama.http._client import client as http_client
-from llama.http._client import is_replayable
 from llama.http._forwarded_fields import FORWARDED, add_forwarded
 from llama.http._h1_client import NoAnswer
 from llama.http._hop_by_hop import HOP_BY_HOP, incoming, outgoing, put
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import split_url
+from llama.http._replay import is_replayable
 from llama.http.wire._h1_head import is_authority
 from llama.layers._budget import Budget
 
@@ -111,7 +112,12 @@ class ReverseProxy:
                 upstream.note_success()
             if turn is not None:
                 response.on_close(turn.end)
-            return incoming(response, self.rewriting.via)
+            answer = incoming(response, self.rewriting.via)
+            if (
+                "alt-svc" in answer.headers.names
+            ):  # it tells of the upstream's ports, and clients know none but ours
+                answer.headers.discard("Alt-Svc")
+            return answer
 
     def _outgoing(self, request: Request) -> Request:
         sent = outgoing(request, _GONE)
@@ -181,7 +187,8 @@ def reverse_proxy(
     max_failures: int = 3,
     rest: float = 10.0,
 ) -> Exchange:
-    """Pass requests on to an upstream: `http://HOST:PORT`, `https://`, `h2c://`, `http+unix:PATH`, `unix:PATH`.
+    """Pass requests on to an upstream: `http://HOST:PORT`, `https://`, `h2c://`, `h3://`, `http+unix:PATH`,
+    `unix:PATH`.
 
     Several upstreams take turns by `balance`; a mapping gives them weights. One that fails `max_failures` times
     in a row is asked last for `rest` seconds. After a failure before anything was sent, or before an answer to a
@@ -204,7 +211,10 @@ def reverse_proxy(
         raise ConfigError(
             "http.reverse_proxy(): expected retries and rest of 0 or more, max_failures of 1 or more"
         )
-    made = POLICIES[_checked(balance, POLICIES)](_upstreams(to))
+    upstreams = _upstreams(to)
+    if isinstance(asking, Client):
+        _check_h3(asking, upstreams)
+    made = POLICIES[_checked(balance, POLICIES)](upstreams)
     prefixed = bool(strip or add or any(each.path for each in made.upstreams))
     rewriting = Rewriting(
         _host(host), _prefix(strip), _prefix(add), pseudonym(via, "http.reverse_proxy"), prefixed
@@ -224,6 +234,12 @@ def _upstreams(to: To) -> list[Upstream]:
         if weight <= 0:
             raise ConfigError(f"http.reverse_proxy(): {url} has a weight of {weight:g}: expected more than 0")
     return [Upstream(*split_url(url), weight) for url, weight in weights.items()]
+
+
+def _check_h3(client: Client, upstreams: Iterable[Upstream]) -> None:
+    for each in upstreams:
+        if each.origin.scheme == "h3" and (why := client.state.h3.obstacle) is not None:
+            raise ConfigError(f"{each} cannot be reached: {why}")
 
 
 def _checked(balance: str, known: Iterable[str]) -> str:

@@ -87,10 +87,43 @@ async def test_more_requests_than_a_connection_takes_open_others() -> None:
 
 
 async def test_no_more_connections_than_allowed() -> None:
-    async with h3(version) as one, h3(version) as two, client(max_connections=1) as ask:
-        assert await text(ask, f"https://localhost:{one}/") == "3"
-        with pytest.raises(Overloaded):
-            await text(ask, f"https://localhost:{two}/")
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        begun.set()
+        await go.wait()
+        return Response(200, body=b"slow")
+
+    async with h3(slow) as one, h3(version) as two, client(max_connections=1, pool_timeout=0.05) as ask:
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(text(ask, f"https://localhost:{one}/"))
+            await begun.wait()
+            with pytest.raises(Overloaded, match=r"none was free within 0\.05 s"):
+                await text(ask, f"https://localhost:{two}/")
+            go.set()
+        assert first.result() == "slow"
+        assert await text(ask, f"https://localhost:{two}/") == "3"  # in place of the first, which is idle
+        assert ask.state.connections == 1
+
+
+async def test_no_more_wait_than_allowed() -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        begun.set()
+        await go.wait()
+        return Response(200, body=b"slow")
+
+    async with h3(slow) as one, h3(version) as two, client(max_connections=1, max_waiting=1) as ask:
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(text(ask, f"https://localhost:{one}/"))
+            await begun.wait()
+            second = group.create_task(text(ask, f"https://localhost:{two}/"))
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded, match="1 wait for one already"):
+                await text(ask, f"https://localhost:{two}/")
+            go.set()
+        assert (first.result(), second.result()) == ("slow", "3")
 
 
 async def test_nobody_there_is_unreachable() -> None:

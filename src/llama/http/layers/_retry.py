@@ -12,9 +12,9 @@ from llama._errors import ConfigError, TLSError, Unreachable
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http._body import body_of
-from llama.http._client import is_replayable
 from llama.http._h1_client import NoAnswer
 from llama.http._message import Exchange, Request, Response
+from llama.http._replay import is_replayable
 from llama.layers._budget import Budget
 from llama.layers._retry import Backoff
 

@@ -1,0 +1,81 @@
+"""How `http.client` gets to `h3://`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import cast
+
+from llama._errors import Unreachable
+from llama._stack import name_of
+from llama._target import Connector
+from llama.http._client_settings import ClientSettings
+from llama.http._h3 import own_h3
+from llama.http._h3_settings import H3ClientSettings, H3Identity
+from llama.http._message import Exchange, Request, Response
+from llama.http._origin import Origin
+from llama.tcp._connect import Connect
+from llama.tls._connect import TLSConnect
+
+IDLE = 86_400.0  # seconds, for no bound: a connection then ends when the server's time is over
+
+
+class H3Way:
+    """The HTTP/3 client that was given, or one that is made when it is first wanted, and closed by `close`."""
+
+    __slots__ = ("_connect", "_given", "_own", "_settings", "_tls")
+
+    def __init__(
+        self, given: Exchange | None, connect: Connector, tls: Connector | None, settings: ClientSettings
+    ) -> None:
+        self._given = given
+        self._connect = connect
+        self._tls = tls
+        self._settings = settings
+        self._own: AbstractAsyncContextManager[Exchange] | None = None
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why it leads nowhere; None where it does not."""
+        if self._given is not None:
+            return None
+        connect, tls = self._connect, self._tls
+        if type(connect) is not Connect or connect.bind is not None:
+            return f"HTTP/3 goes by UDP, not by {name_of(connect)}: expected h3=http.h3_client(connect=...)"
+        if tls is not None and (type(tls) is not TLSConnect or type(tls.inner) is not Connect):
+            return f"HTTP/3 has TLS of its own, not {name_of(tls)}: expected h3=http.h3_client(...)"
+        return None
+
+    async def send(self, request: Request, origin: Origin) -> Response:
+        """Send a request to an origin over HTTP/3."""
+        if request._extensions is None or request._extensions.get(Origin) is None:
+            request.extensions.set(origin)
+        if self._given is not None:
+            return await self._given(request)
+        if self._own is None:
+            if (why := self.obstacle) is not None:
+                raise Unreachable(f"cannot reach {origin}: {why}")
+            self._own = self._make()
+            await self._own.__aenter__()
+        return await cast("Exchange", self._own)(request)
+
+    def _make(self) -> AbstractAsyncContextManager[Exchange]:
+        """A client that is told what `http.client` is."""
+        given, identity = self._settings, H3Identity()
+        if isinstance(tls := self._tls, TLSConnect):
+            files = tls.settings
+            identity = H3Identity(
+                files.ca, not files.insecure, tls.server_name, files.cert, files.key, files.password
+            )
+        settings = H3ClientSettings(
+            None, given.connect_timeout, given.pool_timeout, given.head_timeout, given.body_timeout,
+            given.write_timeout, given.idle_timeout or IDLE, given.max_connections, given.max_per_host, given.max_idle,
+            given.max_waiting, given.limits,
+        )  # fmt: skip
+        resolver = self._connect.resolver if isinstance(self._connect, Connect) else None
+        return own_h3(identity, resolver, settings)
+
+    async def close(self) -> None:
+        """Close the one that was made; the next request makes another."""
+        own, self._own = self._own, None
+        if own is not None:
+            await own.__aexit__(None, None, None)
