@@ -21,7 +21,7 @@ from llama.http._h2_client_exchange import Unprocessed
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin, origin_of
 from llama.http._pool import Pool
-from llama.http._replay import REFUSALS
+from llama.http._replay import REFUSALS, is_stale
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
 from llama.tcp import connect as tcp_connect
 from llama.tls import Wanted
@@ -177,6 +177,14 @@ def _wanting(origin: Origin) -> Target:
     return Target(target.host, target.port, merged)
 
 
+def _state(connect: Connector, tls: Connector | None, h3: Exchange | None, settings: ClientSettings) -> State:
+    check_takes(connect, Target, "http.client(connect=)")
+    if tls is not None:
+        check_takes(tls, Target, "http.client(tls=)")
+    reach = _connecting(connect, tls, settings.connect_timeout)
+    return State(reach, H3Way(h3, connect, tls, settings), settings)
+
+
 @factory("http.client", "exchange")
 def client(
     connect: Connector | None = None,
@@ -197,12 +205,10 @@ def client(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Client:
     """Send each request to the origin that its URL names, or to the `http.Origin` in its extensions.
-    HTTP/2 is spoken where TLS agrees on it and to `h2c://` in the clear, HTTP/3 to `h3://` (it needs the `http3`
-    extra): many exchanges share a connection.
+    HTTP/2 is spoken where TLS agrees on it and to `h2c://`, HTTP/3 to `h3://`: many exchanges share a connection.
 
     `connect` reaches origins, by default `tcp.connect()`; `tls` those of https, by default `tls.connect(connect)`;
-    `h3` those of h3, by default an `http.h3_client` with the settings of this client and of `tls`, whose connections
-    are counted by themselves. It does not go by other connectors than these two: `h3` has to be given beside them.
+    `h3` those of h3 (needed beside other connectors), by default `http.h3_client()` with all settings of these two.
     Connections are kept for the next request: `max_idle` of them, `max_idle_per_host` to one origin, until
     `idle_timeout` seconds have passed. `max_connections` and `max_per_host` bound all that are open, in use or not
     (None for no bound); then `max_waiting` requests wait in turn, `pool_timeout` seconds, or are Overloaded (503).
@@ -216,22 +222,15 @@ def client(
     request is sent again only when a kept connection ended before a byte of the response came, and its method is
     idempotent and its body in memory, or it asks for a tunnel.
 
-    Raises Unreachable or TLSError when no connection could be made, Truncated when it ended too early, and
-    ProtocolError (502) for what is no HTTP. As an async context manager it closes its connections on leaving,
-    which `run` and `serve` see to.
+    Raises Unreachable or TLSError when no connection could be made, Truncated when it ended too early, ProtocolError
+    (502) for what is no HTTP. An async context manager: leaving closes it, which `run` and `serve` see to.
 
         async with http.client(head_timeout=10) as client:
             response = await client(Request("GET", "https://example.com/"))
             page = await response.body.read()
     """
     reach = connect or tcp_connect()
-    check_takes(reach, Target, "http.client(connect=)")
-    if tls is not None:
-        check_takes(tls, Target, "http.client(tls=)")
-    if h3 is not None:
-        check_takes(h3, Request, "http.client(h3=)")
     times = (connect_timeout, pool_timeout, head_timeout, body_timeout, write_timeout, idle_timeout)
     bounds = (max_connections, max_per_host, max_idle, max_idle_per_host, max_waiting)
     settings = ClientSettings(*times, *bounds, limits)
-    way = H3Way(h3, reach, tls, settings)
-    return Client(reach, tls, h3, settings, State(_connecting(reach, tls, connect_timeout), way, settings))
+    return Client(reach, tls, h3, settings, _state(reach, tls, h3, settings))

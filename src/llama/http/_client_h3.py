@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import cast
 
 from llama._errors import Unreachable
-from llama._stack import name_of
+from llama._stack import check_takes, name_of
 from llama._target import Connector
 from llama.http._client_settings import ClientSettings
 from llama.http._h3 import own_h3
@@ -27,6 +27,8 @@ class H3Way:
     def __init__(
         self, given: Exchange | None, connect: Connector, tls: Connector | None, settings: ClientSettings
     ) -> None:
+        if given is not None:
+            check_takes(given, Request, "http.client(h3=)")
         self._given = given
         self._connect = connect
         self._tls = tls

@@ -98,8 +98,8 @@ def h3_client(
 
     Seconds: `idle_timeout` ends a connection that carries no request; `connect_timeout`, `pool_timeout`,
     `head_timeout`, `body_timeout` and `write_timeout` are those of `http.client`, and so are `max_connections`,
-    `max_per_host` and `max_waiting`. Requests are sent again as `http.client` does, and those of which the server says that it has
-    not looked at them.
+    `max_per_host` and `max_waiting`. Requests are sent again as `http.client` does, and those of which the server
+    says that it has not looked at them.
     Raises Unreachable, TLSError, Truncated and ProtocolError as `http.client` does, and ConfigError where the
     `http3` extra is missing.
     """

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ async def test_the_settings_of_the_client_hold() -> None:
 async def test_an_upload_that_goes_on_is_not_late() -> None:
     go = asyncio.Event()
 
-    async def parts() -> Any:
+    async def parts() -> AsyncIterator[bytes]:
         yield b"a" * 1000
         await go.wait()
         yield b"b" * 1000
@@ -127,7 +128,7 @@ async def test_an_answer_before_the_end_of_the_upload_is_an_answer() -> None:
     async def refuse(request: Request) -> Response:
         return Response(413, body=b"too much")
 
-    async def parts() -> Any:
+    async def parts() -> AsyncIterator[bytes]:
         for _ in range(100):
             yield bytes(100_000)
 
