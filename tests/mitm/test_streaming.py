@@ -3,22 +3,25 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
-from llama import layer, mitm
+from llama import Handler, http, layer, mitm, stack, tls
 from llama.http import Exchange, Request, Response
 from llama.mitm import Recorded
 from tests.mitm.worlds import HOST, World, fronted
 
 MB = 1 << 20
+Way: TypeAlias = Callable[..., Awaitable[None]]
 PIECE = (b"from the cloud " * 4400)[: 1 << 16]
 
 
 @layer
 async def rewrite(request: Request, inner: Exchange) -> Response:
+    request.body = request.body.replace(b"cloud", b"llama")
     response = await inner(request)
     response.body = response.body.replace(b"cloud", b"llama")
     return response
@@ -41,37 +44,84 @@ def sized(amount: int) -> Exchange:
     return answer
 
 
-async def flat(world: World, amount: int, *layers: object) -> None:
-    """Download so much, and look at the memory meanwhile: of all three sides, for they are one process."""
-    async with fronted(world, world.https(sized(amount)), *layers) as front:
+def site(world: World, exchange: Exchange, version: str) -> Handler:
+    """A site that speaks one version of HTTP over TLS; the proxy then offers its client that one alone."""
+    offered = {"1.1": "http/1.1", "2": "h2"}[version]
+    return stack(tls.server(*world.files(), alpn=[offered]), http.server(), exchange)
+
+
+class Flat:
+    """The memory of this process, all three sides in it, once so much has passed."""
+
+    def __init__(self) -> None:
+        self.base = self.most = self.passed = 0
+
+    def note(self, count: int) -> None:
+        self.passed += count
+        if not self.base and self.passed > 8 * MB:
+            self.base = resident()
+        self.most = max(self.most, resident())
+
+    def check(self, amount: int) -> None:
+        assert self.passed == amount // len(PIECE) * len(PIECE)
+        assert self.most - self.base < 16 * MB, f"{(self.most - self.base) / MB:.1f} MB more"
+
+
+async def download(world: World, amount: int, version: str, *layers: object) -> None:
+    memory = Flat()
+    async with fronted(world, site(world, sized(amount), version), *layers) as front:
         response = await front.client(Request("GET", f"https://{HOST}/"))
-        got, most, base = 0, 0, 0
+        assert response.version == version
         async for chunk in response.body:
-            got += len(chunk)
-            if not base and got > 8 * MB:
-                base = resident()
-            most = max(most, resident())
-    assert got == amount // len(PIECE) * len(PIECE)
-    assert most - base < 16 * MB, f"{(most - base) / MB:.1f} MB more"
+            memory.note(len(chunk))
+    memory.check(amount)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-async def test_a_download_streams_at_flat_memory(world: World) -> None:
-    await flat(world, 64 * MB, rewrite)
+async def upload(world: World, amount: int, version: str, *layers: object) -> None:
+    memory = Flat()
+
+    async def count(request: Request) -> Response:
+        async for chunk in request.body:
+            memory.note(len(chunk))
+        return Response(200, body=request.version)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(amount // len(PIECE)):
+            yield PIECE
+
+    async with fronted(world, site(world, count, version), *layers) as front:
+        response = await front.client(Request("POST", f"https://{HOST}/", (), pieces()))
+        assert await response.body.read() == version.encode()
+    memory.check(amount)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-async def test_a_recorded_download_streams_at_flat_memory(world: World, tmp_path: Path) -> None:
-    await flat(world, 64 * MB, mitm.record(tmp_path / "out.har"))
+BOTH = pytest.mark.parametrize("version", ["1.1", "2"])
+WAYS = pytest.mark.parametrize("way", [download, upload])
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@LINUX
+@BOTH
+@WAYS
+async def test_a_body_streams_at_flat_memory(world: World, way: Way, version: str) -> None:
+    await way(world, 64 * MB, version, rewrite)
+
+
+@LINUX
+@BOTH
+async def test_a_recorded_download_streams_at_flat_memory(world: World, version: str, tmp_path: Path) -> None:
+    await download(world, 64 * MB, version, mitm.record(tmp_path / "out.har"))
     kept = [each.stat().st_size for each in (tmp_path / "out.har.bodies").iterdir()]
     assert kept == [64 * MB // len(PIECE) * len(PIECE)]
 
 
 @pytest.mark.soak
 @pytest.mark.llama_timeout(900)
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-async def test_two_gigabytes_stream_at_flat_memory(world: World) -> None:
-    await flat(world, 2048 * MB, rewrite)
+@LINUX
+@BOTH
+@WAYS
+async def test_two_gigabytes_stream_at_flat_memory(world: World, way: Way, version: str) -> None:
+    await way(world, 2048 * MB, version, rewrite)
 
 
 async def test_what_flows_is_seen_at_once(world: World) -> None:

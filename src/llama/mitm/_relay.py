@@ -36,6 +36,7 @@ from llama.tls._peek import ACCESS_DENIED, send_alert
 from llama.tls._ready import open_session
 from llama.tls._stream import TLSStream
 
+_POLITE = 1.0  # seconds for who is refused to say what it speaks
 log = logging.getLogger("llama.mitm")
 
 
@@ -61,10 +62,13 @@ class MitmRelay:
         if action == "pass":
             await self._pass(bridge)
             return
+        client, h2 = bridge.client, "h2" in self.alpn
         if action == "block":
-            raise Refused(f"{bridge.target} is blocked by a rule")
-        client = bridge.client
-        start, hello, data = await look(client, self.settings.server_first, h2="h2" in self.alpn)
+            start, _, data = await look(client, _POLITE, h2=h2)  # to refuse it in its own words
+            client.unread(data)
+            await self._refuse(bridge, start)
+            return
+        start, hello, data = await look(client, self.settings.server_first, h2=h2)
         if start is Start.ENDED:
             return
         named = None
