@@ -6,22 +6,36 @@ import asyncio
 import errno
 import os
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import ClassVar
 
 from llama._errors import ConfigError, LlamaError, ProtocolError, Refused, TooLarge, Truncated, Unreachable
 from llama._stack import check_takes, factory
 from llama._stream import Stream
 from llama._target import Connector, Target
+from llama.http._connect_h2 import Session, Sharing
+from llama.http._h1_client import NoAnswer
+from llama.http._h1_client_upgrade import Upgraded
+from llama.http._h2_client_exchange import Unprocessed
 from llama.http._headers import Headers, Pairs
+from llama.http._message import Request, Response
+from llama.http._origin import Origin
 from llama.http.wire._h1_encode import encode_request
 from llama.http.wire._h1_fields import HeadBuffer
 from llama.http.wire._h1_head import ResponseHead, is_host_and_port, parse_response
 from llama.layers._peer_key import packed
 from llama.tcp import connect as tcp_connect
+from llama.tcp._connect import Connect
 from llama.tcp._targets import allowed, hop
+from llama.tls import Wanted
+from llama.tls._connect import TLSConnect
 
+ALPN = ("h2", "http/1.1")
+H2C = "h2c://"
+TRIES = 3
 _READ = 16384
 _INTERIM = 16  # more 1xx responses than these are no answer
 _BY_STATUS = {504: errno.ETIMEDOUT}
@@ -44,46 +58,93 @@ class HttpConnect:
     proxy: Target
     headers: Headers
     handshake_timeout: float | None
+    sharing: Sharing | None
+    """The connections that carry many tunnels, where the proxy may speak HTTP/2."""
 
     __takes__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return f"http.connect({self.proxy})"
 
+    async def __aenter__(self) -> HttpConnect:
+        if self.sharing is not None:
+            self.sharing.enter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.sharing is not None:
+            await self.sharing.leave()
+
     async def __call__(self, target: Target, /) -> Stream:
         if packed(target.host) is not None:
             allowed(target, (target.host,))
-        request = self._request(target)
-        stream = await self.inner(hop(self.proxy, target))
-        clock = asyncio.timeout(self.handshake_timeout)
+        authority = _authority(target)
+        if authority is None:
+            raise Unreachable(f"{self._about(target)}: CONNECT takes a host and a port from 1 to 65535")
+        way = hop(self.proxy, target)
+        if self.sharing is None:
+            return await self._over_h1(await self.inner(way), target, authority)
+        for _ in range(TRIES):
+            found = await self.sharing.open().take(way)
+            if not isinstance(found, Session):
+                return await self._over_h1(found, target, authority)
+            if (stream := await self._over_h2(found, target, authority)) is not None:
+                return stream
+        raise Unreachable(f"{self._about(target)}: it was refused {TRIES} times")
+
+    async def _over_h1(self, stream: Stream, target: Target, authority: str) -> Stream:
+        headers = self.headers.copy()
+        headers.insert(0, "Host", authority)
+        request = encode_request("CONNECT", authority, headers, 0)
         try:
-            async with clock:
+            async with self._asking(target):
                 await stream.write(request)
                 head = await _final_head(stream)
             if not 200 <= head.status < 300:
                 raise self._failure(target, head)
-        except BaseException as error:
+        except BaseException:
             stream.abort()
-            if clock.expired() and isinstance(error, TimeoutError):
-                raise TimeoutError(
-                    f"{self._about(target)}: no answer in {self.handshake_timeout:g} s"
-                ) from error
-            if isinstance(error, (Truncated, TooLarge, ProtocolError)):
-                raise Unreachable(f"{self._about(target)}: {error}") from error
-            if isinstance(error, OSError) and not isinstance(error, (LlamaError, TimeoutError)):
-                raise Unreachable(f"{self._about(target)}: {error.strerror or error}") from error
             raise
         return stream
 
-    def _request(self, target: Target) -> bytes:
-        authority = _authority(target)
-        if authority is None:
-            raise Unreachable(f"{self._about(target)}: CONNECT takes a host and a port from 1 to 65535")
-        headers = self.headers.copy()
-        headers.insert(0, "Host", authority)
-        return encode_request("CONNECT", authority, headers, 0)
+    async def _over_h2(self, session: Session, target: Target, authority: str) -> Stream | None:
+        """None where the proxy did nothing: the connection had ended, or takes no more."""
+        reused = session.reused
+        async with self._asking(target):
+            try:
+                response = await session.send(Request("CONNECT", authority, self.headers))
+            except NoAnswer as error:
+                if reused or isinstance(error, Unprocessed):
+                    return None
+                raise
+        upgrade = response.upgrade
+        if isinstance(upgrade, Upgraded):
+            return upgrade.release()
+        await response.aclose()
+        raise self._failure(target, response)
 
-    def _failure(self, target: Target, head: ResponseHead) -> LlamaError:
+    @asynccontextmanager
+    async def _asking(self, target: Target) -> AsyncGenerator[None]:
+        """Bound the time of the proxy's answer; errors say what was tried."""
+        clock = asyncio.timeout(self.handshake_timeout)
+        try:
+            async with clock:
+                yield
+        except (Truncated, TooLarge, ProtocolError) as error:
+            raise Unreachable(f"{self._about(target)}: {error}") from error
+        except TimeoutError as error:
+            if not clock.expired():
+                raise
+            late = f"{self._about(target)}: no answer in {self.handshake_timeout:g} s"
+            raise TimeoutError(late) from error
+        except OSError as error:
+            if isinstance(error, LlamaError):
+                raise
+            raise Unreachable(f"{self._about(target)}: {error.strerror or error}") from error
+
+    def _failure(self, target: Target, head: ResponseHead | Response) -> LlamaError:
         text = f"{self._about(target)}: {head.status} {head.reason}".rstrip()
         if head.status in (401, 403, 407):
             return Refused(text)
@@ -107,7 +168,7 @@ def _authority(target: Target) -> str | None:
     return authority if is_host_and_port(authority) else None
 
 
-def _errno(head: ResponseHead) -> int | None:
+def _errno(head: ResponseHead | Response) -> int | None:
     for each in head.headers.get_all("proxy-status"):
         for name, number in _BY_PROXY_STATUS.items():
             if f"error={name}" in each:
@@ -154,12 +215,17 @@ def connect(
     over: Connector | None = None,
     headers: Headers | Mapping[str, str] | Pairs = (),
     handshake_timeout: float | None = None,
-) -> Connector:
-    """Connect through an HTTP proxy, `HOST:PORT`, by CONNECT.
+    http2: bool = True,
+) -> HttpConnect:
+    """Connect through an HTTP proxy, `HOST:PORT` or `h2c://HOST:PORT`, by CONNECT.
 
     `user` and `password` go as Basic credentials; `headers` are more fields of the request. `over` reaches the
     proxy, by default `tcp.connect()`: `tls.connect()` for a proxy behind TLS, another proxy's connector for a
     chain. Names are resolved by the proxy. `handshake_timeout` in seconds bounds its answer.
+
+    Where TLS agrees on HTTP/2, or the proxy is `h2c://`, tunnels share connections, as many as the proxy takes;
+    `http2=False` makes one for each, over HTTP/1.1. Such connections are closed by `run` and `serve`, by leaving
+    the connector as an async context manager, or, without any of these, when they carry no tunnel any more.
 
     Raises Refused for 401, 403 and 407, Unreachable for other answers, whose cause has an errno where the
     proxy tells why by Proxy-Status (RFC 9209); also what `over` raises. ConfigError for settings that cannot
@@ -174,5 +240,26 @@ def connect(
     fields = Headers(headers)
     if user is not None and password is not None:
         fields["Proxy-Authorization"] = basic(user, password)
-    target = Target.parse(proxy) if isinstance(proxy, str) else proxy
-    return HttpConnect(over, target, fields, handshake_timeout)
+    if isinstance(proxy, Target):
+        known, target = False, proxy
+    else:
+        known, target = proxy.startswith(H2C), Target.parse(proxy.removeprefix(H2C))
+    if known and not http2:
+        raise ConfigError(f"http.connect({proxy!r}, http2=False): such a proxy speaks nothing else")
+    sharing = None
+    if known:
+        sharing = Sharing(over, Origin("h2c", target))
+    elif http2 and not isinstance(over, Connect):
+        target = _offering(target, over)
+        sharing = Sharing(over, Origin("https", target))
+    return HttpConnect(over, target, fields, handshake_timeout, sharing)
+
+
+def _offering(proxy: Target, over: Connector) -> Target:
+    """The proxy as TLS is to reach it: it may choose HTTP/2, unless it was said what to offer."""
+    wanted = proxy.extensions.get(Wanted) or Wanted()
+    if wanted.alpn is not None or (isinstance(over, TLSConnect) and over.alpn):
+        return proxy
+    extensions = proxy.extensions.fork()
+    extensions.set(Wanted(ALPN, wanted.server_name))
+    return Target(proxy.host, proxy.port, extensions)

@@ -49,6 +49,7 @@ class Upgraded:
         self._relay = relay or tcp_relay()
         self._connect = connect
         self._gone = gone
+        self._is_released = False
 
     def __del__(self) -> None:
         self.abort()
@@ -65,8 +66,15 @@ class Upgraded:
         finally:
             self.abort()
 
+    def release(self) -> Stream:
+        """The upstream, for who ends it: it is not broken off with this any more."""
+        self._is_released = True
+        return self.stream
+
     def abort(self) -> None:
         """Break the upstream off, if it is open still."""
+        if self._is_released:
+            return
         self.stream.abort()
         if self._gone is not None:
             self._gone()

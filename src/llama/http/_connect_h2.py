@@ -1,0 +1,188 @@
+"""Connections to one HTTP/2 proxy, each of which carries many tunnels (RFC 9113 section 8.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from copy import copy
+
+from llama._errors import TLSError, Unreachable
+from llama._shutdown import Shutdown
+from llama._stream import Stream
+from llama._target import Target
+from llama.http._client_settings import ClientSettings
+from llama.http._h1_client import Timers
+from llama.http._h2_client import H2Client
+from llama.http._origin import Origin
+from llama.tls import TLSInfo
+
+IDLE = 60.0  # seconds that a connection without a tunnel is kept
+HOPE = 1.0  # seconds that others wait for a first connection, before they know that they can share it
+SETTINGS = ClientSettings()
+
+
+class Opening:
+    """A connection that is made: others wait for what comes of it."""
+
+    __slots__ = ("error", "future")
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.error: Unreachable | TLSError | None = None
+
+    def done(self, error: BaseException | None = None) -> None:
+        """It is there, or never comes, perhaps by an error that is everybody's."""
+        if not self.future.done():
+            if isinstance(error, Unreachable | TLSError):
+                self.error = error
+            self.future.set_result(None)
+
+
+class Session(H2Client):
+    """A connection to a proxy that carries many tunnels."""
+
+    def __init__(self, stream: Stream, sessions: Sessions, opening: Opening | None) -> None:
+        self._sessions = sessions
+        self._opening = opening
+        super().__init__(stream, sessions.origin, SETTINGS, Timers(SETTINGS), sessions.tasks)
+
+    def freed(self) -> None:
+        if self.is_greeted and self._opening is not None:
+            self._opening.done()
+        if self.is_idle:
+            self._sessions.rest(self)
+
+    def gone(self) -> None:
+        if self._opening is not None:
+            self._opening.done()
+        self._sessions.forget(self)
+
+
+class Sessions:
+    """The connections to one proxy in one loop."""
+
+    def __init__(
+        self, connect: Callable[[Target], Awaitable[Stream]], origin: Origin, *, is_owned: bool
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.tasks = Shutdown()
+        self.origin = origin
+        self.is_owned = is_owned
+        """Whether somebody closes them in the end: only then are they kept when they carry nothing."""
+        self._connect = connect
+        self._all: list[Session] = []
+        self._opening: Opening | None = None
+        self._is_h2: bool | None = True if origin.scheme == "h2c" else None
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._all)
+
+    async def take(self, way: Target) -> Session | Stream:
+        """A connection with room for a tunnel, or a stream to a proxy that speaks HTTP/1.1."""
+        while True:
+            for session in self._all:
+                if session.has_room:
+                    return session
+            opening = self._opening
+            if self._is_h2 is False or opening is None or opening.future.done():
+                return await self._open(way)
+            await asyncio.wait((opening.future,), timeout=HOPE if self._is_h2 is None else None)
+            if opening.error is not None:
+                raise copy(opening.error) from opening.error
+            if not opening.future.done() and self._is_h2 is None:
+                return await self._open(way)
+
+    async def _open(self, way: Target) -> Session | Stream:
+        opening = None
+        if self._is_h2 is not False and (self._opening is None or self._opening.future.done()):
+            opening = self._opening = Opening()
+        try:
+            stream = await self._connect(way)
+        except BaseException as error:
+            if opening is not None:
+                opening.done(error)
+            raise
+        tls = stream.extensions.get(TLSInfo)
+        self._is_h2 = self.origin.scheme == "h2c" or (tls is not None and tls.alpn == "h2")
+        if not self._is_h2:
+            if opening is not None:
+                opening.done()
+            return stream
+        session = Session(stream, self, opening)
+        self._all.append(session)
+        return session
+
+    def rest(self, session: Session) -> None:
+        """A connection carries nothing."""
+        if not self.is_owned or len(self._all) > 1:
+            self._end(session)
+        else:
+            self.loop.call_later(IDLE, self._rested, session, session.engine.highest)
+
+    def _rested(self, session: Session, highest: int) -> None:
+        if session.is_idle and session.engine.highest == highest:
+            self._end(session)
+
+    def _end(self, session: Session) -> None:
+        if session in self._all:
+            self._all.remove(session)
+            self.tasks.spawn(session.aclose(), name="close an HTTP/2 connection")
+
+    def forget(self, session: Session) -> None:
+        """A connection takes no more tunnels."""
+        if session in self._all:
+            self._all.remove(session)
+
+    async def aclose(self) -> None:
+        """Close what carries nothing, break off what does."""
+        for session in tuple(self._all):
+            if session.is_idle:
+                self._end(session)
+            else:
+                session.discard()
+        await self.tasks.drain()
+
+
+class Sharing:
+    """What a connector has in the running loop, and who has entered it."""
+
+    __slots__ = ("_connect", "_entered", "_origin", "sessions")
+
+    def __init__(self, connect: Callable[[Target], Awaitable[Stream]], origin: Origin) -> None:
+        self._connect = connect
+        self._origin = origin
+        self._entered = 0
+        self.sessions: Sessions | None = None
+
+    def open(self) -> Sessions:
+        """The connections, which the current Shutdown closes if nobody entered the connector."""
+        sessions = self.sessions
+        if sessions is None or not sessions.loop.is_running():
+            owned = bool(self._entered) or self._is_closed_by_shutdown()
+            sessions = self.sessions = Sessions(self._connect, self._origin, is_owned=owned)
+        return sessions
+
+    def _is_closed_by_shutdown(self) -> bool:
+        try:
+            Shutdown.current().on_close(self.close)
+        except RuntimeError:  # run by hand
+            return False
+        return True
+
+    def enter(self) -> None:
+        """One more uses it, who leaves it again."""
+        self._entered += 1
+
+    async def leave(self) -> None:
+        """The last one to leave closes the connections."""
+        self._entered -= 1
+        if not self._entered:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; the next tunnel opens others."""
+        sessions, self.sessions = self.sessions, None
+        if sessions is not None and sessions.loop is asyncio.get_running_loop():
+            await sessions.aclose()
