@@ -62,12 +62,21 @@ def hooks(chosen: Chosen) -> Hooks:
 
 
 def _recorders(chosen: Chosen) -> list[Hook]:
-    """What records."""
-    if chosen.har is not None:
-        return [_recorder(Path(chosen.har), chosen.har_limit)]
-    if chosen.har_limit is not None:
-        raise ConfigError("--har-limit: expected --har too")
-    return []
+    """What records, and what makes the file when it begins: no exchanges are a whole file too."""
+    if chosen.har is None:
+        if chosen.har_limit is not None:
+            raise ConfigError("--har-limit: expected --har too")
+        return []
+    path = Path(chosen.har)
+    recorder = mitm.record(path, most=chosen.har_limit)
+    return [recorder, Company(begin=partial(_begin_recording, path))]
+
+
+def _begin_recording(path: Path) -> None:
+    try:
+        HarFile(path).create()
+    except OSError as error:
+        raise ConfigError(f"--har: {path}: {error.strerror or error}") from None
 
 
 def _troubles(chosen: Chosen) -> list[Hook]:
@@ -92,17 +101,6 @@ def _answers(chosen: Chosen) -> list[Hook]:
             known = [each for path in chosen.replay for each in mitm.read_har(Path(path))]
             found.append(mitm.replayed(known, strict=chosen.replay_strict))
     return found
-
-
-def _recorder(path: Path, most: int | None) -> Hook:
-    with naming("--har"):
-        try:
-            HarFile(
-                path
-            ).create()  # what cannot be written is told now, and no exchanges are a whole file too
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror or error}") from None
-        return mitm.record(path, most=most)
 
 
 def handler(given: Given, chosen: Chosen, ca: CertificateAuthority, hooks: Hooks, watch: Watch) -> Handler:

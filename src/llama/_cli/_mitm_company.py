@@ -29,16 +29,22 @@ class Beside:
 
 
 class Company:
-    """A layer that does nothing to exchanges: with the servers that hold it tasks begin and are cancelled."""
+    """A layer that does nothing to exchanges: what runs while servers do that hold it.
 
-    def __init__(self, *tasks: Task) -> None:
+    `begin` is called with the first of them; the tasks begin then, and are cancelled with the last.
+    """
+
+    def __init__(self, *tasks: Task, begin: Callable[[], object] | None = None) -> None:
         self._tasks = tasks
+        self._begin = begin
         self._shutdown = Shutdown()
 
     def __call__(self, inner: Exchange) -> Beside:
         return Beside(inner, self)
 
     async def __aenter__(self) -> Company:
+        if self._begin is not None:
+            self._begin()
         self._shutdown = Shutdown()
         for each in self._tasks:
             self._shutdown.spawn(each())

@@ -91,6 +91,7 @@ UPSTREAM_CA = click.option(
 REVOKE = click.option(
     "--revoke",
     metavar="SHA256",
+    type=values.fingerprint,
     multiple=True,
     help="Refuse upstreams with this certificate. Again for more.",
 )

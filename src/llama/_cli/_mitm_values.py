@@ -14,6 +14,7 @@ from llama._cli import _values
 from llama.http import Request, Response
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)", re.ASCII | re.IGNORECASE)
+_FINGERPRINT = re.compile(r"[0-9a-fA-F]{64}")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _RANGE = re.compile(r"(.+?)(?:-|\.\.)(.+)")
 
@@ -46,6 +47,13 @@ def pair(text: str) -> tuple[str, str]:
     if not mark or not left or not right:
         raise click.BadParameter(f"{text!r}: expected two sides with = between.")
     return left, right
+
+
+def fingerprint(text: str) -> str:
+    """The SHA-256 of a certificate: 64 digits, with colons or without."""
+    if not _FINGERPRINT.fullmatch(text.replace(":", "")):
+        raise click.BadParameter(f"{text!r} is no SHA-256 fingerprint: expected 64 hexadecimal digits.")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
