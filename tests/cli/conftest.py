@@ -23,6 +23,10 @@ class Outcome:
         self.errors = errors
 
 
+def _set_up_nothing(*, beside: bool = False) -> None:
+    """Stands in for what sets up logging."""
+
+
 class Call(Protocol):
     def __call__(self, line: str, /) -> Outcome: ...
 
@@ -30,7 +34,7 @@ class Call(Protocol):
 @pytest.fixture
 def llama(monkeypatch: pytest.MonkeyPatch) -> Call:
     """`llama("socks5 --help")`: the command in this process, for what does not get as far as to run."""
-    monkeypatch.setattr(_logs, "set_up", lambda **_: None)  # this process logs as the tests want it
+    monkeypatch.setattr(_logs, "set_up", _set_up_nothing)  # this process logs as the tests want it
 
     def call(line: str, /) -> Outcome:
         result = CliRunner().invoke(main, line.split(), prog_name="llama", catch_exceptions=False)

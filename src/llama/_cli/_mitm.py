@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +22,7 @@ from llama._cli._access import log_relays
 from llama._cli._ending import ending
 from llama._cli._mitm_build import Hook
 from llama._cli._mitm_child import Child
+from llama._cli._mitm_company import Company
 from llama._cli._mitm_environment import Trusted, environment, proxy_url
 from llama._cli._mitm_options import Chosen
 from llama._cli._mitm_table import Table, tell_log
@@ -27,6 +30,9 @@ from llama._cli._mitm_watch import Watch
 from llama._cli._options import Given
 from llama._signals import handled
 from llama.tcp._loop import new_event_loop
+
+if TYPE_CHECKING:
+    from llama._cli._mitm_console import Console
 
 log = logging.getLogger("llama.mitm")
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -66,7 +72,7 @@ def listen(given: Given, chosen: Chosen) -> None:
     """Serve until a signal ends it."""
     folder = _mitm_build.authority_folder(chosen)
     hooks = _mitm_build.hooks(chosen)
-    watch = lines(chosen.lines or "short")
+    watch = shown(chosen)
 
     def build() -> Sequence[Server]:
         ca = _mitm_build.authority(folder)
@@ -79,6 +85,34 @@ def listen(given: Given, chosen: Chosen) -> None:
         )
 
     run(build, grace=given.grace, on_ready=ready)
+
+
+def shown(chosen: Chosen) -> Watch:
+    """The console where it can be, or a line for each exchange."""
+    wanted = chosen.console
+    if wanted is None and chosen.lines is not None:  # who asks for lines wants to read them
+        return lines(chosen.lines)
+    if wanted is not False:
+        console = _console(wanted is True)
+        if console is not None:
+            return Watch((Company(console.show),)) + console.watch + lines(chosen.lines or "off")
+    return lines(chosen.lines or "short")
+
+
+def _console(wanted: bool) -> Console | None:
+    """The console view; None where there is no terminal for it, ConfigError where it was asked for."""
+    if importlib.util.find_spec("rich") is None:
+        if wanted:
+            raise ConfigError("--console: it needs the extra inspect: pip install 'proxy-llama[inspect]'")
+        return None
+    from llama._cli._mitm_console import Console
+
+    console = Console()
+    if console.usable:
+        return console
+    if wanted:
+        raise ConfigError("--console: standard output is no terminal on which it can be shown")
+    return None
 
 
 def lines(format: _mitm_options.Lines) -> Watch:
@@ -99,6 +133,8 @@ def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
         raise ConfigError(
             f"--mode {chosen.mode}: a command is told of an HTTP or a SOCKS5 proxy: expected one"
         )
+    if chosen.console:
+        raise ConfigError("--console: the terminal is the command's")
     given = replace(given, listen=given.listen or ("127.0.0.1:0",))
     ca = _mitm_build.authority(_mitm_build.authority_folder(chosen))
     table = Table(chosen.show)

@@ -170,7 +170,12 @@ ACCESS_LOG = click.option(
     type=click.Choice(["short", "common", "combined", "json", "off"]),
     is_flag=False,
     flag_value="combined",
-    help="A line for each exchange on standard output.  [default: short]",
+    help="A line for each exchange on standard output.  [default: short, where there is no console]",
+)
+CONSOLE = click.option(
+    "--console/--no-console",
+    default=None,
+    help="A live view of the exchanges.  [default: where standard output is a terminal and the extra inspect is there]",
 )
 SHOW = click.option(
     "--show",
@@ -185,7 +190,7 @@ _ALL = (
     LISTEN, MODE, TO, CA, INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SCRIPT, HAR, HAR_LIMIT, REPLAY,
     REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS, INSECURE, UPSTREAM_CA, PASS_UNTRUSTED, REVOKE, LATE,
     SERVER_FIRST, _options.VIA, _options.USER, _options.USER_FILE, _options.OPEN, _options.PRIVATE, _options.CERT,
-    _options.KEY, ACCESS_LOG, SHOW, GRACE, _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(),
+    _options.KEY, CONSOLE, ACCESS_LOG, SHOW, GRACE, _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(),
     _options.IDLE(),
 )  # fmt: skip
 
@@ -225,6 +230,7 @@ class Chosen:
     map_remote: tuple[tuple[str, str], ...]
     throttle: float | None
     faults: Middleware[Request, Response] | None
+    console: bool | None
     show: int
     lines: Lines | None
 
