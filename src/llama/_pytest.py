@@ -16,15 +16,17 @@ import pytest
 from llama._shutdown import Shutdown
 
 if TYPE_CHECKING:
-    from llama.testing import RecordingProxy
+    from llama.testing import Cassette, RecordingProxy, Redaction
     from llama.testing._plugin._proxy import Authority
 
 TIMEOUT = 60.0
-_FIXTURES = ("llama_proxy",)
+_FIXTURES = ("llama_proxy", "cassette")
 _MARKERS = (
     "llama_timeout(seconds): the bound of one coroutine test, 0 for none",
     "llama_proxy(layers, upstream_ca, record_bodies, connect): what the fixture of this name is to be like",
+    "cassette(name, mode, match, redact, ignore, repeat, most): record once, then replay without the network",
 )
+_CASSETTE: pytest.StashKey[Cassette] = pytest.StashKey()
 _OTHERS = ("asyncio", "anyio", "trio", "curio", "tornado", "twisted")
 
 
@@ -34,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--llama-timeout", type=float, default=None, metavar="SECONDS", help=help
     )
     parser.addini("llama_timeout", help, default=str(TIMEOUT))
+    help = "once: record where there is no file, else replay; none: replay only; new: add what is missing; all: anew"
+    parser.getgroup("llama").addoption(
+        "--cassette", choices=("once", "none", "new", "all"), default=None, help=f"cassettes: {help} (llama)"
+    )
+    parser.addini("cassette", help, default="once")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -80,8 +87,67 @@ def llama_proxy(request: pytest.FixtureRequest, _llama_authority: Authority) -> 
     """
     from llama.testing._plugin._fixtures import proxy_for
 
+    if "cassette" in request.fixturenames:
+        cassette: Cassette = request.getfixturevalue("cassette")
+        yield cassette.proxy
+        return
     with proxy_for(request, _llama_authority) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def cassette_redaction() -> Redaction:
+    """What cassettes must not hold, where their marker does not tell: override it to have rules of your own."""
+    from llama.testing._plugin._redaction import Redaction
+
+    return Redaction()
+
+
+@pytest.fixture
+def cassette(
+    request: pytest.FixtureRequest, _llama_authority: Authority, cassette_redaction: Redaction
+) -> Generator[Cassette]:
+    """Records the test's HTTP exchanges once and replays them after that: a `llama.testing.Cassette`.
+
+    They are in `cassettes/MODULE/TEST.har` beside the test's file, HAR 1.2, written when the test has passed.
+    Without the network a request that is not in it fails the test, by a text that says what the nearest one was,
+    and is answered 502. `--cassette=once|none|new|all` says what may be recorded.
+
+    `@pytest.mark.cassette(...)` takes a `name` for the file, a `mode`, `match`, by which parts of a request it is
+    known (`method`, `url`; `scheme`, `host`, `path`, `query`, `body`), `redact`, a `llama.testing.Redaction` that
+    says what is never written, `ignore`, hosts that are left alone, such as `localhost`, `repeat` to have the last
+    answer to a request again and again, and `most`, the bytes that a body may have (16 MiB).
+
+        @pytest.mark.cassette
+        def test_pays():
+            assert urlopen("https://pay.example/v1/charges").status == 200
+    """
+    from llama.testing._plugin._fixtures import cassette_for
+
+    with cassette_for(request, _llama_authority, cassette_redaction) as made:
+        request.node.stash[_CASSETTE] = made
+        yield made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """A test whose cassette has not what it asked for has failed, whatever it made of the answer."""
+    try:
+        yield
+    except BaseException:
+        if (made := item.stash.get(_CASSETTE, None)) is not None:
+            _add_sections(item, made)
+        raise
+    if (made := item.stash.get(_CASSETTE, None)) is not None:
+        made.passed = True
+        if news := made.news():
+            pytest.fail(news, pytrace=False)
+
+
+def _add_sections(item: pytest.Item, cassette: Cassette) -> None:
+    said = "\n".join(filter(None, [cassette.news(), *cassette.notes]))
+    if said:
+        item.add_report_section("call", "cassette", said)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -43,6 +43,7 @@ BESIDE = {
         "llama._core",
         "llama.http",
         "llama.mitm",
+        "llama.tcp",
         "llama.testing",
         "llama.tls",
         "llama.ws",

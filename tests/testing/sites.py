@@ -38,6 +38,8 @@ class Site:
         match request.path.partition("?")[0]:
             case "/gzip":
                 return Response(200, {**text, "Content-Encoding": "gzip"}, gzip.compress(b"hello " * 100))
+            case "/chunks":
+                return Response(200, text, [b"hello "] * 100)
             case "/binary":
                 return Response(200, {"Content-Type": "image/png"}, bytes(range(256)) * 4)
             case "/events":

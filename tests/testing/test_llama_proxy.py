@@ -134,6 +134,16 @@ def test_layers_answer_without_an_upstream(llama_proxy: RecordingProxy) -> None:
     assert [each.status for each in llama_proxy.exchanges] == [418, 418]
 
 
+@pytest.mark.llama_proxy(layers=[teapot])
+def test_what_a_layer_answers_unread_is_recorded_whole(llama_proxy: RecordingProxy) -> None:
+    for number in range(20):
+        data = bytes([number]) * 100_000
+        with pytest.raises(urllib.error.HTTPError, match="418") as answered:
+            urllib.request.urlopen("http://nowhere.example/", data, timeout=20)
+        answered.value.close()
+        assert llama_proxy.exchanges[-1].body.read() == data
+
+
 @pytest.mark.llama_proxy(record_bodies=3)
 def test_of_bodies_only_so_much_is_kept(site: Site, llama_proxy: RecordingProxy) -> None:
     get(f"{site.http}/gzip")

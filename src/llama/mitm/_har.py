@@ -39,8 +39,10 @@ def to_entry(recorded: Recorded, folder: Path) -> dict[str, Json]:
         entry["_client"] = recorded.client
     if recorded.error:
         entry["_error"] = recorded.error
-    if recorded.messages:
+    if recorded.messages or recorded.close_code:
         entry["_resourceType"] = "websocket"
+        if recorded.close_code:
+            entry["_webSocketClose"] = _close(recorded)
         entry["_webSocketMessages"] = [_message(each) for each in recorded.messages]
         if recorded.left_out:
             entry["comment"] = f"{recorded.left_out} more messages passed"
@@ -142,6 +144,11 @@ def _content(body: RecordedBody, kind: str, folder: Path) -> dict[str, Json]:
     return {**made, "text": base64.b64encode(data).decode(), "encoding": "base64"}
 
 
+def _close(recorded: Recorded) -> Json:
+    sides = {True: "send", False: "receive", None: "proxy"}
+    return {"type": sides[recorded.closed_by_client], "code": recorded.close_code}
+
+
 def _message(message: RecordedMessage) -> Json:
     text = isinstance(message.data, str)
     data = message.data if isinstance(message.data, str) else base64.b64encode(message.data).decode()
@@ -170,6 +177,7 @@ def _recorded(entry: Mapping[str, object], folder: Path) -> Recorded:
     timings = cast("Mapping[str, float]", entry.get("timings") or {})
     content = cast("Mapping[str, object]", response.get("content") or {})
     posted = cast("Mapping[str, object]", request.get("postData") or {})
+    closed = cast("Mapping[str, object]", entry.get("_webSocketClose") or {})
     return Recorded(
         started=datetime.fromisoformat(str(entry["startedDateTime"])).timestamp(),
         method=str(request["method"]),
@@ -186,6 +194,8 @@ def _recorded(entry: Mapping[str, object], folder: Path) -> Recorded:
         receive=max(0.0, float(timings.get("receive", 0))) / 1000,
         error=str(entry.get("_error", "")),
         messages=[_read_message(each) for each in _list(entry.get("_webSocketMessages"))],
+        close_code=int(cast("int", closed.get("code", 0))),
+        closed_by_client={"send": True, "receive": False}.get(str(closed.get("type"))),
     )
 
 

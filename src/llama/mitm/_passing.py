@@ -77,16 +77,20 @@ class _Tap:
 
     def take(self) -> RecordedBody:
         """What was seen of it."""
-        data = self._data
-        if data is None:
+        if self._data is None:
             return self._sink.end(complete=False)
-        if not data:
-            return RecordedBody()
-        try:
-            self._sink.feed(data)
-        except ValueError:  # it is not what its coding says
-            return RecordedBody(data, size=len(data), wire_size=len(data), encoded=True)
-        return self._sink.end(complete=True)
+        return whole(self._sink, self._data)
+
+
+def whole(sink: BodySink, data: bytes) -> RecordedBody:
+    """A body that is in memory."""
+    if not data:
+        return RecordedBody()
+    try:
+        sink.feed(data)
+    except ValueError:  # it is not what its coding says
+        return RecordedBody(data, size=len(data), wire_size=len(data), encoded=True)
+    return sink.end(complete=True)
 
 
 class Passing:
@@ -94,16 +98,18 @@ class Passing:
 
     __slots__ = ("_began", "_bodies", "_give", "_given", "_head", "_request", "_response", "recorded")
 
-    def __init__(self, request: Request, bodies: Bodies, give: Callable[[Recorded], object]) -> None:
-        self.recorded = _begun(request)
+    def __init__(
+        self, request: Request, bodies: Bodies, watching: Watching | None, give: Callable[[Recorded], object]
+    ) -> None:
+        self.recorded = begun(request)
         self._bodies = bodies
         self._give = give
         self._given = False
         self._response: _Tap | None = None
         self._began = self._head = time.monotonic()
         self._request = _Tap(request, bodies, self._maybe_over, _nothing)
-        if request.protocol:
-            request.extensions.set(_Watched(self.recorded, bodies.inline))
+        if request.protocol and watching is not None:
+            watching.begin(request, self.recorded, bodies.inline)
 
     def failed(self, error: BaseException) -> None:
         """There is no response."""
@@ -148,40 +154,66 @@ def _nothing(error: Exception) -> None:
     """A request's body that breaks off fails the exchange, which tells of it."""
 
 
-class _Watched:
-    """A WebSocket that is recorded: its messages, as far as there is room for them."""
+class Watching:
+    """The hooks of one recording, which put WebSockets down: their messages, as far as there is room for them."""
 
-    __slots__ = ("recorded", "room")
+    __slots__ = ()
 
-    def __init__(self, recorded: Recorded, room: int) -> None:
-        self.recorded = recorded
-        self.room = room
+    def begin(self, request: Request, recorded: Recorded, room: int) -> None:
+        """What comes of this request is put down there."""
+        watched = request.extensions.get(_Watched)
+        if watched is None:
+            watched = _Watched()
+            request.extensions.set(watched)
+        watched[self] = _Watch(recorded, room)  # of several recordings each has its own
 
-    def add(self, message: ws.Message) -> None:
+    def _find(self, conversation: ws.Conversation) -> _Watch | None:
+        watched = conversation.extensions.get(_Watched)
+        return None if watched is None else watched.get(self)
+
+    def message(self, message: ws.Message) -> ws.Message:
         """A message passes."""
-        self.room -= len(message.data)
-        if self.room < 0:
-            self.recorded.left_out += 1
-            return
-        kept = RecordedMessage(message.from_client, time.time(), message.data)
-        self.recorded.messages.append(kept)
+        found = self._find(message.conversation)
+        if found is not None:
+            found.room -= len(message.data)
+            if found.room < 0:
+                found.recorded.left_out += 1
+            else:
+                kept = RecordedMessage(message.from_client, time.time(), message.data)
+                found.recorded.messages.append(kept)
+        return message
+
+    def closed(self, conversation: ws.Conversation) -> None:
+        """It has ended."""
+        found = self._find(conversation)
+        if found is not None:
+            found.recorded.close_code = conversation.close_code or 0
+            found.recorded.closed_by_client = conversation.closed_by_client
 
 
-def see(message: ws.Message) -> ws.Message:
-    """Put a message down, where its WebSocket is recorded."""
-    watched = message.conversation.extensions.get(_Watched)
-    if watched is not None:
-        watched.add(message)
-    return message
+@dataclass(slots=True)
+class _Watch:
+    recorded: Recorded
+    room: int
 
 
-def _begun(request: Request) -> Recorded:
+class _Watched(dict[Watching, _Watch]):
+    """A WebSocket that is recorded, in the extensions of its request: for each recording, where to."""
+
+    __slots__ = ()
+
+
+def begun(request: Request) -> Recorded:
+    """What is known of an exchange by its request, but for the body."""
     known = request.extensions.get(Interception)
     client = request.client
+    method, url = request.method, request.url
+    if request.protocol and method == "CONNECT":  # what HTTP/1.1 asks for by GET (RFC 8441)
+        method, url = "GET", f"{request.scheme}://{request.authority}{request.path}"
     return Recorded(
         time.time(),
-        request.method,
-        request.url,
+        method,
+        url,
         request.version,
         request.headers.copy(),
         client="" if client is None else str(client),

@@ -16,7 +16,7 @@ from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http import Exchange, Request, Response
 from llama.mitm._har_file import HarFile
-from llama.mitm._passing import Bodies, Passing, see
+from llama.mitm._passing import Bodies, Passing, Watching
 from llama.mitm._recorded import INLINE, Recorded
 
 log = logging.getLogger("llama.mitm")
@@ -32,6 +32,7 @@ class Record:
     inner: Exchange
     sink: Sink
     bodies: Bodies
+    watching: Watching | None = None
     file: HarFile | None = None
     users: list[int] = field(default_factory=lambda: [0])
 
@@ -54,7 +55,7 @@ class Record:
             self.bodies.close()
 
     async def __call__(self, request: Request, /) -> Response:
-        passing = Passing(request, self.bodies, self._give)
+        passing = Passing(request, self.bodies, self.watching, self._give)
         try:
             response = await self.inner(request)
         except BaseException as error:
@@ -102,6 +103,10 @@ def record(
         name = f"mitm.record({path})"
 
     def build(inner: Exchange) -> Exchange:
-        return Record(ws.inspect(see)(inner) if messages else inner, sink, bodies, file)
+        if not messages:
+            return Record(inner, sink, bodies, file=file)
+        watching = Watching()
+        inspected = ws.inspect(watching.message, on_close=watching.closed)(inner)
+        return Record(inspected, sink, bodies, watching, file)
 
     return named_layer(name, build, takes=Request, gives=Request)

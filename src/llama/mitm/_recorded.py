@@ -79,6 +79,10 @@ class Recorded:
     """Those of a WebSocket, in the order in which they passed."""
     left_out: int = 0
     """How many more messages passed, which were too many to keep."""
+    close_code: int = 0
+    """The first close's code, 1005 if it gave none, 1006 if a side left without; 0 for what is no WebSocket."""
+    closed_by_client: bool | None = None
+    """Which side was the first to close; None where that was neither."""
 
     def __repr__(self) -> str:
         return f"<recorded {self.method} {self.url} {self.status or self.error}>"

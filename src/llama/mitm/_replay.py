@@ -63,7 +63,8 @@ def load(source: Source) -> list[Recorded]:
     return read_har(Path(source)) if isinstance(source, str | os.PathLike) else list(source)
 
 
-def _answer(recorded: Recorded) -> Response:
+def answer(recorded: Recorded) -> Response:
+    """The response of a recorded exchange."""
     headers = recorded.response_headers.copy()
     headers.discard(*_FRAMING)
     body = recorded.response_body
@@ -84,9 +85,9 @@ class _Turn:
     next: int = 0
 
     def take(self) -> Recorded:
-        answer = self.answers[min(self.next, len(self.answers) - 1)]
+        taken = self.answers[min(self.next, len(self.answers) - 1)]
         self.next += 1
-        return answer
+        return taken
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -111,7 +112,7 @@ class Replay:
             digest = _digest(data)
         turn = self.turns.get((request.method, url, digest))
         if turn is not None:
-            return marked(_answer(turn.take()), "replayed")
+            return marked(answer(turn.take()), "replayed")
         if self.otherwise is not None:
             return await self.otherwise(request)
         with_body = f" with a body of {len(request.body.data or b'')} bytes" if digest else ""

@@ -13,11 +13,13 @@ from llama.testing._memory import MemoryStream, lockstep, memory_pair
 from llama.testing._transcript import play
 
 __all__ = [
+    "Cassette",
     "Clock",
     "FaultyStream",
     "MakePair",
     "MemoryStream",
     "RecordingProxy",
+    "Redaction",
     "StreamCase",
     "TestClient",
     "check_stream",
@@ -32,6 +34,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from llama.testing._plugin._cassette import Cassette
     from llama.testing._plugin._proxy import RecordingProxy
+    from llama.testing._plugin._redaction import Redaction
 else:
-    __getattr__, __dir__ = later(__name__, __all__, {"RecordingProxy": "llama.testing._plugin._proxy"})
+    __getattr__, __dir__ = later(
+        __name__,
+        __all__,
+        {
+            "Cassette": "llama.testing._plugin._cassette",
+            "RecordingProxy": "llama.testing._plugin._proxy",
+            "Redaction": "llama.testing._plugin._redaction",
+        },
+    )

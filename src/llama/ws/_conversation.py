@@ -18,7 +18,9 @@ from llama.ws._wire import NORMAL, close_data
 class Conversation:
     """A WebSocket that passes by: what hooks know of it, and their way to say something in it."""
 
-    __slots__ = ("_asked", "_client", "_server", "close_code", "close_reason", "request", "subprotocol")
+    __slots__ = (
+        "_asked", "_client", "_server", "close_code", "close_reason", "closed_by_client", "request", "subprotocol",
+    )  # fmt: skip
 
     def __init__(self, request: Request, subprotocol: str | None, client: End, server: End) -> None:
         self.request = request
@@ -28,6 +30,8 @@ class Conversation:
         self.close_code: int | None = None
         """The first close's code: 1005 if it gave none, 1006 if a side left without; None while it is open."""
         self.close_reason = ""
+        self.closed_by_client: bool | None = None
+        """Which side was the first to close or to leave; None while it is open, or where it was closed here."""
         self._client = client
         self._server = server
         self._asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,10 +64,10 @@ class Conversation:
         if not self._asked.done():
             self._asked.set_result(None)
 
-    def _note_close(self, code: int, reason: str) -> None:
+    def _note_close(self, code: int, reason: str, by_client: bool | None = None) -> None:
         """It closes for this reason; the first one counts."""
         if self.close_code is None:
-            self.close_code, self.close_reason = code, reason
+            self.close_code, self.close_reason, self.closed_by_client = code, reason, by_client
 
 
 @dataclass(slots=True)

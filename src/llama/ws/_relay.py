@@ -62,7 +62,7 @@ class Direction:
                     await sink.flush()
             if source.frames.over and sink.frames.over:
                 return
-        self._conversation._note_close(LOST, "")
+        self._conversation._note_close(LOST, "", self._from_client)
 
     async def _pass(self, event: Event) -> None:
         sink = self.sink
@@ -80,7 +80,7 @@ class Direction:
         elif isinstance(event, Pong):
             sink.put_pong(event.data)
         elif isinstance(event, Close):
-            self._conversation._note_close(event.code, event.reason)
+            self._conversation._note_close(event.code, event.reason, self._from_client)
             sink.put_close(event.code, event.reason)
         else:
             self.source.put_close(event.code, event.reason)

@@ -27,6 +27,7 @@ from llama.mitm._har_file import document
 from llama.mitm._page import error_page
 from llama.testing._plugin._background import Background
 from llama.testing._plugin._environment import authorities, environment, variables
+from llama.testing._plugin._whole import goes_on, read_whole
 from llama.tls import CertificateAuthority
 
 Match: TypeAlias = str | Callable[[Recorded], bool]
@@ -197,8 +198,10 @@ class RecordingProxy:
         exchange = proxy(
             self._authority.ca,
             kept,
+            read_whole,
             *options.layers,
             *options.inmost,
+            goes_on,
             connect=options.connect,
             connect_first=False,
             verify=self._verify,

@@ -1,0 +1,185 @@
+"""Exchanges that are recorded once and replayed without the network: the fixture `cassette`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from llama._errors import ConfigError
+from llama.http import Request
+from llama.mitm import Recorded, read_har
+from llama.mitm._har import to_entry
+from llama.mitm._har_file import document
+from llama.mitm._passing import Bodies, begun, whole
+from llama.tcp._target_set import TargetSet
+from llama.testing._plugin._matching import PARTS, Part, Taped, explain, find, parts_of
+from llama.testing._plugin._proxy import RecordingProxy
+from llama.testing._plugin._redaction import Redaction
+
+Mode: TypeAlias = Literal["once", "none", "new", "all"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+_INSTEAD = "--cassette=new adds what is missing to the file, --cassette=all records all of it anew"
+
+
+@dataclass(frozen=True, slots=True)
+class CassetteOptions:
+    """What the marker `cassette` tells."""
+
+    name: str | None = None
+    mode: Mode | None = None
+    match: Collection[Part] = ("method", "url")
+    redact: Redaction | None = None
+    ignore: Sequence[str] = ()
+    repeat: bool = False
+    most: int = 16 << 20
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in MODES:
+            raise ConfigError(f"cassette(mode={self.mode!r}): expected one of {', '.join(MODES)}")
+        if isinstance(self.match, str) or not all(part in PARTS for part in self.match):
+            raise ConfigError(f"cassette(match={self.match!r}): expected a list of {', '.join(PARTS)}")
+        if isinstance(self.ignore, str):
+            raise ConfigError(f"cassette(ignore={self.ignore!r}): expected a list of hosts")
+
+
+@dataclass(slots=True, eq=False)
+class Cassette:
+    """The exchanges of one test, recorded once and replayed after that: what the fixture `cassette` gives."""
+
+    path: Path
+    """The HAR file."""
+    mode: Mode
+    """`once`: replayed where there is a file, recorded where there is none. `none`: replayed only. `new`: replayed,
+    and what is not there is recorded in addition. `all`: recorded anew."""
+    options: CassetteOptions
+    redaction: Redaction
+    """What is not written."""
+    name: str = ""
+    problems: list[str] = field(default_factory=list[str])
+    """Why the test fails: requests that are not there, and what cannot be recorded."""
+    notes: list[str] = field(default_factory=list[str])
+    """What else is to be said."""
+    records: bool = field(init=False)
+    """Whether requests that are not there go to the network, and are recorded."""
+    passed: bool = False
+    proxy: RecordingProxy = field(init=False)
+    """The proxy that replays and records."""
+    _tape: list[Taped] = field(init=False, default_factory=list[Taped])
+    _fresh: list[Recorded] = field(init=False, default_factory=list[Recorded])
+    _ignored: TargetSet | None = field(init=False)
+    _told: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        there = self.path.exists()
+        self.records = self.mode in ("new", "all") or (self.mode == "once" and not there)
+        self.name = self.name or str(self.path)
+        self._ignored = TargetSet(self.options.ignore) if self.options.ignore else None
+        if there and self.mode != "all":
+            self._tape = [Taped.of(each) for each in read_har(self.path)]
+
+    def __repr__(self) -> str:
+        return f"<cassette {self.name}, {self.mode}>"
+
+    @property
+    def exchanges(self) -> list[Recorded]:
+        """What was in the file when the test began."""
+        return [each.recorded for each in self._tape]
+
+    @property
+    def unused(self) -> list[Recorded]:
+        """What of it the test has not asked for."""
+        return [each.recorded for each in self._tape if not each.used]
+
+    # what its layer asks
+
+    def ignores(self, host: str, port: int) -> bool:
+        """Whether a host is none of its business."""
+        return self._ignored is not None and self._ignored.holds(host, port)
+
+    @property
+    def replays(self) -> bool:
+        """Whether a request may be there, or has to be."""
+        return bool(self._tape) or not self.records
+
+    async def read(self, request: Request) -> Recorded:
+        """A request as it would be recorded; its body is read."""
+        asked = begun(request)
+        if request.body.length != 0 and not request.protocol:
+            most = self.options.most
+            data = await request.body.read(most)
+            asked.body = whole(Bodies(most, None, None).sink(request.headers), data)
+            request.body = data
+        cleaned = self.redaction.clean([asked])
+        return cleaned[0] if cleaned else asked
+
+    def find(self, asked: Recorded) -> Recorded | None:
+        """The exchange that a request is, which is then used."""
+        taped = find(self._tape, parts_of(asked), self.options.match, repeat=self.options.repeat)
+        if taped is None:
+            return None
+        taped.used = True
+        return taped.recorded
+
+    def miss(self, asked: Recorded) -> str:
+        """A request is not there: what to tell of it."""
+        why = explain(self._tape, asked, self.options.match) if self._tape else self._no_file()
+        told = f"{asked.method} {asked.url} is not in the cassette {self.name}.\n{why}\n({_INSTEAD})"
+        self.problems.append(told)
+        return told
+
+    def _no_file(self) -> str:
+        return "Nothing is in it." if self.path.exists() else "There is no such file."
+
+    def unexpected(self, asked: Recorded, said: str | bytes, expected: str | bytes | None) -> None:
+        """A WebSocket's client says something else than it did."""
+        there = "nothing more" if expected is None else repr(expected)
+        self.problems.append(
+            f"The WebSocket {asked.url} goes another way than in the cassette {self.name}:\n"
+            f"  - {there}\n  + {said!r}\n({_INSTEAD})"
+        )
+
+    def dialled(self, target: str) -> None:
+        """Something else than HTTP wants to reach the network."""
+        self.problems.append(
+            f"a connection to {target} that does not speak HTTP cannot be replayed, for {self.name} holds none"
+        )
+
+    def keep(self, recorded: Recorded) -> None:
+        """An exchange was recorded."""
+        what = f"{recorded.method} {recorded.url}"
+        most = self.options.most
+        if not recorded.status:
+            self.notes.append(f"not recorded: {what}: {recorded.error}")
+        elif recorded.body.size > most or recorded.response_body.size > most or recorded.left_out:
+            self.problems.append(f"{what} cannot be recorded: it has more than most={most} bytes")
+        else:
+            self._fresh.append(recorded)
+
+    # when the test is over
+
+    def news(self) -> str:
+        """The problems that were not told yet."""
+        told = self.problems[self._told :]
+        self._told += len(told)
+        return "\n\n".join(told)
+
+    def write(self) -> bool:
+        """Write the file where there is something new, at once; tells whether."""
+        if not self._fresh:
+            return False
+        fresh = sorted(self._fresh, key=lambda each: each.started)
+        kept = self.exchanges + self.redaction.clean(fresh)
+        entries = [to_entry(replace(each, client="", server=""), self.path.parent) for each in kept]
+        text = json.dumps(document(entries), indent=1, ensure_ascii=False)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            beside.write_text(f"{text}\n", encoding="utf-8")
+            beside.replace(self.path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return True
