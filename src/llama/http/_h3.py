@@ -34,6 +34,7 @@ def h3_server(
     max_connections: int = 10_000,
     max_requests: int | None = None,
     retry_from: int = 128,
+    reset_key: bytes | None = None,
     error_page: ErrorPage = plain_page,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Server:
@@ -42,6 +43,8 @@ def h3_server(
     `cert` and `key` are PEM files (the key may be in the first). Seconds: `handshake_timeout` and `idle_timeout`
     always end a connection, the others are those of `http.server`. At `max_connections` new ones are ignored;
     while `retry_from` of them are shaking hands, new clients must prove their address first (Retry).
+    Clients of connections that nobody knows, after a crash, are told so by a stateless reset (RFC 9000 section
+    10.3); a `reset_key`, a secret of at least 16 bytes, lets that go on over a restart of the program.
     Early data (0-RTT), which can be played again, is not taken.
 
     Clients learn of it by `http.alt_svc()` in front of the same exchange over TCP. What a connection has not read
@@ -60,7 +63,7 @@ def h3_server(
         handler_timeout=handler_timeout, body_timeout=body_timeout, write_timeout=write_timeout,
         max_requests=max_requests, error_page=error_page, limits=limits,
     )  # fmt: skip
-    settings = H3Settings(http, handshake_timeout, idle_timeout, max_connections, retry_from)
+    settings = H3Settings(http, handshake_timeout, idle_timeout, max_connections, retry_from, reset_key)
     return build_server(address, exchange, cert, key, password, settings)
 
 

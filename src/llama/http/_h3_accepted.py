@@ -6,6 +6,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.tls_bridge import QuicTlsBridge
+from qh3.tls import ExtensionType
 
 from llama.http._h3_link import Quic
 from llama.http._h3_moves import Address, Moves
@@ -39,6 +41,8 @@ class Accepted(Quic):
             retry_source_connection_id=retry_source,
         )
         self._is_nameless = own is not None
+        self.reset_token: bytes | None = None
+        """What ends the connection when its state is lost; one of its own where None."""
         if own is not None:
             self.host_cid = own
         self._moves: Moves | None = None
@@ -88,6 +92,14 @@ class Accepted(Quic):
             self._require_core().install_packet_key(
                 direction, INITIAL, CIPHERS, key, iv, protection, 0, None, None
             )
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        tls = super()._create_tls(remote_source_cid)
+        if self.reset_token is not None:
+            tls.stateless_reset_token = self.reset_token
+            told = tls.serialize_transport_parameters()
+            tls.tls.handshake_extensions = [(ExtensionType.QUIC_TRANSPORT_PARAMETERS, told)]
+        return tls
 
 
 def initial_keys(number: bytes, side: bytes) -> tuple[bytes, bytes, bytes]:

@@ -1,7 +1,8 @@
-"""QUIC packets of nobody yet: whom they are for, and tokens that prove where a client is (RFC 9000 section 8)."""
+"""QUIC packets of nobody yet: whom they are for, tokens that prove where a client is, and resets (RFC 9000)."""
 
 from __future__ import annotations
 
+import hmac
 import os
 import time
 from typing import NamedTuple
@@ -11,6 +12,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 ID_LENGTH = 8
 TOKEN_LIFE = 30
+SMALLEST_RESET = 21
+RESET_SIZE = 43
+RESETS = 100  # in a second
+SETTLE = 2.0  # seconds in which an earlier process may still take care of its connections
 
 
 class LongHeader(NamedTuple):
@@ -62,8 +67,8 @@ def _token(data: bytes, at: int) -> bytes:
 class Tokens:
     """Makes and reads the tokens of Retry packets; they are good for half a minute, from one address."""
 
-    def __init__(self) -> None:
-        self._cipher = AESGCM(os.urandom(16))
+    def __init__(self, secret: bytes) -> None:
+        self._cipher = AESGCM(hmac.digest(secret, b"retry", "sha256"))
 
     def make(self, address: tuple[str, int], original: bytes, source: bytes) -> bytes:
         """A token for a client that first wrote to `original` and is told to write to `source`."""
@@ -81,6 +86,39 @@ class Tokens:
             return None
         size = text[8]
         return text[9 : 9 + size], text[9 + size :]
+
+
+class Resets:
+    """Stateless resets (RFC 9000 section 10.3), for the first id of each connection.
+
+    Its token is bound to the client's address as well: clients with an empty id choose what becomes ours, and
+    could learn the tokens of others otherwise.
+    """
+
+    def __init__(self, secret: bytes, now: float) -> None:
+        self._key = hmac.digest(secret, b"reset", "sha256")
+        self._left = float(RESETS)
+        self._seen = self._begins = now + SETTLE
+
+    def token(self, number: bytes, address: tuple[str, int]) -> bytes:
+        """What the client of a connection is told."""
+        return hmac.digest(self._key, bytes([len(number)]) + number + _where(address), "sha256")[:16]
+
+    def answer(self, data: bytes, number: bytes, address: tuple[str, int], now: float) -> bytes | None:
+        """The answer to a packet for an id that nobody knows; None where it is not due.
+
+        It is smaller than what it answers, so that two sides that have both forgotten do not go on for ever.
+        """
+        size = min(len(data) - 1, RESET_SIZE)
+        if now < self._begins or size < SMALLEST_RESET:
+            return None
+        self._left = min(self._left + (now - self._seen) * RESETS, RESETS)
+        self._seen = now
+        if self._left < 1:
+            return None
+        self._left -= 1
+        noise = os.urandom(size - 16)
+        return bytes([noise[0] & 0x3F | 0x40]) + noise[1:] + self.token(number, address)
 
 
 def _where(address: tuple[str, int]) -> bytes:

@@ -14,6 +14,8 @@ from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
 PathLike: TypeAlias = str | os.PathLike[str]
 PER_ORIGIN = 4
 
+KEY = 16
+
 
 @dataclass(frozen=True, slots=True)
 class H3Settings:
@@ -24,9 +26,14 @@ class H3Settings:
     idle_timeout: float
     max_connections: int
     retry_from: int
+    reset_key: bytes | None
 
     def __post_init__(self) -> None:
         _check(self, "http.h3_server", "handshake_timeout", "idle_timeout", "max_connections")
+        if self.reset_key is not None and len(self.reset_key) < KEY:
+            raise ConfigError(
+                f"http.h3_server(reset_key=): {len(self.reset_key)} bytes, expected at least {KEY}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
