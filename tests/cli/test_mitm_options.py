@@ -356,6 +356,22 @@ def test_each_example_of_the_help_can_be_read(llama: Call) -> None:
         parsed(*shlex.split(each))
 
 
+def test_the_help_has_every_option_in_its_section(llama: Call) -> None:
+    sections = re.split(r"^([A-Z].*):$", llama("mitm --help").output, flags=re.MULTILINE)
+    found = dict(zip(sections[1::2], sections[2::2], strict=True))
+    for title, option in (
+        ("The front door", "--listen"),
+        ("The front door", "--private"),
+        ("What is looked into", "--intercept"),
+        ("Upstreams", "--late"),
+        ("What becomes of it", "--har"),
+        ("What is shown", "--show"),
+        ("Times", "--idle-timeout"),
+        ("Help", "--help"),
+    ):
+        assert f" {option}" in found[title]
+
+
 def test_the_table_has_the_latest() -> None:
     table = Table(2)
     assert table.lines(80) == ["nothing was sent through the proxy"]

@@ -40,6 +40,7 @@ DEFAULT_LISTEN = "127.0.0.1:8080"
 
 @click.command(
     "mitm",
+    cls=_mitm_options.Sectioned,
     context_settings={"allow_interspersed_args": False},
     epilog="A TIME is 10, 10s, 500ms, 5m, 1h or off. A SIZE is 4096, 64K, 10M or 1G.",
 )

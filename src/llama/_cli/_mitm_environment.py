@@ -74,6 +74,15 @@ def environment(given: Mapping[str, str], proxy: str, trusted: Trusted, folder: 
     extra.write_bytes(_joined([*ours, *(_read(given.get(name)) for name in _ADDING)]))
     made.update(dict.fromkeys(_REPLACING, str(bundle)))
     made.update(dict.fromkeys(_ADDING, str(extra)))
+    made["WGETRC"] = str(_wgetrc(given, bundle, folder))
+    return made
+
+
+def _wgetrc(given: Mapping[str, str], bundle: Path, folder: Path) -> Path:
+    """wget knows no variable for this: the settings that it would read, and one more."""
+    before = given.get("WGETRC") or os.path.join(given.get("HOME", ""), ".wgetrc")
+    made = folder / "wgetrc"
+    made.write_bytes(_read(before) + b"\nca_certificate = " + os.fsencode(bundle) + b"\n")
     return made
 
 

@@ -186,19 +186,35 @@ SHOW = click.option(
     help="After a command, list at most so many of the exchanges that it made, on standard error.",
 )
 
-_ALL = (
-    LISTEN, MODE, TO, CA, INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SCRIPT, HAR, HAR_LIMIT, REPLAY,
-    REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS, INSECURE, UPSTREAM_CA, PASS_UNTRUSTED, REVOKE, LATE,
-    SERVER_FIRST, _options.VIA, _options.USER, _options.USER_FILE, _options.OPEN, _options.PRIVATE, _options.CERT,
-    _options.KEY, CONSOLE, ACCESS_LOG, SHOW, GRACE, _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(),
-    _options.IDLE(),
+SECTIONS = (
+    ("The front door", (LISTEN, MODE, TO, CA, _options.CERT, _options.KEY, _options.USER, _options.USER_FILE,
+                        _options.OPEN, _options.PRIVATE)),
+    ("What is looked into", (INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SERVER_FIRST)),
+    ("Upstreams", (_options.VIA, UPSTREAM_CA, INSECURE, PASS_UNTRUSTED, REVOKE, LATE)),
+    ("What becomes of it", (SCRIPT, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS)),
+    ("What is shown", (CONSOLE, ACCESS_LOG, SHOW)),
+    ("Times", (GRACE, _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(), _options.IDLE())),
 )  # fmt: skip
+
+
+class Sectioned(click.Command):
+    """A command whose help has its options in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = (each.get_help_record(ctx) for each in self.get_params(ctx))
+        rows = [record for record in records if record is not None]
+        for title, members in (*SECTIONS, ("Help", ())):
+            count = len(members) or len(rows)
+            with formatter.section(title):
+                formatter.write_dl(rows[:count])
+            del rows[:count]
 
 
 def options(command: F) -> F:
     """All the options."""
-    for each in reversed(_ALL):
-        command = each(command)
+    for _, members in reversed(SECTIONS):
+        for each in reversed(members):
+            command = each(command)
     return command
 
 
