@@ -26,6 +26,8 @@ from llama._cli._access import log_connections, log_relays
 from llama._cli._options import Given
 from llama._cli._values import is_here, users_of
 
+LONG = 86_400.0  # seconds, where a bound is off that HTTP/3 needs
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticOptions:
@@ -38,6 +40,14 @@ class StaticOptions:
     compress: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Web:
+    """A service of HTTP: for connections over TCP, and what answers their requests."""
+
+    handler: Handler
+    exchange: http.Exchange
+
+
 @contextmanager
 def naming(option: str) -> Generator[None]:
     """Say which option a ConfigError is about."""
@@ -47,16 +57,43 @@ def naming(option: str) -> Generator[None]:
         raise ConfigError(f"{option}: {error}") from None
 
 
-def servers(given: Given, service: Handler) -> list[Server]:
+def servers(given: Given, service: Handler | Web) -> list[Server]:
     """A server for each address, with TLS in front where there is a certificate."""
     if given.cert is None and given.key is not None:
         raise ConfigError("--key: a key goes with a certificate: expected --cert too")
+    handler = service.handler if isinstance(service, Web) else service
     if given.cert is not None:
         with naming("--cert" if given.key is None else "--cert and --key"):
             layer = tls.server(given.cert, given.key, handshake_timeout=given.handshake_timeout)
-        service = layer(service)
+        handler = layer(handler)
     with naming("--listen"):
-        return [tcp.server(each, service) for each in given.listen]
+        made: list[Server] = [tcp.server(each, handler) for each in given.listen]
+    if given.http3 and isinstance(service, Web):
+        with naming("--http3"):
+            made += h3_servers(given, service.exchange)
+    return made
+
+
+def h3_servers(given: Given, exchange: http.Exchange) -> list[Server]:
+    """A server of HTTP/3 for each address, at the UDP port of the same number."""
+    if given.cert is None:
+        raise ConfigError("HTTP/3 is spoken over TLS only: expected --cert too")
+    for each in given.listen:
+        if each.startswith(("unix:", "fd:")) or each.endswith(":0"):
+            raise ConfigError(f"there is no UDP port beside {each}: expected --listen with HOST:PORT")
+    return [
+        http.h3_server(
+            each,
+            exchange,
+            given.cert,
+            given.key,
+            handshake_timeout=given.handshake_timeout or LONG,
+            idle_timeout=given.idle_timeout or LONG,
+            body_timeout=given.idle_timeout,
+            write_timeout=given.idle_timeout,
+        )
+        for each in given.listen
+    ]
 
 
 def connector(given: Given) -> Connector:
@@ -97,7 +134,7 @@ def socks5_server(given: Given) -> Handler:
         )
 
 
-def http_proxy(given: Given) -> Handler:
+def http_proxy(given: Given) -> Web:
     """The HTTP forward proxy."""
     check_open(given)
     connect = connector(given)
@@ -106,17 +143,19 @@ def http_proxy(given: Given) -> Handler:
     exchange = http.proxy(connect=connect, relay=carry, client=_client(given, connect), private=private)
     if known := users(given):
         exchange = http.proxy_auth(known)(exchange)
-    return _http(given, exchange)
+    return _http(given, exchange, forward=True)
 
 
-def reverse_proxy(given: Given, to: Sequence[str]) -> Handler:
+def reverse_proxy(given: Given, to: Sequence[str]) -> Web:
     """The HTTP reverse proxy."""
+    if given.via and (over_udp := [each for each in to if each.startswith("h3:")]):
+        raise ConfigError(f"--via: {over_udp[0]} is reached over UDP, which these proxies do not carry")
     client = _client(given, connector(given))
     with naming("--to"):
         return _http(given, http.reverse_proxy(to, client=client))
 
 
-def static(given: Given, folder: str, options: StaticOptions) -> Handler:
+def static(given: Given, folder: str, options: StaticOptions) -> Web:
     """The files below a directory."""
     if options.index is not None and os.path.basename(options.index) != options.index:
         raise ConfigError(
@@ -142,9 +181,10 @@ def _client(given: Given, connect: Connector) -> http.Exchange:
     )
 
 
-def _http(given: Given, exchange: http.Exchange) -> Handler:
+def _http(given: Given, exchange: http.Exchange, *, forward: bool = False) -> Web:
+    """Serve HTTP; what a forward proxy answers is of other origins, which have no HTTP/3 here to be told of."""
     if given.access_log is not None:
-        exchange = http.access_log(given.access_log)(exchange)
+        exchange = http.access_log(given.access_log, whole_urls=forward)(exchange)
     server = http.server(
         first_byte_timeout=given.first_byte_timeout,
         head_timeout=given.handshake_timeout,
@@ -152,7 +192,8 @@ def _http(given: Given, exchange: http.Exchange) -> Handler:
         idle_timeout=given.idle_timeout,
         write_timeout=given.idle_timeout,
     )
-    return stack(server, exchange)
+    over_tcp = http.alt_svc()(exchange) if given.http3 and not forward else exchange
+    return Web(stack(server, over_tcp), exchange)
 
 
 def forward(given: Given, to: Target) -> Handler:

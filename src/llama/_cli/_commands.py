@@ -12,6 +12,7 @@ from click.shell_completion import get_completion_class
 
 from llama import ConfigError, Handler, Target, run
 from llama._cli import _build, _logs, _options, _values
+from llama._cli._build import Web
 from llama._cli._mitm import mitm_command
 from llama._cli._options import Given
 
@@ -74,7 +75,7 @@ def http_proxy_command(**options: object) -> None:
     metavar="URL",
     multiple=True,
     required=True,
-    help="http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or unix:PATH. With several, they take turns.",
+    help="http://HOST:PORT, https://, h2c:// or h3://HOST:PORT, or unix:PATH. With several, they take turns.",
 )
 @_options.listening("localhost:8080")
 @_options.reaching
@@ -84,6 +85,7 @@ def reverse_command(to: tuple[str, ...], **options: object) -> None:
 
     \b
     llama reverse --listen :443 --cert cert.pem --key key.pem --to http://127.0.0.1:8000
+    llama reverse --listen :443 --cert cert.pem --http3 --to h3://10.0.0.1:443
     """
     given = Given.of(options)
     _run(given, lambda: _build.reverse_proxy(given, to))
@@ -168,7 +170,7 @@ def completion(shell: str) -> None:
         click.echo(kind(main, {}, "llama", "_LLAMA_COMPLETE").source())
 
 
-def _run(given: Given, build: Callable[[], Handler]) -> None:
+def _run(given: Given, build: Callable[[], Handler | Web]) -> None:
     _logs.set_up()
     try:
         run(lambda: _build.servers(given, build()), workers=given.workers, grace=given.grace)

@@ -84,6 +84,11 @@ PRIVATE = click.option(
     is_flag=True,
     help="Let clients from elsewhere reach loopback and private addresses too, as those of this machine may.",
 )
+HTTP3 = click.option(
+    "--http3",
+    is_flag=True,
+    help="Serve HTTP/3 too, at the UDP ports of the same numbers; needs --cert and the extra http3.",
+)
 ACCESS_LOG = click.option(
     "--access-log",
     type=click.Choice(["common", "combined", "json"]),
@@ -129,7 +134,7 @@ def asking(command: F) -> F:
 
 def web(command: F) -> F:
     """The options of commands that serve HTTP."""
-    return FIRST_BYTE()(command)
+    return HTTP3(FIRST_BYTE()(command))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +156,7 @@ class Given:
     users: tuple[tuple[str, str], ...] = ()
     user_file: str | None = None
     is_open: bool = False
+    http3: bool = False
     private: bool = False
 
     @classmethod

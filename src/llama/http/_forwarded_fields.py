@@ -51,6 +51,8 @@ def _connection_scheme(request: Request) -> str:
     """How a request came whose target names a scheme: a client may write there what it likes."""
     if request._extensions is not None and request._extensions.get(ForwardedFor) is not None:
         return request.scheme
+    if request.version == "3":
+        return "https"
     known = request._connection
     return "http" if known is None or known.get(TLSInfo) is None else "https"
 

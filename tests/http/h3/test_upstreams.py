@@ -177,6 +177,26 @@ async def test_a_reverse_proxy_has_upstreams_of_all_kinds() -> None:
             assert all("alt-svc" not in each.headers for each in answers)
 
 
+async def test_an_upstream_is_told_that_http3_came_by_tls() -> None:
+    async def seen(request: Request) -> Response:
+        return Response(200, body=f"{request.headers['x-forwarded-proto']} {request.headers['via']}")
+
+    async with serve(tcp.server("127.0.0.1:0", stack(http.server(), seen))) as server:
+        async with h3(http.reverse_proxy(f"http://{server.address}")) as port, ask() as client:
+            assert await text(client, f"h3://localhost:{port}/") == "https 3 llama"
+
+
+async def test_without_a_port_alt_svc_tells_the_one_that_was_asked() -> None:
+    async def page(request: Request) -> Response:
+        return Response(200)
+
+    site = stack(tls.server(*pair_files("localhost")), http.server(), http.alt_svc(max_age=60), page)
+    async with serve(tcp.server("127.0.0.1:0", site)) as server, ask() as client:
+        response = await client(Request("GET", f"https://localhost:{server.port}/"))
+        assert response.headers["alt-svc"] == f'h3=":{server.port}"; ma=60'
+        await response.aclose()
+
+
 async def test_an_upstream_that_is_not_there_is_passed_over() -> None:
     packets = await udp.bind("127.0.0.1:0")
     assert packets.address is not None
