@@ -181,9 +181,12 @@ async def test_an_upstream_is_told_that_http3_came_by_tls() -> None:
     async def seen(request: Request) -> Response:
         return Response(200, body=f"{request.headers['x-forwarded-proto']} {request.headers['via']}")
 
-    async with serve(tcp.server("127.0.0.1:0", stack(http.server(), seen))) as server:
-        async with h3(http.reverse_proxy(f"http://{server.address}")) as port, ask() as client:
-            assert await text(client, f"h3://localhost:{port}/") == "https 3 llama"
+    async with (
+        serve(tcp.server("127.0.0.1:0", stack(http.server(), seen))) as server,
+        h3(http.reverse_proxy(f"http://{server.address}")) as port,
+        ask() as client,
+    ):
+        assert await text(client, f"h3://localhost:{port}/") == "https 3 llama"
 
 
 async def test_without_a_port_alt_svc_tells_the_one_that_was_asked() -> None:
