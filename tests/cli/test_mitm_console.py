@@ -285,28 +285,38 @@ def test_a_row_can_be_chosen_and_shows_its_headers() -> None:
     assert len(screen.rows) == 1
 
 
-async def test_logs_and_prints_go_above_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+async def test_logs_and_prints_go_above_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Tty())
+    monkeypatch.setattr(sys, "stderr", Tty())
+    file = io.StringIO()
     screen = Screen()
     log = logging.Logger("llama.test")  # noqa: LOG001
     logging.root.manager.loggerDict["llama.test"] = log
     handler = logging.StreamHandler(sys.stderr)
     log.addHandler(handler)
-    before = sys.stdout
+    log.addHandler(logging.StreamHandler(file))
+    before = sys.stdout, sys.stderr
     try:
         async with shown(screen):
-            await until(lambda: sys.stdout is not before)
+            await until(lambda: sys.stdout is not before[0])
             log.warning("a warning")
             print("printed by a hook")
             await until(lambda: "printed by a hook\n" in screen.file.getvalue())
             for number in range(2000):
                 print(number)
-        assert log.handlers == [handler] and sys.stdout is before
+        assert log.handlers[0] is handler and (sys.stdout, sys.stderr) == before
     finally:
         del logging.root.manager.loggerDict["llama.test"]
     text = screen.file.getvalue()
     assert "a warning" in text and "... 1000 more lines" in text
     assert text.rstrip().endswith("\x1b[?25h")  # the cursor is back
-    assert capsys.readouterr() == ("", "")
+    assert [each.getvalue() for each in before if isinstance(each, io.StringIO)] == ["", ""]
+    assert file.getvalue() == "a warning\n"
 
 
 async def test_however_fast_it_goes_frames_are_few() -> None:

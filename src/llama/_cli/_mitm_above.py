@@ -6,7 +6,7 @@ import io
 import logging
 import sys
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -79,13 +79,16 @@ class _Output(io.TextIOBase):
 @contextmanager
 def kept(above: Above) -> Generator[None]:
     """Within the block, what would be written to the terminal by logging and by print is kept."""
-    outputs: tuple[TextIO, TextIO] = (sys.stdout, sys.stderr)
+    outputs = sys.stdout, sys.stderr
+    terminals = [each for each in (*outputs, sys.__stdout__, sys.__stderr__) if each is not None and each.isatty()]
     loggers = [logging.getLogger(), *_loggers()]
     before = [(each, each.handlers[:]) for each in loggers if each.handlers]
     for each, handlers in before:
-        each.handlers[:] = [_Handler(above, one) if _writes_to(one, outputs) else one for one in handlers]
+        each.handlers[:] = [_Handler(above, one) if _writes_to(one, terminals) else one for one in handlers]
     mine = _Output(above), _Output(above)
-    sys.stdout, sys.stderr = mine
+    sys.stdout, sys.stderr = (
+        ours if each in terminals else each for ours, each in zip(mine, outputs, strict=True)
+    )
     try:
         yield
     finally:
@@ -101,6 +104,5 @@ def _loggers() -> list[logging.Logger]:
     return [each for each in known if isinstance(each, logging.Logger)]
 
 
-def _writes_to(handler: logging.Handler, outputs: tuple[TextIO, TextIO]) -> bool:
-    stream: object = getattr(handler, "stream", None)
-    return stream is not None and stream in (*outputs, sys.__stdout__, sys.__stderr__)
+def _writes_to(handler: logging.Handler, terminals: Sequence[TextIO]) -> bool:
+    return getattr(handler, "stream", None) in terminals

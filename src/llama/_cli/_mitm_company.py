@@ -38,18 +38,23 @@ class Company:
         self._tasks = tasks
         self._begin = begin
         self._shutdown = Shutdown()
+        self._servers = 0
 
     def __call__(self, inner: Exchange) -> Beside:
         return Beside(inner, self)
 
     async def __aenter__(self) -> Company:
-        if self._begin is not None:
-            self._begin()
-        self._shutdown = Shutdown()
-        for each in self._tasks:
-            self._shutdown.spawn(each())
+        self._servers += 1
+        if self._servers == 1:  # at a reload others come before these have gone
+            if self._begin is not None:
+                self._begin()
+            self._shutdown = Shutdown()
+            for each in self._tasks:
+                self._shutdown.spawn(each())
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._shutdown.cancel()
-        await self._shutdown.drain()
+        self._servers -= 1
+        if not self._servers:
+            self._shutdown.cancel()
+            await self._shutdown.drain()

@@ -68,10 +68,10 @@ class Console:
         self._print(self.above.take())
 
     async def _go_on(self, live: Live, woken: asyncio.Event) -> None:
-        quiet = 0.0
+        quiet, size = 0.0, self.console.size
         while True:
-            if self._is_news() or quiet >= SLOW:
-                quiet = 0.0
+            if self._is_news() or self.console.size != size or (quiet >= SLOW and self.board.going):
+                quiet, size = 0.0, self.console.size
                 self.board.changed = False
                 frame, lines = self._frame(), self.above.take()
                 # A terminal that is held (Ctrl-S) takes nothing: then this waits, and nothing else does.
