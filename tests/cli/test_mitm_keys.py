@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.mitm_site import CLEAN
 from tests.pango.process import ROOT
 
 termios = pytest.importorskip("termios")
@@ -39,7 +40,7 @@ class Terminal:
             stderr=self.theirs,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "PYTHONUTF8": "1"},
+            env={**CLEAN, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "PYTHONUTF8": "1"},
         )
 
     def expect(self, pattern: str) -> re.Match[str]:

@@ -80,7 +80,9 @@ class _Output(io.TextIOBase):
 def kept(above: Above) -> Generator[None]:
     """Within the block, what would be written to the terminal by logging and by print is kept."""
     outputs = sys.stdout, sys.stderr
-    terminals = [each for each in (*outputs, sys.__stdout__, sys.__stderr__) if each is not None and each.isatty()]
+    terminals = [
+        each for each in (*outputs, sys.__stdout__, sys.__stderr__) if each is not None and each.isatty()
+    ]
     loggers = [logging.getLogger(), *_loggers()]
     before = [(each, each.handlers[:]) for each in loggers if each.handlers]
     for each, handlers in before:

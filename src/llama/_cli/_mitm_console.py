@@ -21,7 +21,7 @@ from llama._shutdown import own_task
 PACE = 0.1
 SLOW = 1.0
 PATIENCE = 1.0
-KEYS = "up/down: headers  p: pause  c: clear  q: quit"
+KEYS = "q: quit  p: pause  c: clear  up/down: headers"
 
 
 class Console:
