@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -56,6 +56,117 @@ async def test_grpc_passes_through_the_reverse_proxy_in_all_four_kinds(workers: 
         async with serve(tcp.server("127.0.0.1:0", proxy)) as front, asyncio.TaskGroup() as group:
             told = [group.create_task(call(front.addresses[0])) for _ in range(workers)]
         assert [each.result() for each in told] == [EXPECTED] * workers
+
+
+@pytest.mark.llama_timeout(90)
+async def test_grpc_behind_the_client_in_all_four_kinds() -> None:
+    """What gRPC sends and hears, made by hand: the client alone is between."""
+    pytest.importorskip("grpc")
+    async with asyncio.timeout(60), running(sys.executable, GRPC, "serve") as server, http.client() as client:
+        assert server.stdout is not None
+        url = f"h2c://127.0.0.1:{int(await server.stdout.readline())}/test.Peer"
+
+        async def ask(kind: str, body: bytes | AsyncIterator[bytes]) -> http.Response:
+            fields = {
+                "te": "trailers",
+                "content-type": "application/grpc",
+                "x-asked": "1",
+                "x-asked-bin": "AP8=",
+            }
+            response = await client(Request("POST", f"{url}/{kind}", fields, body))
+            assert (response.status, response.headers["content-type"]) == (200, "application/grpc")
+            return response
+
+        response = await ask("unary", message(b"hello"))
+        assert (response.headers["x-initial"], await messages(response)) == ("i", [b"HELLO"])
+        trailers = response.trailers or http.Headers()
+        assert [trailers[name] for name in ("grpc-status", "x-trailing", "x-trailing-bin")] == [
+            "0",
+            "1",
+            "AP8",
+        ]
+
+        response = await ask("unary", message(b"fail"))
+        failed = response.trailers or response.headers
+        assert (await messages(response), failed["grpc-status"]) == ([], "5")
+        assert failed["grpc-message"] == "no such thing: %C3%A4"
+
+        parts = await messages(await ask("server", message(b"200")))
+        assert (len(parts), sum(map(len, parts))) == (200, 490_000)
+
+        async def many() -> AsyncIterator[bytes]:
+            for _ in range(500):
+                yield message(bytes(1000))
+
+        assert await messages(await ask("client", many())) == [b"500000"]
+
+        queue: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def talk() -> AsyncIterator[bytes]:
+            while part := await queue.get():
+                yield message(part)
+
+        queue.put_nowait(b"0a")
+        response = await ask("both", talk())
+        for number in range(5):
+            if number:
+                queue.put_nowait(b"%da" % number)
+            assert await response.body.chunk() == message(b"a%d" % number)
+        queue.put_nowait(b"")
+        assert await response.body.read() == b""
+        assert (response.trailers or http.Headers())["grpc-status"] == "0"
+
+
+@pytest.mark.llama_timeout(90)
+async def test_grpcs_client_at_our_server_in_all_four_kinds() -> None:
+    pytest.importorskip("grpc")
+    async with serve(tcp.server("127.0.0.1:0", stack(http.server(), grpc_app))) as server:
+        assert await call(server.addresses[0]) == EXPECTED
+
+
+async def grpc_app(request: Request) -> http.Response:
+    """What the server in `grpc_peer.py` does, made by hand."""
+    kind = request.path.rpartition("/")[2]
+    response = http.Response(200, {"content-type": "application/grpc"})
+    response.trailers = http.Headers({"grpc-status": "0"})
+    if kind == "both":
+        response.body = reversing(request)
+        return response
+    parts = await messages(request)
+    if kind == "unary" and parts == [b"fail"]:
+        response.trailers = http.Headers({"grpc-status": "5", "grpc-message": "no such thing: %C3%A4"})
+    elif kind == "unary":
+        response.headers["x-initial"] = "i"
+        response.trailers["x-trailing"] = request.headers["x-asked"]
+        response.trailers["x-trailing-bin"] = request.headers["x-asked-bin"]
+        response.body = message(parts[0].upper())
+    elif kind == "server":
+        response.body = [message(b"%d" % number * 1000) for number in range(int(parts[0]))]
+    else:
+        response.body = message(b"%d" % sum(map(len, parts)))
+    return response
+
+
+async def reversing(request: Request) -> AsyncIterator[bytes]:
+    """An answer to each message as it comes."""
+    async for chunk in request.body:
+        yield message(chunk[5:][::-1])
+
+
+def message(data: bytes) -> bytes:
+    """One message, framed: not compressed, its length before it."""
+    return b"\0" + len(data).to_bytes(4, "big") + data
+
+
+async def messages(whole: Request | http.Response) -> list[bytes]:
+    """All messages of a body."""
+    data = await whole.body.read(10_000_000)
+    found: list[bytes] = []
+    while data:
+        size = 5 + int.from_bytes(data[1:5], "big")
+        found.append(data[5:size])
+        data = data[size:]
+    return found
 
 
 async def call(address: str) -> str:
@@ -154,7 +265,7 @@ backend b
 async def test_haproxy_between_our_client_and_our_server(tmp_path: Path) -> None:
     async def app(request: Request) -> http.Response:
         body = await request.body.read(10_000_000)
-        response = http.Response(200, body=[body])
+        response = http.Response(200, {"x-version": request.version}, [body])
         response.trailers = request.trailers
         return response
 
@@ -170,5 +281,6 @@ async def test_haproxy_between_our_client_and_our_server(tmp_path: Path) -> None
                 request = Request("POST", f"h2c://127.0.0.1:{port}/x", (), [bytes(size)])
                 request.trailers = http.Headers({"x-sum": "1"})
                 response = await client(request)
+                assert (response.version, response.headers["x-version"]) == ("2", "2")
                 assert await response.body.read(10_000_000) == bytes(size)
                 assert list(response.trailers or ()) == [("x-sum", "1")]
