@@ -14,6 +14,7 @@ from llama._shutdown import Shutdown
 from llama._stack import check_takes, factory
 from llama._stream import Stream
 from llama._target import Connector, Target
+from llama.http._carrier import Carrier
 from llama.http._client_h3 import H3Way
 from llama.http._client_settings import ClientSettings
 from llama.http._h1_client import NoAnswer
@@ -101,7 +102,10 @@ class Client:
     async def __call__(self, request: Request, /) -> Response:
         pool = self.state.open()
         extensions = request._extensions
-        origin = extensions.get(Origin) if extensions is not None else None
+        origin: Origin | None = None
+        carrier: Carrier | None = None
+        if extensions is not None:
+            origin, carrier = extensions.get(Origin), extensions.get(Carrier)
         if origin is None:
             origin = origin_of(request.scheme, request.authority)
         if origin.scheme == "h3":
@@ -112,6 +116,8 @@ class Client:
         if connection is None:
             connection = await pool.open(pool.place(origin))
         reused = connection.reused
+        if carrier is not None:
+            carrier.stream = connection.stream
         try:
             return await connection.send(request)
         except Unprocessed as error:
@@ -122,6 +128,8 @@ class Client:
             place = pool.place(origin)
             pool.empty(place)
             connection = await pool.open(place)
+            if carrier is not None:
+                carrier.stream = connection.stream
             return await connection.send(request)
 
 
@@ -131,6 +139,8 @@ async def _again(pool: Pool, origin: Origin, request: Request, error: Unprocesse
         if not error.is_body_there:
             break
         connection = pool.take(origin) or await pool.open(pool.place(origin))
+        if (carrier := request.extensions.get(Carrier)) is not None:
+            carrier.stream = connection.stream
         try:
             return await connection.send(request)
         except Unprocessed as again:

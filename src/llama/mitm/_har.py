@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from llama._errors import ConfigError
 from llama.http import Headers
+from llama.mitm._har_timings import set_timings, to_timings, total
 from llama.mitm._recorded import Recorded, RecordedBody, RecordedMessage
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -22,17 +23,21 @@ _TEXT = ("text/", "+json", "+xml", "/json", "/xml", "javascript", "x-www-form-ur
 
 def to_entry(recorded: Recorded, folder: Path) -> dict[str, Json]:
     """An entry of a HAR log; files are named as seen from a folder."""
-    wait, receive = round(recorded.wait * 1000, 3), round(recorded.receive * 1000, 3)
+    timings = to_timings(recorded)
     entry: dict[str, Json] = {
         "startedDateTime": datetime.fromtimestamp(recorded.started, UTC).isoformat(timespec="milliseconds"),
-        "time": round(wait + receive, 3),
+        "time": total(timings),
         "request": _request(recorded, folder),
         "response": _response(recorded, folder),
         "cache": {},
-        "timings": {
-            "blocked": -1, "dns": -1, "connect": -1, "ssl": -1, "send": 0, "wait": wait, "receive": receive
-        },
-    }  # fmt: skip
+        "timings": timings,
+    }
+    if recorded.address:
+        entry["serverIPAddress"] = recorded.address
+    if recorded.connection:
+        entry["connection"] = recorded.connection
+    if recorded.ahead:
+        entry["_connectedAhead"] = True
     if recorded.server:
         entry["_server"] = recorded.server
     if recorded.client:
@@ -174,11 +179,11 @@ def read_har(path: Path) -> list[Recorded]:
 def _recorded(entry: Mapping[str, object], folder: Path) -> Recorded:
     request = cast("Mapping[str, object]", entry["request"])
     response = cast("Mapping[str, object]", entry["response"])
-    timings = cast("Mapping[str, float]", entry.get("timings") or {})
+    timings = cast("Mapping[str, object]", entry.get("timings") or {})
     content = cast("Mapping[str, object]", response.get("content") or {})
     posted = cast("Mapping[str, object]", request.get("postData") or {})
     closed = cast("Mapping[str, object]", entry.get("_webSocketClose") or {})
-    return Recorded(
+    recorded = Recorded(
         started=datetime.fromisoformat(str(entry["startedDateTime"])).timestamp(),
         method=str(request["method"]),
         url=str(request["url"]),
@@ -190,13 +195,15 @@ def _recorded(entry: Mapping[str, object], folder: Path) -> Recorded:
         response_version=str(response.get("httpVersion", "")).lower().removeprefix("http/"),
         response_headers=_read_headers(response),
         response_body=_read_body(content, folder),
-        wait=max(0.0, float(timings.get("wait", 0))) / 1000,
-        receive=max(0.0, float(timings.get("receive", 0))) / 1000,
+        connection=str(entry.get("connection", "")),
+        address=str(entry.get("serverIPAddress", "")),
         error=str(entry.get("_error", "")),
         messages=[_read_message(each) for each in _list(entry.get("_webSocketMessages"))],
         close_code=int(cast("int", closed.get("code", 0))),
         closed_by_client={"send": True, "receive": False}.get(str(closed.get("type"))),
     )
+    set_timings(recorded, timings, ahead=bool(entry.get("_connectedAhead")))
+    return recorded
 
 
 def _list(value: object) -> list[Mapping[str, object]]:

@@ -16,7 +16,8 @@ from llama.http._client import Client
 from llama.http._client import client as http_client
 from llama.http._coding import decoders
 from llama.http._hop_by_hop import incoming, outgoing
-from llama.mitm._late import at_last
+from llama.mitm._dialling import first, noted
+from llama.tcp._dialled import Dialled
 from llama.tls import ClientHello, TLSInfo, Wanted
 
 
@@ -126,6 +127,8 @@ class Interception:
         extensions.set(Wanted(alpn, self.server_name))
         extensions.set(_Raw(self.raw))
         stream = await self._secure(Target(self.target.host, self.target.port, extensions))
+        if (dialled := stream.extensions.get(Dialled)) is not None:
+            dialled.secured()
         self.upstream = stream.extensions.get(TLSInfo)
         if self._revoked:
             self._check_revoked(stream)
@@ -144,11 +147,11 @@ class Interception:
 
     async def raw(self) -> Stream:
         """The bridge's own upstream, as bytes; another one where that was given out already."""
-        if self._first:
-            stream = await at_last(await self._bridge.upstream())
-            self._first = False
-            return stream
-        return await at_last(await self._bridge.connect(self._bridge.target))
+        if not self._first:
+            return await noted(self._bridge.connect)(self._bridge.target)
+        stream = await first(self._bridge)
+        self._first = False
+        return stream
 
     async def send(self, request: Request) -> Response:
         """Send a request to the upstream."""

@@ -32,6 +32,17 @@ class LateStream(Stream):
     def __repr__(self) -> str:
         return f"<late stream to {self._target}>"
 
+    @property
+    def is_opened(self) -> bool:
+        """Whether it was reached."""
+        return self._opened is not None
+
+    def tell(self, value: object) -> None:
+        """Put something into the extensions of the target, for the connector to find."""
+        extensions = self._target.extensions.fork()
+        extensions.set(value)
+        self._target = Target(self._target.host, self._target.port, extensions)
+
     async def opened(self) -> Stream:
         """The stream itself, opened once."""
         async with self._lock:

@@ -12,8 +12,10 @@ from typing import BinaryIO
 
 from llama import ws
 from llama.http import Headers, Request, Response
+from llama.http._carrier import Carrier
 from llama.mitm._interception import Interception
 from llama.mitm._recorded import BodySink, Recorded, RecordedBody, RecordedMessage, Tee
+from llama.tcp._dialled import Dialled
 
 
 @dataclass(slots=True)
@@ -96,7 +98,9 @@ def whole(sink: BodySink, data: bytes) -> RecordedBody:
 class Passing:
     """Puts an exchange down as it passes; gives it away once, when both messages are through or it is closed."""
 
-    __slots__ = ("_began", "_bodies", "_give", "_given", "_head", "_request", "_response", "recorded")
+    __slots__ = (
+        "_began", "_bodies", "_carrier", "_give", "_given", "_head", "_request", "_response", "_sent", "recorded",
+    )  # fmt: skip
 
     def __init__(
         self, request: Request, bodies: Bodies, watching: Watching | None, give: Callable[[Recorded], object]
@@ -106,8 +110,10 @@ class Passing:
         self._give = give
         self._given = False
         self._response: _Tap | None = None
-        self._began = self._head = time.monotonic()
-        self._request = _Tap(request, bodies, self._maybe_over, _nothing)
+        self._began = self._head = self._sent = time.monotonic()
+        self._carrier = request.extensions.get(Carrier) or Carrier()  # that of another recording
+        request.extensions.set(self._carrier)
+        self._request = _Tap(request, bodies, self._has_sent, _nothing)
         if request.protocol and watching is not None:
             watching.begin(request, self.recorded, bodies.inline)
 
@@ -122,6 +128,7 @@ class Passing:
         recorded = self.recorded
         self._head = time.monotonic()
         recorded.wait = self._head - self._began
+        self._time()
         recorded.status, recorded.reason = response.status, response.reason
         recorded.response_version = response.version
         recorded.response_headers = response.headers.copy()
@@ -130,6 +137,27 @@ class Passing:
             self._maybe_over()
         if not self._given:
             response.on_close(self._over)
+
+    def _time(self) -> None:
+        """Put down how the request reached the upstream, once the response's head is there."""
+        recorded, stream = self.recorded, self._carrier.stream
+        dialled = stream.extensions.get(Dialled) if stream is not None else None
+        ready = self._began
+        if dialled is not None:
+            recorded.connection, recorded.address = str(dialled.number), dialled.address
+            if dialled.told is None or dialled.told is self._carrier:
+                dialled.told = self._carrier
+                recorded.dns, recorded.tls = dialled.dns, dialled.tls
+                if not dialled.was_there:
+                    recorded.connect = dialled.ended - dialled.began - (dialled.dns or 0.0)
+                recorded.ahead = dialled.began < self._began
+                ready = max(ready, dialled.over)
+        sent = self._sent if self._request.is_whole else self._head
+        recorded.send = max(0.0, min(sent, self._head) - ready)
+
+    def _has_sent(self) -> None:
+        self._sent = time.monotonic()
+        self._maybe_over()
 
     def _broke(self, error: Exception) -> None:
         self.recorded.error = str(error) or type(error).__name__

@@ -17,6 +17,7 @@ from llama.http import proxy as http_proxy
 from llama.http._h1_client_upgrade import Upgraded
 from llama.http._origin import origin_of
 from llama.http._proxy import Proxy
+from llama.mitm._dialling import noted
 from llama.mitm._page import TrustPage
 from llama.mitm._relay import MitmRelay, build_relay
 from llama.mitm._rules import Asked
@@ -105,7 +106,8 @@ def proxy(
     connect = connect or tcp_connect()
     check_takes(connect, Target, "mitm.proxy(connect=)")
     made = settings("mitm.proxy", options)
-    client = http_client(connect, tls=made.tls(connect))
+    plain = noted(connect)
+    client = http_client(plain, tls=noted(made.tls(plain)))
     relay = build_relay("mitm.proxy", ca, layers, made, client)
     allow = None if allow is None else tuple(allow)
     deny = tuple(deny)

@@ -89,6 +89,9 @@ def record(
     server. Of a body at most `most` bytes are kept. The `messages` of a WebSocket are in its entry, `inline` bytes
     of them at most, once it is over. Recording harms no exchange: a full disk is logged.
 
+    The times of names, connections and TLS are those of the exchange that a connection to the upstream was opened
+    for, the first that it carries; where that was ahead of the request, `_connectedAhead` says so.
+
         mitm.proxy(ca, mitm.record("out.har"))
     """
     if inline < 0 or (most is not None and most < 0):

@@ -70,6 +70,20 @@ class Recorded:
     """Seconds until the response's head."""
     receive: float = 0.0
     """Seconds from there to the end."""
+    send: float = 0.0
+    """Of those until the response's head, how many went by until the request was sent."""
+    dns: float | None = None
+    """Seconds that the upstream's name took, where its connection was opened for this exchange."""
+    connect: float | None = None
+    """Seconds that the connection took then, without its name and TLS."""
+    tls: float | None = None
+    """Seconds that its TLS handshake took."""
+    ahead: bool = False
+    """Whether the connection was opened before the request was there, so that it waited for none of this."""
+    connection: str = ""
+    """What tells the upstream's connections apart."""
+    address: str = ""
+    """The address that was connected to: the server's, or that of a proxy on the way."""
     client: str = ""
     server: str = ""
     """The target, where the connection was looked into."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,6 +17,7 @@ from llama._stack import factory
 from llama._stream import Stream
 from llama._target import Connector, Target
 from llama.tcp._dial import Dial
+from llama.tcp._dialled import Dialled
 from llama.tcp._targets import allowed
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -80,7 +82,11 @@ class Connect:
         return Dial(family, (host, target.port), target, self._set_options)
 
     async def _connect(self, target: Target) -> Stream:
+        dialled = target.extensions.get(Dialled)
+        began = time.monotonic() if dialled is not None else 0.0
         addresses = interleave(allowed(target, await self.resolver(target.host, target.port)))
+        if dialled is not None:
+            dialled.dns = time.monotonic() - began
         if not addresses:
             raise OSError(errno.EADDRNOTAVAIL, f"{target.host} has no address")
         if len(addresses) == 1:
