@@ -12,6 +12,8 @@ from pango._certificates import Facts, examine, read_password
 from pango._settings import CLIENT_TIMEOUT, Problems, Settings, check_together
 
 Layers: TypeAlias = list[Callable[[Handler], Handler]]
+LONG = 86_400.0  # seconds, where a bound is off that HTTP/3 needs
+MANY = 10_000  # connections of HTTP/3, where no bound is set
 
 
 def inspect(settings: Settings, problems: Problems, *, targets: bool = True) -> list[Facts]:
@@ -28,18 +30,40 @@ def inspect(settings: Settings, problems: Problems, *, targets: bool = True) -> 
     return examine(settings, problems)
 
 
-def servers(settings: Settings, leaf: Handler | None = None) -> list[Server]:
-    """A server for each address, all over one stack; raises ConfigError when its parts find fault."""
-    service = handler(settings, leaf)
+def servers(settings: Settings, exchange: http.Exchange | None = None) -> list[Server]:
+    """The servers, in front of the targets or of an exchange; raises ConfigError when their parts find fault."""
+    if exchange is None and settings.is_http:
+        exchange = _reverse_proxy(settings)
+    if exchange is None:
+        return over_tcp(settings, _relays(settings))
+    exchange = _told(settings, exchange)
+    if not settings.http3:
+        return over_tcp(settings, _web(settings, exchange))
+    made = over_tcp(settings, _web(settings, http.alt_svc()(exchange)))
+    return made + [_over_udp(settings, each, exchange) for each in settings.listen]
+
+
+def over_tcp(settings: Settings, service: Handler) -> list[Server]:
+    """A server for each address, all over one stack."""
+    for layer in reversed(_layers(settings)):
+        service = layer(service)
     return [tcp.server(each, service) for each in settings.listen]
 
 
-def handler(settings: Settings, leaf: Handler | None = None) -> Handler:
-    """The stack for each connection, around the targets or a leaf that is given."""
-    service = targets(settings) if leaf is None else leaf
-    for layer in reversed(_layers(settings)):
-        service = layer(service)
-    return service
+def _over_udp(settings: Settings, address: str, exchange: http.Exchange) -> Server:
+    files, password = settings.certificates[0], settings.key_password_file
+    return http.h3_server(
+        address,
+        exchange,
+        files.cert,
+        files.key,
+        password=None if password is None else read_password(password),
+        handshake_timeout=settings.handshake_timeout or LONG,
+        idle_timeout=settings.idle_timeout or LONG,
+        body_timeout=CLIENT_TIMEOUT,
+        write_timeout=CLIENT_TIMEOUT,
+        max_connections=settings.max_connections or MANY,
+    )
 
 
 def _layers(settings: Settings) -> Layers:
@@ -82,10 +106,8 @@ def _tls(settings: Settings) -> Callable[[Handler], Handler]:
     )
 
 
-def targets(settings: Settings) -> Handler:
-    """What carries each connection, or each request, to its target."""
-    if settings.is_http:
-        return web(settings, _reverse_proxy(settings))
+def _relays(settings: Settings) -> Handler:
+    """What carries each connection to its target."""
     relay = tcp.relay(idle_timeout=settings.idle_timeout)
     upstreams = [Upstream(each, _target(each), _connector(each, settings)) for each in settings.to]
     if len(upstreams) > 1:
@@ -93,8 +115,8 @@ def targets(settings: Settings) -> Handler:
     return tcp.forward(upstreams[0].target, connect=upstreams[0].connect, relay=relay)
 
 
-def web(settings: Settings, exchange: http.Exchange) -> Handler:
-    """A server of HTTP, with the layers that are asked for around an exchange."""
+def _web(settings: Settings, exchange: http.Exchange) -> Handler:
+    """A server of HTTP."""
     idle = settings.idle_timeout
     server = http.server(
         first_byte_timeout=idle,
@@ -103,17 +125,22 @@ def web(settings: Settings, exchange: http.Exchange) -> Handler:
         body_timeout=CLIENT_TIMEOUT,
         write_timeout=CLIENT_TIMEOUT,
     )
+    return stack(server, exchange)
+
+
+def _told(settings: Settings, exchange: http.Exchange) -> http.Exchange:
+    """With the layers that are asked for, which are the same for every version of HTTP."""
     if settings.access_log is not None:
         exchange = http.access_log(settings.access_log)(exchange)
     if settings.forwarded_from:
         exchange = http.forwarded(trust=settings.forwarded_from)(exchange)
-    return stack(server, exchange)
+    return exchange
 
 
 def _reverse_proxy(settings: Settings) -> http.Exchange:
     connect = tcp.connect(timeout=settings.connect_timeout)
     timeout, ca, insecure = settings.connect_timeout, settings.to_ca, settings.to_insecure
-    secure = any(each.startswith("https://") for each in settings.to)
+    secure = any(each.startswith(("https://", "h3://")) for each in settings.to)
     client = http.client(
         connect,
         tls=tls.connect(connect, ca=ca, insecure=insecure, handshake_timeout=timeout) if secure else None,

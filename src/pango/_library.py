@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     retries: int
     forwarded_from: Some
     access_log: AccessLog | None
+    http3: bool
     grace: float | None
 
 
@@ -52,8 +53,9 @@ def run(app: ASGIApp | None = None, /, *, workers: int | None = None, **options:
     In front of an ASGI application, or of targets that `to` lists. The keywords are the options of
     `pango serve`: several values as a list, times in seconds, `listen` is ":443" unless given. A client of an
     application has a minute for each head and each piece of a body; `idle_timeout` is what it may wait between
-    requests. SIGHUP reads the files again. Where no logging is set up, log lines go to standard error. Raises
-    ConfigError that says everything that is wrong, OSError when an address cannot be bound.
+    requests. `http3=True` serves HTTP/3 too, at the UDP ports of the same numbers. SIGHUP reads the files again.
+    Where no logging is set up, log lines go to standard error. Raises ConfigError that says everything that is
+    wrong, OSError when an address cannot be bound.
     """
     settings = _read(options, workers)
     if not logging.getLogger().handlers:
@@ -102,6 +104,7 @@ def _read(options: Options, workers: int | None) -> Settings:
         retries=options.get("retries", _settings.RETRIES),
         forwarded_from=_several(options.get("forwarded_from", ())),
         access_log=options.get("access_log"),
+        http3=options.get("http3", False),
         grace=options.get("grace"),
         workers=workers,
     )
@@ -121,4 +124,4 @@ def _servers(app: ASGIApp | None, settings: Settings) -> list[Server]:
     check_values(settings, problems)
     _build.inspect(settings, problems, targets=app is None)
     problems.check()
-    return _build.servers(settings, None if app is None else _build.web(settings, asgi(app)))
+    return _build.servers(settings, None if app is None else asgi(app))

@@ -44,17 +44,19 @@ OPTIONS = (
         "--to",
         metavar="TARGET",
         multiple=True,
-        help="HOST:PORT, tls://HOST:PORT or unix:PATH, or http://HOST:PORT, https://HOST:PORT or http+unix:PATH to "
-        "speak HTTP. With several, each connection or request goes to the next one in turn, or to the one after it "
-        "when it cannot be reached.",
+        help="HOST:PORT, tls://HOST:PORT or unix:PATH, or to speak HTTP: http://HOST:PORT, https://, h2c:// (HTTP/2 in "
+        "the clear) or h3://HOST:PORT, or http+unix:PATH. With several, each connection or request goes to the next "
+        "one in turn, or to the one after it when it cannot be reached.",
     ),
     click.option(
         "--to-ca",
         metavar="FILE",
-        help="Verify tls:// and https:// targets against this, not the system's authorities.",
+        help="Verify tls://, https:// and h3:// targets against this, not the system's authorities.",
     ),
     click.option(
-        "--to-insecure", is_flag=True, help="Do not verify the certificates of tls:// and https:// targets."
+        "--to-insecure",
+        is_flag=True,
+        help="Do not verify the certificates of tls://, https:// and h3:// targets.",
     ),
     click.option(
         "--proxy-protocol",
@@ -113,6 +115,11 @@ OPTIONS = (
         flag_value="combined",
         help="With http:// targets: a line for each request on standard output, common, combined or json.  "
         "[combined when none is given]",
+    ),
+    click.option(
+        "--http3",
+        is_flag=True,
+        help="With http:// targets: serve HTTP/3 too, at the UDP ports of the same numbers. Needs the extra http3.",
     ),
     click.option(
         "--grace",
@@ -199,6 +206,7 @@ def read(given: Mapping[str, object], problems: Problems) -> Settings:
         retries=problems.read("retries", _values.count_from_0, texts.one("retries"), _settings.RETRIES),
         forwarded_from=tuple(each for group in forwarded for each in group),
         access_log=cast("_settings.AccessLog | None", access_log),
+        http3=texts.is_set("http3"),
         grace=texts.seconds("grace", None),
         workers=problems.read("workers", _values.count, texts.one("workers"), None),
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from llama import Server, describe
 from pango._certificates import Facts
 from pango._settings import Settings
-from pango._values import spell_seconds
+from pango._values import SECURE, spell_seconds
 
 
 def report(settings: Settings, servers: Sequence[Server], certificates: Sequence[Facts]) -> str:
@@ -20,10 +20,11 @@ def report(settings: Settings, servers: Sequence[Server], certificates: Sequence
 
 def _places(settings: Settings) -> Iterator[tuple[str, str]]:
     for each in settings.listen:
-        yield "listen", f"{each} (every address)" if each.startswith(":") else each
+        how = " (every address)" if each.startswith(":") else ""
+        yield "listen", f"{each}{how}{', HTTP/3 too' if settings.http3 else ''}"
     for each in settings.to:
         how = ""
-        if each.startswith(("tls://", "https://")):
+        if each.startswith(SECURE):
             ca = settings.to_ca or "the system's authorities"
             how = " (NOT VERIFIED)" if settings.to_insecure else f" (verified by {ca})"
         yield "to", each + how

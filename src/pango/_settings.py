@@ -53,6 +53,7 @@ class Settings:
     retries: int = RETRIES
     forwarded_from: tuple[str, ...] = ()
     access_log: AccessLog | None = None
+    http3: bool = False
     grace: float | None = None
     workers: int | None = None
 
@@ -136,16 +137,20 @@ def check_together(settings: Settings, problems: Problems) -> None:
     elif not settings.certificates:
         problems.note("cert", f"missing: expected a PEM file, or {spell('plain')} for no TLS")
     _check_targets(settings, problems)
+    if settings.http3:
+        _check_http3(settings, problems)
     for address in sorted({each for each in settings.listen if settings.listen.count(each) > 1}):
         problems.note("listen", f"{address!r} is given twice")
 
 
 def _check_targets(settings: Settings, problems: Problems) -> None:
     to = problems.spell("to")
-    if not any(each.startswith(("tls://", "https://")) for each in settings.to):
+    if not any(each.startswith(_values.SECURE) for each in settings.to):
         for name in ("to_ca", "to_insecure"):
             if getattr(settings, name):
-                problems.note(name, f"goes with {to} tls://HOST:PORT and https://HOST:PORT only")
+                problems.note(
+                    name, f"goes with {to} tls://HOST:PORT, https://HOST:PORT and h3://HOST:PORT only"
+                )
     if settings.is_http:
         others = [each for each in settings.to if not _values.is_http(each)]
         if others:
@@ -157,11 +162,30 @@ def _check_targets(settings: Settings, problems: Problems) -> None:
                 "proxy_protocol", f"does not go with {to} http://, which is told by X-Forwarded-For"
             )
     elif settings.to:
-        for name in ("access_log", "answer_timeout", "forwarded_from"):
+        for name in ("access_log", "answer_timeout", "forwarded_from", "http3"):
             if getattr(settings, name):
                 problems.note(name, f"goes with {to} http://HOST:PORT and https://HOST:PORT only")
     if settings.to_ca and settings.to_insecure:
         problems.note("to_insecure", f"does not go with {problems.spell('to_ca')}, which verifies")
+
+
+def _check_http3(settings: Settings, problems: Problems) -> None:
+    spell = problems.spell
+    if settings.plain:
+        problems.note("http3", f"does not go with {spell('plain')}: HTTP/3 is spoken over TLS only")
+    if settings.client_ca is not None:
+        problems.note("http3", f"does not go with {spell('client_ca')}: it asks clients for no certificate")
+    if settings.proxy_protocol_from:
+        problems.note(
+            "http3", f"does not go with {spell('proxy_protocol_from')}: there is no such header in UDP"
+        )
+    if len(settings.certificates) > 1:
+        problems.note("http3", f"goes with one {spell('cert')} only, not {len(settings.certificates)}")
+    for each in settings.listen:
+        if each.startswith(("unix:", "fd:")) or each.endswith(":0"):
+            problems.note(
+                "http3", f"there is no UDP port beside {each}: expected {spell('listen')} HOST:PORT"
+            )
 
 
 def check_values(settings: Settings, problems: Problems) -> None:

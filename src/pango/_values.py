@@ -60,7 +60,8 @@ def _path(text: str) -> str:
     return text
 
 
-HTTP = ("http://", "https://", "h2c://", "http+unix:", "h2c+unix:")
+HTTP = ("http://", "https://", "h2c://", "h3://", "http+unix:", "h2c+unix:")
+SECURE = ("tls://", "https://", "h3://")
 
 
 def is_http(target: str) -> bool:
@@ -69,7 +70,7 @@ def is_http(target: str) -> bool:
 
 
 def target(text: str) -> str:
-    """`HOST:PORT`, `tls://HOST:PORT`, `unix:PATH`; for HTTP `http://`, `https://`, `h2c://`, `http+unix:PATH`."""
+    """`HOST:PORT`, `tls://HOST:PORT`, `unix:PATH`; for HTTP `http://`, `https://`, `h2c://`, `h3://` ...."""
     if is_http(text):
         http.reverse_proxy(text)  # it knows what a URL of a target can be
         return text

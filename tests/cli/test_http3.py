@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,24 +15,9 @@ from llama import http, tls
 from llama.http import Request, Response
 from tests.cli.conftest import Call
 from tests.http.h3.fixtures import raw
-from tests.pango.process import Pango
+from tests.pango.process import Pango, free_port
 
 TLS = ("--cert", "c.pem", "--key", "k.pem")
-
-
-def free_port() -> int:
-    """A port that is free for TCP and for UDP."""
-    while True:
-        with (
-            socket.create_server(("127.0.0.1", 0)) as listener,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as packets,
-        ):
-            port = int(listener.getsockname()[1])
-            try:
-                packets.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 class Site(Pango):

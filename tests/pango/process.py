@@ -6,6 +6,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,21 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0
+
+
+def free_port() -> int:
+    """A port that is free for TCP and for UDP."""
+    while True:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as packets,
+        ):
+            port = int(listener.getsockname()[1])
+            try:
+                packets.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class Pango:

@@ -115,7 +115,7 @@ def test_every_error_is_said_at_once(pango: Call, files: Path) -> None:
         "pango: --to: '127.0.0.1' is no target: expected HOST:PORT, tls://HOST:PORT, unix:PATH, http://HOST:PORT or https://HOST:PORT",
         "pango: --idle-timeout: '5x' is no length of time: expected one above 0 such as 10, 500ms, 5m or off",
         "pango: --workers: '0' is no count: expected a whole number from 1 up",
-        "pango: --to-insecure: goes with --to tls://HOST:PORT and https://HOST:PORT only",
+        "pango: --to-insecure: goes with --to tls://HOST:PORT, https://HOST:PORT and h3://HOST:PORT only",
         "pango: --key: missing.pem: no such file or directory",
     )
     assert done.errors.splitlines() == list(expected)
