@@ -17,7 +17,11 @@ class _Page(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]  # our own server
+        assert isinstance(self.server, _Web)
+        self.server.asked.append(self.path)
+        if self.path == "/half":
+            self._half(self.server)
+            return
         body = f"page {self.path} from the cloud\n".encode()
         self.send_response(404 if self.path.startswith("/missing") else 200)
         self.send_header("Content-Type", "text/plain")
@@ -25,12 +29,22 @@ class _Page(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def _half(self, server: "_Web") -> None:
+        """Half of a page, and nothing more before the end."""
+        self.send_response(200)
+        self.send_header("Content-Length", "20")
+        self.end_headers()
+        self.wfile.write(b"half a page")
+        self.wfile.flush()
+        server.ending.wait()
+
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the tests look at what clients get."""
 
 
 class _Web(ThreadingHTTPServer):
     asked: list[str]
+    ending: threading.Event
 
 
 @dataclass
@@ -51,11 +65,12 @@ def site(cert: str = "c.pem", key: str = "k.pem") -> Generator[Site]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(cert, key)
     with _Web(("127.0.0.1", 0), _Page) as server:
-        server.asked = []
+        server.asked, server.ending = [], threading.Event()
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield Site(server.server_address[1], server.asked)
+        server.ending.set()
         server.shutdown()
         thread.join()
 

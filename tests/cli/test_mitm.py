@@ -1,14 +1,17 @@
 """`llama mitm` in a process of its own, with curl before it and a site behind it."""
 
 import json
+import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from llama import mitm
 from tests.cli.conftest import Start
-from tests.cli.mitm_site import Site, curl, site
+from tests.cli.mitm_site import CLEAN, Site, curl, run, site
 from tests.pango.conftest import needs
 
 pytestmark = [pytest.mark.peer, needs("curl")]
@@ -58,6 +61,81 @@ def test_a_recording_is_whole_after_a_signal(start: Start, cloud: Site, number: 
     (entry,) = json.loads(Path("out.har").read_text())["log"]["entries"]
     assert entry["request"]["url"] == f"{cloud.url}/a"
     assert entry["response"]["content"]["text"] == "page /a from the cloud\n"
+
+
+def test_a_recording_has_what_a_signal_broke_off(start: Start, cloud: Site) -> None:
+    server = start("mitm", "--har", "out.har", "--grace", "100ms", *OURS)
+    command = (
+        "curl",
+        "-qsSN",
+        "--noproxy",
+        "",
+        "-x",
+        f"http://{server.address}",
+        *TRUST,
+        f"{cloud.url}/half",
+    )
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=CLEAN) as client:
+        assert client.stdout is not None and client.stdout.read(11) == b"half a page"
+        log = server.stop()
+        assert client.wait(20) != 0
+    (entry,) = mitm.read_har(Path("out.har"))
+    assert (entry.url, entry.response_body.read()) == (f"{cloud.url}/half", b"half a page")
+    assert any(re.search(r"GET \S+/half 200 11 B \d+ ms \(broken off\)$", line) for line in log)
+
+
+def test_a_recording_and_a_console_outlive_a_reload(start: Start, cloud: Site) -> None:
+    server = start("mitm", "--har", "out.har", *OURS)
+    for path in ("a", "b"):
+        curl("-x", f"http://{server.address}", *TRUST, f"{cloud.url}/{path}")
+        server.send(signal.SIGHUP)
+        server.expect("reloaded, listening on ")
+    server.stop()
+    assert [each.url for each in mitm.read_har(Path("out.har"))] == [f"{cloud.url}/a", f"{cloud.url}/b"]
+
+
+@pytest.mark.parametrize(
+    ("format", "line", "passed"),
+    [
+        ("common", r'"GET {url}/a HTTP/\S+" 200 23$', r'"PASS localhost:\d+" - \d+$'),
+        (
+            "combined",
+            r'"GET {url}/a HTTP/\S+" 200 23 "-" "curl/\S+"$',
+            r'"PASS localhost:\d+" - \d+ "\d+ bytes up" ',
+        ),
+        ("json", r'"url.path": "/a".* "server.address": "localhost:\d+"', r'"network.protocol.name": "pass"'),
+    ],
+)
+def test_an_access_log(start: Start, cloud: Site, format: str, line: str, passed: str) -> None:
+    server = start("mitm", "--pass", "127.0.0.1", "--access-log", format, *OURS)
+    way = ("-x", f"http://{server.address}")
+    curl(*way, *TRUST, f"{cloud.url}/a")
+    server.expect(line.replace("{url}", cloud.url))
+    curl(*way, "--cacert", "ca.pem", f"https://127.0.0.1:{cloud.port}/a")
+    server.expect(passed.replace("localhost", "127.0.0.1"))
+    server.stop()
+
+
+def test_nothing_is_said_where_that_is_wanted(start: Start, cloud: Site) -> None:
+    server = start("mitm", "--access-log", "off", *OURS)
+    curl("-x", f"http://{server.address}", *TRUST, f"{cloud.url}/a")
+    assert [line for line in server.stop() if "GET" in line] == []
+
+
+def test_users_and_tls_in_front(start: Start, cloud: Site) -> None:
+    server = start("mitm", "--user", "john:secret", "--cert", "c.pem", "--key", "k.pem", *OURS)
+    way = ("-x", f"https://localhost:{server.port}", "--proxy-cacert", "ca.pem", *TRUST, f"{cloud.url}/a")
+    assert curl("-U", "john:secret", *way) == "page /a from the cloud\n"
+    done = run("curl", "-qsS", "--noproxy", "", "-U", "john:wrong", *way)
+    assert "407" in done.stderr
+    server.stop()
+
+
+def test_a_transparent_door_takes_only_what_was_led_there(start: Start, files: Path) -> None:
+    server = start("mitm", "--mode", "transparent", "--ca", "ca")
+    assert run("curl", "-qsS", "--noproxy", "", f"http://{server.address}/").returncode != 0
+    server.expect("came here of itself")
+    server.stop()
 
 
 HOOK = """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,20 @@ while True:
         finally:
             process.kill()
     assert len(json.loads(Path("out.har").read_text())["log"]["entries"]) == 1
+
+
+@needs("curl")
+@pytest.mark.parametrize("mode", ["http", "socks5"])
+def test_a_command_is_told_of_a_user(cloud: Site, mode: str) -> None:
+    done = beside("--mode", mode, "curl", "-qsS", f"{cloud.url}/a", LLAMA_USER="john:s:cret@/")
+    assert (done.returncode, done.stdout) == (0, "page /a from the cloud\n"), done.stderr
+
+
+@needs("curl")
+def test_lines_beside_a_command_are_on_standard_error(cloud: Site) -> None:
+    done = beside("--access-log=common", "--show", "0", "curl", "-qsS", f"{cloud.url}/a")
+    assert done.stdout == "page /a from the cloud\n"
+    assert re.search(rf'"GET {cloud.url}/a HTTP/\S+" 200 23\n$', done.stderr)
 
 
 def test_what_a_command_leaves_behind_does_not_hold_its_end_up(cloud: Site) -> None:
