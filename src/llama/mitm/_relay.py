@@ -146,9 +146,13 @@ class MitmRelay:
             await interception.aclose()
 
     def _asked(self, hello: ClientHello) -> tuple[str, ...]:
-        """The protocols to ask the upstream for: of the client's those of HTTP, or else all it has."""
+        """The protocols to ask the upstream for: of the client's those of HTTP, or else all it has.
+
+        A client of HTTP/2 alone, as those of gRPC are, does not mind that its requests go on by HTTP/1.1.
+        """
         if any(each in self.alpn for each in hello.alpn):
-            return tuple(each for each in hello.alpn if each in self.alpn and each in CLIENT_ALPN)
+            asked = tuple(each for each in hello.alpn if each in self.alpn and each in CLIENT_ALPN)
+            return (*asked, "http/1.1") if asked == ("h2",) else asked
         return tuple(each for each in hello.alpn if each.isprintable() and each.isascii())
 
     def _offered(
@@ -158,6 +162,8 @@ class MitmRelay:
         ours = tuple(each for each in self.alpn if each in hello.alpn)
         if interception.upstream is None:
             return ours or asked
+        if ours == ("h2",):
+            return ours
         chosen = interception.upstream.alpn
         if chosen is None:
             return () if asked else ours
