@@ -45,9 +45,10 @@ class Bulk(quic_asyncio.QuicConnectionProtocol):  # type: ignore[misc]  # the li
             self.taken[number] += len(event.data)
         if event.stream_ended:
             asked, taken = self.asked.pop(number), self.taken.pop(number)
-            body = BYTES * (asked // len(BYTES)) if asked else str(taken).encode()
-            self.http.send_headers(number, [*FIELDS, (b"content-length", str(len(body)).encode())])
-            self.http.send_data(number, body, end_stream=True)
+            self.http.send_headers(number, FIELDS)
+            for _ in range(asked // len(BYTES)):
+                self.http.send_data(number, BYTES, end_stream=False)
+            self.http.send_data(number, b"" if asked else str(taken).encode(), end_stream=True)
             self.transmit()
 
 

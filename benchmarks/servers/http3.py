@@ -4,6 +4,7 @@
 """
 
 import sys
+from itertools import repeat
 
 from benchmarks.servers.app import app
 from llama import asgi, http, run, stack, tcp, tls
@@ -16,7 +17,9 @@ async def bulk(request: Request) -> Response:
     """Many bytes, one way or the other."""
     asked = request.path.rpartition("?")[2]
     if asked.isdecimal():
-        return Response(200, {"Content-Type": "application/octet-stream"}, BYTES * (int(asked) // len(BYTES)))
+        return Response(
+            200, {"Content-Type": "application/octet-stream"}, repeat(BYTES, int(asked) // len(BYTES))
+        )
     taken = 0
     async for chunk in request.body:
         taken += len(chunk)

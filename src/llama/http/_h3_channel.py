@@ -23,8 +23,8 @@ class Carrier(Protocol):
         """Send a field section."""
         ...
 
-    def send_data(self, number: int, data: bytes, *, end: bool) -> None:
-        """Send a piece of the body."""
+    def send_data(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
+        """Send a piece of the body, which is copied."""
         ...
 
     def waiting_to_leave(self, number: int) -> int:
@@ -192,7 +192,7 @@ class Channel:
         self._check()
         view = memoryview(data)
         for start in range(0, len(view), SLICE) or (0,):
-            piece = bytes(view[start : start + SLICE])
+            piece = view[start : start + SLICE]
             last = end and start + SLICE >= len(view)
             self.sent_end = last
             self.carrier.send_data(self.number, piece, end=last)

@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import weakref
-from collections import deque
 from typing import Protocol, TypeAlias
 
 from qh3.quic.configuration import QuicConfiguration
@@ -21,12 +20,12 @@ from llama.http._h3_accepted import Accepted
 from llama.http._h3_address import ID_LENGTH, LongHeader, Resets, Tokens, destination_of, long_header
 from llama.http._h3_handover import WORKS, Inbox, Outbox
 from llama.http._h3_link import Address
+from llama.http._h3_outgoing import Outgoing
 from llama.http._h3_served import Served
 from llama.tcp._port import Port
 
 log = logging.getLogger("llama.http3")
 BURST = 64
-QUEUE = 1024  # packets that wait for a full socket: more are lost, as packets may be
 SMALLEST_INITIAL = 1200  # RFC 9000 section 14.1
 VERSIONS = [1]
 
@@ -97,12 +96,12 @@ class Endpoint:
         self._shaking = 0
         self._stopping = False
         self._tokens = Tokens(server.secret)
-        self._queue: deque[tuple[bytes, Address]] = deque()
         name = sock.getsockname()
         self.local = Local(str(name[0]), int(name[1]))
         self.context = contextvars.copy_context()
         """Of whoever serves: packets are reported without it."""
         self._port = Port(sock.fileno())
+        self._outgoing = Outgoing(sock, self._port)
         loop = self._port.loop
         self._resets = Resets(server.secret, loop.time())
         self._place = place(loop, name)
@@ -165,7 +164,7 @@ class Endpoint:
             return None
         if header.version not in VERSIONS:
             if header.version:
-                self._send(
+                self.send(
                     encode_quic_version_negotiation(header.destination, header.source, VERSIONS), address
                 )
             return None
@@ -189,7 +188,7 @@ class Endpoint:
         """Have the client prove its address before anything is kept for it (RFC 9000 section 8.1.2)."""
         source = os.urandom(ID_LENGTH)
         token = self._tokens.make(where, header.destination, source)
-        self._send(
+        self.send(
             encode_quic_retry(header.version, source, header.source, header.destination, token), address
         )
 
@@ -199,7 +198,7 @@ class Endpoint:
         if number is not None and (
             packet := self._resets.answer(data, number, _plain(address), self._port.loop.time())
         ):
-            self._send(packet, address)
+            self.send(packet, address)
 
     def _open(self, header: LongHeader, original: bytes, source: bytes | None, address: Address) -> Served:
         own = None if header.source else header.destination
@@ -240,28 +239,8 @@ class Endpoint:
     # packets out
 
     def send(self, data: bytes, address: Address) -> None:
-        """Send a packet, or keep it while the socket is full."""
-        if self._queue or not self._send(data, address):
-            if len(self._queue) < QUEUE:
-                self._queue.append((data, address))
-            self._port.on_writable(self._writable)
-
-    def _send(self, data: bytes, address: Address) -> bool:
-        try:
-            self._sock.sendto(data, address)
-        except BlockingIOError:
-            self._port.unwritable()
-            return False
-        except OSError as error:  # no way to the client: QUIC finds out by itself
-            log.debug("%s: %s", address, error)
-        return True
-
-    def _writable(self) -> None:
-        while self._queue:
-            if not self._send(*self._queue[0]):
-                return
-            self._queue.popleft()
-        self._port.on_writable(None)
+        """Send a packet."""
+        self._outgoing.send(data, address)
 
     # the end
 
@@ -293,7 +272,7 @@ class Endpoint:
         self._outbox.close()
         if self._inbox is not None:
             self._inbox.close()
-        self._port.on_writable(None)
+        self._outgoing.close()
         self._port.leave(closing=False)
 
 

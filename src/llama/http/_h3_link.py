@@ -43,6 +43,7 @@ log = logging.getLogger("llama.http3")
 logging.getLogger("quic").setLevel(logging.ERROR)  # it warns of every peer that closes
 UNREAD = 1 << 20  # bytes that wait to be read on one connection: more are not taken from the peer
 GOAWAY = 0x7
+INTERNAL_ERROR = 0x1
 Address = Any  # the socket module's
 
 
@@ -74,6 +75,19 @@ class Quic(QuicConnection):
             self.receive_datagram(datagrams[0], address, now)
         else:
             self.receive_many_datagrams(datagrams, address, now)
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
+        """The library's, without what it does for its log of packets."""
+        if self._core is None or self._quic_logger is not None:
+            return super().datagrams_to_send(now)
+        poll = self._core.poll_transmit
+        packets: list[tuple[bytes, Address]] = []
+        try:
+            while (packet := poll(now)) is not None:
+                packets.append((packet[0], packet[1]))
+        except RuntimeError as error:
+            raise QuicConnectionError(INTERNAL_ERROR, None, str(error)) from error
+        return packets
 
     def _drain_core(self) -> None:
         if not self.held:
@@ -320,7 +334,7 @@ class Link:
             raise Closed(f"stream {number} takes no more: {error}") from error
         self.flush_soon()
 
-    def send_data(self, number: int, data: bytes, *, end: bool) -> None:
+    def send_data(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
         """Send a piece of the body."""
         http = self._speaking()
         try:
