@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from typing import Any
 
@@ -41,7 +41,7 @@ class Sender:
 
 
 @asynccontextmanager
-async def outgoing(*errors: int) -> AsyncIterator[tuple[Outgoing, Sender, Port]]:
+async def outgoing(*errors: int) -> AsyncGenerator[tuple[Outgoing, Sender, Port]]:
     with closing(bound()) as sock:
         port, sender = Port(sock.fileno()), Sender(sock, *errors)
         made = Outgoing(sender, port)  # type: ignore[arg-type]  # what is called of it is there
