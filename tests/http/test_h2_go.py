@@ -55,7 +55,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     command = [go, "build", "-o", str(folder / "peer"), "."]
     done = subprocess.run(
-        command, cwd=SOURCE, env={**CLEAN, **settings}, capture_output=True, timeout=100, check=False
+        command, cwd=SOURCE, env={**CLEAN, **settings}, capture_output=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     return folder / "peer"
