@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from typing import cast
+from typing import TYPE_CHECKING
 
 from llama._errors import Unreachable
 from llama._stack import check_takes, name_of
@@ -15,6 +14,9 @@ from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin
 from llama.tcp._connect import Connect
 from llama.tls._connect import TLSConnect
+
+if TYPE_CHECKING:  # it needs the extra
+    from llama.http._h3_client import H3Client
 
 IDLE = 86_400.0  # seconds, for no bound: a connection then ends when the server's time is over
 
@@ -33,7 +35,7 @@ class H3Way:
         self._connect = connect
         self._tls = tls
         self._settings = settings
-        self._own: AbstractAsyncContextManager[Exchange] | None = None
+        self._own: H3Client | None = None
 
     @property
     def obstacle(self) -> str | None:
@@ -58,9 +60,9 @@ class H3Way:
                 raise Unreachable(f"cannot reach {origin}: {why}")
             self._own = self._make()
             await self._own.__aenter__()
-        return await cast("Exchange", self._own)(request)
+        return await self._own(request)
 
-    def _make(self) -> AbstractAsyncContextManager[Exchange]:
+    def _make(self) -> H3Client:
         """A client that is told what `http.client` is."""
         given, identity = self._settings, H3Identity()
         if isinstance(tls := self._tls, TLSConnect):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from llama._packets import PacketConnector
 from llama._server import Server
@@ -17,6 +17,9 @@ from llama.http._settings import Settings
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
 from llama.tcp._connect import Resolver
 from llama.udp import connect as udp_connect
+
+if TYPE_CHECKING:  # it needs the extra
+    from llama.http._h3_client import H3Client
 
 
 def h3_server(
@@ -88,7 +91,7 @@ def h3_client(
     max_per_host: int | None = PER_ORIGIN,
     max_waiting: int = 1024,
     limits: Limits = DEFAULT_LIMITS,
-) -> Exchange:
+) -> H3Client:
     """Send requests over HTTP/3; one connection to an origin carries as many as its server takes.
 
     `connect` opens the packets, by default `udp.connect()`, where the addresses of a name are tried in turn. With a
@@ -104,7 +107,7 @@ def h3_client(
     `max_per_host` and `max_waiting`. Requests are sent again as `http.client` does, and those of which the server
     says that it has not looked at them.
     Raises Unreachable, TLSError, Truncated and ProtocolError as `http.client` does, and ConfigError where the
-    `http3` extra is missing.
+    `http3` extra is missing. As an async context manager it closes its connections on leaving.
     """
     need_qh3("http.h3_client()")
     from llama.http._h3_client import build_client  # the extra may be missing
@@ -119,9 +122,7 @@ def h3_client(
     return build_client(connect or udp_connect(), fallback, identity, settings)
 
 
-def own_h3(
-    identity: H3Identity, resolver: Resolver | None, settings: H3ClientSettings
-) -> AbstractAsyncContextManager[Exchange]:
+def own_h3(identity: H3Identity, resolver: Resolver | None, settings: H3ClientSettings) -> H3Client:
     """The HTTP/3 client of an `http.client`, which it enters and leaves."""
     need_qh3("h3://")
     from llama.http._h3_client import build_client  # the extra may be missing
