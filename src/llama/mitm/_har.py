@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from llama._errors import ConfigError
 from llama.http import Headers
+from llama.mitm._har_cookies import cookies, set_cookies
 from llama.mitm._har_timings import set_timings, to_timings, total
 from llama.mitm._recorded import Recorded, RecordedBody, RecordedMessage
 
@@ -59,7 +60,7 @@ def _request(recorded: Recorded, folder: Path) -> dict[str, Json]:
         "method": recorded.method,
         "url": recorded.url,
         "httpVersion": _version(recorded.version),
-        "cookies": _cookies(recorded.headers.get_all("cookie")),
+        "cookies": cookies(recorded.headers.get_all("cookie")),
         "headers": _headers(recorded.headers),
         "queryString": _pairs(parse_qsl(urlsplit(recorded.url).query, keep_blank_values=True)),
         "headersSize": -1,
@@ -67,7 +68,8 @@ def _request(recorded: Recorded, folder: Path) -> dict[str, Json]:
     }
     if recorded.body.size:  # the format has no base64 for these: text wherever it is
         kind = recorded.headers.get("content-type", "application/octet-stream")
-        made["postData"] = {"mimeType": kind, "params": [], **_content(recorded.body, "text/", folder)}
+        params, content = _params(recorded.body, kind), _content(recorded.body, "text/", folder)
+        made["postData"] = {"mimeType": kind, "params": params, **content}
     return made
 
 
@@ -78,7 +80,7 @@ def _response(recorded: Recorded, folder: Path) -> dict[str, Json]:
         "status": recorded.status,
         "statusText": recorded.reason or _PHRASES.get(recorded.status, ""),
         "httpVersion": _version(recorded.response_version),
-        "cookies": _set_cookies(headers.get_all("set-cookie")),
+        "cookies": set_cookies(headers.get_all("set-cookie"), recorded.started),
         "headers": _headers(headers),
         "content": {
             "size": body.size,
@@ -107,25 +109,11 @@ def _pairs(pairs: Headers | Sequence[tuple[str, str]]) -> Json:
     return [{"name": name, "value": value} for name, value in pairs]
 
 
-def _cookies(fields: Sequence[str]) -> Json:
-    parts = [part.strip().partition("=") for value in fields for part in value.split(";") if part.strip()]
-    return [{"name": name, "value": value} for name, _, value in parts]
-
-
-def _set_cookies(fields: Sequence[str]) -> Json:
-    found: list[Json] = []
-    for value in fields:
-        name, _, rest = value.partition("=")
-        cookie, *attributes = rest.split(";")
-        made: dict[str, Json] = {"name": name.strip(), "value": cookie}
-        for attribute in attributes:
-            key, _, setting = attribute.strip().partition("=")
-            if key.lower() in ("path", "domain"):
-                made[key.lower()] = setting
-            elif key.lower() in ("httponly", "secure"):
-                made["httpOnly" if key.lower() == "httponly" else "secure"] = True
-        found.append(made)
-    return found
+def _params(body: RecordedBody, kind: str) -> Json:
+    """What a form has posted, beside its text, as browsers write both."""
+    if "x-www-form-urlencoded" not in kind.lower() or not body.data or body.encoded:
+        return []
+    return _pairs(parse_qsl(body.data.decode(errors="replace"), keep_blank_values=True))
 
 
 def _content(body: RecordedBody, kind: str, folder: Path) -> dict[str, Json]:

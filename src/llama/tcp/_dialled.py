@@ -54,6 +54,6 @@ def _address_of(stream: Stream) -> str:
     if not isinstance(sock, socket.socket) or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return ""
     try:
-        return str(sock.getpeername()[0])
+        return str(sock.getpeername()[0]).partition("%")[0]
     except OSError:  # it is gone already
         return ""
