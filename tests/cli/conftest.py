@@ -1,7 +1,7 @@
 """The command `llama` in this process and in processes of its own, and what it is put in front of."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from llama._cli import _logs, main
 from llama.tls import CertificateAuthority
-from tests.pango.process import Pango
+from tests.pango.process import Pango, free_port
 
 
 class Outcome:
@@ -82,6 +82,31 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "k.pem").write_bytes(pair.key_pem)
     authority.write_pem(tmp_path / "ca.pem")
     return tmp_path
+
+
+class Site(Pango):
+    """`python -m llama COMMAND ... --http3`, on a port that is known before."""
+
+    module = "llama"
+
+    def __init__(self, folder: Path, command: str, *options: str) -> None:
+        self.port = free_port()
+        super().__init__(folder, command, "--listen", f"127.0.0.1:{self.port}", *options)
+        self.expect(rf"listening on .*127\.0\.0\.1:{self.port}")
+
+
+@pytest.fixture
+def site(files: Path) -> Iterator[Callable[..., Site]]:
+    """`site("static", "public")`: a command with a certificate and HTTP/3, on a port of both kinds."""
+    running: list[Site] = []
+
+    def start(command: str, *options: str) -> Site:
+        running.append(Site(files, command, "--cert", "c.pem", "--key", "k.pem", "--http3", *options))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.discard()
 
 
 class _Page(BaseHTTPRequestHandler):

@@ -3,7 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +13,8 @@ pytest.importorskip("qh3")
 
 from llama import http, tls
 from llama.http import Request, Response
-from tests.cli.conftest import Call
+from tests.cli.conftest import Call, Site
 from tests.http.h3.fixtures import raw
-from tests.pango.process import Pango, free_port
-
-TLS = ("--cert", "c.pem", "--key", "k.pem")
-
-
-class Site(Pango):
-    """`python -m llama COMMAND ... --http3`, on a port that is known before."""
-
-    module = "llama"
-
-    def __init__(self, folder: Path, command: str, *options: str) -> None:
-        self.port = free_port()
-        super().__init__(folder, command, "--listen", f"127.0.0.1:{self.port}", *options)
-        self.expect(rf"listening on .*127\.0\.0\.1:{self.port}")
-
-
-@pytest.fixture
-def site(files: Path) -> Iterator[Callable[..., Site]]:
-    """`site("static", "public")`: a command with a certificate and HTTP/3, on a port of both kinds."""
-    running: list[Site] = []
-
-    def start(command: str, *options: str) -> Site:
-        running.append(Site(files, command, *TLS, "--http3", *options))
-        return running[-1]
-
-    yield start
-    for each in running:
-        each.discard()
 
 
 def over_h3(files: Path) -> Any:
