@@ -76,8 +76,10 @@ class Page:
         self.echo = echo
         self.told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self.heard = asyncio.Queue[None]()
+        self.versions: dict[str, str] = {}
 
     async def __call__(self, request: Request) -> Response:
+        self.versions[request.path.split("?")[0]] = request.version
         match request.path.split("?")[0]:
             case "/":
                 return Response(200, {"Content-Type": "text/html"}, PAGE)
@@ -147,7 +149,14 @@ async def world() -> AsyncGenerator[tuple[Page, Roads]]:
 
 @pytest.mark.parametrize(
     ("kind", "scheme"),
-    [("http", "http"), ("http", "https"), ("https", "http"), ("socks5", "http"), ("socks5", "https")],
+    [
+        ("http", "http"),
+        ("http", "https"),
+        ("https", "http"),
+        ("https", "https"),
+        ("socks5", "http"),
+        ("socks5", "https"),
+    ],
 )
 async def test_a_page_with_all_that_pages_do(kind: str, scheme: str, tmp_path: Path) -> None:
     async with (
@@ -157,4 +166,9 @@ async def test_a_page_with_all_that_pages_do(kind: str, scheme: str, tmp_path: P
         chromium(tmp_path, f"{kind}://{proxy}", f"{scheme}://{SITE}/"),
     ):
         assert await page.told == WANTED
+        version = "2" if scheme == "https" else "1.1"
+        assert page.versions.pop("/favicon.ico", version) == version
+        assert page.versions == dict.fromkeys(
+            ("/", "/part", "/x", "/events", "/heard", "/echo", "/told"), version
+        )
     assert f"{SITE}:{443 if scheme == 'https' else 80}" in roads.asked
