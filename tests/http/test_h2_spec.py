@@ -7,11 +7,14 @@ to be answered, over a connection. The suite, h2spec, is run whole, in the clear
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
+from contextlib import ExitStack
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from llama import http, serve, stack, tcp, tls
+from llama import LlamaError, http, serve, stack, tcp, tls
 from llama.http import Request, Response
 from llama.http.wire import _h2_frames as frames
 from llama.http.wire._h2_frames import (
@@ -35,6 +38,7 @@ from llama.http.wire._hpack_decode import Decoder
 from llama.http.wire._hpack_encode import Encoder
 from tests.http.peers import program
 from tests.http.serving import Client, client_of
+from tests.http.test_h2_upstreams import accepts, free_port, running
 from tests.socks5.programs import installed
 from tests.tls.sessions import pair_files
 
@@ -246,3 +250,51 @@ def failures(report: ET.Element) -> tuple[set[str], int]:
             if len(case):
                 failed.add(f"{suite.get('package')}/{number}")
     return failed, count
+
+
+@pytest.mark.peer
+@pytest.mark.llama_timeout(120)
+async def test_our_client_passes_h2specd() -> None:
+    """The suite's servers each do one thing that a client has to take or to object to."""
+    first = free_ports(100)
+    command = (installed("h2specd"), "--strict", "-o", "5", "-p", str(first), "-f", str(first + 1))
+    async with asyncio.timeout(110), running(*command):
+        await accepts(first)
+        report = await page_of(f"http://127.0.0.1:{first}/")
+        urls = re.findall(r"http://(127\.0\.0\.1:\d+/)", report)
+        assert len(set(urls)) > 50, report
+        await asyncio.gather(*[ask_once(f"h2c://{url}") for url in dict.fromkeys(urls)])
+        found = None
+        while found is None or sum(map(int, found.groups()[1:])) < int(found[1]):
+            report = await page_of(f"http://127.0.0.1:{first}/")
+            found = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", report)
+        assert found[1] == found[2], report
+
+
+async def page_of(url: str) -> str:
+    async with http.client() as client:
+        return (await (await client(Request("GET", url))).body.read()).decode()
+
+
+async def ask_once(url: str) -> None:
+    """Ask for a page, and go on listening for a while after it came: some cases come late."""
+    try:
+        async with asyncio.timeout(3), http.client() as client:
+            response = await client(Request("GET", url))
+            await response.body.read()
+            await asyncio.sleep(0.3)
+    except (LlamaError, TimeoutError):
+        pass
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free now."""
+    while True:
+        first = free_port()
+        try:
+            with ExitStack() as stack:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                return first
+        except (OSError, OverflowError):
+            continue
