@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -129,6 +130,26 @@ while True:
         finally:
             process.kill()
     assert len(json.loads(Path("out.har").read_text())["log"]["entries"]) == 1
+
+
+def test_a_signal_that_is_ignored_stays_ignored(files: Path) -> None:
+    script = """
+import os, signal
+os.kill(os.getppid(), signal.SIGHUP)
+os.kill(os.getpid(), signal.SIGHUP)
+os.kill(os.getppid(), signal.SIGUSR1)
+signal.pause()
+"""
+    line = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", *LLAMA, "--", sys.executable, "-c", script)
+    assert run(*line, variables=ENVIRONMENT).returncode == 128 + signal.SIGUSR1
+
+
+def test_a_failure_is_told_once(files: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+    done = beside("--", sys.executable, "-c", GET, url)
+    assert done.returncode == 1
+    assert done.stderr.count("Connection refused") == 1
 
 
 @needs("curl")

@@ -62,7 +62,7 @@ async def proxied(
         )
         given, chosen = parsed(*(part.replace("PORT", str(site.port)) for part in line))
         seen: asyncio.Queue[Seen] = asyncio.Queue()
-        front = handler(given, chosen, world.ca, hooks(chosen), Watch.to(seen.put_nowait))
+        front = handler(given, chosen, world.ca, hooks(given, chosen), Watch.to(seen.put_nowait))
         served = await exits.enter_async_context(serve(front, listen="127.0.0.1:0"))
         over = http.connect(f"127.0.0.1:{served.port}")
         client = http.client(over, tls=tls.connect(over, ca=trust or world.pem))
@@ -135,13 +135,17 @@ async def test_a_name_that_is_blocked_is_told_by_tls(world: World) -> None:
 
 
 @pytest.mark.parametrize("pinned", ["", "--pinned block"])
-async def test_a_client_that_pins(world: World, pinned: str) -> None:
+async def test_a_client_that_pins(world: World, pinned: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "llama.mitm")
     options = (*TRUSTED, "--pin-after", "2", "--pin-for", "1m", *pinned.split())
     async with proxied(world, *options, trust=world.site_pem) as door:
         for _ in range(2):
             with pytest.raises(TLSError):
                 await door.get()
             assert "TLS handshake as localhost failed" in (await door.seen.get()).error
+        learned = [each.message for each in caplog.records if each.name == "llama.mitm"]
+        what = "blocked" if pinned else "passed through"
+        assert learned == [f"127.0.0.1 refuses our certificate for localhost: it is {what} from now on"]
         if pinned:
             with pytest.raises(TLSError, match="access_denied"):
                 await door.get()
@@ -226,6 +230,14 @@ async def test_answers_from_elsewhere(world: World) -> None:
             assert await door.get() == PAGE
 
 
+async def test_another_server_is_trusted_as_upstreams_are(world: World) -> None:
+    options = ("--map-remote", "https://localhost:PORT/api/=https://localhost:PORT/v2/")
+    async with proxied(world, *TRUSTED, *options) as door:
+        assert await door.get("/api/x") == (200, "GET /v2/x from the cloud")
+    async with proxied(world, *options) as door:
+        assert (await door.get("/api/x"))[0] == 502
+
+
 async def test_what_goes_wrong_on_purpose(world: World) -> None:
     async with proxied(world, *TRUSTED, "--faults", "errors=1,status=418,seed=1") as door:
         assert (await door.get())[0] == 418
@@ -262,8 +274,8 @@ def test_hooks_of_options_go_around_those_that_answer(world: World) -> None:
     line = (
         "--replay in.har --map-local https://b.example/=. --map-remote https://c.example/=http://d.example/"
     )
-    _, chosen = parsed(*line.split(), "--script", "hooks.py", "--har", "out.har", "--throttle", "1K")
-    names = [repr(each(page)).partition("(")[0] for each in hooks(chosen).layers]
+    given, chosen = parsed(*line.split(), "--script", "hooks.py", "--har", "out.har", "--throttle", "1K")
+    names = [repr(each(page)).partition("(")[0] for each in hooks(given, chosen).layers]
     assert names == [
         "mitm.record", "company", "mitm.throttle", "company", "script",
         "mitm.map_local", "mitm.map_remote", "mitm.replay"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import sys
 from collections.abc import Callable
-from typing import NoReturn
 
 import click
 from click.shell_completion import get_completion_class
 
-from llama import ConfigError, Handler, Target, run
+from llama import Handler, Target, run
 from llama._cli import _build, _logs, _options, _values
 from llama._cli._build import Web
+from llama._cli._ending import ending
 from llama._cli._mitm import mitm_command
 from llama._cli._options import Given
 
-FAILED = 1
-CONFIG = 78  # EX_CONFIG of sysexits.h
 EPILOG = "A TIME is 10, 10s, 500ms, 5m, 1h or off."
 
 
@@ -172,16 +169,5 @@ def completion(shell: str) -> None:
 
 def _run(given: Given, build: Callable[[], Handler | Web]) -> None:
     _logs.set_up()
-    try:
+    with ending():
         run(lambda: _build.servers(given, build()), workers=given.workers, grace=given.grace)
-    except ConfigError as error:
-        _fail(CONFIG, str(error))
-    except OSError as error:
-        text = error.strerror or str(error)
-        _fail(FAILED, f"--listen: {text}" if text.startswith("cannot listen") else text)
-
-
-def _fail(code: int, message: str) -> NoReturn:
-    for line in message.splitlines():
-        click.echo(f"llama: {line}", err=True)
-    sys.exit(code)

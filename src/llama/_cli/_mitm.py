@@ -28,6 +28,7 @@ from llama._cli._mitm_options import Chosen
 from llama._cli._mitm_table import Table, tell_log
 from llama._cli._mitm_watch import Watch
 from llama._cli._options import Given
+from llama._collector import seldom_collecting
 from llama._signals import handled
 from llama.tcp._loop import new_event_loop
 
@@ -72,7 +73,7 @@ def mitm_command(command: tuple[str, ...], **options: object) -> None:
 def listen(given: Given, chosen: Chosen) -> None:
     """Serve until a signal ends it."""
     folder = _mitm_build.authority_folder(chosen)
-    hooks = _mitm_build.hooks(chosen)
+    hooks = _mitm_build.hooks(given, chosen)
     watch = shown(chosen)
 
     def build() -> Sequence[Server]:
@@ -140,7 +141,9 @@ def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
     ca = _mitm_build.authority(_mitm_build.authority_folder(chosen))
     table = Table(chosen.show)
     watch = Watch.to(table) + lines(chosen.lines or "off")
-    handler = _mitm_build.handler(given, chosen, ca, _mitm_build.hooks(chosen), watch)
+    if chosen.show:  # the table has what the server warns of
+        logging.getLogger("llama.server").setLevel("ERROR")
+    handler = _mitm_build.handler(given, chosen, ca, _mitm_build.hooks(given, chosen), watch)
     servers = _build.servers(given, handler)
     trusted = Trusted(ca.pem, chosen.upstream_ca)
     child = Child(command, _say)
@@ -152,7 +155,7 @@ def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
                 with TemporaryDirectory(prefix="llama-mitm-") as folder:
                     return await child.run(environment(os.environ, proxy, trusted, Path(folder)))
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with seldom_collecting(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(main())
     if chosen.show and child.has_begun:
         for line in table.lines(_width()):

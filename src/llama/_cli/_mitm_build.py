@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +23,10 @@ from llama._cli._options import Given
 from llama.http import Request, Response
 from llama.mitm._har_file import HarFile
 from llama.mitm._page import error_page
-from llama.mitm._settings import ServerLayer
+from llama.mitm._settings import ServerLayer, TLSMaker
 from llama.tls import CertificateAuthority
 
+log = logging.getLogger("llama.mitm")
 Hook: TypeAlias = Middleware[Request, Response]
 
 
@@ -51,14 +53,14 @@ class Hooks:
     chunks: mitm.ChunkHook | None = None
 
 
-def hooks(chosen: Chosen) -> Hooks:
+def hooks(given: Given, chosen: Chosen) -> Hooks:
     """The hooks that were asked for."""
     layers = [*_recorders(chosen), *_troubles(chosen)]
     if chosen.script is None:
-        return Hooks((*layers, *_answers(chosen)))
+        return Hooks((*layers, *_answers(given, chosen)))
     with naming("--script"):
         script = Script(chosen.script)
-    return Hooks((*layers, Company(script.watch), script.layer, *_answers(chosen)), script.chunks)
+    return Hooks((*layers, Company(script.watch), script.layer, *_answers(given, chosen)), script.chunks)
 
 
 def _recorders(chosen: Chosen) -> list[Hook]:
@@ -85,15 +87,17 @@ def _troubles(chosen: Chosen) -> list[Hook]:
     return slow if chosen.faults is None else [*slow, chosen.faults]
 
 
-def _answers(chosen: Chosen) -> list[Hook]:
+def _answers(given: Given, chosen: Chosen) -> list[Hook]:
     """What answers in the place of upstreams."""
     found: list[Hook] = []
     if chosen.map_local:
         with naming("--map-local"):
             found.append(mitm.map_local(mapping(chosen.map_local)))
     if chosen.map_remote:
+        connect = _build.connector(given)
+        client = http.client(connect, tls=_tls(given, chosen)(connect))
         with naming("--map-remote"):
-            found.append(mitm.map_remote(mapping(chosen.map_remote)))
+            found.append(mitm.map_remote(mapping(chosen.map_remote), client=client))
     if chosen.replay_strict and not chosen.replay:
         raise ConfigError("--replay-strict: expected --replay too")
     if chosen.replay:
@@ -140,8 +144,6 @@ def _check(given: Given, chosen: Chosen) -> None:
         raise ConfigError("--to: expected --mode forward too")
     if chosen.mode == "transparent" and sys.platform != "linux":
         raise ConfigError(f"--mode transparent: it needs Linux, and this is {sys.platform}")
-    if chosen.insecure and chosen.upstream_ca is not None:
-        raise ConfigError("--upstream-ca: nothing is verified with --insecure")
     if chosen.pass_untrusted and (chosen.late or chosen.replay_strict):
         other = "--late" if chosen.late else "--replay-strict"
         raise ConfigError(f"--pass-untrusted: with {other} upstreams are not seen first")
@@ -176,8 +178,10 @@ def _server(given: Given) -> ServerLayer:
     )
 
 
-def _inside(given: Given, chosen: Chosen) -> mitm.Options:
-    """The options of what looks inside."""
+def _tls(given: Given, chosen: Chosen) -> TLSMaker:
+    """What puts TLS towards upstreams over a connector."""
+    if chosen.insecure and chosen.upstream_ca is not None:
+        raise ConfigError("--upstream-ca: nothing is verified with --insecure")
     with naming("--upstream-ca"):
         maker = partial(
             tls.connect,
@@ -186,13 +190,18 @@ def _inside(given: Given, chosen: Chosen) -> mitm.Options:
             handshake_timeout=given.handshake_timeout,
         )
         maker()  # what cannot be read is told under its option's name
+    return maker
+
+
+def _inside(given: Given, chosen: Chosen) -> mitm.Options:
+    """The options of what looks inside."""
     return {
         "rules": _rules(chosen),
         "default": "pass" if chosen.intercept else "intercept",
         "pinning": _pinning(chosen),
         "connect_first": not chosen.late and not chosen.replay_strict,
         "bad_upstream": "pass" if chosen.pass_untrusted else "page",
-        "tls": maker,
+        "tls": _tls(given, chosen),
         "revoked": chosen.revoke,
         "server_first": chosen.server_first,
         "handshake_timeout": given.handshake_timeout,
@@ -206,6 +215,19 @@ def _rules(chosen: Chosen) -> list[mitm.Rule]:
     return made + [each.rule(mitm.intercept) for each in chosen.intercept]
 
 
+class ToldPinning(mitm.Pinning):
+    """Tells of what it has learned."""
+
+    __slots__ = ()
+
+    def rejected(self, client: str, host: str) -> None:
+        before = self.action(client, host)
+        super().rejected(client, host)
+        if before is None and (now := self.action(client, host)) is not None:
+            what = "passed through" if now == "pass" else "blocked"
+            log.info("%s refuses our certificate for %s: it is %s from now on", client, host, what)
+
+
 def _pinning(chosen: Chosen) -> mitm.Pinning | None:
     if chosen.pin_after is None:
         if chosen.pin_for is not None or chosen.pinned is not None:
@@ -213,4 +235,4 @@ def _pinning(chosen: Chosen) -> mitm.Pinning | None:
                 f"--{'pin-for' if chosen.pin_for is not None else 'pinned'}: expected --pin-after too"
             )
         return None
-    return mitm.Pinning(chosen.pin_after, chosen.pin_for or 3600.0, then=chosen.pinned or "pass")
+    return ToldPinning(chosen.pin_after, chosen.pin_for or 3600.0, then=chosen.pinned or "pass")

@@ -33,9 +33,10 @@ class Child:
         return self._process is not None
 
     def callbacks(self) -> dict[int, Callable[[], object]]:
-        """What passes each signal on."""
+        """What passes each signal on; one that is ignored here, as by nohup, is so by the command too."""
         numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-        return {number: partial(self.signal, number) for number in numbers}
+        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        return {number: partial(self.signal, number) for number in heard}
 
     def signal(self, number: int) -> None:
         """Pass a signal on; one that comes before it has begun keeps it from that."""

@@ -74,7 +74,10 @@ PIN_AFTER = click.option(
     help="Take a client that has refused our certificate for a host so many times in a row for one that pins.",
 )
 PIN_FOR = click.option(
-    "--pin-for", metavar="TIME", type=values.span, help="Remember that for so long.  [default: 1h]"
+    "--pin-for",
+    metavar="TIME",
+    type=values.span,
+    help="Remember that for so long, or until SIGHUP.  [default: 1h]",
 )
 PINNED = click.option(
     "--pinned", type=click.Choice(["pass", "block"]), help="What becomes of those.  [default: pass]"
