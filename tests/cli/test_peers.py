@@ -148,7 +148,7 @@ def test_every_proxy_through_a_chain_of_three(
     assert curl("-p", "-x", f"http://{proxy}", page) == b"page /a via nothing\n"
     assert curl(f"http://{reverse}/a") == b"page /a via 1.1 llama\n"
     assert curl(f"http://{forward}/a") == b"page /a via nothing\n"
-    second.expect(rf'^\S+ - b \[.*\] "CONNECT {third.address} HTTP/1\.1" 200 ')
+    second.expect(rf'^\S+ - b \[.*\] "CONNECT {third.address} HTTP/2" 200 ')
     for each in (*servers, third, second, first):
         each.stop()
 
