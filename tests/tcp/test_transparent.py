@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import Refused, serve, tcp, testing
+from llama import ConfigError, Refused, serve, tcp, testing
 from llama._target import Target
 from llama.tcp._transparent import original_target
 
@@ -30,15 +30,16 @@ async def test_a_stream_that_is_no_socket_is_refused() -> None:
     other.abort()
 
 
-def privileged() -> bool:
+def privileged(*rule: str) -> bool:
     """Whether a network of our own with rules of our own can be had."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0 or not shutil.which("unshare"):
         return False
     iptables = shutil.which("iptables", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if iptables is None:
         return False
+    table, chain, *jump = rule or ("nat", "OUTPUT", "REDIRECT")
     done = subprocess.run(
-        ["unshare", "-n", iptables, "-t", "nat", "-A", "OUTPUT", "-p", "tcp", "-j", "REDIRECT"],
+        ["unshare", "-n", iptables, "-t", table, "-A", chain, "-p", "tcp", "-j", *jump],
         capture_output=True,
         check=False,
     )
@@ -55,8 +56,9 @@ async def main():
     async def relay(bridge):
         seen.append(str(bridge.target))
         await bridge.client.write(b"here")
-    async with serve(tcp.transparent(relay=relay), listen=sys.argv[1]):
-        for target in sys.argv[2:]:
+    taking_any = sys.argv[1] == "TPROXY"
+    async with serve(tcp.server(sys.argv[2], tcp.transparent(relay=relay), transparent=taking_any)):
+        for target in sys.argv[3:]:
             stream = await tcp.connect(timeout=10)(Target.parse(target))
             assert await stream.read() == b"here"
             await stream.aclose()
@@ -84,8 +86,13 @@ def test_the_kernels_rule_leads_here_and_the_target_is_known(
         "ip link set lo up && ip addr add 198.51.100.1/24 dev lo && "
         "ip route add default dev lo src 198.51.100.1 && ip -6 route add default dev lo && "
         f"{command} -t nat -A OUTPUT -p tcp ! --dport 9999 -j REDIRECT --to-ports 9999 && "
-        f"{sys.executable} {program} {listen} {' '.join(targets)}"
+        f"{sys.executable} {program} REDIRECT {listen} {' '.join(targets)}"
     )
+    assert run(script).split() == targets
+
+
+def run(script: str) -> str:
+    """What a script prints in a network of its own."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     done = subprocess.run(
         ["unshare", "-n", "sh", "-c", script],
@@ -95,4 +102,53 @@ def test_the_kernels_rule_leads_here_and_the_target_is_known(
         check=False,
         env={**os.environ, "PATH": path},
     )
-    assert done.stdout.split() == targets, done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(not privileged("mangle", "PREROUTING", "TPROXY", "--on-port", "1"), reason="needs TPROXY")
+@pytest.mark.parametrize(
+    ("version", "listen", "net", "targets"),
+    [
+        ("", "0.0.0.0:9999", "192.0.2.0/24", ["192.0.2.1:443", "192.0.2.7:80"]),
+        ("", ":9999", "192.0.2.0/24", ["192.0.2.1:443"]),  # by a socket of both families
+        ("6", "[::]:9999", "2001:db8::/32", ["[2001:db8::1]:443"]),
+    ],
+)
+def test_connections_by_tproxy_keep_the_address_that_they_went_to(
+    version: str, listen: str, net: str, targets: list[str], tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    tables, ip = f"ip{version}tables -t mangle", f"ip {'-6' if version else '-4'}"
+    script = (
+        "ip link set lo up && ip addr add 198.51.100.1/24 dev lo && ip -6 addr add 2001:db8:1::1/64 dev lo && "
+        "ip route add default dev lo src 198.51.100.1 && ip -6 route add default dev lo src 2001:db8:1::1 && "
+        f"{tables} -A OUTPUT -d {net} -p tcp --dport 1:1023 -j MARK --set-mark 1 && "
+        f"{ip} rule add fwmark 1 lookup 100 && {ip} route add local default dev lo table 100 && "
+        f"{tables} -A PREROUTING -m mark --mark 1 -p tcp -j TPROXY --on-port 9999 --tproxy-mark 1 && "
+        f"{sys.executable} {program} TPROXY {listen} {' '.join(targets)}"
+    )
+    assert run(script).split() == targets
+
+
+async def test_a_listener_for_any_address_needs_a_tcp_address() -> None:
+    with pytest.raises(ConfigError, match="expected an address of TCP"):
+        tcp.server("unix:x", tcp.transparent(), transparent=True)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="needs NET_ADMIN")
+async def test_a_connection_to_the_listener_itself_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve(tcp.server("127.0.0.1:0", tcp.transparent(), transparent=True)) as server:
+        stream = await tcp.connect()(Target("127.0.0.1", server.port))
+        assert await stream.read() == b""
+        stream.abort()
+    assert "came here of itself" in caplog.text
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone")
+def test_who_may_not_take_connections_to_any_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama.tcp._led._IP_TRANSPARENT", 9999)  # an option that nobody may set
+    with pytest.raises(OSError, match="NET_ADMIN"):
+        tcp.server("127.0.0.1:0", tcp.transparent(), transparent=True).bind()

@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from llama._errors import LlamaError, Truncated
+from llama._errors import ConfigError, LlamaError, Truncated
 from llama._server import Peer, Server, is_orderly
 from llama._shutdown import Shutdown
 from llama._stack import check_takes, describe
 from llama._stream import Handler, Stream
 from llama.tcp._bind import bind
+from llama.tcp._led import LedHere, take_any
 from llama.tcp._loop_accept import LoopAccept
 from llama.tcp._loop_stream import LoopSocketStream
 from llama.tcp._open import has_readiness, open_stream
@@ -36,6 +37,7 @@ class TcpServer(Server):
     where: str | int | tuple[str, int] | socket.socket
     handler: Handler
     backlog: int
+    transparent: bool = False
 
     def __repr__(self) -> str:
         return f"tcp.server({self.address})"
@@ -51,7 +53,15 @@ class TcpServer(Server):
         return self.handler
 
     def bind(self, *, shared: bool = False, like: Sequence[socket.socket] = ()) -> list[socket.socket]:
-        return bind(self.where, self.backlog, shared=shared, like=like)
+        bound = bind(self.where, self.backlog, shared=shared, like=like)
+        if self.transparent:
+            try:
+                take_any(bound)
+            except BaseException:
+                for each in bound:
+                    each.close()
+                raise
+        return bound
 
     async def serve(self, sockets: Sequence[socket.socket], shutdown: Shutdown) -> None:
         gates = _gates(self.handler)
@@ -61,22 +71,30 @@ class TcpServer(Server):
         shutdown.on_close(held.drop)
         async with asyncio.TaskGroup() as group:
             for each in sockets:
-                acceptor = _Acceptor(each, self.handler, shutdown, gates, chain)
+                handler = LedHere(self.handler, each.getsockname()[1]) if self.transparent else self.handler
+                acceptor = _Acceptor(each, handler, shutdown, gates, chain)
                 task = group.create_task(acceptor.run(), name=f"accept {self.address}")
                 acceptor.stop_with(task, self.backlog)
 
 
 def server(
-    address: str | int | tuple[str, int] | socket.socket, handler: Handler, *, backlog: int = 4096
+    address: str | int | tuple[str, int] | socket.socket,
+    handler: Handler,
+    *,
+    backlog: int = 4096,
+    transparent: bool = False,
 ) -> TcpServer:
     """Accept connections at an address and call a handler for each.
 
     Address: `HOST:PORT`, `:PORT` for every address of both families, a port (0: any free one), `unix:PATH`,
     `fd:N` or a bound socket that was inherited. `backlog` is how many connections the kernel queues.
-    Raises TypeError when the handler takes no stream.
+    `transparent` takes connections to any address that a rule of Linux' `TPROXY` leads here (for `tcp.transparent()`,
+    with the capability NET_ADMIN). Raises TypeError when the handler takes no stream.
     """
     check_takes(handler, Stream, "tcp.server()")
-    return TcpServer(address, handler, backlog)
+    if transparent and isinstance(address, str) and address.startswith("unix:"):
+        raise ConfigError(f"tcp.server({address!r}, transparent=True): expected an address of TCP")
+    return TcpServer(address, handler, backlog, transparent)
 
 
 def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:

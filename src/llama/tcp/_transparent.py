@@ -1,4 +1,4 @@
-"""Connections that the kernel led here, on their way elsewhere: Linux' REDIRECT."""
+"""Connections that the kernel led here, on their way elsewhere: Linux' REDIRECT and TPROXY."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from llama._stack import check_takes, factory
 from llama._stream import Handler, Stream
 from llama._target import Bridge, Connector, Relay, Target
 from llama.tcp._connect import connect as tcp_connect
+from llama.tcp._led import Led
 from llama.tcp._relay import relay as tcp_relay
 from llama.tcp._stream import SocketStream
 
@@ -21,13 +22,16 @@ _V4, _V6 = struct.Struct("!2xH4s8x"), struct.Struct("!2xH4x16s4x")
 
 
 def original_target(stream: Stream) -> Target:
-    """Where a connection wanted to go before the kernel led it here (`REDIRECT`, Linux alone).
+    """Where a connection wanted to go before the kernel led it here (`REDIRECT`, `TPROXY`, Linux alone).
 
     Raises Refused for one that came here of itself.
     """
     sock = stream.socket if isinstance(stream, SocketStream) else stream.extensions.get(socket.socket)
     if sock is None:
         raise Refused(f"{stream!r} is no TCP socket, so where it wanted to go cannot be asked")
+    led = stream.extensions.get(Led)
+    if led is not None and (own := sock.getsockname())[1] != led.port:
+        return Target(_plain(own[0]), own[1])  # TPROXY leaves a connection the address that it went to
     try:
         host, port = _ask(sock)
     except OSError as error:
@@ -79,8 +83,9 @@ def transparent(*, connect: Connector | None = None, relay: Relay | None = None)
     """Relay connections that the kernel led here to where they wanted to go, as a transparent proxy does.
 
     Linux alone, with a rule such as `iptables -t nat -A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8443`;
-    this program's own connections have to be left out of it. `connect` and `relay` are those of `tcp.forward`.
-    A connection that no rule has led here is Refused.
+    this program's own connections have to be left out of it. For `TPROXY`, which translates no addresses, the
+    listener is `tcp.server(address, handler, transparent=True)`. `connect` and `relay` are those of `tcp.forward`.
+    A connection that no rule has led here is Refused; so is one by TPROXY to the listener's own port elsewhere.
     """
     connect = connect or tcp_connect()
     relay = relay or tcp_relay()
