@@ -39,7 +39,7 @@ def privileged(*rule: str) -> bool:
         return False
     table, chain, *jump = rule or ("nat", "OUTPUT", "REDIRECT")
     done = subprocess.run(
-        ["unshare", "-n", iptables, "-t", table, "-A", chain, "-p", "tcp", "-j", *jump],
+        ["unshare", "-n", iptables, "-w", "10", "-t", table, "-A", chain, "-p", "tcp", "-j", *jump],
         capture_output=True,
         check=False,
     )
@@ -85,7 +85,7 @@ def test_the_kernels_rule_leads_here_and_the_target_is_known(
     script = (
         "ip link set lo up && ip addr add 198.51.100.1/24 dev lo && "
         "ip route add default dev lo src 198.51.100.1 && ip -6 route add default dev lo && "
-        f"{command} -t nat -A OUTPUT -p tcp ! --dport 9999 -j REDIRECT --to-ports 9999 && "
+        f"{command} -w 10 -t nat -A OUTPUT -p tcp ! --dport 9999 -j REDIRECT --to-ports 9999 && "
         f"{sys.executable} {program} REDIRECT {listen} {' '.join(targets)}"
     )
     assert run(script).split() == targets
@@ -121,7 +121,7 @@ def test_connections_by_tproxy_keep_the_address_that_they_went_to(
 ) -> None:
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))
-    tables, ip = f"ip{version}tables -t mangle", f"ip {'-6' if version else '-4'}"
+    tables, ip = f"ip{version}tables -w 10 -t mangle", f"ip {'-6' if version else '-4'}"
     script = (
         "ip link set lo up && ip addr add 198.51.100.1/24 dev lo && ip -6 addr add 2001:db8:1::1/64 dev lo && "
         "ip route add default dev lo src 198.51.100.1 && ip -6 route add default dev lo src 2001:db8:1::1 && "
