@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TypeAlias
 
-from llama._stream import Stream
+from llama._stream import CHUNK, Stream
 from llama._target import Bridge
+from llama.tcp._leaving import unless_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,15 @@ async def relay_chunks(bridge: Bridge, hook: ChunkHook) -> None:
         raise group_error.exceptions[0] from None
 
 
+async def _through(src: Stream, made: Awaitable[bytes]) -> bytes:
+    """Await a hook, as long as the side whose bytes it has does not break off; an end may be half of one."""
+    return await unless_left(src, made, "a hook had ended", ahead=CHUNK, grace=None)
+
+
 async def _copy(src: Stream, dst: Stream, bridge: Bridge, hook: ChunkHook, *, from_client: bool) -> None:
     while data := await src.read():
         made = hook(Chunk(data, from_client, bridge))
-        changed = await made if isawaitable(made) else made
+        changed = await _through(src, made) if isawaitable(made) else made
         if not isinstance(changed, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
             raise TypeError(f"the chunk hook {hook!r} returned {changed!r}, not bytes")
         if changed:

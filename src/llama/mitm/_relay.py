@@ -303,6 +303,10 @@ def relay(
     `http.server(...)` to use, for its timeouts. `host` (`llama.internal`) answers with a page that tells how to
     trust `ca`; None for none. The latest `certificates` (1024) are kept.
 
+    A layer or hook that fails ends its own exchange, conversation or connection, and is logged with its traceback.
+    One that waits for ever is cancelled when its client leaves; `server=http.server(handler_timeout=30)` bounds
+    what layers may take for an answer.
+
         tcp.forward("192.0.2.7:443", relay=mitm.relay(CertificateAuthority.open("ca"), layer))
     """
     made = settings("mitm.relay", options)

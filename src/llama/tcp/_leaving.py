@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Generic, TypeVar
 
 from llama._errors import LlamaError
+from llama._shutdown import own_task
 from llama._stream import ReadyStream, Stream
 
 T = TypeVar("T")
@@ -36,6 +37,25 @@ async def unless_gone(stream: Stream, work: Awaitable[T], about: str) -> T:
         watch.end()
 
 
+async def unless_left(
+    stream: Stream, work: Awaitable[T], about: str, *, ahead: int, grace: float | None
+) -> T:
+    """The same for streams of any kind: up to `ahead` bytes are read meanwhile, and put back.
+
+    When those have come its leaving goes unnoticed. After an orderly end the work has `grace` more seconds; None
+    where such an end is none, as it may be half of one.
+    """
+    watch = _Ahead(stream, ahead, grace)
+    try:
+        return await _Waiting(work, watch.begin)
+    except asyncio.CancelledError:
+        if watch.cancelled_by_it():
+            raise ClientLeft(f"a side left before {about}") from None
+        raise
+    finally:
+        await watch.end()
+
+
 class _Waiting(Generic[T]):
     """Awaits something, and calls back when that waits for the first time."""
 
@@ -62,27 +82,49 @@ class _Waiting(Generic[T]):
             return result
 
 
-class _Watch:
-    __slots__ = ("_begun", "_cancelling", "_gone", "_over", "_stream", "_task")
+class _Cancelling:
+    """Cancels the running task once, and knows that it was not somebody else."""
+
+    __slots__ = ("_before", "_gone", "_task")
+
+    def __init__(self) -> None:
+        self._gone = False
+        self._task: asyncio.Task[object] | None = None
+
+    def begin(self) -> None:
+        """It waits from here on."""
+        self._task = asyncio.current_task()
+        if self._task is None:
+            raise RuntimeError("who watches a client runs in a task")
+        self._before = self._task.cancelling()
+
+    def left(self) -> None:
+        """The client is gone."""
+        if self._task is not None and not self._gone:
+            self._gone = True
+            self._task.cancel()
+
+    def cancelled_by_it(self) -> bool:
+        return self._gone and self._task is not None and self._task.uncancel() <= self._before
+
+
+class _Watch(_Cancelling):
+    __slots__ = ("_over", "_stream")
 
     def __init__(self, stream: ReadyStream) -> None:
+        super().__init__()
         self._stream = stream
-        self._begun = self._over = self._gone = False
+        self._over = False
 
     def begin(self) -> None:
         """Watch the stream for the running task."""
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("unless_gone() runs in a task")
-        self._task = task
-        self._cancelling = task.cancelling()
-        self._begun = True
+        super().begin()
         self._stream.on_readable(self.look)
 
     def end(self) -> None:
         """Leave the stream to others."""
         self._over = True
-        if self._begun:
+        if self._task is not None:
             self._stream.on_readable(None)
 
     def look(self) -> None:
@@ -98,8 +140,43 @@ class _Watch:
         if data:
             self._stream.unread(bytes(data))
         else:
-            self._gone = True
-            self._task.cancel()
+            self.left()
 
-    def cancelled_by_it(self) -> bool:
-        return self._gone and self._task.uncancel() <= self._cancelling
+
+class _Ahead(_Cancelling):
+    __slots__ = ("_grace", "_held", "_reader", "_room", "_stream")
+
+    def __init__(self, stream: Stream, room: int, grace: float | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._room = room
+        self._grace = grace
+        self._held: list[bytes] = []
+        self._reader: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Read ahead for the running task."""
+        super().begin()
+        self._reader = own_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            while self._room > 0:
+                data = await self._stream.read()
+                if not data:
+                    if self._grace is not None:
+                        await asyncio.sleep(self._grace)
+                        self.left()
+                    return
+                self._held.append(data)
+                self._room -= len(data)
+        except (OSError, EOFError, LlamaError):
+            self.left()
+
+    async def end(self) -> None:
+        """Leave the stream to others, with all that came."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait((self._reader,))
+        if self._held:
+            self._stream.unread(b"".join(self._held))

@@ -150,7 +150,8 @@ def inspect(
     written to.
 
     A message of more than `max_size` bytes, or what is no WebSocket, closes both sides with the code that says so;
-    a hook that raises does with 1011, and is logged. `compression` is agreed on with each side; other extensions
+    a hook that raises does with 1011, and is logged. One that waits is cancelled when the side whose message it has
+    breaks off, and a second after that has ended. `compression` is agreed on with each side; other extensions
     are declined, for nobody here would understand them. Other requests pass untouched.
 
         def shout(message: ws.Message) -> ws.Message:

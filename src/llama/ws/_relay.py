@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from inspect import isawaitable
+from typing import TypeVar
 
 from llama._logs import logger
 from llama._shutdown import Shutdown, own_task
+from llama._stack import name_of
+from llama.tcp._leaving import ClientLeft, unless_left
 from llama.ws._conversation import Conversation, Hook, Message, Watcher
 from llama.ws._end import CLOSING, HIGH, End
 from llama.ws._wire import GOING_AWAY, INTERNAL, LOST, Close, Event, Failure, Ping, Pong
 
 log = logger("server")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +72,7 @@ class Direction:
     async def _pass(self, event: Event) -> None:
         sink = self.sink
         if isinstance(event, str | bytes):
-            try:
-                passed = self._hook(Message(event, self._from_client, self._conversation))
-                if not (passed is None or isinstance(passed, Message)):
-                    passed = await passed
-                if passed is not None:
-                    sink.put_message(passed.data)
-            except Exception as error:
-                raise HookFailed from error
+            await self._through(Message(event, self._from_client, self._conversation))
         elif isinstance(event, Ping):
             sink.put_ping(event.data)
         elif isinstance(event, Pong):
@@ -86,13 +84,35 @@ class Direction:
             self.source.put_close(event.code, event.reason)
             raise Broke(event)
 
+    async def _through(self, message: Message) -> None:
+        """Pass on what the hook makes of a message; who sent it may leave meanwhile."""
+        hook = self._hook
+        try:
+            passed = hook(message)
+            if isawaitable(passed):
+                passed = await _unless_left(self.source, passed)
+            if passed is None:
+                return
+            if not isinstance(passed, Message):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
+                raise TypeError(f"the hook {name_of(hook)} returned {passed!r}, not a Message or None")
+            self.sink.put_message(passed.data)
+        except ClientLeft:
+            raise
+        except Exception as error:
+            raise HookFailed from error
+
+
+async def _unless_left(end: End, work: Awaitable[T]) -> T:
+    """Await a hook as long as the side that it waits for is there; its last message has a while after its end."""
+    return await unless_left(end.stream, work, "a hook had ended", ahead=HIGH, grace=CLOSING)
+
 
 async def relay(conversation: Conversation, client: End, server: End, hooks: Hooks) -> None:
     """Carry a whole conversation. Whatever ends it, both ends are told; errors of the streams are raised."""
     forget = _on_stop(conversation)
     try:
         try:
-            await _watch(hooks.opened, conversation)
+            await _watch(hooks.opened, conversation, client)
             await _carry(conversation, client, server, hooks.message)
         except HookFailed as failed:
             error = failed.__cause__
@@ -140,13 +160,15 @@ async def _part(client: End, server: End, code: int, reason: str) -> None:
         await asyncio.wait(tasks)
 
 
-async def _watch(watcher: Watcher | None, conversation: Conversation) -> None:
+async def _watch(watcher: Watcher | None, conversation: Conversation, client: End | None = None) -> None:
     if watcher is None:
         return
     try:
         told = watcher(conversation)
         if told is not None:
-            await told
+            await (told if client is None else _unless_left(client, told))
+    except ClientLeft:
+        raise
     except Exception as error:
         raise HookFailed from error
 
