@@ -127,3 +127,36 @@ async def test_a_damaged_record_is_answered_by_an_alert(transport: Transport) ->
         await server.aclose()
         with pytest.raises(ConnectionError, match="the peer sent the alert bad_record_mac"):
             await client.read()
+
+
+@pytest.mark.parametrize("transport", [over_tcp, in_memory, within_tls])
+async def test_a_small_message_may_be_sent_together_with_others(transport: Transport) -> None:
+    async with shaken(transport) as (client, server):
+        for number in range(3):
+            assert server.write_soon(b"soon %d, " % number)
+            await server.write(b"then %d, " % number)
+        assert server.write_soon(b"one, ")
+        assert server.write_soon(b"two, ")
+        assert not server.write_soon(b"x" * 16385)
+        assert server.write_soon(b"x" * 16384)
+        await server.write_eof()
+        assert not server.write_soon(b"late")
+        seen = b""
+        while data := await client.read():
+            seen += data
+        assert seen == b"soon 0, then 0, soon 1, then 1, soon 2, then 2, one, two, " + b"x" * 16384
+
+
+async def test_closing_sends_what_was_to_be_sent_soon() -> None:
+    async with shaken(over_tcp) as (client, server):
+        assert server.write_soon(b"last")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.aclose())
+            assert await client.read() == b"last"
+            assert await client.read() == b""
+            await client.aclose()
+
+
+async def test_without_callbacks_nothing_is_sent_soon() -> None:
+    async with shaken(without_callbacks) as (_, server):
+        assert not server.write_soon(b"no")

@@ -11,7 +11,7 @@ from llama._meter import Pace
 from llama._stream import CHUNK, Buffer, ReadyStream, Stream, closed
 from llama.tcp._pump import Pump
 from llama.tcp._stream import SocketStream
-from llama.tls._pump import DecryptPump, EncryptPump, Session
+from llama.tls._pump import SMALL, DecryptPump, EncryptPump, Session
 from llama.tls._stream import OWED, SCRATCH, SLICE, TLSStream, _scratch
 
 
@@ -121,6 +121,16 @@ class ReadyTLSStream(TLSStream, Session):
 
     def keep(self, records: memoryview, /) -> None:
         self._outbox = records
+
+    def write_soon(self, data: bytes, /) -> bool:
+        if self._writing or len(data) > SMALL or not self.takes_plain():
+            return False
+        records = self.encrypt_now(memoryview(data))
+        if not self._ready.write_soon(records):
+            self._outbox = records
+            if not self.flush_nowait():
+                self._ready.on_writable(self._push)
+        return True
 
     def on_readable(self, callback: Callable[[], object] | None, /) -> None:
         self._on_readable = callback
