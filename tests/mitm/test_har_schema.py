@@ -105,7 +105,9 @@ async def site(request: Request) -> Response:
         case "/zzz":
             return Response(200, {"Content-Encoding": "zzz"}, b"zzz")
         case "/latin":
-            return Response(200, {"Content-Type": "text/plain; charset=latin-1"}, "Grüße".encode("latin-1"))
+            return Response(
+                200, {"Content-Type": "text/plain; charset=iso-8859-1"}, "Grüße".encode("latin-1")
+            )
         case "/moved":
             return Response(302, {"Location": "/"})
         case "/nothing":
@@ -130,7 +132,7 @@ REQUESTS: list[Callable[[], Request]] = [
     lambda: Request("GET", f"{URL}/?x=1&y&z=%C3%BC", {"Cookie": "a=b; c; =d; e=f=g", "X-Odd": "\xff"}),
     lambda: Request("HEAD", f"{URL}/"),
     lambda: Request("OPTIONS", f"{URL}/"),
-    lambda: Request("POST", f"{URL}/echo", FORM, b"name=john&empty=&u=%C3%BC&raw=\xff"),
+    lambda: Request("POST", f"{URL}/echo", FORM, b"name=john&empty=&u=%C3%BC"),
     lambda: Request("POST", f"{URL}/echo", {"Content-Type": "application/json"}, b'{"a": 1}'),
     lambda: Request("PUT", f"{URL}/echo", {}, bytes(range(256))),
     lambda: Request("PUT", f"{URL}/echo", {}, [b"piece"] * 3),
@@ -246,7 +248,7 @@ async def test_many_at_once_over_one_connection(world: World, tmp_path: Path) ->
     entries = checked(path)
     opened = [each for each in entries if each["timings"]["connect"] >= 0]
     assert len(entries) == 20
-    assert len(opened) == len({each["connection"] for each in entries})
+    assert len(opened) == len({each["_connectionId"] for each in entries})
 
 
 def test_a_file_without_an_entry(tmp_path: Path) -> None:

@@ -35,8 +35,10 @@ def to_entry(recorded: Recorded, folder: Path) -> dict[str, Json]:
     }
     if recorded.address:
         entry["serverIPAddress"] = recorded.address
+    if recorded.port:
+        entry["connection"] = str(recorded.port)
     if recorded.connection:
-        entry["connection"] = recorded.connection
+        entry["_connectionId"] = recorded.connection
     if recorded.ahead:
         entry["_connectedAhead"] = True
     if recorded.server:
@@ -69,14 +71,14 @@ def _request(recorded: Recorded, folder: Path) -> dict[str, Json]:
     if recorded.body.size:  # the format has no base64 for these: text wherever it is
         kind = recorded.headers.get("content-type", "application/octet-stream")
         params, content = _params(recorded.body, kind), _content(recorded.body, "text/", folder)
-        made["postData"] = {"mimeType": kind, "params": params, **content}
+        made["postData"] = {"mimeType": kind, "params": params, "text": "", **content}
     return made
 
 
 def _response(recorded: Recorded, folder: Path) -> dict[str, Json]:
     headers, body = recorded.response_headers, recorded.response_body
     kind = headers.get("content-type", "application/octet-stream" if body.size else "x-unknown")
-    return {
+    made: dict[str, Json] = {
         "status": recorded.status,
         "statusText": recorded.reason or _PHRASES.get(recorded.status, ""),
         "httpVersion": _version(recorded.response_version),
@@ -91,7 +93,11 @@ def _response(recorded: Recorded, folder: Path) -> dict[str, Json]:
         "redirectURL": headers.get("location", ""),
         "headersSize": -1,
         "bodySize": body.wire_size if recorded.status else -1,
+        "_transferSize": body.wire_size,
     }
+    if recorded.error:  # where Chromium looks for it
+        made["_error"] = recorded.error
+    return made
 
 
 _PHRASES = {each.value: each.phrase for each in HTTPStatus}
@@ -183,8 +189,9 @@ def _recorded(entry: Mapping[str, object], folder: Path) -> Recorded:
         response_version=str(response.get("httpVersion", "")).lower().removeprefix("http/"),
         response_headers=_read_headers(response),
         response_body=_read_body(content, folder),
-        connection=str(entry.get("connection", "")),
+        connection=str(entry.get("_connectionId", "")),
         address=str(entry.get("serverIPAddress", "")),
+        port=_port(entry.get("connection")),
         error=str(entry.get("_error", "")),
         messages=[_read_message(each) for each in _list(entry.get("_webSocketMessages"))],
         close_code=int(cast("int", closed.get("code", 0))),
@@ -192,6 +199,12 @@ def _recorded(entry: Mapping[str, object], folder: Path) -> Recorded:
     )
     set_timings(recorded, timings, ahead=bool(entry.get("_connectedAhead")))
     return recorded
+
+
+def _port(value: object) -> int:
+    """The server's port, which Chromium takes it for; others have numbers of their own there."""
+    text = str(value)
+    return int(text) if text.isdecimal() and len(text) < 6 else 0
 
 
 def _list(value: object) -> list[Mapping[str, object]]:

@@ -144,7 +144,8 @@ class Passing:
         dialled = stream.extensions.get(Dialled) if stream is not None else None
         ready = self._began
         if dialled is not None:
-            recorded.connection, recorded.address = str(dialled.number), dialled.address
+            recorded.connection = str(dialled.number)
+            recorded.address, recorded.port = dialled.address, dialled.port
             if dialled.told is None or dialled.told is self._carrier:
                 dialled.told = self._carrier
                 recorded.dns, recorded.tls = dialled.dns, dialled.tls

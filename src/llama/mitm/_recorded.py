@@ -84,6 +84,8 @@ class Recorded:
     """What tells the upstream's connections apart."""
     address: str = ""
     """The address that was connected to: the server's, or that of a proxy on the way."""
+    port: int = 0
+    """Its port; 0 where that is not known."""
     client: str = ""
     server: str = ""
     """The target, where the connection was looked into."""

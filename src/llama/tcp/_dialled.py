@@ -14,7 +14,7 @@ _numbers = itertools.count(1)
 class Dialled:
     """Put into a target's extensions, it is told how long a connection took; then it is in those of the stream."""
 
-    __slots__ = ("address", "began", "dns", "ended", "number", "tls", "told", "was_there")
+    __slots__ = ("address", "began", "dns", "ended", "number", "port", "tls", "told", "was_there")
 
     def __init__(self, *, was_there: bool = False) -> None:
         self.began = time.monotonic()
@@ -25,7 +25,9 @@ class Dialled:
         self.tls: float | None = None
         """Seconds that the TLS handshake took."""
         self.address = ""
-        """The other side's address, without a port."""
+        """The other side's address."""
+        self.port = 0
+        """Its port."""
         self.number = next(_numbers)
         """One for each connection of this process."""
         self.was_there = was_there
@@ -36,7 +38,7 @@ class Dialled:
     def done(self, stream: Stream) -> None:
         """The connection is there."""
         self.ended = time.monotonic()
-        self.address = _address_of(stream)
+        self.address, self.port = _address_of(stream)
         stream.extensions.set(self)
 
     def secured(self) -> None:
@@ -49,11 +51,12 @@ class Dialled:
         return self.ended + (self.tls or 0.0)
 
 
-def _address_of(stream: Stream) -> str:
+def _address_of(stream: Stream) -> tuple[str, int]:
     sock = getattr(stream, "_sock", None)
     if not isinstance(sock, socket.socket) or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return ""
+        return "", 0
     try:
-        return str(sock.getpeername()[0]).partition("%")[0]
+        host, port = sock.getpeername()[:2]
     except OSError:  # it is gone already
-        return ""
+        return "", 0
+    return str(host).partition("%")[0], int(port)
