@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llama._errors import ConfigError
 from llama._packets import PacketConnector
 from llama._server import Server
 from llama._stack import check_takes
@@ -38,6 +39,7 @@ def h3_server(
     max_requests: int | None = None,
     retry_from: int = 128,
     reset_key: bytes | None = None,
+    early_data: bool = False,
     error_page: ErrorPage = plain_page,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Server:
@@ -46,9 +48,10 @@ def h3_server(
     `cert` and `key` are PEM files (the key may be in the first). Seconds: `handshake_timeout` and `idle_timeout`
     always end a connection, the others are those of `http.server`. At `max_connections` new ones are ignored;
     while `retry_from` of them are shaking hands, new clients must prove their address first (Retry).
-    Clients of connections that nobody knows, after a crash, are told so by a stateless reset (RFC 9000 section
-    10.3); a `reset_key`, a secret of at least 16 bytes, lets that go on over a restart of the program.
-    Early data (0-RTT), which can be played again, is not taken.
+    Clients of connections that were lost in a crash are told (stateless reset); with a `reset_key`, a secret of at
+    least 16 bytes, after a restart too. `early_data` answers clients that come back before hands are shaken (0-RTT):
+    what they sent may be played again by others, so that the exchange sees safe methods only, with `Early-Data: 1`,
+    and the rest gets 425 (RFC 8470). A ticket is good once, in its worker; the last 4,096 are kept until a reload.
 
     Clients learn of it by `http.alt_svc()` in front of the same exchange over TCP. What a connection has not read
     is bounded (1 MiB): an exchange that reads slowly slows the others of its connection.
@@ -66,7 +69,9 @@ def h3_server(
         handler_timeout=handler_timeout, body_timeout=body_timeout, write_timeout=write_timeout,
         max_requests=max_requests, error_page=error_page, limits=limits,
     )  # fmt: skip
-    settings = H3Settings(http, handshake_timeout, idle_timeout, max_connections, retry_from, reset_key)
+    settings = H3Settings(
+        http, handshake_timeout, idle_timeout, max_connections, retry_from, reset_key, early_data
+    )
     return build_server(address, exchange, cert, key, password, settings)
 
 
@@ -90,6 +95,7 @@ def h3_client(
     max_connections: int | None = 256,
     max_per_host: int | None = PER_ORIGIN,
     max_waiting: int = 1024,
+    early_data: bool = False,
     limits: Limits = DEFAULT_LIMITS,
 ) -> H3Client:
     """Send requests over HTTP/3; one connection to an origin carries as many as its server takes.
@@ -106,6 +112,10 @@ def h3_client(
     `head_timeout`, `body_timeout` and `write_timeout` are those of `http.client`, and so are `max_connections`,
     `max_per_host` and `max_waiting`. Requests are sent again as `http.client` does, and those of which the server
     says that it has not looked at them.
+
+    With `early_data`, requests of safe methods to servers that were met before are sent at once, beside the handshake
+    (0-RTT): whoever sees them may play them again. They are sent again where the server did not take them so. It
+    goes without a `fallback`.
     Raises Unreachable, TLSError, Truncated and ProtocolError as `http.client` does, and ConfigError where the
     `http3` extra is missing. As an async context manager it closes its connections on leaving.
     """
@@ -114,9 +124,13 @@ def h3_client(
 
     if fallback is not None:
         check_takes(fallback, Request, "http.h3_client(fallback=)")
+        if early_data:
+            raise ConfigError(
+                "http.h3_client(early_data=True): expected no fallback=, which waits for handshakes"
+            )
     settings = H3ClientSettings(
         race, connect_timeout, pool_timeout, head_timeout, body_timeout, write_timeout, idle_timeout,
-        max_connections, max_per_host, max_waiting=max_waiting, limits=limits,
+        max_connections, max_per_host, max_waiting=max_waiting, limits=limits, early_data=early_data,
     )  # fmt: skip
     identity = H3Identity(ca, verify, server_name, cert, key, password)
     return build_client(connect or udp_connect(), fallback, identity, settings)

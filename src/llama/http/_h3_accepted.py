@@ -9,6 +9,7 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.tls_bridge import QuicTlsBridge
 from qh3.tls import ExtensionType
 
+from llama.http._h3_early import Tickets
 from llama.http._h3_link import Quic
 from llama.http._h3_moves import Address, Moves
 
@@ -33,12 +34,17 @@ class Accepted(Quic):
         retry_source: bytes | None = None,
         *,
         own: bytes | None = None,
+        tickets: Tickets | None = None,
     ) -> None:
-        """`own` is given for a client with an empty id: what it wrote to, which is free to be ours."""
+        """`own` is given for a client with an empty id: what it wrote to, which is free to be ours. With `tickets` it
+        takes early data.
+        """
         super().__init__(
             configuration=configuration,
             original_destination_connection_id=original,
             retry_source_connection_id=retry_source,
+            session_ticket_fetcher=None if tickets is None else tickets.take,
+            session_ticket_handler=None if tickets is None else tickets.keep,
         )
         self._is_nameless = own is not None
         self.reset_token: bytes | None = None

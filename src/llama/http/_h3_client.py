@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar
 
-from llama._errors import ProtocolError
+from llama._errors import LlamaError, ProtocolError
 from llama._packets import PacketConnector
 from llama.http._h1_client import NoAnswer
 from llama.http._h2_client_exchange import Unprocessed
 from llama.http._h3_call import Call
+from llama.http._h3_early import MARK, may_be_early
 from llama.http._h3_link import new_configuration
-from llama.http._h3_places import State
+from llama.http._h3_places import Member, State
 from llama.http._h3_settings import H3ClientSettings, H3Identity
 from llama.http._h3_trust import trust
 from llama.http._message import Exchange, Request, Response
@@ -90,10 +91,16 @@ class H3Client:
 
     async def _send(self, request: Request, origin: Origin, other: Origin) -> Response:
         refusals, again = 0, False
+        early = self.settings.early_data and may_be_early(request)
         while True:
-            member = await self.state.connection(origin, other)
-            used = member.used
+            member = await self.state.connection(origin, other, early=early)
+            used, early = member.used, early and not member.link.established.done()
             try:
+                if early:
+                    if (response := await self._send_early(request, member)) is not None:
+                        return response
+                    early = False
+                    continue
                 return await Call(member, self.settings, self.state.tasks).send(request)
             except Unprocessed as error:
                 refusals += 1
@@ -103,6 +110,19 @@ class H3Client:
                 if again or not used or not is_stale(request):
                     raise
                 again = True
+
+    async def _send_early(self, request: Request, member: Member) -> Response | None:
+        """Send it while hands are shaken; None where it is to be sent again after that."""
+        try:
+            response = await Call(member, self.settings, self.state.tasks).send(request)
+        except LlamaError:
+            if await member.shaken():
+                raise
+            return None
+        if response.status != 425 or MARK in request.headers.names:  # RFC 8470 section 5.2
+            return response
+        await response.aclose()
+        return None
 
 
 def build_client(

@@ -18,6 +18,7 @@ from llama._shutdown import Shutdown
 from llama.http import _h3_served
 from llama.http._h3_accepted import Accepted
 from llama.http._h3_address import ID_LENGTH, LongHeader, Resets, Tokens, destination_of, long_header
+from llama.http._h3_early import Tickets
 from llama.http._h3_handover import WORKS, Inbox, Outbox
 from llama.http._h3_link import Address
 from llama.http._h3_outgoing import Outgoing
@@ -96,6 +97,7 @@ class Endpoint:
         self._shaking = 0
         self._stopping = False
         self._tokens = Tokens(server.secret)
+        self._tickets_given = Tickets() if server.settings.early_data else None
         name = sock.getsockname()
         self.local = Local(str(name[0]), int(name[1]))
         self.context = contextvars.copy_context()
@@ -202,7 +204,7 @@ class Endpoint:
 
     def _open(self, header: LongHeader, original: bytes, source: bytes | None, address: Address) -> Served:
         own = None if header.source else header.destination
-        quic = Accepted(self._server.configuration, original, source, own=own)
+        quic = Accepted(self._server.configuration, original, source, own=own, tickets=self._tickets_given)
         quic.reset_token = self._resets.token(quic.host_cid, _plain(address))
         served = Served(self, quic, self._server, self._shutdown, address)
         self._all.add(served)

@@ -6,8 +6,10 @@ import asyncio
 import dataclasses
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from functools import partial
 
 from qh3.quic.configuration import QuicConfiguration
+from qh3.tls import SessionTicket
 
 from llama._errors import LlamaError, Overloaded, Refused, TLSError, Unreachable
 from llama._packets import PacketConnector, Packets
@@ -16,6 +18,7 @@ from llama._target import Target
 from llama.http._alternatives import Alternatives
 from llama.http._h3_channel import Channel
 from llama.http._h3_dial import Dialled
+from llama.http._h3_early import Acquaintances
 from llama.http._h3_link import Quic
 from llama.http._h3_settings import H3ClientSettings
 from llama.http._origin import Origin
@@ -58,6 +61,24 @@ class Member(Dialled):
         if self._timer is None:
             self._timer = self.link.loop.call_later(self._state.period, self._stay)
         return channel
+
+    async def shaken(self) -> bool:
+        """Wait until hands are shaken; False where that failed."""
+        established = self.link.established
+        if not established.done():
+            await asyncio.wait((established,))
+        return established.exception() is None
+
+    async def hurry(self, seconds: float | None) -> None:
+        """See to it that hands are shaken in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                if await self.shaken():
+                    return
+        except TimeoutError:
+            text = f"no HTTP/3 connection to {self.origin} within {seconds} s"
+            self.link.fail(Unreachable(text, status=504))
+        self.close()
 
     def _stay(self) -> None:
         self._timer = None
@@ -119,6 +140,7 @@ class State:
         self.places: OrderedDict[str, Place] = OrderedDict()
         self.idle: OrderedDict[Member, None] = OrderedDict()  # the longest idle first
         self.alternatives = Alternatives()
+        self.known = Acquaintances()
         self.entered = 0
         self.loop: asyncio.AbstractEventLoop | None = None
         self.period = min(ALIVE, settings.idle_timeout / 3)
@@ -169,23 +191,28 @@ class State:
                     del self.places[key]
         return place
 
-    async def connection(self, origin: Origin, other: Origin) -> Member:
+    async def connection(self, origin: Origin, other: Origin, *, early: bool = False) -> Member:
         """A connection to an origin, at its address or at another one, that takes a request now.
 
-        Raises Overloaded when too many wait or the wait is too long, and what connecting raises.
+        With `early`, hands need not be shaken on it. Raises Overloaded when too many wait or the wait is too long,
+        and what connecting raises.
         """
         place = self.place(origin)
         deadline: float | None = None
-        while (found := place.with_room()) is None:
+        while True:
+            if (found := place.with_room()) is not None:
+                if early or found.link.established.done():
+                    return found
+                await found.shaken()  # others may take the room meanwhile: look again
+                continue
             self.places[origin.key] = place  # it may have been forgotten meanwhile
             if place.dialling is not None or self._make_way(place):
-                await asyncio.shield(self.dial(place, other))
+                await asyncio.shield(self.dial(place, other, early=early))
                 continue
             patience = self._settings.pool_timeout
             if deadline is None and patience is not None:
                 deadline = asyncio.get_running_loop().time() + patience
             await self._wait(place, deadline)
-        return found
 
     def may_dial(self, place: Place) -> bool:
         """Whether one more may be opened, though an idle one elsewhere may have to go for it."""
@@ -254,15 +281,18 @@ class State:
 
     # connecting
 
-    def dial(self, place: Place, other: Origin) -> asyncio.Task[Member]:
+    def dial(self, place: Place, other: Origin, *, early: bool = False) -> asyncio.Task[Member]:
         """One connects for all who wait; being cancelled ends nobody's wait but one's own."""
         if place.dialling is None:
-            place.dialling = self.tasks.spawn(self._open(place, other))
+            place.dialling = self.tasks.spawn(self._open(place, other, early))
             place.dialling.add_done_callback(lambda task: task.cancelled() or task.exception())
         return place.dialling
 
-    async def _open(self, place: Place, other: Origin) -> Member:
+    async def _open(self, place: Place, other: Origin, early: bool) -> Member:
         try:
+            if early and (member := await self._greet(place)) is not None:
+                place.connections.append(member)
+                return member
             async with asyncio.timeout(self._settings.connect_timeout):
                 member = await self._reach(place, other.target)
         except TimeoutError as error:
@@ -275,6 +305,18 @@ class State:
         finally:
             place.dialling = None
         place.connections.append(member)
+        return member
+
+    async def _greet(self, place: Place) -> Member | None:
+        """A connection that takes early requests while it shakes hands, where the server is known."""
+        known = self.known.take(place.origin.key)
+        if known is None:
+            return None
+        try:
+            member = await self._start(place, known.target, known.ticket)
+        except (LlamaError, OSError):
+            return None
+        self.tasks.spawn(member.hurry(self._settings.connect_timeout))
         return member
 
     async def _reach(self, place: Place, target: Target) -> Member:
@@ -294,14 +336,22 @@ class State:
         found = interleave(allowed(target, await self._connect.resolver(target.host, target.port)))
         return [Target(each, target.port, target.extensions) for each in found] or (target,)
 
-    async def _shake(self, place: Place, target: Target) -> Member:
+    async def _start(self, place: Place, target: Target, ticket: SessionTicket | None = None) -> Member:
         origin = place.origin.target
         wanted = origin.extensions.get(Wanted)
         name = (wanted.server_name if wanted is not None else None) or self._configuration.server_name
-        configuration = dataclasses.replace(self._configuration, server_name=name or origin.host)
-        member = Member(await self._connect(target), Quic(configuration=configuration), place, self)
+        configuration = dataclasses.replace(
+            self._configuration, server_name=name or origin.host, session_ticket=ticket
+        )
+        keep = partial(self.known.keep, place.origin.key, target) if self._settings.early_data else None
+        quic = Quic(configuration=configuration, session_ticket_handler=keep)
+        member = Member(await self._connect(target), quic, place, self)
+        member.start(self.tasks)
+        return member
+
+    async def _shake(self, place: Place, target: Target) -> Member:
+        member = await self._start(place, target)
         try:
-            member.start(self.tasks)
             await asyncio.shield(member.link.established)
         except BaseException:
             member.close()

@@ -18,6 +18,7 @@ from llama.http._h3_channel import (
     H3_REQUEST_REJECTED,
     Channel,
 )
+from llama.http._h3_early import Guarded
 from llama.http._h3_exchange import H3Exchange
 from llama.http._h3_link import Address, Link, Quic
 from llama.http._h3_settings import H3Settings
@@ -159,10 +160,14 @@ class Served:
         if channel.error is not None:
             channel.close(H3_REQUEST_REJECTED)
             return
-        server = self._server
-        exchange = H3Exchange(channel, server.exchange, server.settings.http, self._extensions, repr(self))
+        settings = self._server.settings.http
+        exchange = H3Exchange(channel, self._inner(), settings, self._extensions, repr(self))
         channel.task = self._context.run(self._shutdown.spawn, exchange.run())
         channel.task.add_done_callback(lambda _: channel.close(H3_REQUEST_CANCELLED))  # it may not have begun
+
+    def _inner(self) -> Exchange:
+        inner = self._server.exchange
+        return inner if self.link.established.done() else Guarded(inner)
 
     def _less(self) -> None:
         """An exchange has ended."""

@@ -27,6 +27,7 @@ class H3Settings:
     max_connections: int
     retry_from: int
     reset_key: bytes | None
+    early_data: bool
 
     def __post_init__(self) -> None:
         _check(self, "http.h3_server", "handshake_timeout", "idle_timeout", "max_connections")
@@ -70,6 +71,7 @@ class H3ClientSettings:
     max_idle: int = 256
     max_waiting: int = 1024
     limits: Limits = DEFAULT_LIMITS
+    early_data: bool = False
 
     def __post_init__(self) -> None:
         times = (
