@@ -145,7 +145,7 @@ THROTTLE = click.option(
     "--throttle",
     metavar="RATE",
     type=values.rate,
-    help="Let each body pass at so many bytes a second, such as 64K.",
+    help="Let each body, and each WebSocket, pass at so many bytes a second, such as 64K.",
 )
 FAULTS = click.option(
     "--faults",

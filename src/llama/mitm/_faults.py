@@ -13,6 +13,7 @@ from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http import Body, Exchange, Headers, Request, Response
 from llama.mitm._marks import marked
+from llama.mitm._upgrades import sever, slow_down
 
 Seconds: TypeAlias = float | tuple[float, float]
 
@@ -46,7 +47,9 @@ class Faults:
             text = f"{self.status}: a fault that was asked for\n"
             return marked(Response(self.status, {"Content-Type": "text/plain"}, text), "fault")
         response = await self.inner(request)
-        if breaks:
+        if breaks and response.upgrade is not None:
+            sever(response, self.after)
+        elif breaks:
             response.replace_body(Cut(response.body, self.after))
         return response
 
@@ -88,7 +91,8 @@ def faults(
 
     `latency` is seconds to wait before each, or a least and a greatest; `errors` the part of them (0 to 1) that is
     answered by `status` without the upstream, `aborts` the part whose answer breaks off after so many bytes of its
-    body. With a `seed` the same ones go wrong each time. ConfigError for what is no part or time.
+    body, or of what a WebSocket brings. With a `seed` the same ones go wrong each time. ConfigError for what is no
+    part or time.
     """
     span = latency if isinstance(latency, tuple) else (latency, latency)
     if not 0 <= span[0] <= span[1]:
@@ -125,7 +129,9 @@ class Throttle:
         if self.up is not None and request.body.length != 0:
             request.replace_body(Paced(request.body, self.up))
         response = await self.inner(request)
-        if self.down is not None and response.body.length != 0 and response.upgrade is None:
+        if response.upgrade is not None:
+            slow_down(response, self.down, self.up)
+        elif self.down is not None and response.body.length != 0:
             response.replace_body(Paced(response.body, self.down))
         return response
 
@@ -166,12 +172,15 @@ class Paced(Body):
 
 @factory("mitm.throttle")
 def throttle(*, down: float | None = None, up: float | None = None) -> Middleware[Request, Response]:
-    """Let bodies pass at a pace, in bytes a second for each exchange: responses `down`, requests `up`."""
+    """Let bodies pass at a pace, in bytes a second for each exchange: responses `down`, requests `up`.
+
+    What an upgrade carries, such as a WebSocket, keeps it too.
+    """
     for name, pace in (("down", down), ("up", up)):
         if pace is not None and pace <= 0:
             raise ConfigError(f"mitm.throttle({name}={pace}): expected bytes a second, or None")
 
     def build(inner: Exchange) -> Exchange:
-        return Throttle(inner, down, up)
+        return inner if down is None and up is None else Throttle(inner, down, up)
 
     return named_layer(f"mitm.throttle(down={down}, up={up})", build, takes=Request, gives=Request)

@@ -1,0 +1,80 @@
+"""WebSockets that are slow, and that break off."""
+
+import asyncio
+
+import pytest
+
+from llama import Closed, Handler, Truncated, http, layer, mitm, serve, stack, tls, ws
+from llama.http import Exchange, Request, Response
+from tests.mitm.worlds import HOST, World, fronted, page
+
+
+async def echo(socket: ws.WebSocket) -> None:
+    async for message in socket:
+        await socket.send(message)
+
+
+def site(world: World) -> Handler:
+    return stack(tls.server(*world.files()), http.server(), ws.server(), echo)
+
+
+def same(message: ws.Message) -> ws.Message:
+    return message
+
+
+async def seconds_for(socket: ws.WebSocket, count: int, size: int) -> float:
+    """How long so many messages take, there and back."""
+    clock = asyncio.get_running_loop()
+    began = clock.time()
+    for _ in range(count):
+        await socket.send(b"x" * size)
+    for _ in range(count):
+        assert len(await socket.receive()) == size
+    return clock.time() - began
+
+
+@pytest.mark.parametrize(("down", "up"), [(20_000, None), (None, 20_000), (20_000, 20_000)])
+async def test_a_websocket_of_this_process_keeps_the_pace(down: float | None, up: float | None) -> None:
+    exchange = stack(http.server(), mitm.throttle(down=down, up=up), ws.server(compression=False), echo)
+    async with (
+        serve(exchange, listen="127.0.0.1:0") as served,
+        ws.connect(f"ws://{served.address}/", compression=False) as socket,
+    ):
+        assert await seconds_for(socket, 8, 2000) > 0.4
+
+
+@pytest.mark.parametrize("inspected", [False, True])
+@pytest.mark.parametrize(("down", "up"), [(20_000, None), (None, 20_000)])
+async def test_a_websocket_keeps_the_pace_of_interception(
+    world: World, down: float | None, up: float | None, inspected: bool
+) -> None:
+    layers = [mitm.throttle(down=down, up=up)]
+    if inspected:
+        layers.insert(0, ws.inspect(same))
+    async with (
+        fronted(world, site(world), *layers) as front,
+        ws.connect(f"wss://{HOST}/chat", client=front.client, compression=False) as socket,
+    ):
+        assert await seconds_for(socket, 8, 2000) > 0.4
+
+
+def test_a_throttle_that_slows_nothing_is_not_there() -> None:
+    assert mitm.throttle()(page) is page
+
+
+@pytest.mark.parametrize("inspected", [False, True])
+async def test_a_websocket_breaks_off_after_so_many_bytes(world: World, inspected: bool) -> None:
+    @layer
+    async def outer(request: Request, inner: Exchange) -> Response:
+        return await inner(request)
+
+    faults = mitm.faults(aborts=1.0, after=20, match=lambda request: request.path == "/chat")
+    layers = [ws.inspect(same) if inspected else outer, faults]
+    async with fronted(world, site(world), *layers) as front:
+        async with ws.connect(f"wss://{HOST}/chat", client=front.client, compression=False) as socket:
+            await socket.send("0123456789")  # 12 bytes as a frame
+            assert await socket.receive() == "0123456789"
+            await socket.send("0123456789")
+            with pytest.raises((OSError, EOFError, Closed, Truncated)):
+                await socket.receive()
+        assert (await front.get())[0] == 426
