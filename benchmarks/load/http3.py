@@ -6,6 +6,7 @@ The servers' CPU time is what is compared, and each has the same client.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from benchmarks.load.driver import Options, options, report, wait_for_go
 from llama import http
@@ -23,7 +24,7 @@ async def fetch(client: Exchange, url: str) -> int:
     return sum([len(chunk) async for chunk in response.body])
 
 
-async def bulk(clients: list[Exchange], url: str, given: Options) -> int:
+async def bulk(clients: Sequence[Exchange], url: str, given: Options) -> int:
     """So many bytes, whole megabytes, in one request."""
     amount = given.amount // len(SLICE) * len(SLICE)
     if given.direction == "down":
@@ -36,7 +37,7 @@ async def bulk(clients: list[Exchange], url: str, given: Options) -> int:
     return amount
 
 
-async def requests(clients: list[Exchange], url: str, given: Options) -> int:
+async def requests(clients: Sequence[Exchange], url: str, given: Options) -> int:
     """So many requests: as many at a time on each connection as there are connections."""
     lanes = [client for client in clients for _ in range(given.connections)]
     times = given.amount // len(lanes)
