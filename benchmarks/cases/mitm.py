@@ -74,7 +74,7 @@ CASES = [
         "HTTPS looked into, HTTP/2 from the client, one hook",
         "us/request",
         {"mitmproxy": mitmproxy_door, "llama": ours_door},
-        with_origin(cpu("mitm_h2", amount=1_500, unit=1e-6, connections=10), "secure_h2_origin"),
+        with_origin(cpu("mitm_h2", amount=2_500, unit=1e-6, connections=10), "secure_h2_origin"),
         "none",
         bound=0.05,
         rounds=5,
