@@ -13,6 +13,7 @@ from llama.http._h3_link import Address, Link, Quic
 from llama.http._origin import Origin
 
 QUEUE = 4096  # packets that wait to leave: more are lost, as packets may be
+BURST = 64  # packets that are taken before others have a turn
 PEER = ("192.0.2.1", 443)  # stands for the one peer that the packets go to
 
 
@@ -25,6 +26,7 @@ class Dialled:
         self.link = Link(quic, self._queue_up)
         self._queue: deque[bytes] = deque()
         self._more: asyncio.Future[None] | None = None
+        self._taken: list[bytes] = []
 
     def start(self, tasks: Shutdown) -> None:
         """Begin to shake hands."""
@@ -59,11 +61,22 @@ class Dialled:
         try:
             while not link.closed.done():
                 packet = await self.packets.receive()
-                link.received([packet.data], PEER)
+                self._taken.append(packet.data)
+                if len(self._taken) == 1:
+                    link.loop.call_soon(self._received)
+                elif len(self._taken) >= BURST:
+                    await asyncio.sleep(0)
         except (LlamaError, OSError) as error:
+            self._received()
             link.fail(Unreachable(f"cannot reach {self.origin}: {error}"))
         finally:
             self.close()
+
+    def _received(self) -> None:
+        """What has come meanwhile is answered together."""
+        taken, self._taken = self._taken, []
+        if taken and not self.link.closed.done():
+            self.link.received(taken, PEER)
 
     def _queue_up(self, data: bytes, _: Address) -> None:
         if len(self._queue) < QUEUE:
