@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llama._errors import ConfigError
 from llama._packets import PacketConnector
 from llama._server import Server
 from llama._stack import check_takes
@@ -49,9 +48,9 @@ def h3_server(
     always end a connection, the others are those of `http.server`. At `max_connections` new ones are ignored;
     while `retry_from` of them are shaking hands, new clients must prove their address first (Retry).
     Clients of connections that were lost in a crash are told (stateless reset); with a `reset_key`, a secret of at
-    least 16 bytes, after a restart too. `early_data` answers clients that come back before hands are shaken (0-RTT):
-    what they sent may be played again by others, so that the exchange sees safe methods only, with `Early-Data: 1`,
-    and the rest gets 425 (RFC 8470). A ticket is good once, in its worker; the last 4,096 are kept until a reload.
+    least 16 bytes, after a restart too. `early_data` answers clients that come back at once (0-RTT), whose data others
+    may play again: the exchange sees safe methods, with `Early-Data: 1`, the rest gets 425 (RFC 8470). Tickets, each
+    good once and in its worker, are kept until a reload, the last 4,096.
 
     Clients learn of it by `http.alt_svc()` in front of the same exchange over TCP. What a connection has not read
     is bounded (1 MiB): an exchange that reads slowly slows the others of its connection.
@@ -110,24 +109,15 @@ def h3_client(
 
     Seconds: `idle_timeout` ends a connection that carries no request; `connect_timeout`, `pool_timeout`,
     `head_timeout`, `body_timeout` and `write_timeout` are those of `http.client`, and so are `max_connections`,
-    `max_per_host` and `max_waiting`. Requests are sent again as `http.client` does, and those of which the server
-    says that it has not looked at them.
-
-    With `early_data`, requests of safe methods to servers that were met before are sent at once, beside the handshake
-    (0-RTT): whoever sees them may play them again. They are sent again where the server did not take them so. It
-    goes without a `fallback`.
-    Raises Unreachable, TLSError, Truncated and ProtocolError as `http.client` does, and ConfigError where the
-    `http3` extra is missing. As an async context manager it closes its connections on leaving.
+    `max_per_host` and `max_waiting`. Requests are sent again as `http.client` does, and those that the server
+    has not looked at. With `early_data` (and no fallback) safe ones to a server that was met before leave beside the
+    handshake (0-RTT), to be played again by others. Raises what `http.client` does; ConfigError without the extra.
     """
     need_qh3("http.h3_client()")
     from llama.http._h3_client import build_client  # the extra may be missing
 
     if fallback is not None:
         check_takes(fallback, Request, "http.h3_client(fallback=)")
-        if early_data:
-            raise ConfigError(
-                "http.h3_client(early_data=True): expected no fallback=, which waits for handshakes"
-            )
     settings = H3ClientSettings(
         race, connect_timeout, pool_timeout, head_timeout, body_timeout, write_timeout, idle_timeout,
         max_connections, max_per_host, max_waiting=max_waiting, limits=limits, early_data=early_data,

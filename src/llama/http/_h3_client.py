@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar
 
-from llama._errors import LlamaError, ProtocolError
+from llama._errors import ConfigError, LlamaError, ProtocolError
 from llama._packets import PacketConnector
 from llama.http._h1_client import NoAnswer
 from llama.http._h2_client_exchange import Unprocessed
@@ -129,6 +129,10 @@ def build_client(
     connect: PacketConnector, fallback: Exchange | None, identity: H3Identity, settings: H3ClientSettings
 ) -> H3Client:
     """A client; ConfigError for files that do not work."""
+    if settings.early_data and fallback is not None:
+        raise ConfigError(
+            "http.h3_client(early_data=True): expected no fallback=, which waits for handshakes"
+        )
     configuration = new_configuration(is_client=True, idle_timeout=settings.idle_timeout)
     configuration.server_name = identity.server_name
     trust(configuration, identity)
