@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -494,7 +495,8 @@ async def test_an_extended_connect_makes_a_tunnel_for_its_protocol() -> None:
         await talk.hear("1 data HELLO", "1 data bye", "1 data end")
 
 
-async def test_a_tunnel_that_is_reset_breaks_off() -> None:
+async def test_a_tunnel_that_is_reset_breaks_off(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "llama.server")
     broken: list[Exception] = []
     ended = asyncio.Event()
 
@@ -504,7 +506,8 @@ async def test_a_tunnel_that_is_reset_breaks_off() -> None:
                 pass
         except OSError as error:
             broken.append(error)
-        ended.set()
+            ended.set()
+            raise
 
     async def app(request: Request) -> Response:
         return Response(upgrade=handler)
@@ -515,7 +518,9 @@ async def test_a_tunnel_that_is_reset_breaks_off() -> None:
         talk.side.engine.reset(stream, frames.CANCEL)
         await talk.flush()
         await ended.wait()
+        await talk.settle()
     assert isinstance(broken[0], ConnectionResetError)
+    assert [each.levelname for each in caplog.records if "reset" in each.message] == ["INFO"]
 
 
 async def test_connect_without_a_tunnel_is_501_and_an_upgrade_nobody_asked_for_500() -> None:

@@ -28,6 +28,7 @@ from llama.http.wire._h2_states import CLOSED, HALF_CLOSED_LOCAL
 from llama.http.wire._h2_stream import Stream as H2Stream
 
 log = logging.getLogger("llama.server")
+_BROKEN = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, Truncated)
 
 
 class Connection(Protocol):
@@ -163,10 +164,15 @@ class ServerExchange:
             if not self.gone:
                 raise
         except (LlamaError, OSError) as error:
-            level = logging.DEBUG if self.gone else logging.WARNING
-            log.log(level, "%s: %s: %s", self._connection, self.stream, error)
+            log.log(self._level(error), "%s: %s: %s", self._connection, self.stream, error)
         except Exception:
             log.exception("%s: %s failed", self._connection, self.stream)
+
+    def _level(self, error: Exception) -> int:
+        """How much an error matters: a tunnel may be broken off like any connection."""
+        if self.gone:
+            return logging.DEBUG
+        return logging.INFO if self._tunnel is not None and isinstance(error, _BROKEN) else logging.WARNING
 
     async def _drain(self, body: H2Body) -> None:
         """Read what nobody wanted, within bounds: the client may not look at the answer before all is sent."""
