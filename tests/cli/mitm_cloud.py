@@ -140,6 +140,14 @@ def _protocol(request: Request) -> str:
     return request.headers.get("git-protocol", "")
 
 
+PIECE = (b"from the cloud " * 4400)[: 1 << 16]
+
+
+async def _large(pieces: int) -> AsyncIterator[bytes]:
+    for _ in range(pieces):
+        yield PIECE
+
+
 async def echo(socket: ws.WebSocket) -> None:
     async for message in socket:
         await socket.send(message)
@@ -157,7 +165,7 @@ class Cloud:
         self.repository: Exchange = packages
 
     async def __call__(self, request: Request) -> Response:
-        path = request.path.partition("?")[0]
+        path, _, query = request.path.partition("?")
         self.seen.append((request.version, path))
         match path:
             case "/":
@@ -179,8 +187,8 @@ class Cloud:
             case "/text":
                 text = f"{request.version} from the cloud".encode()
                 return Response(200, {"Content-Type": "text/plain"}, [text] * 2)
-            case "/agent":
-                return Response(200, {"Content-Type": "text/plain"}, request.headers["user-agent"])
+            case "/large":
+                return Response(200, {"Content-Type": "text/plain"}, _large(int(query)))
             case _:
                 return await (self.repository if path.startswith("/made.git/") else packages)(request)
 

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 
 from llama.http import Request, Response
 from tests.cli.conftest import Start
-from tests.cli.mitm_cloud import PARTS, SITE, TARBALL, WHEEL, Repository, looked_into
+from tests.cli.mitm_cloud import PARTS, SITE, TARBALL, WHEEL, Looked, Repository, looked_into
 from tests.http.peers import CLEAN, Done, digested, program
 from tests.http.test_real_browser import QUIET
 from tests.tls.programs import needs
@@ -58,6 +58,67 @@ async def test_curl(start: Start, tmp_path: Path, mode: str, version: str) -> No
         assert len(await well("curl", *way, "-Z", "--parallel-max", "10", *pages)) == 30 * 100_000
         assert {path for seen, path in looked.cloud.seen if seen == version} >= {"/text", "/x", "/part"}
         looked.server.expect(rf" GET https://{SITE}/text 200 ")
+
+
+MB = 1 << 20
+WARM = 2048  # pieces until the windows of HTTP/2 are as large as they get
+
+
+async def memory_of(looked: Looked, pieces: int, *way: str | Path) -> int:
+    """How much the proxy grew while so much went down and up through it, after it had grown to its size."""
+    data = way[-1]
+    sizes: list[int] = []
+    base = 0
+    for count in (min(pieces, WARM), pieces):
+        base = max(sizes, default=0)
+        command = ("curl", "-qsS", "--noproxy", "", *map(str, way[:-1]))
+        down = await asyncio.create_subprocess_exec(
+            *command, "-o", "/dev/null", f"https://{SITE}/large?{count}"
+        )
+        up = await asyncio.create_subprocess_exec(
+            *command, "-T", str(data), "-o", "/dev/null", f"https://{SITE}/x"
+        )
+        async with asyncio.TaskGroup() as group:
+            ends = [group.create_task(down.wait()), group.create_task(up.wait())]
+            while not all(end.done() for end in ends):
+                sizes.append(looked.server.memory)
+                await asyncio.wait(ends, timeout=0.05)
+        assert [end.result() for end in ends] == [0, 0]
+    return max(sizes) - base
+
+
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+VERSIONS = pytest.mark.parametrize("version", ["1.1", "2"])
+
+
+async def stays_flat(start: Start, folder: Path, mode: str, version: str, amount: int) -> None:
+    with (folder / "data").open("wb") as file:
+        file.truncate(amount)
+    async with looked_into(start, folder, mode) as looked:
+        way = ("--cacert", folder / "ca" / "ca.pem", "-x", looked.url, f"--http{version}", folder / "data")
+        grown = await memory_of(looked, amount >> 16, *way)
+        assert grown < 16 * MB, f"{grown / MB:.1f} MB more"
+
+
+@needs("curl")
+@LINUX
+@DOORS
+@VERSIONS
+async def test_the_command_streams_at_flat_memory(
+    start: Start, tmp_path: Path, mode: str, version: str
+) -> None:
+    await stays_flat(start, tmp_path, mode, version, 64 * MB)
+
+
+@pytest.mark.soak
+@pytest.mark.llama_timeout(900)
+@needs("curl")
+@LINUX
+@VERSIONS
+async def test_the_command_streams_two_gigabytes_at_flat_memory(
+    start: Start, tmp_path: Path, version: str
+) -> None:
+    await stays_flat(start, tmp_path, "http", version, 2048 * MB)
 
 
 # a browser
