@@ -145,7 +145,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 def _add_sections(item: pytest.Item, cassette: Cassette) -> None:
-    said = "\n".join(filter(None, [cassette.news(), *cassette.notes]))
+    said = "\n".join(filter(None, [cassette.news(), *cassette.lost()]))
     if said:
         item.add_report_section("call", "cassette", said)
 

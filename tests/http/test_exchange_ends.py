@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import threading
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from llama import Handler, Layer, Stream, layer, limit, stack, timeout, trace
+from llama import Handler, Layer, Shutdown, Stream, layer, limit, stack, timeout, trace
 from llama._errors import LlamaError, Unreachable
 from llama.http import Exchange, Request, Response, access_log, client, retry, reverse_proxy, server
 from llama.http._body import Body
@@ -454,6 +455,26 @@ async def test_the_end_of_a_forgotten_response_may_take_its_time(caplog: pytest.
     (record,) = caplog.records
     assert record.exc_info is not None
     caplog.clear()
+
+
+async def test_garbage_that_another_loop_collects_is_told_in_its_own() -> None:
+    told: asyncio.Queue[tuple[str, asyncio.AbstractEventLoop]] = asyncio.Queue()
+    mine, response = asyncio.get_running_loop(), [Response()]
+
+    async def end() -> None:
+        assert not mine.is_closed()
+        told.put_nowait((threading.current_thread().name, asyncio.get_running_loop()))
+
+    async def drop() -> None:
+        async with Shutdown():
+            response.pop()
+
+    response[0].on_close(end)
+    thread = threading.Thread(target=asyncio.run, args=(drop(),))
+    thread.start()
+    async with asyncio.timeout(20):
+        assert await told.get() == (threading.current_thread().name, mine)
+    thread.join()
 
 
 async def test_garbage_that_another_thread_collects_is_told_in_the_loop() -> None:

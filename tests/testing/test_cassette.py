@@ -235,7 +235,8 @@ def test_a_test_that_fails_writes_nothing(suite: Suite) -> None:
     suite.write(
         "@pytest.mark.cassette\ndef test_it():\n    get(HTTP + '/a')\n    assert 'OK' in os.environ\n"
     )
-    suite.run(passed=0, failed=1, asked=1)
+    result = suite.run(passed=0, failed=1, asked=1)
+    result.stdout.fnmatch_lines(["*test_it.har was not written, for the test has failed"])
     assert not suite.cassettes.exists()
     suite.env.setenv("OK", "1")
     suite.run(asked=1)

@@ -82,6 +82,20 @@ def test_an_upstream_that_is_not_trusted_is_told_to_the_client(
     assert "certificate is not trusted" in llama_proxy.exchanges[0].error
 
 
+@pytest.mark.llama_proxy(upstream_ca=False)
+def test_an_upstream_may_be_trusted_whoever_it_is(site: Site, llama_proxy: RecordingProxy) -> None:
+    assert get(f"{site.https}/a") == b"GET /a"
+
+
+def test_whom_the_environment_trusts_is_trusted_still(
+    site: Site, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(site.ca_file))
+    request.getfixturevalue("llama_proxy")
+    assert os.environ["SSL_CERT_FILE"] != str(site.ca_file)
+    assert get(f"{site.https}/a") == b"GET /a"
+
+
 @needs("curl")
 @pytest.mark.peer
 @pytest.mark.usefixtures("told")
@@ -246,6 +260,7 @@ def test_a_marker_alone_brings_the_proxy_after_what_tests_share(
     [
         ("layer=[]", "*expected layers, upstream_ca, record_bodies, connect*"),
         ("[]", "*takes keywords only*"),
+        ("upstream_ca='none.pem'", "*upstream_ca='none.pem'*: no such file or directory*"),
         ("record_bodies=-1", "*record_bodies=-1: expected a count of bytes*"),
     ],
 )

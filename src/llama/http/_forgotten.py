@@ -6,6 +6,7 @@ import asyncio
 import logging
 from asyncio.events import _get_running_loop as running_loop
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from inspect import isawaitable
 from typing import TypeAlias
 from weakref import WeakSet
@@ -23,11 +24,14 @@ class SharedEnd(list[Callback]):
     The response itself has no finalizer: most end without anybody who waits for it.
     """
 
-    __slots__ = ()
+    __slots__ = ("loop",)
+
+    loop: asyncio.AbstractEventLoop | None
+    """The one that the exchange runs in, where there is one."""
 
     def __del__(self) -> None:
         if self:
-            end_forgotten(self[:])
+            end_forgotten(self[:], getattr(self, "loop", None))
 
 
 def note_loop() -> None:
@@ -35,9 +39,16 @@ def note_loop() -> None:
     _loops.add(asyncio.get_running_loop())
 
 
-def end_forgotten(callbacks: list[Callback]) -> None:
+def end_forgotten(callbacks: list[Callback], own: asyncio.AbstractEventLoop | None = None) -> None:
     """Call what waits for the end of a dropped response, the last one first; takes the list."""
-    if running_loop() is None:  # another thread collects garbage
+    running = running_loop()
+    if own is not None and own is not running and own.is_running():  # the thread of another collects garbage
+        try:  # what is current in this thread is not in that one
+            own.call_soon_threadsafe(_call_all, callbacks, context=Context())
+            return
+        except RuntimeError:  # it was closed in the very same moment
+            pass
+    if running is None:  # a thread without a loop does
         for loop in _loops:
             if loop.is_running():
                 loop.call_soon_threadsafe(_call_all, callbacks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from asyncio.events import _get_running_loop as running_loop
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 from urllib.parse import quote
@@ -224,6 +225,7 @@ class Response(Message):
         """
         if self._on_close is None:
             self._on_close = SharedEnd()
+            self._on_close.loop = running_loop()
         self._on_close.append(callback)
 
     @property

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 
 from llama._errors import ConfigError
 from llama.http import Request
-from llama.mitm import Recorded, read_har
+from llama.mitm import Recorded, RecordedBody, read_har
 from llama.mitm._har import to_entry
 from llama.mitm._har_file import document
 from llama.mitm._passing import Bodies, begun, whole
@@ -150,7 +150,8 @@ class Cassette:
 
     def keep(self, recorded: Recorded) -> None:
         """An exchange was recorded."""
-        what = f"{recorded.method} {recorded.url}"
+        cleaned = self.redaction.clean([replace(recorded, body=RecordedBody(), response_body=RecordedBody())])
+        what = f"{recorded.method} {cleaned[0].url if cleaned else '(left out)'}"
         most = self.options.most
         if not recorded.status:
             self.notes.append(f"not recorded: {what}: {recorded.error}")
@@ -166,6 +167,12 @@ class Cassette:
         told = self.problems[self._told :]
         self._told += len(told)
         return "\n\n".join(told)
+
+    def lost(self) -> list[str]:
+        """What is to be said when the test has failed."""
+        if not self._fresh:
+            return self.notes
+        return [*self.notes, f"{self.name} was not written, for the test has failed"]
 
     def write(self) -> bool:
         """Write the file where there is something new, at once; tells whether."""

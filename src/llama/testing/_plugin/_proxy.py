@@ -26,7 +26,8 @@ from llama.mitm._har import Json, to_entry
 from llama.mitm._har_file import document
 from llama.mitm._page import error_page
 from llama.testing._plugin._background import Background
-from llama.testing._plugin._environment import authorities, environment, variables
+from llama.testing._plugin._environment import environment, variables
+from llama.testing._plugin._trust import Given, trusting
 from llama.testing._plugin._whole import goes_on, read_whole
 from llama.tls import CertificateAuthority
 
@@ -59,7 +60,7 @@ class ProxyOptions:
     """What the marker `llama_proxy` tells."""
 
     layers: Sequence[Middleware[Request, Response]] = ()
-    upstream_ca: str | os.PathLike[str] | bool | None = None
+    upstream_ca: Given = None
     record_bodies: int | bool = 1 << 20
     connect: Connector | None = None
     inmost: Sequence[Middleware[Request, Response]] = field(default=(), init=False)
@@ -92,7 +93,7 @@ class RecordingProxy:
         self._authority = authority
         self._options = options
         self._bytes = options.bytes_of_bodies
-        self._verify = _verified(options.upstream_ca, authority.folder)
+        self._tls = trusting(options.upstream_ca, authority.folder)
         self._exchanges: list[Recorded] = []
         self._changed = threading.Condition()
         self._watchers: list[Callable[[], object]] = []
@@ -204,7 +205,7 @@ class RecordingProxy:
             goes_on,
             connect=options.connect,
             connect_first=False,
-            verify=self._verify,
+            tls=self._tls,
             via=None,
         )
         server = stack(http_server(error_page=error_page), exchange)
@@ -226,16 +227,6 @@ class RecordingProxy:
                 yield
         finally:
             self._background.stop()
-
-
-def _verified(upstream_ca: str | os.PathLike[str] | bool | None, folder: Path) -> str | bool:
-    """What upstreams are verified by: the environment is about to say that everybody trusts this proxy alone."""
-    if upstream_ca is False:
-        return False
-    if upstream_ca is None or upstream_ca is True:
-        found = authorities(folder)
-        return found if found is True else str(found)
-    return os.fspath(upstream_ca)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
