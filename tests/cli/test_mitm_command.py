@@ -132,6 +132,15 @@ while True:
     assert len(json.loads(Path("out.har").read_text())["log"]["entries"]) == 1
 
 
+@pytest.mark.parametrize("home", ["home", os.devnull])
+def test_an_authority_needs_no_place_of_its_own(cloud: Site, home: str) -> None:
+    line = (sys.executable, "-m", "llama", "mitm", "--upstream-ca", "ca.pem", "--", sys.executable, "-c", GET)
+    data = str(Path(home).absolute() / "data")
+    done = run(*line, f"{cloud.url}/a", variables={**ENVIRONMENT, "HOME": home, "XDG_DATA_HOME": data})
+    assert (done.returncode, done.stdout) == (0, "page /a from the cloud\n"), done.stderr
+    assert Path(home, "data/llama/ca/ca.pem").is_file() == (home != os.devnull)
+
+
 def test_a_signal_that_is_ignored_stays_ignored(files: Path) -> None:
     script = """
 import os, signal

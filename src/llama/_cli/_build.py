@@ -57,7 +57,7 @@ def naming(option: str) -> Generator[None]:
         raise ConfigError(f"{option}: {error}") from None
 
 
-def servers(given: Given, service: Handler | Web) -> list[Server]:
+def servers(given: Given, service: Handler | Web, *, transparent: bool = False) -> list[Server]:
     """A server for each address, with TLS in front where there is a certificate."""
     if given.cert is None and given.key is not None:
         raise ConfigError("--key: a key goes with a certificate: expected --cert too")
@@ -67,7 +67,7 @@ def servers(given: Given, service: Handler | Web) -> list[Server]:
             layer = tls.server(given.cert, given.key, handshake_timeout=given.handshake_timeout)
         handler = layer(handler)
     with naming("--listen"):
-        made: list[Server] = [tcp.server(each, handler) for each in given.listen]
+        made: list[Server] = [tcp.server(each, handler, transparent=transparent) for each in given.listen]
     if given.http3 and isinstance(service, Web):
         with naming("--http3"):
             made += h3_servers(given, service.exchange)

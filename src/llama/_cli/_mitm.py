@@ -78,7 +78,7 @@ def listen(given: Given, chosen: Chosen) -> None:
 
     def build() -> Sequence[Server]:
         ca = _mitm_build.authority(folder)
-        return _build.servers(given, _mitm_build.handler(given, chosen, ca, hooks, watch))
+        return _mitm_build.servers(given, chosen, ca, hooks, watch)
 
     def ready(_: tuple[str, ...]) -> None:
         log.info(
@@ -138,13 +138,12 @@ def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
     if chosen.console:
         raise ConfigError("--console: the terminal is the command's")
     given = replace(given, listen=given.listen or ("127.0.0.1:0",))
-    ca = _mitm_build.authority(_mitm_build.authority_folder(chosen))
+    ca = _mitm_build.authority_of_a_command(chosen)
     table = Table(chosen.show)
     watch = Watch.to(table) + lines(chosen.lines or "off")
     if chosen.show:  # the table has what the server warns of
         logging.getLogger("llama.server").setLevel("ERROR")
-    handler = _mitm_build.handler(given, chosen, ca, _mitm_build.hooks(given, chosen), watch)
-    servers = _build.servers(given, handler)
+    servers = _mitm_build.servers(given, chosen, ca, _mitm_build.hooks(given, chosen), watch)
     trusted = Trusted(ca.pem, chosen.upstream_ca)
     child = Child(command, _say)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,20 @@ from typing import TypeAlias
 
 import platformdirs
 
-from llama import ConfigError, Connector, Handler, Middleware, Relay, http, mitm, socks5, stack, tcp, tls
+from llama import (
+    ConfigError,
+    Connector,
+    Handler,
+    Middleware,
+    Relay,
+    Server,
+    http,
+    mitm,
+    socks5,
+    stack,
+    tcp,
+    tls,
+)
 from llama._cli import _build
 from llama._cli._build import naming
 from llama._cli._mitm_company import Company
@@ -42,6 +56,19 @@ def authority(folder: Path) -> CertificateAuthority:
             return CertificateAuthority.open(folder)
         except OSError as error:
             raise ConfigError(f"{folder}: {error.strerror or error}") from None
+
+
+def authority_of_a_command(chosen: Chosen) -> CertificateAuthority:
+    """The same; nobody but the command has to know it, so that it may be in memory where there is no place for it."""
+    folder = authority_folder(chosen)
+    if chosen.ca is None:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            return CertificateAuthority.create()
+        if not (os.access(folder, os.W_OK) or (folder / "ca.key").exists()):
+            return CertificateAuthority.create()
+    return authority(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +134,14 @@ def _answers(given: Given, chosen: Chosen) -> list[Hook]:
     return found
 
 
+def servers(
+    given: Given, chosen: Chosen, ca: CertificateAuthority, hooks: Hooks, watch: Watch
+) -> list[Server]:
+    """What listens, and looks inside."""
+    made = handler(given, chosen, ca, hooks, watch)
+    return _build.servers(given, made, transparent=chosen.mode == "tproxy")
+
+
 def handler(given: Given, chosen: Chosen, ca: CertificateAuthority, hooks: Hooks, watch: Watch) -> Handler:
     """The front door, and what looks inside behind it."""
     _check(given, chosen)
@@ -127,7 +162,7 @@ def handler(given: Given, chosen: Chosen, ca: CertificateAuthority, hooks: Hooks
         relay = each(relay)
     if chosen.mode == "socks5":
         return _socks5(given, connect, relay)
-    if chosen.mode == "transparent":
+    if chosen.mode in ("transparent", "tproxy"):
         return tcp.transparent(connect=connect, relay=relay)
     if chosen.to is None:
         raise ConfigError("--mode forward: expected --to HOST:PORT")
@@ -142,8 +177,8 @@ def _check(given: Given, chosen: Chosen) -> None:
         raise ConfigError(f"--user: nobody can say who they are with --mode {chosen.mode}")
     if chosen.to is not None and chosen.mode != "forward":
         raise ConfigError("--to: expected --mode forward too")
-    if chosen.mode == "transparent" and sys.platform != "linux":
-        raise ConfigError(f"--mode transparent: it needs Linux, and this is {sys.platform}")
+    if chosen.mode in ("transparent", "tproxy") and sys.platform != "linux":
+        raise ConfigError(f"--mode {chosen.mode}: it needs Linux, and this is {sys.platform}")
     if chosen.pass_untrusted and (chosen.late or chosen.replay_strict):
         other = "--late" if chosen.late else "--replay-strict"
         raise ConfigError(f"--pass-untrusted: with {other} upstreams are not seen first")

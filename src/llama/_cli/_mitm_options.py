@@ -17,7 +17,7 @@ from llama.http import Request, Response
 
 F = TypeVar("F", bound=Callable[..., object])
 Lines: TypeAlias = Literal["short", "common", "combined", "json", "off"]
-Mode: TypeAlias = Literal["http", "socks5", "forward", "transparent"]
+Mode: TypeAlias = Literal["http", "socks5", "forward", "transparent", "tproxy"]
 PATTERN = (
     "HOST, *.DOMAIN or NETWORK, each with :PORT or without, sni=NAME for the name in the TLS hello alone, "
     "client=NETWORK for who connects; with commas between all have to match."
@@ -33,10 +33,11 @@ LISTEN = click.option(
 )
 MODE = click.option(
     "--mode",
-    type=click.Choice(["http", "socks5", "forward", "transparent"]),
+    type=click.Choice(["http", "socks5", "forward", "transparent", "tproxy"]),
     default="http",
     show_default=True,
-    help="The front door: an HTTP proxy, a SOCKS5 proxy, one target (--to), or where Linux' REDIRECT leads.",
+    help="The front door: an HTTP proxy, a SOCKS5 proxy, one target (--to), or what "
+    "REDIRECT or TPROXY of Linux lead here.",
 )
 TO = click.option("--to", metavar="HOST:PORT", type=_values.target, help="The target of --mode forward.")
 CA = click.option(
