@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar
 
-from llama._errors import ConfigError, LlamaError, ProtocolError
+from llama._errors import ConfigError, LlamaError, ProtocolError, TLSError, Unreachable
 from llama._packets import PacketConnector
 from llama.http._h1_client import NoAnswer
 from llama.http._h2_client_exchange import Unprocessed
@@ -19,7 +19,7 @@ from llama.http._h3_settings import H3ClientSettings, H3Identity
 from llama.http._h3_trust import trust
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin, origin_of
-from llama.http._replay import REFUSALS, is_stale
+from llama.http._replay import REFUSALS, is_replayable, is_stale
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -52,11 +52,11 @@ class H3Client:
         extensions = request._extensions
         origin = extensions.get(Origin) if extensions is not None else None
         origin = origin or origin_of(request.scheme or "https", request.authority)
-        if self.fallback is None:
-            if origin.scheme not in ("https", "h3"):
-                raise ProtocolError(f"{origin} cannot be reached by HTTP/3")
-            return await self._send(request, origin, origin)
-        return await self._either(self.fallback, request, origin)
+        if self.fallback is not None and origin.scheme != "h3":
+            return await self._either(self.fallback, request, origin)
+        if origin.scheme not in ("https", "h3"):
+            raise ProtocolError(f"{origin} cannot be reached by HTTP/3")
+        return await self._send(request, origin, origin)
 
     # which way
 
@@ -64,7 +64,12 @@ class H3Client:
         known = self.state.alternatives
         other = known.get(origin) if origin.scheme == "https" else None
         if other is not None and not request.protocol and await self._is_reached(origin, other):
-            return await self._send(request, origin, other)
+            try:
+                return await self._send(request, origin, other)
+            except (Unreachable, TLSError, NoAnswer):  # the way has gone meanwhile
+                known.failed(origin)
+                if not is_replayable(request):
+                    raise
         response = await fallback(request)
         if origin.scheme == "https" and "alt-svc" in response.headers.names:
             known.learn(origin, response.headers.get_all("alt-svc"))

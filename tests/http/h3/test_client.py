@@ -177,3 +177,28 @@ def test_alt_svc_is_read(values: list[str], found: str | None) -> None:
     known.learn(origin, values)
     other = known.get(origin)
     assert (None if other is None else str(other.target)) == found
+
+
+async def test_a_reverse_proxy_goes_by_what_its_upstream_says() -> None:
+    async with h3(version) as port, site(port) as url, over_tcp() as first, client(fallback=first) as ask:
+        proxy = http.reverse_proxy([url.rstrip("/"), f"h3://localhost:{port}"], client=ask)
+        assert [await text(proxy, "http://site.example/") for _ in range(4)] == ["2", "3", "3", "3"]
+
+
+async def test_a_way_that_breaks_before_the_answer_leads_back_to_the_fallback() -> None:
+    asked: asyncio.Queue[None] = asyncio.Queue()
+
+    async def silent(request: Request) -> Response:
+        asked.put_nowait(None)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with h3(silent) as port, site(port) as url, over_tcp() as first, client(fallback=first) as ask:
+        assert await text(ask, url) == "2"
+        async with asyncio.TaskGroup() as group:
+            second = group.create_task(text(ask, url))
+            await asked.get()
+            (place,) = ask.state.places.values()
+            place.connections[0].link.fail(Truncated("the way broke"))
+        assert second.result() == "2"
+        assert await text(ask, url) == "2"  # for a while it is not tried again

@@ -10,7 +10,20 @@ import pytest
 
 pytest.importorskip("qh3")
 
-from llama import ConfigError, TLSError, Unreachable, http, serve, socks5, stack, tcp, tls, udp
+from llama import (
+    ConfigError,
+    ProtocolError,
+    Refused,
+    TLSError,
+    Unreachable,
+    http,
+    serve,
+    socks5,
+    stack,
+    tcp,
+    tls,
+    udp,
+)
 from llama.http import Request, Response
 from tests.http.h3.fixtures import h3
 from tests.tls.sessions import ca_file, pair_files
@@ -154,6 +167,72 @@ async def test_a_silent_answer_does_not_make_the_connection_idle() -> None:
         assert not done
         go.set()
         assert await asking == "late"
+
+
+async def test_answers_that_are_forgotten_free_their_streams() -> None:
+    async def long(request: Request) -> Response:
+        return Response(200, body=bytes(200_000))
+
+    async with h3(long) as port, ask(max_per_host=1, pool_timeout=10) as client:
+        for _ in range(300):  # more than the server takes at a time
+            response = await client(Request("GET", f"h3://localhost:{port}/"))
+            assert response.status == 200
+            del response
+        assert client.state.h3._own.state.connections == 1
+
+
+async def test_a_request_that_is_cancelled_is_cancelled_there_too() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def never(request: Request) -> Response:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    async with h3(never) as port, ask() as client, asyncio.TaskGroup() as group:
+        asking = group.create_task(client(Request("GET", f"h3://localhost:{port}/")))
+        await begun.wait()
+        asking.cancel()
+        await ended.wait()
+
+
+@pytest.mark.parametrize("family", ["both", "ours alone"])
+async def test_all_addresses_of_a_name_are_tried(family: str) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.9", "127.0.0.1"] if family == "both" else ["127.0.0.1"]
+
+    async with h3(told) as port:
+        way = tcp.connect(resolver=resolve)
+        async with http.client(way, tls=tls.connect(ca=ca_file(), server_name="localhost")) as client:
+            assert (await text(client, f"h3://site.example:{port}/"))[0] == "3"
+
+
+async def test_a_forward_proxy_guards_what_is_not_public_here_too() -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with h3(told) as port, ask() as client:
+        proxy = http.proxy(client=client, private=False)
+        for host in ("localhost", "127.0.0.1"):
+            with pytest.raises(Refused, match="only public addresses"):
+                await proxy(Request("GET", f"h3://{host}:{port}/"))
+        async with http.client(tcp.connect(resolver=resolve)) as resolving:
+            proxy = http.proxy(client=resolving, private=False)
+            with pytest.raises(Refused, match="only public addresses"):
+                await proxy(Request("GET", f"h3://site.example:{port}/"))
+        assert (await text(http.proxy(client=client, private=True), f"h3://localhost:{port}/"))[0] == "3"
+
+
+async def test_an_upgrade_is_refused_before_it_is_sent() -> None:
+    async with h3(told) as port, ask() as client:
+        request = Request("GET", f"h3://localhost:{port}/", {"connection": "upgrade", "upgrade": "websocket"})
+        request.protocol = "websocket"
+        with pytest.raises(ProtocolError, match="HTTP/3 has no upgrade to websocket") as caught:
+            await client(request)
+        assert caught.value.status == 502
 
 
 async def test_a_reverse_proxy_has_upstreams_of_all_kinds() -> None:
