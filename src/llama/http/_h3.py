@@ -104,8 +104,6 @@ def h3_client(
     have it (RFC 7838), others and those that cannot be reached by it go by the fallback; `race` is how many seconds
     a connection may take before the fallback is used meanwhile.
 
-        http.reverse_proxy("https://upstream.example", client=http.h3_client(fallback=http.client(), race=0.2))
-
     `ca` is a PEM file or directory with the authorities to trust in place of the system's; `verify=False` takes any
     certificate. It is verified for the target's host or for `server_name`; `cert` and `key` are the client's own.
 
