@@ -53,6 +53,7 @@ BESIDE = {
 CORE = {
     "_service",
     "_stack",
+    "_stray",
     "_extensions",
     "_errors",
     "_stream",

@@ -1,6 +1,7 @@
 """Hooks that raise, hang or return nonsense, behind every front door and for every kind of client."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -96,6 +97,13 @@ def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
     return found
 
 
+async def cancelled() -> None:
+    """What is cancelled is not who waits for it."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
 class Moody:
     """A hook that does what the path says."""
 
@@ -118,6 +126,10 @@ class Moody:
                     response = await inner(request)
                     response.body = 3  # type: ignore[assignment]
                     return response
+                case "/exit":
+                    sys.exit(3)
+                case "/cancelled":
+                    await cancelled()
                 case "/hang":
                     await self.hang()
                 case _:
@@ -155,6 +167,18 @@ async def test_an_http_hook_harms_its_own_exchange_alone(
         "moody: ZeroDivisionError: a bug after the answer",
         "moody: ZeroDivisionError: a bug of the hook",
     ]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", ["/exit", "/cancelled"])
+async def test_an_http_hook_that_would_end_more_than_its_exchange(
+    world: World, path: str, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(world, "http", world.https(), Moody().layer(), version=version) as front:
+        answers = await asyncio.gather(*(get(front, each) for each in (path, "/ok", path, "/ok")))
+        assert [status for status, _ in answers] == [500, 200, 500, 200]
+        assert (await get(front))[0] == 200
+    assert len(tracebacks(caplog)) == 2 and "the hook moody" in caplog.text
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -208,6 +232,10 @@ def moody_message(moody: Moody) -> ws.Hook:
                 message.data = 3  # type: ignore[assignment]
             case "surrogate":
                 message.data = "\ud800"
+            case "exit":
+                sys.exit(3)
+            case "cancelled":
+                await cancelled()
             case "hang":
                 await moody.hang()
             case _:
@@ -226,6 +254,8 @@ def moody_message(moody: Moody) -> ws.Hook:
         ("nonsense", "returned 'nonsense', not a Message or None"),
         ("data", "TypeError"),
         ("surrogate", "UnicodeEncodeError"),
+        ("exit", "the hook on_message raised SystemExit"),
+        ("cancelled", "the hook on_message was cancelled, by nobody here"),
     ],
 )
 async def test_a_message_hook_ends_its_own_conversation_alone(
@@ -309,6 +339,10 @@ def moody_chunks(moody: Moody) -> mitm.ChunkHook:
                 raise ZeroDivisionError("a bug of the hook")
             case b"\x00nonsense":
                 return "nonsense"  # type: ignore[return-value]
+            case b"\x00exit":
+                sys.exit(3)
+            case b"\x00cancelled":
+                await cancelled()
             case b"\x00hang":
                 await moody.hang()
             case _:
@@ -329,6 +363,8 @@ async def echo_bytes(stream: Stream) -> None:
     [
         (b"\x00raise", "chunks: ZeroDivisionError: a bug of the hook"),
         (b"\x00nonsense", "returned 'nonsense', not bytes"),
+        (b"\x00exit", "raised SystemExit"),
+        (b"\x00cancelled", "was cancelled, by nobody here"),
     ],
 )
 async def test_a_chunk_hook_ends_its_own_connection_alone(

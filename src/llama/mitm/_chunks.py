@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TypeAlias
 
+from llama._stack import name_of
+from llama._stray import Stray, contained
 from llama._stream import CHUNK, Stream
 from llama._target import Bridge
 from llama.tcp._leaving import unless_left
@@ -37,17 +39,24 @@ async def relay_chunks(bridge: Bridge, hook: ChunkHook) -> None:
         raise group_error.exceptions[0] from None
 
 
-async def _through(src: Stream, made: Awaitable[bytes]) -> bytes:
-    """Await a hook, as long as the side whose bytes it has does not break off; an end may be half of one."""
-    return await unless_left(src, made, "a hook had ended", ahead=CHUNK, grace=None)
+async def _through(hook: ChunkHook, chunk: Chunk, src: Stream) -> bytes:
+    """What a hook makes of a chunk, as long as the side that it comes from does not break off."""
+    try:
+        made = hook(chunk)
+        if isawaitable(made):
+            made = await unless_left(src, made, "a hook had ended", ahead=CHUNK, grace=None)
+    except Stray as error:
+        if (failure := contained(error, name_of(hook))) is None:
+            raise
+        raise failure  # noqa: B904  # its cause is set
+    if not isinstance(made, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
+        raise TypeError(f"the chunk hook {name_of(hook)} returned {made!r}, not bytes")
+    return made
 
 
 async def _copy(src: Stream, dst: Stream, bridge: Bridge, hook: ChunkHook, *, from_client: bool) -> None:
     while data := await src.read():
-        made = hook(Chunk(data, from_client, bridge))
-        changed = await _through(src, made) if isawaitable(made) else made
-        if not isinstance(changed, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
-            raise TypeError(f"the chunk hook {hook!r} returned {changed!r}, not bytes")
+        changed = await _through(hook, Chunk(data, from_client, bridge), src)
         if changed:
             await dst.write(changed)
     await dst.write_eof()

@@ -8,6 +8,7 @@ from typing import ClassVar, cast
 
 from llama._service import Middleware
 from llama._stack import check_takes, name_of, stack
+from llama._stray import Stray, contained
 from llama.http import Exchange, Request, Response
 
 
@@ -24,7 +25,12 @@ class Checked:
         return f"hook {self.hook}"
 
     async def __call__(self, request: Request, /) -> Response:
-        response = await self.inner(request)
+        try:
+            response = await self.inner(request)
+        except Stray as error:
+            if (failure := contained(error, self.hook)) is None:
+                raise
+            raise failure  # noqa: B904  # its cause is set
         if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
             raise TypeError(f"the hook {self.hook} returned {response!r}, not a Response")
         return response

@@ -11,6 +11,7 @@ from typing import TypeVar
 from llama._logs import logger
 from llama._shutdown import Shutdown, own_task
 from llama._stack import name_of
+from llama._stray import Stray, contained
 from llama.tcp._leaving import ClientLeft, unless_left
 from llama.ws._conversation import Conversation, Hook, Message, Watcher
 from llama.ws._end import CLOSING, HIGH, End
@@ -98,8 +99,10 @@ class Direction:
             self.sink.put_message(passed.data)
         except ClientLeft:
             raise
-        except Exception as error:
-            raise HookFailed from error
+        except (Exception, *Stray) as error:
+            if (failure := contained(error, name_of(hook))) is None:
+                raise
+            raise HookFailed from failure
 
 
 async def _unless_left(end: End, work: Awaitable[T]) -> T:
@@ -169,8 +172,10 @@ async def _watch(watcher: Watcher | None, conversation: Conversation, client: En
             await (told if client is None else _unless_left(client, told))
     except ClientLeft:
         raise
-    except Exception as error:
-        raise HookFailed from error
+    except (Exception, *Stray) as error:
+        if (failure := contained(error, name_of(watcher))) is None:
+            raise
+        raise HookFailed from failure
 
 
 async def _tell_closed(watcher: Watcher | None, conversation: Conversation) -> None:
