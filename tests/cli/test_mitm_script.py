@@ -342,6 +342,53 @@ async def test_what_old_layers_own_is_released_with_their_last_exchange(
     assert said.empty()
 
 
+async def test_a_server_that_has_ended_is_not_loaded_for_again(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: asyncio.Queue[str] = asyncio.Queue()
+    events = type(sys)("events")
+    events.say = said.put_nowait  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "events", events)
+    file.write(OWNER, mark="one")
+    async with file.watched() as script:
+        first, second = script.layer(page), script.layer(page)
+        async with second:  # type: ignore[attr-defined]
+            async with first:  # type: ignore[attr-defined]
+                assert [await said.get() for _ in range(2)] == ["enter one"] * 2
+            assert await said.get() == "leave one"
+            file.write(OWNER, mark="two")
+            await file.reloaded()
+            assert [await said.get() for _ in range(2)] == ["enter two", "leave one"]
+            async with first:  # type: ignore[attr-defined]
+                assert await said.get() == "enter two"
+                await (await ask(first)).aclose()
+        assert [await said.get() for _ in range(2)] == ["leave two"] * 2
+        assert script._places == []
+
+
+async def test_reloads_while_traffic_goes_on(file: File, world: World) -> None:
+    file.write(HOOK, mark="0")
+    seen: set[str] = set()
+    over = asyncio.Event()
+    async with file.watched() as script, fronted(world, world.https(), script.layer) as front:
+
+        async def browse() -> None:
+            while not over.is_set():
+                response = await front.client(Request("GET", f"https://{HOST}/"))
+                assert (await response.body.read()).endswith(b"from the cloud")
+                seen.add(response.headers["x-mark"])
+                await response.aclose()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(browse())
+            for number in range(1, 11):
+                file.write(HOOK, mark=str(number))
+                assert await file.reloaded() is None
+            over.set()
+    assert len(seen) > 3
+
+
 async def test_a_hundred_reloads_leave_nothing_behind(file: File, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "llama")
     file.write("class Mark(str):\n    pass\n", "helper.py")

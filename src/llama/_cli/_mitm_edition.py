@@ -174,21 +174,30 @@ class Scripted:
 class Place:
     """Where a script stands in a stack: the edition at work there, and those that are not yet over."""
 
-    def __init__(self, inner: Exchange, edition: Edition, where: str) -> None:
+    def __init__(
+        self, inner: Exchange, where: str, current: Callable[[], Edition], places: list[Place]
+    ) -> None:
         self._inner = inner
         self._where = where
+        self._current = current
+        self._places = places
         self._old: set[asyncio.Task[None]] = set()
         self._entered = False
-        self.work = Work(edition, inner, where)
+        self.work = Work(current(), inner, where)
+        places.append(self)
 
     async def enter(self) -> None:
         """The server begins."""
+        if self not in self._places:  # it begins again
+            self._places.append(self)
+            self.work = Work(self._current(), self._inner, self._where)
         self._entered = True
         await self.work.open()
 
     async def leave(self) -> None:
         """The server has ended, and all exchanges with it."""
         self._entered = False
+        self._places.remove(self)
         self.work.end()
         tasks = [*self._old] if self.work.task is None else [*self._old, self.work.task]
         if tasks:
@@ -204,6 +213,9 @@ class Place:
 
     def replace(self, work: Work) -> None:
         """From here on exchanges go through another edition."""
+        if self not in self._places:  # it has been left meanwhile
+            work.end()
+            return
         before, self.work = self.work, work
         if before.task is not None:
             self._old.add(before.task)

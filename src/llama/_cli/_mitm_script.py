@@ -61,8 +61,7 @@ class Script:
         return f"script({self.path})"
 
     def _build(self, inner: Exchange) -> Exchange:
-        place = Place(inner, self._edition, repr(self))
-        self._places.append(place)
+        place = Place(inner, repr(self), lambda: self._edition, self._places)
         return Scripted(inner, place, repr(self))
 
     async def chunks(self, chunk: mitm.Chunk) -> bytes:
@@ -137,8 +136,9 @@ class Script:
     async def _replace(self, edition: Edition) -> None:
         """Put an edition to work in all places, or in none of them."""
         works: list[Work] = []
+        places = self._places[:]
         try:
-            for place in self._places:
+            for place in places:
                 works.append(await place.prepare(edition))  # noqa: PERF401  # those before are ended where one fails
         except BaseException as error:
             for work in works:
@@ -150,7 +150,7 @@ class Script:
             raise ConfigError(f"{self.path}: what its layers own cannot be opened:\n{text}") from None
         self._loader.keep()
         self._edition = edition
-        for place, work in zip(self._places, works, strict=True):
+        for place, work in zip(places, works, strict=True):
             place.replace(work)
 
 
