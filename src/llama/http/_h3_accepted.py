@@ -53,6 +53,11 @@ class Accepted(Quic):
             self.host_cid = own
         self._moves: Moves | None = None
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether any packet of the client was in order."""
+        return self._core is not None and self._core.received_authenticated_packet
+
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
         """Take packets, and note it when the client has moved."""
         moves = self._moves

@@ -26,6 +26,7 @@ from qh3.quic.events import (
     ConnectionTerminated,
     HandshakeCompleted,
     ProtocolNegotiated,
+    StreamDataReceived,
 )
 from qh3.quic.tls_bridge import QuicTlsBridge
 
@@ -122,6 +123,8 @@ class Link:
         self.on_room: Callable[[], None] | None = None
         self.on_packets: Callable[[], None] | None = None
         self.on_broken: Callable[[], None] | None = None
+        self.on_noise: Callable[[int], None] | None = None
+        """Called with the size of what came and was no part of a message yet."""
         self._send = send
         self._unread = 0
         self._newest = -4
@@ -213,7 +216,10 @@ class Link:
                 if not self.established.done():
                     self.established.set_result(None)
             elif self.http is not None:
-                self._http_events(self.http.handle_event(event))
+                if told := self.http.handle_event(event):
+                    self._http_events(told)
+                elif self.on_noise is not None and isinstance(event, StreamDataReceived):
+                    self.on_noise(len(event.data))
         ended = quic._close_event
         if (
             ended is not None and not self.closed.done()
@@ -242,6 +248,8 @@ class Link:
                 self._stopped(event.stream_id, event.error_code)
             elif isinstance(event, GoawayReceived):
                 self.goaway = event.stream_id
+                if self.on_noise is not None:
+                    self.on_noise(0)
 
     def _data(self, channel: Channel, data: bytes, *, ended: bool) -> None:
         if channel.error is None:

@@ -11,6 +11,7 @@ from typing import Protocol
 from llama._extensions import Extensions
 from llama._server import Local, Peer
 from llama._shutdown import Shutdown
+from llama.http._h3_accepted import Accepted
 from llama.http._h3_channel import (
     H3_EXCESSIVE_LOAD,
     H3_NO_ERROR,
@@ -20,13 +21,15 @@ from llama.http._h3_channel import (
 )
 from llama.http._h3_early import Guarded
 from llama.http._h3_exchange import H3Exchange
-from llama.http._h3_link import Address, Link, Quic
+from llama.http._h3_link import Address, Link
 from llama.http._h3_settings import H3Settings
 from llama.http._message import Exchange
 
 log = logging.getLogger("llama.http3")
 KEPT = 64  # packets that wait for a client to prove its address
 LINGER = 1.0
+NOISE = 1 << 20  # bytes that are part of no message, beyond those of heads that come in pieces
+EVENT = 32  # what the smallest piece counts for
 RESETS = 200  # requests that a client breaks off, beyond those it lets end
 
 
@@ -63,7 +66,7 @@ class Served:
     """One connection of a client."""
 
     def __init__(
-        self, endpoint: Home, quic: Quic, server: Site, shutdown: Shutdown, address: Address
+        self, endpoint: Home, quic: Accepted, server: Site, shutdown: Shutdown, address: Address
     ) -> None:
         self.names: set[bytes] = set()
         self.peer = Peer(str(address[0]), int(address[1]))
@@ -72,12 +75,15 @@ class Served:
         self.link.on_id = lambda number, known: endpoint.learn(number, self, known=known)
         self.link.on_room = self._less
         self.link.on_broken = self._broke_off
+        self.link.on_noise = self._hear_noise
+        self._quic = quic
         self._endpoint = endpoint
         self._server = server
         self._shutdown = shutdown
         self._extensions = Extensions(self.peer, endpoint.local)
         self._context = endpoint.context
-        self._count = self._broken = 0
+        self._count = self._broken = self._noise = 0
+        self._is_heard = False
         self._credit = 0
         """Bytes that may be sent before the client's address is proven."""
         self._kept: deque[tuple[bytes, Address]] = deque()
@@ -94,6 +100,10 @@ class Served:
             self._credit += 3 * sum(map(len, packets))
         self.link.received(packets, address)
         self._send_kept()
+        if not self._is_heard:
+            self._is_heard = self._quic.is_heard
+            if not self._is_heard:  # its first packet was none of ours: nothing is kept of it
+                self.link.abandon()
 
     def _is_proven(self) -> bool:
         return self.link.established.done()
@@ -179,6 +189,13 @@ class Served:
         self._broken += 1
         if self._broken > RESETS and self._broken * 2 > self._count and not self.link.closed.done():
             self.link.close(H3_EXCESSIVE_LOAD, "too many requests were broken off")
+
+    def _hear_noise(self, size: int) -> None:
+        """More that is no part of a message than messages can need is an attack too (unknown frames)."""
+        self._noise += size + EVENT
+        allowed = NOISE + self._count * self._server.settings.http.limits.head
+        if self._noise > allowed and not self.link.closed.done():
+            self.link.close(H3_EXCESSIVE_LOAD, "too much that is part of no message")
 
     # the end
 
