@@ -121,6 +121,18 @@ def test_a_signal_leaves_the_terminal_as_it_was(terminal: Terminal, number: sign
     assert termios.tcgetattr(terminal.theirs) == terminal.before
 
 
+def test_a_terminal_that_is_held_holds_up_no_exchange(terminal: Terminal, web: str) -> None:
+    port = int(terminal.expect(r"listening on 127\.0\.0\.1:(\d+)")[1])
+    terminal.expect(r"0 in all, .*q: quit")
+    terminal.press("\x13")  # Ctrl-S
+    for number in range(20):
+        assert b"page" in get(port, f"http://{web}/{number}")
+    terminal.press("\x11")  # Ctrl-Q
+    terminal.expect("20 in all, 0 going on, 0 failed")
+    terminal.press("q")
+    assert terminal.end() == 0, terminal.text
+
+
 def test_a_reload_keeps_the_view(terminal: Terminal, web: str) -> None:
     port = int(terminal.expect(r"listening on 127\.0\.0\.1:(\d+)")[1])
     terminal.expect(r"0 in all, .*q: quit")
