@@ -17,6 +17,7 @@ from llama._stream import Handler, Stream
 from llama._target import Target
 from llama.http import Request, Response
 from llama.http._client import Client
+from llama.http._h1_client_upgrade import Upgraded
 from llama.http.wire import _h2_frames as frames
 from llama.http.wire._h2_frames import frame
 from llama.testing import memory_pair
@@ -281,6 +282,29 @@ async def test_a_connection_that_gets_nothing_out_times_out() -> None:
             assert str(await stalled) == "h2c://a:80: nothing could be sent for 5 s"
             await clock.settle()
             assert client.state.open().count == 0
+
+
+async def test_a_tunnel_may_stall_for_as_long_as_it_likes() -> None:
+    async with testing.clock() as clock, Shutdown():
+        deaf = Deaf(NO_WINDOW, SETTINGS_ACK)
+        async with http.client(Upstream(deaf), write_timeout=5) as client, asyncio.TaskGroup() as group:
+            request = Request("CONNECT", "b:443")
+            request.scheme = "h2c"
+            deaf.answer = frame(frames.HEADERS, frames.END_HEADERS, 1, b"\x88")
+            response = await client(request)
+            assert isinstance(response.upgrade, Upgraded)
+            writing = group.create_task(response.upgrade.stream.write(b"hello"))
+            await clock.advance(100)
+            assert not writing.done()
+            deaf.answer = frames.window_update(1, 100)
+            asked = group.create_task(
+                client(Request("GET", "h2c://b:443/"))
+            )  # is heard, and so the window given
+            await writing
+            await clock.settle()
+            assert b"hello" in deaf.heard
+            asked.cancel()
+            await response.aclose()
 
 
 @pytest.mark.parametrize("url", ["h2c://a/", "http://a/"])

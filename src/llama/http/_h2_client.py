@@ -62,8 +62,9 @@ class H2Client:
             client=True,
         )  # fmt: skip
         self.link = Link(
-            stream, self.engine, settings.write_timeout, broken=self._broken, stalled=self._stalled
-        )
+            stream, self.engine, settings.write_timeout, broken=self._broken, stalled=self._stalled,
+            tunnels_may_stall=True,
+        )  # fmt: skip
         self._exchanges: set[ClientExchange] = set()
         self._is_gone = self._is_closing = False
         self._writer = tasks.spawn(self.link.run(), name="write an HTTP/2 connection")

@@ -26,14 +26,15 @@ FAREWELL = 1.0  # seconds for the last frames of a connection
 class Turn:
     """Bytes of a body that wait to be sent."""
 
-    __slots__ = ("at", "data", "end", "future", "moved", "stream")
+    __slots__ = ("at", "data", "end", "future", "may_stall", "moved", "stream")
 
-    def __init__(self, stream: H2Stream, data: bytes, now: float, *, end: bool) -> None:
+    def __init__(self, stream: H2Stream, data: bytes, now: float, *, end: bool, may_stall: bool) -> None:
         self.stream = stream
         self.data = data
         self.at = 0
         self.end = end
         self.moved = now
+        self.may_stall = may_stall
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -41,7 +42,8 @@ class Link:
     """The writing side of a connection.
 
     `patience` is how long the peer may take to let anything go out, of a stream or of the connection; `broken` is
-    called when nothing can be written any more, `stalled` with a stream that did not get on.
+    called when nothing can be written any more, `stalled` with a stream that did not get on; of a tunnel, only
+    unless `tunnels_may_stall`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Link:
         *,
         broken: Callable[[], object],
         stalled: Callable[[H2Stream], object],
+        tunnels_may_stall: bool = False,
     ) -> None:
         self.engine = engine
         self._stream = stream
@@ -59,6 +62,7 @@ class Link:
         self._patience = patience
         self._broken = broken
         self._stalled = stalled
+        self._tunnels_may_stall = tunnels_may_stall
         self._deadline = Deadline(self._late)
         self._sweep = Deadline(self._look)
         self._settings = Deadline(self._look_at_settings)
@@ -91,7 +95,7 @@ class Link:
         self.engine.send_head(stream, fields, end=end)
         self.flush()
 
-    async def send(self, stream: H2Stream, data: bytes, *, end: bool) -> None:
+    async def send(self, stream: H2Stream, data: bytes, *, end: bool, is_tunnel: bool = False) -> None:
         """Send bytes of a body when it is their turn; Closed when the stream is, or is broken off meanwhile.
 
         `data` is not to change any more.
@@ -108,7 +112,8 @@ class Link:
                 self._progress = self._loop.time()
             self.flush()
             return
-        turn = Turn(stream, data, self._loop.time(), end=end)
+        may_stall = is_tunnel and self._tunnels_may_stall
+        turn = Turn(stream, data, self._loop.time(), end=end, may_stall=may_stall)
         if engine.send_window > 0 >= stream.send_window:
             self._parked[stream.id] = turn
         else:
@@ -238,7 +243,7 @@ class Link:
         self._looks = False
         now = self._loop.time()
         waiting = [*self._parked.values(), *[each for _, _, each in self._queue]]
-        waiting = [turn for turn in waiting if turn.data and not turn.future.done()]
+        waiting = [turn for turn in waiting if turn.data and not (turn.may_stall or turn.future.done())]
         late = [turn for turn in waiting if turn.moved + self._patience <= now]
         if late and self._progress + self._patience <= now:
             self.engine.fail(frames.ENHANCE_YOUR_CALM, "nothing may be sent")

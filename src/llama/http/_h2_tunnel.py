@@ -127,7 +127,7 @@ class H2Tunnel(Stream):
                 await self._pause(delay)
         owner = self._owner
         try:
-            await owner.link.send(owner.stream, bytes(view), end=False)
+            await owner.link.send(owner.stream, bytes(view), end=False, is_tunnel=True)
         except Closed:
             if self._closed:
                 raise closed(self) from None
