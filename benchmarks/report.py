@@ -116,7 +116,7 @@ PACKAGES = {
     "uvloop": "uvicorn",
     "granian": "granian",
     "hypercorn": "hypercorn",
-    "aioquic": "aioquic",
+    "aioquic": "hypercorn",
     "h2": "h2",
     "qh3": "qh3",
 }

@@ -6,7 +6,6 @@ The load is our client's for every server.
 from __future__ import annotations
 
 from benchmarks.harness import Case, cpu
-from benchmarks.http_peers import APP
 from benchmarks.peers import Peer, Place, module, server
 from benchmarks.processes import ROOT
 
@@ -25,19 +24,15 @@ def ours(what: str) -> Peer:
     return command
 
 
-def aioquic(place: Place) -> list[str]:
-    """aioquic's asyncio server."""
-    python = module("aioquic")[0]
-    program = ROOT / "benchmarks" / "servers" / "aioquic_bulk.py"
-    return [python, str(program), f"127.0.0.1:{place.port}", str(place.cert), str(place.key)]
+def theirs(program: str) -> Peer:
+    """A program of benchmarks/servers, where hypercorn and aioquic are, which has no command of its own."""
 
+    def command(place: Place) -> list[str]:
+        path = ROOT / "benchmarks" / "servers" / f"{program}.py"
+        python = module("hypercorn", "aioquic")[0]
+        return [python, str(path), f"127.0.0.1:{place.port}", str(place.cert), str(place.key)]
 
-def hypercorn(place: Place) -> list[str]:
-    """hypercorn with one worker; it takes TCP at the same port."""
-    command = module("hypercorn", "aioquic")
-    listen = ["--bind", f"127.0.0.1:{place.port}", "--quic-bind", f"127.0.0.1:{place.port}"]
-    keys = ["--certfile", str(place.cert), "--keyfile", str(place.key)]
-    return [*command, *listen, *keys, "--log-level", "error", APP]
+    return command
 
 
 CASES = [
@@ -45,7 +40,7 @@ CASES = [
         "h3-bulk-down",
         "50 MiB over HTTP/3, download",
         "s/GB",
-        {"aioquic": aioquic, "llama": ours("bulk")},
+        {"aioquic": theirs("aioquic_bulk"), "llama": ours("bulk")},
         cpu("http3", amount=SIZE),
         bound=0.5,
         rounds=3,
@@ -54,7 +49,7 @@ CASES = [
         "h3-bulk-up",
         "50 MiB over HTTP/3, upload",
         "s/GB",
-        {"aioquic": aioquic, "llama": ours("bulk")},
+        {"aioquic": theirs("aioquic_bulk"), "llama": ours("bulk")},
         cpu("http3", amount=SIZE, direction="up"),
         bound=0.5,
         rounds=3,
@@ -63,7 +58,7 @@ CASES = [
         "h3-asgi",
         "ASGI application over HTTP/3",
         "us/request",
-        {"hypercorn": hypercorn, "llama": ours("asgi")},
+        {"hypercorn": theirs("hypercorn_h3"), "llama": ours("asgi")},
         LOAD,
         bound=0.5,
         rounds=5,
