@@ -34,7 +34,6 @@ async def echo(request: Request) -> Response:
         LOSSY,
         ("--key-update=1ms",),
         ("--change-local-addr=1ms",),
-        ("--change-local-addr=1ms", "--nat-rebinding"),
         ("--change-local-addr=1ms", "--delay-stream=100ms"),
         ("--change-local-addr=1ms", "--delay-stream=100ms", "--nat-rebinding"),
         ("--scid=0102030405060708090a0b0c0d0e0f101112",),
