@@ -192,7 +192,7 @@ async def test_what_chromium_opens_ahead_is_no_sign_of_pinning(start: Start, tmp
 
 
 AHEAD = f"""<!doctype html><link rel=preconnect href="https://{SITE}/"><script>
-setTimeout(() => fetch("/told", {{method: "POST", body: "0"}}), 1000)
+setTimeout(() => fetch("/told", {{method: "POST", body: "0"}}), 3000)
 </script>"""
 
 

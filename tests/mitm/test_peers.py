@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from llama import http, layer, mitm, serve, socks5, stack
+from llama import http, layer, mitm, serve, socks5, stack, tls
 from llama.http import Exchange, Request, Response
 from tests.mitm.worlds import HOST, To, World
 from tests.tls.programs import needs, output_of
@@ -119,6 +119,21 @@ async def test_curl_that_trusts_us_and_pins_a_key_is_passed_through_too(world: W
             pinning.clear()
 
 
+@needs("wget")
+@pytest.mark.parametrize("trusts", [True, False])
+async def test_wget_that_looks_at_a_certificate_after_the_handshake(world: World, trusts: bool) -> None:
+    """As GnuTLS does it: without an alert that says what is wrong."""
+    pinning = mitm.Pinning(2)
+    async with doors(world, rewrite, pinning=pinning) as (proxy, _):
+        trusted = world.pem if trusts else world.site_pem
+        command = (
+            *("wget", "-qO-", "--no-hsts", "--tries=1", f"--ca-certificate={trusted}", "-e", "use_proxy=yes"),
+            *("-e", f"https_proxy={proxy}", f"https://{HOST}/x"),
+        )
+        codes = [(await output_of(*command))[0] for _ in range(3)]
+        assert codes == ([0, 0, 0] if trusts else [5, 5, 0])
+
+
 def spki(cert: Path) -> str:
     """What curl calls the key of a certificate."""
     key = x509.load_pem_x509_certificate(cert.read_bytes()).public_key()
@@ -143,7 +158,14 @@ async def test_chromium_with_the_authority_in_its_store(world: World, tmp_path: 
         ("certutil", "-d", f"sql:{store}", "-A", "-t", "C,,", "-n", "llama", "-i", str(world.pem)),
     ):
         assert (await output_of(*command))[0] == 0
-    async with doors(world, rewrite) as (proxy, socks):
+    hellos: list[tls.ClientHello] = []
+
+    @layer
+    async def note(request: Request, inner: Exchange) -> Response:
+        hellos.append(request.extensions[tls.ClientHello])
+        return await inner(request)
+
+    async with doors(world, note, rewrite) as (proxy, socks):
         for door in (proxy, socks.replace("socks5h", "socks5")):
             code, said = await output_of(
                 "env", f"HOME={home}", f"XDG_CONFIG_HOME={home}/config", "chromium", *QUIET.split(),
@@ -151,6 +173,7 @@ async def test_chromium_with_the_authority_in_its_store(world: World, tmp_path: 
                 f"https://{HOST}/",
             )  # fmt: skip
             assert "loaded 800000 llama" in said, (code, said)
+    assert all(hello.grease and hello.ech for hello in hellos)  # it makes believe that it hides the name
 
 
 async def test_aiohttp(world: World) -> None:

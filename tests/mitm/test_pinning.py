@@ -116,30 +116,63 @@ class Session:
 
 
 @pytest.mark.parametrize(
-    ("farewell", "after", "count"),
+    ("farewell", "error", "after", "count"),
     [
-        (True, 0.9, 1),  # close_notify
-        (True, 1.1, 0),
-        (Truncated("no close_notify"), 0, 0),  # as a browser that connected ahead does
-        (False, 0, 0),  # we left
-        (TLSError("the peer sent the alert bad_certificate"), 9, 1),
-        (TLSError("the peer sent the alert certificate_unknown"), 9, 1),
-        (TLSError("the peer sent the alert decode_error"), 0, 0),
+        (True, None, 0.4, 1),  # close_notify
+        (True, None, 0.6, 0),
+        (Truncated("no close_notify"), None, 0.04, 1),
+        (Truncated("no close_notify"), None, 0.06, 0),  # as a browser that connected ahead does
+        (False, ConnectionResetError(), 0.04, 1),
+        (False, ConnectionResetError(), 0.06, 0),
+        (False, None, 0, 0),  # we left
+        (False, TimeoutError(), 0, 0),
+        (TLSError("the peer sent the alert bad_certificate"), None, 9, 1),
+        (TLSError("the peer sent the alert certificate_unknown"), None, 9, 1),
+        (TLSError("the peer sent the alert decode_error"), None, 0, 0),
     ],
 )
-def test_how_a_client_leaves_tells_why(farewell: Exception | bool, after: float, count: int) -> None:
+def test_how_a_client_leaves_tells_why(
+    farewell: Exception | bool, error: Exception | None, after: float, count: int
+) -> None:
     now = 100.0
     pinning = mitm.Pinning(clock=lambda: now)
     trial = Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(farewell)))
     now += after
-    trial.left()
+    trial.left(error)
     assert sum(entry.count for entry in pinning.entries()) == count
+
+
+def test_who_has_taken_a_certificate_leaves_for_other_reasons() -> None:
+    """Browsers shake hands more often than they need, and drop what turns out to be too much."""
+    now = 100.0
+    pinning = mitm.Pinning(1, 60, clock=lambda: now)
+
+    def leaves(farewell: Exception | bool = True) -> int:
+        Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(farewell))).left(None)
+        return len(pinning.entries())
+
+    pinning.accepted("192.0.2.1", HOST)
+    assert leaves() == 0
+    assert leaves(TLSError("the peer sent the alert unknown_ca")) == 1  # which is plain
+    pinning.clear(HOST)
+    assert leaves() == 1
+    pinning.accepted("192.0.2.1", HOST)
+    assert leaves() == 0
+    now += 61
+    assert leaves() == 1
 
 
 def test_silent_clients_may_be_left_out() -> None:
     pinning = mitm.Pinning(soon=None)
-    Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(True))).left()
+    Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(True))).left(None)
     assert pinning.entries() == []
+
+
+def test_who_took_a_certificate_is_forgotten_at_last() -> None:
+    pinning = mitm.Pinning(1, limit=2)
+    for host in ("a", "b", "c"):
+        pinning.accepted("192.0.2.1", host)
+    assert [pinning.has_accepted("192.0.2.1", host) for host in ("a", "b", "c")] == [False, True, True]
 
 
 def test_what_was_learned_is_forgotten_in_time() -> None:

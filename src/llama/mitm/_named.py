@@ -67,7 +67,8 @@ class Ruled:
         return "mitm.rules()"
 
     async def __call__(self, request: Request, /) -> Response:
-        interception = request.extensions.get(Interception)
+        known = request._extensions or request._connection
+        interception = known.get(Interception) if known is not None else None
         if interception is None:
             return await self.inner(request)
         host = host_of(request.authority).lower()

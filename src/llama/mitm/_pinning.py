@@ -6,11 +6,10 @@ import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from llama._errors import ConfigError, LlamaError, TLSError
+from llama._errors import ConfigError, LlamaError, TLSError, Truncated
 from llama._meter import Meter
 from llama._stream import ReadyStream
 from llama.tls._stream import TLSStream
@@ -72,24 +71,37 @@ class Trial(Meter):
             self._end()
             self._pinning.accepted(self._client, self._host)
 
-    def left(self) -> None:
-        """The connection is over, and not closed yet."""
-        self._look()
+    def left(self, error: BaseException | None) -> None:
+        """The connection is over, by this error where there was one, and not closed yet."""
+        dropped = self._look() or isinstance(error, ConnectionError)
         if self._over:
             return
         self._end()
-        pinning = self._pinning
-        within = pinning.soon is not None and pinning._clock() - self._since <= pinning.soon
         farewell = self._session.farewell
-        if (within and farewell is True) or _is_named_alert(farewell):
-            pinning.rejected(self._client, self._host)
+        dropped = dropped or isinstance(farewell, Truncated)
+        if _is_named_alert(farewell) or ((farewell is True or dropped) and self._is_soon(dropped=dropped)):
+            self._pinning.rejected(self._client, self._host)
 
-    def _look(self) -> None:
-        """Read what came last: of a client that is gone a write may have told first."""
+    def _is_soon(self, *, dropped: bool) -> bool:
+        """Whether it leaves right after the handshake, and has never stayed."""
+        pinning = self._pinning
+        if pinning.soon is None:
+            return False
+        most = pinning.soon / 10 if dropped else pinning.soon
+        soon = pinning._clock() - self._since <= most
+        return soon and not pinning.has_accepted(self._client, self._host)
+
+    def _look(self) -> bool:
+        """Read what came last, for of a client that is gone a write may have told first; whether it broke off."""
         session = self._session
         if not self._over and session.farewell is False and isinstance(session, ReadyStream):
-            with suppress(OSError, LlamaError):
+            try:
                 session.read_nowait()  # which tells `received` of bytes
+            except ConnectionError:
+                return True
+            except (OSError, LlamaError):
+                pass
+        return False
 
     def _end(self) -> None:
         self._over = True
@@ -107,14 +119,14 @@ class Pinning:
 
     After `after` rejections in a row the client's connections to that host are passed through, until `expiry`
     seconds after the last one; with `then="block"` they are refused instead. A rejection is an alert that names the
-    certificate, a client that leaves within the handshake, or one that says goodbye (close_notify) within `soon`
-    seconds after it without having said anything else, as those do that look at a key once hands are shaken; with
-    None these do not count. Who just drops the connection then, as browsers do that connected ahead, is not counted.
-    A client has taken a certificate when it says something. At most `limit` pairs of client and host are remembered,
-    the latest.
+    certificate, or a client that leaves within the handshake. So is one that says goodbye within `soon` seconds after
+    it, or drops the connection within a tenth of that, without having said anything, as those do that look at a
+    certificate once hands are shaken; but not where the client has taken a certificate for that host before, for
+    browsers connect more often than they need. With None these do not count. A client has taken a certificate when
+    it says something over the connection. At most `limit` pairs of client and host are remembered, the latest.
     """
 
-    __slots__ = ("_clock", "_entries", "after", "expiry", "limit", "soon", "then")
+    __slots__ = ("_clock", "_entries", "_taken", "after", "expiry", "limit", "soon", "then")
 
     def __init__(
         self,
@@ -122,7 +134,7 @@ class Pinning:
         expiry: float = 3600.0,
         *,
         then: Literal["pass", "block"] = "pass",
-        soon: float | None = 1.0,
+        soon: float | None = 0.5,
         limit: int = 4096,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -139,6 +151,7 @@ class Pinning:
         self.limit = limit
         self._clock = clock
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._taken: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"mitm.Pinning({self.after}, {self.expiry:g}, then={self.then!r})"
@@ -161,6 +174,14 @@ class Pinning:
         """A client has taken it: earlier rejections count no more."""
         if self._entries:
             self._entries.pop((client, host), None)
+        self._taken.pop((client, host), None)
+        if len(self._taken) >= self.limit:
+            self._taken.popitem(last=False)
+        self._taken[client, host] = self._clock() + self.expiry
+
+    def has_accepted(self, client: str, host: str) -> bool:
+        """Whether a client has taken our certificate for a host, within the expiry."""
+        return self._taken.get((client, host), 0.0) > self._clock()
 
     def entries(self) -> list[Rejection]:
         """What is remembered, the oldest first."""
@@ -175,6 +196,8 @@ class Pinning:
         """Forget what was learned of a host, or all."""
         for key in [key for key in self._entries if host is None or key[1] == host]:
             del self._entries[key]
+        for key in [key for key in self._taken if host is None or key[1] == host]:
+            del self._taken[key]
 
     def _entry(self, client: str, host: str) -> _Entry | None:
         entry = self._entries.get((client, host)) if self._entries else None

@@ -208,12 +208,12 @@ class MitmRelay:
 
     async def _inside(self, session: TLSStream, interception: Interception, trial: Trial | None) -> None:
         try:
-            try:
-                await self._speak(session, interception, trial)
-            finally:
-                if trial is not None:
-                    trial.left()
+            await self._speak(session, interception, trial)
+            if trial is not None:
+                trial.left(None)
         except Exception as error:
+            if trial is not None:
+                trial.left(error)
             if is_orderly(error):
                 await session.aclose()
             raise
