@@ -10,6 +10,7 @@ from llama import Stream, Target, http, mitm, serve, socks5, stack, tcp, testing
 from llama.http import Request, Response
 from llama.mitm import Recorded
 from llama.mitm._har import read_har, to_entry
+from llama.mitm._har_file import HarFile
 from llama.mitm._har_timings import to_timings
 from tests.mitm.worlds import HOST, World, fronted, page
 
@@ -155,17 +156,32 @@ async def test_a_front_door_that_has_reached_it_before_knows_no_time(world: Worl
     assert phases(found[0]) - {"connect"} == expected | ({"dns"} if late else set())
 
 
-async def test_the_times_survive_a_file(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", [True, False])
+async def test_the_times_survive_a_file(world: World, tmp_path: Path, ahead: bool) -> None:
     found: list[Recorded] = []
-    path = tmp_path / "out.har"
-    layers = mitm.record(found.append), mitm.record(path)
-    for first in (True, False):
-        async with fronted(world, world.https(slow_page), *layers, connect_first=first) as front:
+    async with fronted(
+        world, world.https(slow_page), mitm.record(found.append), connect_first=ahead
+    ) as front:
+        await front.get()
+    file = HarFile(tmp_path / "out.har")
+    file.write(found[0])
+    file.close()
+    (again,) = read_har(tmp_path / "out.har")
+    for name in ("dns", "connect", "tls", "send", "receive", "wait"):
+        expected = getattr(found[0], name)
+        assert getattr(again, name) == (
+            expected if expected is None else pytest.approx(expected, abs=1e-4)
+        ), name
+    for name in ("ahead", "address", "port", "connection"):
+        assert getattr(again, name) == getattr(found[0], name), name
+
+
+async def test_two_recordings_of_an_exchange_tell_the_same_connection(world: World) -> None:
+    outer: list[Recorded] = []
+    inner: list[Recorded] = []
+    async with fronted(world, world.https(), mitm.record(outer.append), mitm.record(inner.append)) as front:
+        for _ in range(2):
             await front.get()
-        again = read_har(path)[-1]
-        for name in ("dns", "connect", "tls", "send", "receive", "wait"):
-            expected = getattr(found[-1], name)
-            assert getattr(again, name) == (
-                expected if expected is None else pytest.approx(expected, abs=0.02)
-            ), name
-        assert (again.ahead, again.address) == (found[-1].ahead, "127.0.0.1")
+    for one, other in zip(outer, inner, strict=True):
+        assert (one.connect, one.tls, one.connection) == (other.connect, other.tls, other.connection)
+    assert outer[0].connect is not None and outer[1].connect is None

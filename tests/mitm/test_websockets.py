@@ -5,9 +5,10 @@ import ssl
 from pathlib import Path
 from typing import cast
 
+import pytest
 from websockets.asyncio.client import connect as peer_connect
 
-from llama import Handler, http, mitm, stack, tls, ws
+from llama import Closed, Handler, LlamaError, http, mitm, stack, tls, ws
 from llama.mitm import Recorded
 from llama.mitm._har import to_entry
 from tests.mitm.worlds import HOST, World, fronted
@@ -81,3 +82,52 @@ async def test_messages_beyond_the_room_are_counted(world: World) -> None:
                 assert await socket.receive() == "hello"
         await recorded.wait()
     assert (len(found[0].messages), found[0].left_out) == (2, 4)
+
+
+async def test_a_conversation_is_replayed_without_the_upstream(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "out.har"
+    async with (
+        fronted(world, site(world), mitm.record(path)) as front,
+        ws.connect(f"wss://{HOST}/chat", client=front.client) as socket,
+    ):
+        for data in ("one", b"\x00", "two"):
+            await socket.send(data)
+            assert await socket.receive() == data
+    text = path.read_text().replace("https://", "wss://")  # as Chromium writes it
+    (tmp_path / "wss.har").write_text(text)
+    for har in (path, tmp_path / "wss.har"):
+        replayed = mitm.replayed(har, strict=True)
+        async with fronted(world, site(world), replayed, connect_first=False) as front:
+            async with ws.connect(f"wss://{HOST}/chat", client=front.client) as socket:
+                for data in ("one", b"\x00", "two"):
+                    await socket.send(data)
+                    assert await socket.receive() == data
+            async with ws.connect(f"wss://{HOST}/chat", client=front.client) as socket:
+                await socket.send("something else")
+                with pytest.raises(Closed, match="1008 this message was not recorded"):
+                    await socket.receive()
+            with pytest.raises(LlamaError):
+                async with ws.connect(f"wss://{HOST}/other", client=front.client):
+                    pass
+            assert front.to.targets == []
+
+
+async def test_who_closed_first_is_recorded_and_replayed(world: World) -> None:
+    async def goodbye(socket: ws.WebSocket) -> None:
+        await socket.send("goodbye")
+        await socket.close(4000, "enough")
+
+    found: list[Recorded] = []
+    upstream = stack(tls.server(*world.files()), http.server(), ws.server(), goodbye)
+    layers = [mitm.record(found.append)]
+    for replays in (False, True):
+        if replays:
+            layers = [mitm.replayed(found.copy(), strict=True)]
+        async with (
+            fronted(world, upstream, *layers, connect_first=not replays) as front,
+            ws.connect(f"wss://{HOST}/chat", client=front.client) as socket,
+        ):
+            assert await socket.receive() == "goodbye"
+            with pytest.raises(Closed, match="4000"):
+                await socket.receive()
+    assert (found[0].close_code, found[0].closed_by_client) == (4000, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
@@ -17,11 +18,14 @@ from llama.http._hop_by_hop import HOP_BY_HOP
 from llama.mitm._har import read_har
 from llama.mitm._marks import marked
 from llama.mitm._recorded import Recorded, RecordedBody
+from llama.mitm._replay_websocket import is_websocket, spoken_again
 from llama.mitm._urls import normal
 
+log = logging.getLogger("llama.mitm")
 Source: TypeAlias = str | os.PathLike[str] | Iterable[Recorded]
 _Key: TypeAlias = tuple[str, str, bytes]
 _PIECE = 1 << 18
+_WEBSOCKET = "websocket"  # in the place of a method
 _FRAMING = ("content-length", *HOP_BY_HOP)
 
 
@@ -105,6 +109,8 @@ class Replay:
 
     async def __call__(self, request: Request, /) -> Response:
         url = normal(request.scheme or "http", request.authority, request.path)
+        if "websocket" in request.protocol.split(", ") and (turn := self.turns.get((_WEBSOCKET, url, b""))):
+            return marked(await spoken_again(turn.take(), _as_it_is, _note)(request), "replayed")
         digest = b""
         if request.body.length != 0:
             data = await request.body.read(self.most)
@@ -119,6 +125,14 @@ class Replay:
         raise Refused(f"nothing was recorded for {request.method} {url}{with_body}", status=502)
 
 
+def _as_it_is(data: str | bytes) -> str | bytes:
+    return data
+
+
+def _note(said: str | bytes, expected: str | bytes | None) -> None:
+    log.warning("a replayed WebSocket's client says %.100r, where it had said %.100r", said, expected)
+
+
 def _digest(data: bytes) -> bytes:
     return sha256(data).digest() if data else b""
 
@@ -126,10 +140,14 @@ def _digest(data: bytes) -> bytes:
 def _turns(exchanges: Iterable[Recorded]) -> dict[_Key, _Turn]:
     turns: dict[_Key, _Turn] = {}
     for each in exchanges:
-        if each.status < 200:  # there was no answer, or it was an upgrade
-            continue
         request = Request(each.method, each.url)
         url = normal(request.scheme, request.authority, request.path)
+        if is_websocket(each):
+            url = f"http{url[2:]}" if url.startswith("ws") else url
+            turns.setdefault((_WEBSOCKET, url, b""), _Turn()).answers.append(each)
+            continue
+        if each.status < 200:  # there was no answer, or it was an upgrade to something else
+            continue
         turns.setdefault((each.method, url, _digest(each.body.read())), _Turn()).answers.append(each)
     return turns
 
@@ -139,8 +157,9 @@ def replay(source: Source, *, otherwise: Exchange | None = None, most: int = 16 
     """Answer as was recorded: server replay, from a HAR file or from exchanges.
 
     A request is known by method, URL and body (of at most `most` bytes); where it was answered several times the
-    answers come in their order, and the last one again and again. What is not known goes to `otherwise`, or is
-    Refused (502). Raises ConfigError for what is no HAR file.
+    answers come in their order, and the last one again and again. On a WebSocket the server's part comes as the
+    client says its own; where it says something else it is closed with 1008. What is not known goes to `otherwise`,
+    or is Refused (502). Raises ConfigError for what is no HAR file.
 
         run(stack(http.server(), mitm.replay("out.har")), listen="127.0.0.1:8080")
     """

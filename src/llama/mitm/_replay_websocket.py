@@ -19,8 +19,8 @@ _NO_CODES = frozenset({1004, 1005, 1006, 1015})
 
 def is_websocket(recorded: Recorded) -> bool:
     """Whether an exchange opened a WebSocket."""
-    opened = recorded.status in (101, 200)
-    return opened and ("sec-websocket-version" in recorded.headers or bool(recorded.messages))
+    said = bool(recorded.messages or recorded.close_code)
+    return said or (recorded.status == 101 and "sec-websocket-accept" in recorded.response_headers)
 
 
 def spoken_again(recorded: Recorded, clean: Callable[[Data], Data], unexpected: Unexpected) -> Exchange:

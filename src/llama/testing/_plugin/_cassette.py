@@ -15,6 +15,7 @@ from llama.mitm import Recorded, RecordedBody, read_har
 from llama.mitm._har import to_entry
 from llama.mitm._har_file import document
 from llama.mitm._passing import Bodies, begun, whole
+from llama.mitm._replay_websocket import is_websocket
 from llama.tcp._target_set import TargetSet
 from llama.testing._plugin._matching import PARTS, Part, Taped, explain, find, parts_of
 from llama.testing._plugin._proxy import RecordingProxy
@@ -157,6 +158,8 @@ class Cassette:
             self.notes.append(f"not recorded: {what}: {recorded.error}")
         elif recorded.body.size > most or recorded.response_body.size > most or recorded.left_out:
             self.problems.append(f"{what} cannot be recorded: it has more than most={most} bytes")
+        elif recorded.status == 101 and not is_websocket(recorded):
+            self.problems.append(f"{what} cannot be recorded: it switched to what is no WebSocket")
         else:
             self._fresh.append(recorded)
 
