@@ -272,6 +272,28 @@ async def test_an_error_of_the_first_connection_is_that_of_all_who_wait() -> Non
         assert opened == 1
 
 
+async def test_a_connection_that_carries_nothing_for_a_minute_is_closed() -> None:
+    async with testing.clock() as clock, Shutdown():
+        proxy = Proxy()
+        async with http.connect("h2c://proxy:80", over=proxy) as connect:
+            sharing = connect.sharing
+            assert sharing is not None
+            for _ in range(3):
+                stream = await connect(A)
+                proxy.end()
+                await stream.aclose()
+                await clock.advance(50)
+            assert sharing.open().count == len(proxy.opened) == 1
+            await clock.advance(9)
+            assert sharing.open().count == 1
+            await clock.advance(2)
+            assert sharing.open().count == 0
+            stream = await connect(A)
+            assert len(proxy.opened) == 2
+            proxy.end()
+            await stream.aclose()
+
+
 def test_run_by_hand_a_connection_ends_with_its_last_tunnel() -> None:
     async def main() -> None:
         world = World(H2Limits())

@@ -44,6 +44,9 @@ class Session(H2Client):
     def __init__(self, stream: Stream, sessions: Sessions, opening: Opening | None) -> None:
         self._sessions = sessions
         self._opening = opening
+        self.idle_since = 0.0
+        self.is_watched = False
+        """Whether a timer looks whether it was idle for too long."""
         super().__init__(stream, sessions.origin, SETTINGS, Timers(SETTINGS), sessions.tasks)
 
     def freed(self) -> None:
@@ -119,10 +122,21 @@ class Sessions:
         if not self.is_owned or len(self._all) > 1:
             self._end(session)
         else:
-            self.loop.call_later(IDLE, self._rested, session, session.engine.highest)
+            session.idle_since = self.loop.time()
+            if not session.is_watched:
+                self._watch(session)
 
-    def _rested(self, session: Session, highest: int) -> None:
-        if session.is_idle and session.engine.highest == highest:
+    def _watch(self, session: Session) -> None:
+        session.is_watched = True
+        self.loop.call_at(session.idle_since + IDLE, self._look, session)
+
+    def _look(self, session: Session) -> None:
+        session.is_watched = False
+        if not session.is_idle:
+            return
+        if session.idle_since + IDLE > self.loop.time():
+            self._watch(session)
+        else:
             self._end(session)
 
     def _end(self, session: Session) -> None:
