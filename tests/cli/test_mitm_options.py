@@ -275,7 +275,10 @@ def test_hooks_of_options_go_around_those_that_answer(world: World) -> None:
         "--replay in.har --map-local https://b.example/=. --map-remote https://c.example/=http://d.example/"
     )
     given, chosen = parsed(*line.split(), "--script", "hooks.py", "--har", "out.har", "--throttle", "1K")
-    names = [repr(each(page)).partition("(")[0] for each in hooks(given, chosen).layers]
+    made = hooks(given, chosen)
+    assert made.script is not None
+    made.script.close()
+    names = [repr(each(page)).partition("(")[0] for each in made.layers]
     assert names == [
         "mitm.record", "company", "mitm.throttle", "company", "script",
         "mitm.map_local", "mitm.map_remote", "mitm.replay"

@@ -72,7 +72,8 @@ def test_pip(www: Llama, files: Path) -> None:
 
 
 @needs("npm")
-def test_npm(www: Llama, files: Path) -> None:
+@pytest.mark.parametrize("mode", ["http", "socks5"])
+def test_npm(www: Llama, files: Path, mode: str) -> None:
     site = f"https://localhost:{www.port}"
     digest = base64.b64encode(hashlib.sha512(TARBALL).digest()).decode()
     dist = {"tarball": f"{site}/cloudy-1.0.0.tgz", "integrity": f"sha512-{digest}"}
@@ -80,7 +81,8 @@ def test_npm(www: Llama, files: Path) -> None:
     told = {"name": "cloudy", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version}}
     (files / "www/cloudy").write_text(json.dumps(told))
     (files / "www/cloudy-1.0.0.tgz").write_bytes(TARBALL)
-    asked = fetched("--", "npm", "pack", "cloudy", f"--registry={site}/", "--cache=cache", "--no-audit")
+    options = (f"--registry={site}/", "--cache=cache", "--no-audit")
+    asked = fetched("--mode", mode, "--", "npm", "pack", "cloudy", *options)
     assert (files / "cloudy-1.0.0.tgz").read_bytes() == TARBALL
     assert {"cloudy", "cloudy-1.0.0.tgz"} <= {*asked}
 

@@ -77,7 +77,7 @@ class Hooks:
 
     layers: tuple[Hook, ...]
     """The outermost first."""
-    chunks: mitm.ChunkHook | None = None
+    script: Script | None = None
 
 
 def hooks(given: Given, chosen: Chosen) -> Hooks:
@@ -87,7 +87,7 @@ def hooks(given: Given, chosen: Chosen) -> Hooks:
         return Hooks((*layers, *_answers(given, chosen)))
     with naming("--script"):
         script = Script(chosen.script)
-    return Hooks((*layers, Company(script.watch), script.layer, *_answers(given, chosen)), script.chunks)
+    return Hooks((*layers, Company(script.watch), script.layer, *_answers(given, chosen)), script)
 
 
 def _recorders(chosen: Chosen) -> list[Hook]:
@@ -149,7 +149,8 @@ def handler(given: Given, chosen: Chosen, ca: CertificateAuthority, hooks: Hooks
     for each in watch.passes:
         carry = each(carry)
     options = _inside(given, chosen)
-    options["carry"], options["chunks"] = carry, hooks.chunks
+    options["carry"] = carry
+    options["chunks"] = None if hooks.script is None else hooks.script.chunks
     connect = _build.connector(given)
     layers = (*watch.exchanges, *hooks.layers)
     if chosen.mode == "http":

@@ -65,7 +65,8 @@ def environment(given: Mapping[str, str], proxy: str, trusted: Trusted, folder: 
     names = ("all_proxy",) if proxy.startswith("socks") else ("http_proxy", "https_proxy", "all_proxy")
     for name in names:
         made[name] = made[name.upper()] = proxy
-    made["no_proxy"] = made["NO_PROXY"] = ""
+    made["no_proxy"] = made["NO_PROXY"] = made["npm_config_noproxy"] = ""
+    made["npm_config_proxy"] = made["npm_config_https_proxy"] = proxy  # it knows no ALL_PROXY
     made["NODE_USE_ENV_PROXY"] = "1"
     folder.chmod(0o755)  # the command may run as somebody else
     bundle, extra = folder / "trusted.pem", folder / "authority.pem"
