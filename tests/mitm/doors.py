@@ -12,6 +12,7 @@ from tests.mitm.worlds import HOST, To, World
 DOORS = ("http", "connect", "socks5", "late socks5", "forward", "late forward", "transparent", "sni")
 LED = ("forward", "late forward", "transparent", "sni")
 """Those whose clients do not know that there is one."""
+PROCESS = mitm.Process(7, "browser", "/usr/bin/browser")
 
 
 def _handler(kind: str, world: World, to: To, *layers: object, **options: object) -> Handler:
@@ -56,8 +57,15 @@ async def entered(
     """The port of a front door whose targets all are one port of this machine."""
     options.setdefault("verify", world.site_pem)
     to = To(to) if isinstance(to, int) else to
+    door = _handler(kind, world, to, *layers, **options)
+
+    async def known(stream: Stream) -> None:
+        """Whatever finds out of which process a connection comes."""
+        stream.extensions.set(PROCESS)
+        await door(stream)
+
     with mock.patch("llama.tcp._transparent._ask", _ask):
-        async with serve(_handler(kind, world, to, *layers, **options), listen="127.0.0.1:0") as front:
+        async with serve(known, listen="127.0.0.1:0") as front:
             yield front.port
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from llama import LlamaError, http, layer, mitm, stack, tls, ws
 from llama.http import Exchange, Request, Response
+from llama.mitm import Rule
 from tests.mitm.doors import DOORS, through
 from tests.mitm.worlds import HOST, World
 
@@ -84,3 +85,28 @@ async def test_a_rule_blocks(world: World, kind: str) -> None:
     async with through(kind, world, world.https(cloud), rewrite, rules=[mitm.block(HOST)]) as client:
         with pytest.raises((LlamaError, OSError), match="403" if kind == "http" else "access_denied"):
             await client(Request("GET", f"https://{HOST}/"))
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("rule", "passes"),
+    [
+        (mitm.passthrough("*:443"), True),
+        (mitm.passthrough("*:444"), False),
+        (mitm.passthrough(sni=[HOST]), True),
+        (mitm.passthrough(sni=["other.example"]), False),
+        (mitm.passthrough(clients=["127.0.0.0/8"]), True),
+        (mitm.passthrough(clients=["192.0.2.0/24"]), False),
+        (mitm.passthrough(processes=["browser"]), True),
+        (mitm.passthrough(processes=["*/bin/brow*"]), True),
+        (mitm.passthrough(processes=["other"]), False),
+        (mitm.passthrough(HOST, clients=["127.0.0.1"], processes=["browser"]), True),
+        (mitm.passthrough(HOST, clients=["127.0.0.2"], processes=["browser"]), False),
+    ],
+    ids=lambda each: str(each),
+)
+async def test_rules_know_all_that_is_known(world: World, kind: str, rule: Rule, passes: bool) -> None:
+    trust = {"ca": world.site_pem if passes else world.pem}
+    async with through(kind, world, world.https(cloud), rewrite, trust=trust, rules=[rule]) as client:
+        response = await client(Request("GET", f"https://{HOST}/"))
+        assert (await response.body.read()).endswith(b"cloud" if passes else b"llama")
