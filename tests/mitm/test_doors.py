@@ -1,11 +1,13 @@
 """One relay behind every kind of front door, for clients of HTTP/1.1, HTTP/2 and WebSockets."""
 
+from contextlib import suppress
+
 import pytest
 
-from llama import LlamaError, http, layer, mitm, stack, tls, ws
+from llama import LlamaError, Target, http, layer, mitm, serve, stack, tcp, tls, ws
 from llama.http import Exchange, Request, Response
 from llama.mitm import Rule
-from tests.mitm.doors import DOORS, through
+from tests.mitm.doors import DOORS, entered, through
 from tests.mitm.worlds import HOST, World
 
 VERSIONS = pytest.mark.parametrize("version", ["1.1", "2"])
@@ -85,6 +87,23 @@ async def test_a_rule_blocks(world: World, kind: str) -> None:
     async with through(kind, world, world.https(cloud), rewrite, rules=[mitm.block(HOST)]) as client:
         with pytest.raises((LlamaError, OSError), match="403" if kind == "http" else "access_denied"):
             await client(Request("GET", f"https://{HOST}/"))
+
+
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-x\r\n", b"\x16\x03"])
+async def test_a_rule_blocks_what_is_neither(
+    world: World, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who says nothing that can be told from others is waited for no longer than that takes."""
+    monkeypatch.setattr("llama.mitm._relay._POLITE", 0.01)
+    async with (
+        serve(world.https(cloud), listen="127.0.0.1:0") as served,
+        entered("forward", world, served.port, rules=[mitm.block(HOST)]) as port,
+    ):
+        stream = await tcp.connect()(Target("127.0.0.1", port))
+        await stream.write(said)
+        with suppress(ConnectionResetError):
+            assert await stream.read() == b""
+        stream.abort()
 
 
 @EVERY

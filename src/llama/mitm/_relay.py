@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Unpack
 
@@ -64,7 +65,10 @@ class MitmRelay:
             return
         client, h2 = bridge.client, "h2" in self.alpn
         if action == "block":
-            start, _, data = await look(client, _POLITE, h2=h2)  # to refuse it in its own words
+            start, data = Start.SILENT, b""
+            with suppress(TimeoutError):  # to refuse it in its own words
+                async with asyncio.timeout(_POLITE):
+                    start, _, data = await look(client, None, h2=h2)
             client.unread(data)
             await self._refuse(bridge, start)
             return
