@@ -19,6 +19,8 @@ _AUTHORITY = (
     "GIT_SSL_CAINFO",
     "PIP_CERT",
     "AWS_CA_BUNDLE",
+    "DENO_CERT",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 )
 
 _urllib: Any = urllib.request  # what it keeps has no public name

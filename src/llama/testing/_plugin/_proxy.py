@@ -82,7 +82,8 @@ class RecordingProxy:
     While it is there the environment leads clients to it and makes them trust it: `HTTP_PROXY`, `HTTPS_PROXY`,
     `ALL_PROXY` and an empty `NO_PROXY`, in lower case too, `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`,
     `CURL_CA_BUNDLE`, `NODE_EXTRA_CA_CERTS`, `GIT_SSL_CAINFO` and some more. A client that made its TLS context
-    earlier, such as aiohttp, which does so when it is imported, is given `ssl_context`.
+    earlier, such as aiohttp, which does so when it is imported, is given `ssl_context`; one that looks at none of
+    these, such as wget for the authority or Node before 24 for the proxy, is told `ca_file` and `url` in its own way.
 
     An exchange is kept before its last byte goes to the client: who has read a response to its end finds it here.
     """
