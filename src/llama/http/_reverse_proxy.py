@@ -86,7 +86,10 @@ class ReverseProxy:
         if request.method == "CONNECT" and not request.protocol:
             return Response(405, {"Content-Type": "text/plain"}, b"405 this is no forward proxy\n")
         sent = self._outgoing(request)
-        upstream = self.balance.next()
+        unfit = self._unfit(request)
+        upstream = self.balance.next(unfit)
+        if upstream in unfit:
+            raise ProtocolError(f"{upstream} takes no upgrade to {request.protocol}", status=502)
         if self.retrying.budget is not None:
             self.retrying.budget.called()
         tried: list[Upstream] = []
@@ -105,19 +108,28 @@ class ReverseProxy:
                 tried.append(upstream)
                 if not self._is_retried(error, sent, tried):
                     raise
-                upstream = self.balance.next(tried)
+                upstream = self.balance.next((*tried, *unfit))
+                if upstream in unfit:
+                    raise
                 sent = self._again(request)
                 continue
             if upstream.failures:
                 upstream.note_success()
             if turn is not None:
                 response.on_close(turn.end)
-            answer = incoming(response, self.rewriting.via)
-            if (
-                "alt-svc" in answer.headers.names
-            ):  # it tells of the upstream's ports, and clients know none but ours
-                answer.headers.discard("Alt-Svc")
-            return answer
+            return self._incoming(response)
+
+    def _unfit(self, request: Request) -> Sequence[Upstream]:
+        """The upstreams that cannot be asked for this: over HTTP/3 there are no upgrades here."""
+        if not request.protocol:
+            return ()
+        return [each for each in self.balance.upstreams if each.origin.scheme == "h3"]
+
+    def _incoming(self, response: Response) -> Response:
+        answer = incoming(response, self.rewriting.via)
+        if "alt-svc" in answer.headers.names:  # it tells of the upstream's ports, and clients know ours alone
+            answer.headers.discard("Alt-Svc")
+        return answer
 
     def _outgoing(self, request: Request) -> Request:
         sent = outgoing(request, _GONE)
@@ -199,7 +211,8 @@ def reverse_proxy(
     beginning (404 for others) and `add` put there. `via` is this proxy's name in the Via field, None for none.
 
     X-Forwarded-For, -Proto, -Host and Forwarded are set anew: `http.forwarded` says whose own are believed.
-    Upgrades such as WebSocket pass, h2c does not. Errors carry 502, 503 or 504, and `http.server` answers by them.
+    Upgrades such as WebSocket pass (but not to `h3://`), h2c does not. Errors carry 502, 503 or 504, and `http.server`
+    answers by them. `client=http.h3_client(fallback=http.client())` goes by HTTP/3 where an upstream's Alt-Svc says so.
 
         stack(http.server(), http.reverse_proxy({"http://10.0.0.1:8000": 2, "http://10.0.0.2:8000": 1}))
     """

@@ -256,6 +256,35 @@ async def test_a_reverse_proxy_has_upstreams_of_all_kinds() -> None:
             assert all("alt-svc" not in each.headers for each in answers)
 
 
+async def test_an_upgrade_goes_to_who_takes_it() -> None:
+    async def accept(request: Request) -> Response:
+        return Response(
+            101, {"connection": "upgrade", "upgrade": "chat"}, upgrade=lambda stream: stream.aclose()
+        )
+
+    def wanting() -> Request:
+        headers = {"connection": "upgrade", "upgrade": "chat"}
+        request = Request("GET", "http://site.example/", headers)
+        request.protocol = "chat"
+        return request
+
+    async with (
+        h3(told) as port,
+        serve(tcp.server("127.0.0.1:0", stack(http.server(), accept))) as server,
+        ask() as client,
+    ):
+        first = f"h3://localhost:{port}"
+        proxy = http.reverse_proxy([first, f"http://{server.address}"], client=client)
+        for _ in range(4):
+            response = await proxy(wanting())
+            assert response.status == 101
+            await response.aclose()
+        alone = http.reverse_proxy(first, client=client, max_failures=1)
+        with pytest.raises(ProtocolError, match="takes no upgrade to chat"):
+            await alone(wanting())
+        assert (await text(alone, "http://site.example/"))[0] == "3"
+
+
 async def test_an_upstream_is_told_that_http3_came_by_tls() -> None:
     async def seen(request: Request) -> Response:
         return Response(200, body=f"{request.headers['x-forwarded-proto']} {request.headers['via']}")
