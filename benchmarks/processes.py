@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import select
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,10 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of the loopback that nobody listens on, and that no connection will be given meanwhile."""
+    while True:
+        port = random.randrange(15_000, 32_000)  # the system's own choices begin at 32768
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Process:
