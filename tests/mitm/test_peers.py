@@ -98,7 +98,7 @@ async def test_curl_that_pins_a_key_is_passed_through_when_the_rule_says_so(worl
 @needs("curl")
 async def test_curl_that_trusts_us_and_pins_a_key_is_passed_through_too(world: World) -> None:
     """It looks at the key once hands are shaken."""
-    pinning = mitm.Pinning(2)
+    pinning = mitm.Pinning(2, soon=60)
     async with doors(world, rewrite, pinning=pinning) as proxies:
         trusted = world.folder / "both.pem"
         trusted.write_bytes(world.pem.read_bytes() + world.site_pem.read_bytes())
@@ -123,7 +123,7 @@ async def test_curl_that_trusts_us_and_pins_a_key_is_passed_through_too(world: W
 @pytest.mark.parametrize("trusts", [True, False])
 async def test_wget_that_looks_at_a_certificate_after_the_handshake(world: World, trusts: bool) -> None:
     """As GnuTLS does it: without an alert that says what is wrong."""
-    pinning = mitm.Pinning(2)
+    pinning = mitm.Pinning(2, soon=60)
     async with doors(world, rewrite, pinning=pinning) as (proxy, _):
         trusted = world.pem if trusts else world.site_pem
         command = (

@@ -119,6 +119,7 @@ class Session:
     ("farewell", "error", "after", "count"),
     [
         (True, None, 0.4, 1),  # close_notify
+        (True, ConnectionResetError(), 0.4, 1),  # which a write met before the goodbye was read
         (True, None, 0.6, 0),
         (Truncated("no close_notify"), None, 0.04, 1),
         (Truncated("no close_notify"), None, 0.06, 0),  # as a browser that connected ahead does

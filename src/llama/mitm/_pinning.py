@@ -78,16 +78,17 @@ class Trial(Meter):
             return
         self._end()
         farewell = self._session.farewell
-        dropped = dropped or isinstance(farewell, Truncated)
-        if _is_named_alert(farewell) or ((farewell is True or dropped) and self._is_soon(dropped=dropped)):
+        polite = farewell is True
+        silent = polite or dropped or isinstance(farewell, Truncated)
+        if _is_named_alert(farewell) or (silent and self._is_soon(polite=polite)):
             self._pinning.rejected(self._client, self._host)
 
-    def _is_soon(self, *, dropped: bool) -> bool:
+    def _is_soon(self, *, polite: bool) -> bool:
         """Whether it leaves right after the handshake, and has never stayed."""
         pinning = self._pinning
         if pinning.soon is None:
             return False
-        most = pinning.soon / 10 if dropped else pinning.soon
+        most = pinning.soon if polite else pinning.soon / 10
         soon = pinning._clock() - self._since <= most
         return soon and not pinning.has_accepted(self._client, self._host)
 

@@ -299,8 +299,8 @@ def relay(
     it is reached when a request wants it. `verify` is whether upstreams' certificates are verified (True), or the
     authorities to trust, a file or directory; or `tls` makes the connector, as `partial(tls.connect, cert=...)`.
     `revoked` are SHA-256 fingerprints of certificates to refuse. An upstream that cannot be reached or trusted is
-    answered by a page that says why (502), inside the client's TLS; `bad_upstream="pass"` passes the client
-    through to one with which TLS fails.
+    answered by a page that says why (502), inside the client's TLS, and so is one that wants a certificate of its
+    client and gets none by `tls`; `bad_upstream="pass"` passes the client through to one with which TLS fails.
 
     A client that waits for the server to speak first, as for SMTP or SSH, is noticed only with `server_first`, in
     seconds; then bytes are relayed. `handshake_timeout`, in seconds, is for the client's. `server` is the
