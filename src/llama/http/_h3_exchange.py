@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from email.utils import formatdate
 
 from llama._errors import LlamaError, ProtocolError
 from llama._extensions import Extensions
@@ -131,7 +130,7 @@ class H3Exchange:
             self._channel.send_fields(encode_head(status, headers))
 
     async def _send(self, method: str, response: Response) -> None:
-        fields, length = encode_response(method, response, formatdate(usegmt=True))
+        fields, length = encode_response(method, response)
         self._answered = True
         self._channel.send_fields(fields, end=not length)
         if length:

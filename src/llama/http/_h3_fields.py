@@ -7,6 +7,7 @@ import re
 from llama._errors import ProtocolError
 from llama._extensions import Extensions
 from llama.http._body import EMPTY
+from llama.http._date import date_field
 from llama.http._h2_message import fields_of_request, fields_of_response, request_from, response_from
 from llama.http._headers import Headers
 from llama.http._message import Informer, Request, Response
@@ -81,12 +82,12 @@ def response_of(fields: Fields, limits: Limits) -> tuple[Response, int | None]:
     return response_from(head, EMPTY, "3"), head.length
 
 
-def encode_response(method: str, response: Response, date: str) -> tuple[Fields, int]:
+def encode_response(method: str, response: Response) -> tuple[Fields, int]:
     """A response's field section, and how long its body is: 0 where it has none, -1 where that is not known.
 
     ValueError or ProtocolError for a response that cannot be sent.
     """
-    fields, framing = fields_of_response(method, response, (("date", date),))
+    fields, framing = fields_of_response(method, response, date_field())
     return _written(fields), framing
 
 

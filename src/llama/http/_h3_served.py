@@ -70,6 +70,7 @@ class Served:
     ) -> None:
         self.names: set[bytes] = set()
         self.peer = Peer(str(address[0]), int(address[1]))
+        self._name = f"{self.peer} (HTTP/3)"
         self.link = Link(quic, self._send)
         self.link.on_request = self._request
         self.link.on_id = lambda number, known: endpoint.learn(number, self, known=known)
@@ -92,7 +93,7 @@ class Served:
         self._ending: asyncio.Future[None] = self.link.loop.create_future()
 
     def __repr__(self) -> str:
-        return f"{self.peer} (HTTP/3)"
+        return self._name
 
     def received(self, packets: list[bytes], address: Address) -> None:
         """Packets of this client."""
@@ -171,7 +172,7 @@ class Served:
             channel.close(H3_REQUEST_REJECTED)
             return
         settings = self._server.settings.http
-        exchange = H3Exchange(channel, self._inner(), settings, self._extensions, repr(self))
+        exchange = H3Exchange(channel, self._inner(), settings, self._extensions, self._name)
         channel.task = self._context.run(self._shutdown.spawn, exchange.run())
         channel.task.add_done_callback(lambda _: channel.close(H3_REQUEST_CANCELLED))  # it may not have begun
 
