@@ -147,6 +147,7 @@ def _reverse_proxy(settings: Settings) -> http.Exchange:
         connect_timeout=timeout,
         head_timeout=settings.answer_timeout,
         body_timeout=settings.idle_timeout,
+        write_timeout=settings.idle_timeout,
     )
     return http.reverse_proxy(settings.to, client=client, via="pango", retries=settings.retries)
 

@@ -178,6 +178,7 @@ def _client(given: Given, connect: Connector) -> http.Exchange:
         connect_timeout=given.connect_timeout,
         head_timeout=given.answer_timeout,
         body_timeout=given.idle_timeout,
+        write_timeout=given.idle_timeout,
     )
 
 
