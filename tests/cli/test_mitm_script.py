@@ -74,12 +74,12 @@ def file(tmp_path: Path) -> Iterator[File]:
     folder = tmp_path / "scripts"
     folder.mkdir()
     found = File(folder)
-    before = sys.path[:]
+    before, modules = sys.path[:], set(sys.modules)
     yield found
     for each in found.scripts:
         each.close()
     assert sys.path == before
-    assert [name for name in sys.modules if "llama_script" in name] == []
+    assert [name for name in set(sys.modules) - modules if "llama_script" in name] == []
 
 
 async def mark_of(script: Script) -> str:
@@ -399,7 +399,7 @@ async def test_a_hundred_reloads_leave_nothing_behind(file: File, caplog: pytest
     modules = len(sys.modules)
     for number in range(100):
         olds.append(weakref.ref(sys.modules["helper"]))
-        olds.append(weakref.ref(sys.modules["llama_script_hooks"]))
+        olds.append(weakref.ref(sys.modules[script._loader._name]))
         file.write("boom = 1 // 0\n" if number % 3 == 2 else f"{lines}\n# {number}\n")
         await script._reload()
     assert len(sys.modules) == modules
