@@ -10,6 +10,8 @@ from llama._errors import Closed
 from llama.http._body import Body
 from llama.http._headers import Headers
 
+TOGETHER = 16  # frames, of up to 16 KiB, that are read at once: a whole window would be copied by each who passes it on
+
 
 class Source(Protocol):
     """The exchange that a body belongs to."""
@@ -108,9 +110,9 @@ class H2Body(Body):
         parts = self._parts
         if not parts:
             return b""
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        self.ended = self._over
+        data = parts[0] if len(parts) == 1 else b"".join(parts[:TOGETHER])
+        del parts[:TOGETHER]
+        self.ended = self._over and not parts
         if self._source is not None and not self._over:
             self._source.consumed(len(data))
         return data

@@ -202,7 +202,7 @@ async def test_a_server_that_has_forgotten_the_ticket_answers_after_the_handshak
 
 async def test_a_server_that_does_not_answer_in_time_is_asked_anew() -> None:
     seen = Seen()
-    ask = client(early_data=True, connect_timeout=0.5)
+    ask = client(early_data=True, connect_timeout=2)
     async with ask, early(seen) as port, wire(port) as (url, between):
         assert await told(ask, url) == b"hello"
         await hang_up(ask)
