@@ -6,6 +6,12 @@ A library whose classes another one holds on to would be loaded twice then, with
 from contextlib import suppress
 from importlib import import_module
 
-for name in ("aiohttp", "httpcore2", "httpx2"):
+for name in (
+    "aiohttp",
+    "httpcore2",
+    "httpx2",
+    "websockets.asyncio.client",
+    "llama.testing._plugin._fixtures",
+):
     with suppress(ImportError):
         import_module(name)

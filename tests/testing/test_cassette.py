@@ -1,12 +1,10 @@
 """The fixture `cassette`: recorded once, replayed without the network, and clear about what is missing."""
 
-import importlib
 import json
 import os
 import socket
 import sys
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,6 @@ from tests.testing.sites import site as serve_site
 from tests.tls.programs import needs
 
 pytest_plugins = ["pytester"]
-
-# What is imported first while pytester runs tests is forgotten after them, and the next import makes a second one.
-for _name in ("aiohttp", "httpx2", "websockets.asyncio.client", "llama.testing._plugin._fixtures"):
-    with suppress(ImportError):
-        importlib.import_module(_name)
 
 BEGIN = """
 import json, os, pytest, subprocess, urllib.error, urllib.request
