@@ -36,11 +36,8 @@ class Generation:
         self._task: asyncio.Task[object] | None = None
         self._cancelled = False
         self._failure: BaseException | None = None
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Where it listens."""
-        return tuple(address for each in self.listeners for address in each.addresses())
+        self.addresses = tuple(address for each in listeners for address in each.addresses())
+        """Where it listens, and where it did once it has been stopped."""
 
     @asynccontextmanager
     async def at_work(self) -> AsyncGenerator[None]:
