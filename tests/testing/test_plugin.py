@@ -63,11 +63,11 @@ def test_an_exception_fails_the_test_and_a_skip_skips_it(plain: pytest.Pytester)
     outcome.stdout.fnmatch_lines(["*ValueError: as it happened"])
 
 
-@pytest.mark.parametrize("how", ["--llama-timeout=0.05", "ini", "marker"])
+@pytest.mark.parametrize("how", ["--llama-timeout=0.3", "ini", "marker"])
 def test_a_test_that_hangs_fails_with_the_stacks_of_all_tasks(plain: pytest.Pytester, how: str) -> None:
     if how == "ini":
-        plain.makeini("[pytest]\nfilterwarnings = error\nllama_timeout = 0.05\n")
-    marker = "@pytest.mark.llama_timeout(0.05)" if how == "marker" else ""
+        plain.makeini("[pytest]\nfilterwarnings = error\nllama_timeout = 0.3\n")
+    marker = "@pytest.mark.llama_timeout(0.3)" if how == "marker" else ""
     plain.makepyfile(
         f"""
         import asyncio, pytest
@@ -83,7 +83,7 @@ def test_a_test_that_hangs_fails_with_the_stacks_of_all_tasks(plain: pytest.Pyte
     outcome = run(plain, *([how] if how.startswith("--") else []))
     outcome.assert_outcomes(failed=1)
     outcome.stdout.fnmatch_lines(
-        ["*the test took longer than 0.05 s*", "*the culprit:*", "*line *in inner*", "*in Event.wait*"]
+        ["*the test took longer than 0.3 s*", "*the culprit:*", "*line *in inner*", "*in Event.wait*"]
     )
 
 
