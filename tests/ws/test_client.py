@@ -252,3 +252,15 @@ async def test_settings_that_cannot_be_are_refused() -> None:
         with pytest.raises(ConfigError, match=r"ws\.connect"):
             async with ws.connect("ws://a/", **options):
                 pass
+
+
+async def test_the_first_request_to_an_upstream_of_http_2_may_be_a_websocket() -> None:
+    async with (
+        echoing() as upstream,
+        serving(http.reverse_proxy(f"h2c://{upstream}")) as proxy,
+        ws.connect(f"ws://{proxy}/") as first,
+        ws.connect(f"ws://{proxy}/") as second,
+    ):
+        for socket in (first, second):
+            await socket.send("hello")
+            assert await socket.receive() == "hello"

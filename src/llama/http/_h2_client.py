@@ -48,6 +48,7 @@ class H2Client:
         self.going = False
         """Whether it takes no more requests."""
         self.is_greeted = False
+        self._greeting = asyncio.Event()
         """Whether the other side has said how much it takes."""
         self._settings = settings
         self._timers = timers
@@ -103,7 +104,7 @@ class H2Client:
         """
         if self.going:
             raise Unprocessed(f"{self.origin} takes no more requests on this connection")
-        if request.protocol and not self.engine.extended_connect:
+        if request.protocol and not await self._takes_upgrades():
             raise ProtocolError(
                 f"{self.origin} takes no upgrade to {request.protocol} over HTTP/2", status=502
             )
@@ -124,6 +125,19 @@ class H2Client:
             exchange.break_off(frames.CANCEL)
             await exchange.settled()
             raise
+
+    async def _takes_upgrades(self) -> bool:
+        """Whether the server's first SETTINGS, once they are here, allow extended CONNECT (RFC 8441 section 3)."""
+        try:
+            async with asyncio.timeout(self._settings.head_timeout):
+                await self._greeting.wait()
+        except TimeoutError:
+            raise TimeoutError(
+                f"no SETTINGS from {self.origin} within {self._settings.head_timeout} s"
+            ) from None
+        if self.going:
+            raise Unprocessed(f"{self.origin} takes no more requests on this connection")
+        return self.engine.extended_connect
 
     async def _answer_in_time(self, exchange: ClientExchange) -> Response:
         deadlines = self._timers.head
@@ -184,6 +198,7 @@ class H2Client:
 
     def _lost(self, error: Exception | None) -> None:
         self.going = True
+        self._greeting.set()
         if self.link.late is not None:
             error = TimeoutError(f"{self.origin}: {self.link.late}")
         for exchange in tuple(self._exchanges):
@@ -204,6 +219,7 @@ class H2Client:
     def settings_changed(self) -> None:
         """The server has said how much it takes."""
         self.is_greeted = True
+        self._greeting.set()
         self.link.windows()
         if not self._is_gone:
             self.freed()
