@@ -16,6 +16,7 @@ from pathlib import Path
 from llama import http, serve, stack, tls, ws
 from llama.http import Exchange, Request, Response
 from tests.cli.conftest import Llama, Start
+from tests.http.browser import FETCHES
 from tests.http.peers import Roads, digest
 
 SITE = "site.example"
@@ -32,23 +33,10 @@ async def rewrite(request, inner):
 layers = [rewrite]
 """
 PARTS = 8
-PAGE = """<!doctype html><title>page</title><p>from the cloud</p><script>
-const text = async (path, options) => (await fetch(path, options)).text()
-const events = () => new Promise(done => {
-  const got = [], source = new EventSource("/events")
-  source.onmessage = event => {
-    got.push(event.data)
-    text("/heard")
-    if (got.length == 3) { source.close(); done(got) }
-  }
-})
-const echo = () => new Promise((done, failed) => {
-  const socket = new WebSocket(`${location.origin.replace("http", "ws")}/echo`)
-  socket.onopen = () => socket.send("hi")
-  socket.onmessage = event => { done(event.data); socket.close() }
-  socket.onerror = failed
-})
-const all = async () => ({
+PAGE = (
+    """<!doctype html><title>page</title><p>from the cloud</p><script>"""
+    + FETCHES
+    + """const all = async () => ({
   page: document.querySelector("p").textContent,
   parts: (await Promise.all([...Array(PARTS).keys()].map(n => text(`/part?${n}`)))).join("").length,
   sent: await text("/x", {method: "POST", body: "x".repeat(300000)}),
@@ -58,6 +46,7 @@ const all = async () => ({
 })
 all().catch(error => String(error)).then(told => text("/told", {method: "POST", body: JSON.stringify(told)}))
 </script>""".replace("PARTS", str(PARTS))
+)
 
 
 def wheel() -> bytes:

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import json
 import os
-import signal
 import ssl
 import sys
 import zipfile
@@ -20,8 +19,8 @@ from websockets.asyncio.client import connect
 from llama.http import Request, Response
 from tests.cli.conftest import Start
 from tests.cli.mitm_cloud import PARTS, SITE, TARBALL, WHEEL, Looked, Repository, looked_into
-from tests.http.peers import CLEAN, Done, digested, program
-from tests.http.test_real_browser import QUIET
+from tests.http.browser import chromium
+from tests.http.peers import Done, digested, program
 from tests.tls.programs import needs
 
 pytestmark = [pytest.mark.peer, pytest.mark.llama_timeout(180)]
@@ -134,22 +133,12 @@ async def browser(folder: Path, proxy: str, url: str) -> AsyncGenerator[None]:
         trust = ("-A", "-t", "C,,", "-n", "llama", "-i", folder / "ca" / "ca.pem")
         for command in (("-N", "--empty-password"), trust):
             await well("certutil", "-d", f"sql:{store}", *command)
-    process = await asyncio.create_subprocess_exec(
-        *("chromium", *QUIET, f"--user-data-dir={folder / 'profile'}", f"--proxy-server={proxy}", url),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={**CLEAN, "HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")},
-        start_new_session=True,
-    )
-    try:
+    variables = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config")}
+    async with chromium(url, folder / "profile", f"--proxy-server={proxy}", variables=variables) as process:
         yield
         process.terminate()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 10)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
 
 
 @needs("chromium", "certutil")

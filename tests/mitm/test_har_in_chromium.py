@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from llama import Truncated, http, mitm, stack, tls, ws
 from llama.http import Request
-from tests.http.test_real_browser import QUIET
+from tests.http.browser import QUIET
 from tests.mitm.test_har_schema import REQUESTS, URL, site
 from tests.mitm.worlds import HOST, World, fronted
 from tests.tls.programs import needs

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import random
 from typing import cast
 
@@ -73,7 +74,10 @@ def alive() -> int:
 
 @pytest.mark.llama_timeout(180)
 @pytest.mark.parametrize("kind", ["http", "socks5", "late socks5"])
-async def test_200_clients_of_200_hosts_at_once(world: World, kind: str) -> None:
+async def test_200_clients_of_200_hosts_at_once(
+    world: World, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "llama")  # kept records keep errors, and those what they came from
     pinning = mitm.Pinning(limit=20)
     site = world.https(page, "*.many.example")
     async with serve(site, listen="127.0.0.1:0") as served:

@@ -1,13 +1,10 @@
 """Chromium over HTTP/3: it leaves its connection ids empty."""
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
+from asyncio.subprocess import Process
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -16,9 +13,8 @@ pytest.importorskip("qh3")
 
 from llama import http, serve, stack, tls
 from llama.http import Request, Response
-from tests.http.peers import CLEAN, SITE, digest, digested
-from tests.http.test_real_browser import QUIET, fingerprint
-from tests.socks5.programs import installed
+from tests.http.browser import chromium, fingerprint
+from tests.http.peers import SITE, digest, digested
 from tests.tls.sessions import pair_files
 
 pytestmark = pytest.mark.peer
@@ -82,29 +78,12 @@ class Page:
                 return Response(404)
 
 
-@asynccontextmanager
-async def chromium(profile: Path, port: int, *options: str) -> AsyncGenerator[None]:
-    """Chromium at the page, for as long as the block lasts."""
+def browser(profile: Path, port: int, *options: str) -> AbstractAsyncContextManager[Process]:
+    """Chromium at the page."""
     known = fingerprint(pair_files(SITE)[0])
-    settings = (
-        f"--user-data-dir={profile}",
-        f"--ignore-certificate-errors-spki-list={known}",
-        f"--host-resolver-rules=MAP {SITE} 127.0.0.1",
-        "--enable-quic",
-        *options,
-    )
-    process = await asyncio.create_subprocess_exec(
-        *(installed("chromium"), *QUIET, *settings, f"https://{SITE}:{port}/"),
-        stderr=asyncio.subprocess.DEVNULL,
-        env=CLEAN,
-        start_new_session=True,
-    )
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    trust = f"--ignore-certificate-errors-spki-list={known}"
+    there = f"--host-resolver-rules=MAP {SITE} 127.0.0.1"
+    return chromium(f"https://{SITE}:{port}/", profile, trust, there, "--enable-quic", *options)
 
 
 async def told(page: Page, profile: Path, **options: float) -> object:
@@ -114,7 +93,7 @@ async def told(page: Page, profile: Path, **options: float) -> object:
         serve(http.h3_server("127.0.0.1:0", page, *pair_files(SITE), **options)) as server,  # type: ignore[arg-type]  # numbers
     ):
         port = int(server.addresses[0].rpartition(":")[2])
-        async with chromium(profile, port, f"--origin-to-force-quic-on={SITE}:{port}"):
+        async with browser(profile, port, f"--origin-to-force-quic-on={SITE}:{port}"):
             return await page.told
 
 
@@ -142,6 +121,6 @@ async def test_the_way_to_http3_is_found_by_what_http1_says(tmp_path: Path) -> N
         secured = stack(tls.server(*files), http.server(), http.alt_svc(port), page)
         # The option makes it take certificates of an unknown authority for that host, at any port.
         allowed = f"--origin-to-force-quic-on={SITE}:1"
-        async with serve(secured, listen="127.0.0.1:0") as first, chromium(tmp_path, first.port, allowed):
+        async with serve(secured, listen="127.0.0.1:0") as first, browser(tmp_path, first.port, allowed):
             assert await page.told == "3"
     assert page.asked["/", "3"] == 0
