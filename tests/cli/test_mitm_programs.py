@@ -10,8 +10,8 @@ import pytest
 
 from llama import mitm
 from tests.cli.conftest import Llama, Start
+from tests.cli.mitm_cloud import TARBALL, WHEEL
 from tests.cli.mitm_site import CLEAN, run
-from tests.mitm.test_packages import TARBALL, WHEEL
 from tests.pango.conftest import needs
 from tests.pango.process import ROOT
 

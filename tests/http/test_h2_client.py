@@ -244,6 +244,24 @@ async def test_a_reset_or_a_lost_connection_is_an_error_of_what_was_asked() -> N
             assert isinstance(await asked, kind), how
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_body_of_many_frames_is_whole(at_once: bool) -> None:
+    parts = [bytes([number]) * 100 for number in range(100)]
+    async with a_world() as world, asyncio.TaskGroup() as group:
+        asked = asking(world, group)
+        server = await world.next()
+        await server.hear("1 GET")
+        stream, engine = server.side.streams[1], server.side.engine
+        engine.send_head(stream, OK, end=False)
+        for part in parts:
+            engine.send_data(stream, part, end=at_once and part is parts[-1])
+        await server.flush()
+        if not at_once:
+            engine.send_data(stream, b"", end=True)
+            await server.flush()
+        assert await asked == b"".join(parts)
+
+
 async def test_a_body_that_breaks_off_is_truncated() -> None:
     async with a_world() as world, asyncio.TaskGroup() as group:
         asked = group.create_task(outcome(world.client(Request("GET", URL))))

@@ -117,6 +117,13 @@ class H2Body(Body):
             self._source.consumed(len(data))
         return data
 
+    def rest_nowait(self) -> bytes:
+        """All that has come."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self.ended = self._over
+        return data
+
     async def chunk(self) -> bytes:
         while not self._parts:
             if self._error is not None:

@@ -317,7 +317,7 @@ class ClientExchange:
         if head.status < 300 and (request.method == "CONNECT" or request.protocol):
             self._switch(request, response)
         elif body is not None and body.is_whole and not body.has_trailers:
-            response._body = BytesBody(body.chunk_nowait())  # which can be read again
+            response._body = BytesBody(body.rest_nowait())  # which can be read again
         elif body is not None:
             response._body = H2ResponseBody(body, self)
         return response
