@@ -185,3 +185,23 @@ async def reverse(to: str, *layers: Callable[[Exchange], Exchange]) -> AsyncGene
         exchange = each(exchange)
     async with serve(stack(http.server(), exchange), listen="127.0.0.1:0") as serving:
         yield f"http://{serving.address}"
+
+
+@asynccontextmanager
+async def started(
+    process: asyncio.subprocess.Process, output: asyncio.StreamReader | None, sign: bytes
+) -> AsyncGenerator[None]:
+    """A server, from when it has said this until the block is over."""
+    assert output is not None
+    said = b""
+    try:
+        async with asyncio.timeout(20):
+            while sign not in said:
+                line = await output.readline()
+                assert line, said.decode()
+                said += line
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()

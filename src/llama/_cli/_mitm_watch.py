@@ -12,6 +12,7 @@ from llama import Bridge, Handler, Middleware, Refused, Relay, Stream, TLSError,
 from llama._cli._mitm_table import Seen
 from llama.http import Exchange, Request, Response
 from llama.http._body import TransformedBody
+from llama.http._byte_count import ByteCount
 from llama.http._error_page import status_of
 from llama.http._h1_client_upgrade import Upgraded
 
@@ -45,27 +46,6 @@ class Watch:
         )
 
 
-class _Count:
-    """Counts a body's bytes as they pass."""
-
-    __slots__ = ("bytes", "ended")
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.ended = False
-
-    def feed(self, data: bytes) -> bytes:
-        self.bytes += len(data)
-        return data
-
-    def more(self) -> bytes:
-        return b""
-
-    def finish(self) -> bytes:
-        self.ended = True
-        return b""
-
-
 def exchanges(tell: Tell) -> Middleware[Request, Response]:
     """Tell of each exchange when it is over."""
 
@@ -97,12 +77,12 @@ def exchanges(tell: Tell) -> Middleware[Request, Response]:
     return watched
 
 
-def _counted(response: Response) -> _Count | None:
+def _counted(response: Response) -> ByteCount | None:
     """What counts the body; None where that is not needed."""
     body = response.body
     if body.data is not None or response.upgrade is not None:
         return None
-    count = _Count()
+    count = ByteCount()
     response.replace_body(TransformedBody(body, count))
     return count
 

@@ -13,8 +13,9 @@ class Moves:
 
     The library goes on with the old address until the new one has answered it. What is to ask there waits behind
     data, though, in packets that it sends to the old one: from a client that moves in the middle of a download no
-    answer would come. So once a packet that is in order came from a new address, the rest goes there, but no more
-    than three times what came from it before it has answered (section 9.3.1).
+    answer would come. So once a packet that is in order came from a new address, the rest goes there, but before it
+    has answered no more than three times what came from it (section 9.3.1), and `SAME_HOST` bytes where only the port
+    is new.
     """
 
     def __init__(self, address: Address) -> None:

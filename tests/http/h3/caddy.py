@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.http.peers import CLEAN
+from tests.http.peers import CLEAN, started
 from tests.pango.process import free_port
 from tests.socks5.programs import installed
 from tests.tls.sessions import pair_files
@@ -47,16 +47,5 @@ async def caddy(folder: Path, port: int = 0, app: str = "127.0.0.1:1") -> AsyncG
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         env={**CLEAN, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)},
     )  # fmt: skip
-    assert process.stderr is not None
-    said = b""
-    try:
-        async with asyncio.timeout(20):
-            while b"serving initial configuration" not in said:
-                line = await process.stderr.readline()
-                assert line, said.decode()
-                said += line
+    async with started(process, process.stderr, b"serving initial configuration"):
         yield port
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.communicate()

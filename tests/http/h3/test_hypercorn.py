@@ -15,7 +15,7 @@ pytest.importorskip("hypercorn")
 
 from llama import http, tls
 from llama.http import Request
-from tests.http.peers import CLEAN
+from tests.http.peers import CLEAN, started
 from tests.pango.process import free_port
 from tests.tls.sessions import ca_file, pair_files
 
@@ -47,19 +47,8 @@ async def hypercorn(folder: Path) -> AsyncGenerator[int]:
         "--certfile", str(cert), "--keyfile", str(key), "told:app",
         cwd=folder, env=CLEAN, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    assert process.stdout is not None
-    said = b""
-    try:
-        async with asyncio.timeout(20):
-            while b"(QUIC)" not in said:
-                line = await process.stdout.readline()
-                assert line, said.decode()
-                said += line
+    async with started(process, process.stdout, b"(QUIC)"):
         yield port
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.communicate()
 
 
 async def post(exchange: Any, url: str, size: int) -> tuple[int, str | None, bytes]:

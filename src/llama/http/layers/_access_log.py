@@ -14,6 +14,7 @@ from llama._server import User
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http._body import TransformedBody
+from llama.http._byte_count import ByteCount
 from llama.http._error_page import status_of
 from llama.http._message import Exchange, Request, Response
 from llama.http.layers._request_id import RequestId
@@ -21,27 +22,6 @@ from llama.http.layers._request_id import RequestId
 log = logging.getLogger("llama.access")
 Format: TypeAlias = Literal["common", "combined", "json"]
 _UNSAFE = {code: f"\\x{code:02x}" for code in [*range(0x20), 0x22, 0x5C, *range(0x7F, 0xA0)]}
-
-
-class _Count:
-    """Counts what passes."""
-
-    __slots__ = ("bytes", "ended")
-
-    def __init__(self, size: int = 0, *, ended: bool = False) -> None:
-        self.bytes = size
-        self.ended = ended
-
-    def feed(self, data: bytes) -> bytes:
-        self.bytes += len(data)
-        return data
-
-    def more(self) -> bytes:
-        return b""
-
-    def finish(self) -> bytes:
-        self.ended = True
-        return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +79,18 @@ class AccessLog:
             response = await self.inner(request)
         except BaseException as error:
             status = status_of(error) if isinstance(error, Exception) else 499
-            self._log(entry, request, status, _Count(ended=True))
+            self._log(entry, request, status, ByteCount(ended=True))
             raise
         body = response.body
-        count = _Count(body.length or 0, ended=True)
+        count = ByteCount(body.length or 0, ended=True)
         if body.data is None and response.upgrade is None:
-            count = _Count()
+            count = ByteCount()
             response.replace_body(TransformedBody(body, count))
         status = response.status
         response.on_close(lambda: self._log(entry, request, status, count))
         return response
 
-    def _log(self, entry: _Entry, request: Request, status: int, count: _Count) -> None:
+    def _log(self, entry: _Entry, request: Request, status: int, count: ByteCount) -> None:
         user = request.extensions.get(User) or "-"
         fields: dict[str, object] = {
             "client.address": entry.client,
