@@ -12,6 +12,7 @@ from pango._certificates import Facts, examine, read_password
 from pango._settings import CLIENT_TIMEOUT, Problems, Settings, check_together
 
 Layers: TypeAlias = list[Callable[[Handler], Handler]]
+NAME = "pango"  # in Via and Proxy-Status
 LONG = 86_400.0  # seconds, where a bound is off that HTTP/3 needs
 MANY = 10_000  # connections of HTTP/3, where no bound is set
 
@@ -62,6 +63,7 @@ def _over_udp(settings: Settings, address: str, exchange: http.Exchange) -> Serv
         idle_timeout=settings.idle_timeout or LONG,
         body_timeout=CLIENT_TIMEOUT,
         write_timeout=CLIENT_TIMEOUT,
+        proxy_name=NAME,
         max_connections=settings.max_connections or MANY,
     )
 
@@ -124,6 +126,7 @@ def _web(settings: Settings, exchange: http.Exchange) -> Handler:
         head_timeout=CLIENT_TIMEOUT,
         body_timeout=CLIENT_TIMEOUT,
         write_timeout=CLIENT_TIMEOUT,
+        proxy_name=NAME,
     )
     return stack(server, exchange)
 
@@ -133,7 +136,9 @@ def _told(settings: Settings, exchange: http.Exchange) -> http.Exchange:
     if settings.access_log is not None:
         exchange = http.access_log(settings.access_log)(exchange)
     if settings.forwarded_from:
-        exchange = http.forwarded(trust=settings.forwarded_from)(exchange)
+        exchange = http.forwarded(trust=settings.forwarded_from, header=settings.forwarded_header, host=True)(
+            exchange
+        )
     return exchange
 
 
@@ -149,7 +154,7 @@ def _reverse_proxy(settings: Settings) -> http.Exchange:
         body_timeout=settings.idle_timeout,
         write_timeout=settings.idle_timeout,
     )
-    return http.reverse_proxy(settings.to, client=client, via="pango", retries=settings.retries)
+    return http.reverse_proxy(settings.to, client=client, via=NAME, retries=settings.retries)
 
 
 def _target(text: str) -> Target:

@@ -11,7 +11,7 @@ import llama
 from llama import Server, Serving, asgi
 from pango import _build, _logs, _settings
 from pango._hello_app import Message, Receive, Send
-from pango._settings import AccessLog, Problems, Settings, check_values, key_files
+from pango._settings import AccessLog, ForwardedHeader, Problems, Settings, check_values, key_files
 
 ASGIApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
 Some: TypeAlias = str | Sequence[str]
@@ -42,6 +42,7 @@ class Options(TypedDict, total=False):
     answer_timeout: float | None
     retries: int
     forwarded_from: Some
+    forwarded_header: ForwardedHeader
     access_log: AccessLog | None
     http3: bool
     grace: float | None
@@ -103,6 +104,7 @@ def _read(options: Options, workers: int | None) -> Settings:
         answer_timeout=options.get("answer_timeout"),
         retries=options.get("retries", _settings.RETRIES),
         forwarded_from=_several(options.get("forwarded_from", ())),
+        forwarded_header=options.get("forwarded_header", "x-forwarded-for"),
         access_log=options.get("access_log"),
         http3=options.get("http3", False),
         grace=options.get("grace"),

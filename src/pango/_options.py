@@ -106,7 +106,14 @@ OPTIONS = (
         "--forwarded-from",
         metavar="NETWORKS",
         multiple=True,
-        help="With http:// targets: believe X-Forwarded-For and Forwarded of proxies in these networks.",
+        help="With http:// targets: take the client's address, scheme and host from the X-Forwarded-For, -Proto and "
+        "-Host that proxies in these networks send. From other peers these fields are dropped.",
+    ),
+    click.option(
+        "--forwarded-header",
+        metavar="NAME",
+        help="The header that those proxies set: x-forwarded-for (with -proto and -host) or forwarded (RFC 7239).  "
+        "[default: x-forwarded-for]",
     ),
     click.option(
         "--access-log",
@@ -183,6 +190,8 @@ def read(given: Mapping[str, object], problems: Problems) -> Settings:
     networks = problems.read_all("proxy_protocol_from", _values.networks, texts.all("proxy_protocol_from"))
     forwarded = problems.read_all("forwarded_from", _values.networks, texts.all("forwarded_from"))
     formats = _values.one_of(*_settings.ACCESS_LOGS)
+    names = _values.one_of(*_settings.FORWARDED_HEADERS)
+    header = problems.read("forwarded_header", names, texts.one("forwarded_header"), "x-forwarded-for")
     access_log = problems.read("access_log", formats, texts.one("access_log"), None)
     alpn = problems.read("alpn", _values.protocols, texts.one("alpn"), None)
     return Settings(
@@ -205,6 +214,7 @@ def read(given: Mapping[str, object], problems: Problems) -> Settings:
         answer_timeout=texts.seconds("answer_timeout", None),
         retries=problems.read("retries", _values.count_from_0, texts.one("retries"), _settings.RETRIES),
         forwarded_from=tuple(each for group in forwarded for each in group),
+        forwarded_header=cast("_settings.ForwardedHeader", header),
         access_log=cast("_settings.AccessLog | None", access_log),
         http3=texts.is_set("http3"),
         grace=texts.seconds("grace", None),

@@ -31,7 +31,8 @@ def _places(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.client_ca is not None:
         yield "clients", f"need a certificate from {settings.client_ca}"
     if settings.forwarded_from:
-        yield "clients", f"of proxies in {', '.join(settings.forwarded_from)}: as X-Forwarded-For tells"
+        header = "Forwarded" if settings.forwarded_header == "forwarded" else "X-Forwarded-*"
+        yield "clients", f"by {header} of proxies in {', '.join(settings.forwarded_from)}"
     if settings.proxy_protocol_from:
         yield "clients", f"PROXY header expected from {', '.join(settings.proxy_protocol_from)}"
 

@@ -19,6 +19,8 @@ CLIENT_TIMEOUT = 60.0
 RETRIES = 1
 ACCESS_LOGS = ("common", "combined", "json")
 AccessLog: TypeAlias = Literal["common", "combined", "json"]
+FORWARDED_HEADERS = ("x-forwarded-for", "forwarded")
+ForwardedHeader: TypeAlias = Literal["x-forwarded-for", "forwarded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Settings:
     answer_timeout: float | None = None
     retries: int = RETRIES
     forwarded_from: tuple[str, ...] = ()
+    forwarded_header: ForwardedHeader = "x-forwarded-for"
     access_log: AccessLog | None = None
     http3: bool = False
     grace: float | None = None
@@ -165,6 +168,8 @@ def _check_targets(settings: Settings, problems: Problems) -> None:
         for name in ("access_log", "answer_timeout", "forwarded_from", "http3"):
             if getattr(settings, name):
                 problems.note(name, f"goes with {to} http://HOST:PORT and https://HOST:PORT only")
+    if settings.forwarded_header != FORWARDED_HEADERS[0] and not settings.forwarded_from:
+        problems.note("forwarded_header", f"expected {problems.spell('forwarded_from')} too")
     if settings.to_ca and settings.to_insecure:
         problems.note("to_insecure", f"does not go with {problems.spell('to_ca')}, which verifies")
 
@@ -207,6 +212,9 @@ def check_values(settings: Settings, problems: Problems) -> None:
     if settings.access_log not in (None, *ACCESS_LOGS):
         expected = "expected 'common', 'combined', 'json' or None"
         problems.note("access_log", f"{settings.access_log!r} is not known: {expected}")
+    if settings.forwarded_header not in FORWARDED_HEADERS:
+        expected = f"expected {' or '.join(map(repr, FORWARDED_HEADERS))}"
+        problems.note("forwarded_header", f"{settings.forwarded_header!r} is not known: {expected}")
     for name, least in (("workers", 1), ("max_connections", 1), ("retries", 0)):
         value = getattr(settings, name)
         if (value is not None or name == "retries") and not (isinstance(value, int) and value >= least):

@@ -258,6 +258,10 @@ async def test_an_error_of_llamas_is_a_response() -> None:
     status, headers, body = await ask(to_asgi(busy), scope_of())
     assert (status, headers[b"retry-after"], body) == (503, b"7", b"503 Service Unavailable\n")
 
+    assert headers[b"proxy-status"] == b"llama; error=connection_limit_reached"
+    _, headers, _ = await ask(to_asgi(busy, proxy_name="edge"), scope_of())
+    assert headers[b"proxy-status"] == b"edge; error=connection_limit_reached"
+
     def page(error: BaseException, status: int, request: Request | None) -> Response:
         return Response(status, body=b"mine")
 

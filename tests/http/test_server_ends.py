@@ -7,10 +7,11 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llama import serve, stack, tls
+from llama import serve, stack, tls, to_asgi
 from llama._errors import ConfigError, Overloaded, ProtocolError, Refused, Truncated, Unreachable
 from llama.http import Exchange, Request, Response, server
 from llama.http._error_page import status_of
@@ -85,6 +86,30 @@ def test_the_error_page_can_be_replaced() -> None:
     assert talk(stack(server(error_page=page), hello), b"\0").endswith(
         b"nothing: a control character in the head"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("edge-1.example:8", b"edge-1.example:8"),
+        ("*", b"*"),
+        ("1st", b'"1st"'),
+        ('the "edge" \\ ours', b'"the \\"edge\\" \\\\ ours"'),
+    ],
+)
+def test_the_name_in_proxy_status_can_be_set(name: str, field: bytes) -> None:
+    named = server(proxy_name=name)
+    line = b"\r\nProxy-Status: %b; error=%b\r\n"
+    assert line % (field, b"destination_unavailable") in talk(stack(named, raising(Unreachable("a"))), last())
+    assert line % (field, b"http_request_error") in talk(stack(named, hello), b"\0")
+
+
+@pytest.mark.parametrize("name", ["", "a\r\nb", "a\tb", "caf\u00e9"])
+@pytest.mark.parametrize("factory", [server, to_asgi])
+def test_a_name_that_cannot_stand_in_proxy_status_is_an_error(factory: Any, name: str) -> None:
+    given = () if factory is server else (hello,)
+    with pytest.raises(ConfigError, match=r"\(proxy_name='.*'\): expected printable ASCII characters"):
+        factory(*given, proxy_name=name)
 
 
 def test_an_error_page_that_fails_is_a_bare_status() -> None:

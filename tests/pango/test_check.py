@@ -79,7 +79,7 @@ def test_it_says_which_targets_it_speaks_http_to(pango: Call, files: Path) -> No
         "listen       localhost:8443",
         "to           https://app.example (verified by the system's authorities)",
         "to           http+unix:app.sock",
-        "clients      of proxies in 10.0.0.0/8: as X-Forwarded-For tells",
+        "clients      by X-Forwarded-* of proxies in 10.0.0.0/8",
         "certificate  c.pem: localhost, 127.0.0.1; valid until DATE",
         "timeouts     handshake 10s, connect 10s, answer 30s, idle 10m, grace off",
         "workers      this process alone, no limit",

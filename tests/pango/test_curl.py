@@ -13,6 +13,7 @@ from llama.tls import CertificateAuthority
 from tests.pango.conftest import Start, needs, write_pair
 from tests.pango.nginx import Nginx
 from tests.pango.process import Proxy
+from tests.pango.test_http import nobody
 
 pytestmark = [pytest.mark.peer, needs("curl", "nginx")]
 MEGABYTES = 64
@@ -155,3 +156,20 @@ def test_a_client_of_another_protocol_is_refused(proxy: Start, nginx: Nginx) -> 
     server.stop()
     (complaint,) = server.complaints()
     assert "the client speaks http/1.1, not mqtt" in complaint
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+@pytest.mark.parametrize(
+    ("path", "status", "error"),
+    [
+        ("/", "502", "destination_unavailable"),
+        (f"/{'x' * 40_000}", "414", "http_request_error"),
+    ],
+)
+def test_pango_names_itself_in_its_error_pages(
+    proxy: Start, files: Path, version: str, path: str, status: str, error: str
+) -> None:
+    server = proxy("--to", f"http://{nobody()}")
+    first, *lines = curl(server, path, version, "-i").stdout.decode().splitlines()
+    assert first.split()[1] == status
+    assert f"proxy-status: pango; error={error}" in [line.lower() for line in lines]

@@ -119,11 +119,48 @@ def test_a_request_is_passed_on_with_whom_it_is_from(proxy: Start, web: str, fil
     assert server.complaints() == []
 
 
-def test_proxies_in_front_are_believed_when_they_are_named(proxy: Start, web: str, files: Path) -> None:
-    server = proxy("--to", f"http://{web}", "--forwarded-from", "127.0.0.0/8,::1", "--access-log", "json")
-    ((_, told),) = ask(server.port, files, Request("GET", "/", {"X-Forwarded-For": "203.0.113.9"}))
-    assert told["fields"]["x-forwarded-for"].startswith("203.0.113.9")
-    assert json.loads(server.expect(r"^\{.*\}$")[0])["client.address"] == "203.0.113.9"
+SHOP = "shop.example"
+CUSTOM = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "http", "X-Forwarded-Host": SHOP}
+RFC = {"Forwarded": f"for=203.0.113.9;proto=http;host={SHOP}"}
+
+
+@pytest.mark.parametrize(
+    ("header", "fields", "client", "host"),
+    [
+        ("x-forwarded-for", CUSTOM, "203.0.113.9", SHOP),
+        ("x-forwarded-for", {**CUSTOM, "X-Forwarded-Host": f"a.example, {SHOP}"}, "203.0.113.9", SHOP),
+        ("x-forwarded-for", {**CUSTOM, "X-Forwarded-Host": "us er@shop.example"}, "203.0.113.9", None),
+        ("x-forwarded-for", RFC, "127.0.0.1", None),
+        ("forwarded", RFC, "203.0.113.9", SHOP),
+        ("forwarded", CUSTOM, "127.0.0.1", None),
+    ],
+)
+def test_trusted_proxies_tell_the_client_scheme_and_host(
+    proxy: Start, web: str, files: Path, header: str, fields: dict[str, str], client: str, host: str | None
+) -> None:
+    trust = ("--forwarded-from", "127.0.0.0/8,::1", "--forwarded-header", header)
+    server = proxy("--to", f"http://{web}", *trust, "--access-log", "json")
+    ((_, told),) = ask(server.port, files, Request("GET", "/", fields))
+    sent, host = told["fields"], host or f"localhost:{server.port}"
+    assert (sent["host"], sent["x-forwarded-host"]) == (host, host)
+    assert sent["x-forwarded-for"] == ("127.0.0.1" if client == "127.0.0.1" else f"{client}, 127.0.0.1")
+    assert sent["x-forwarded-proto"] == ("https" if client == "127.0.0.1" else "http")
+    line = json.loads(server.expect(r"^\{.*\}$")[0])
+    assert (line["client.address"], line["server.address"]) == (client, host)
+
+
+@pytest.mark.parametrize("trust", [(), ("--forwarded-from", "192.0.2.0/24")])
+def test_other_peers_cannot_tell_the_client_scheme_or_host(
+    proxy: Start, web: str, files: Path, trust: tuple[str, ...]
+) -> None:
+    server = proxy("--to", f"http://{web}", *trust, "--access-log", "json")
+    ((_, told),) = ask(server.port, files, Request("GET", "/", {**CUSTOM, **RFC, "X_Forwarded_Host": SHOP}))
+    sent = told["fields"]
+    own = f"localhost:{server.port}"
+    assert (sent["host"], sent["x-forwarded-host"], sent["x-forwarded-for"]) == (own, own, "127.0.0.1")
+    assert SHOP not in json.dumps(told)
+    line = json.loads(server.expect(r"^\{.*\}$")[0])
+    assert (line["server.address"], line["client.address"]) == (own, "127.0.0.1")
 
 
 def test_targets_take_turns_and_one_that_is_gone_is_passed_over(proxy: Start, web: str, files: Path) -> None:

@@ -70,6 +70,8 @@ async def test_a_target_over_http3_is_verified(site: Callable[..., Pango], files
             (await get(files, f"https://localhost:{port}/"))[0].status
             for port in (trusting, careless, strict)
         ] == [200, 200, 502]
+        response, _ = await get(files, f"https://localhost:{strict}/")
+        assert response.headers["proxy-status"] == "pango; error=tls_protocol_error"
 
 
 async def test_an_application_is_served_over_both(files: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import pango
-from llama import ConfigError, Target, tls
+from llama import ConfigError, Target, http, tls
 from tests.pango.process import ROOT
 
 Event = MutableMapping[str, Any]
@@ -161,3 +161,28 @@ async def test_run_serves_until_a_signal(files: Path, workers: int | None) -> No
 
 def test_it_leaves_logging_alone() -> None:
     assert all(isinstance(each, logging.NullHandler) for each in logging.getLogger("pango").handlers)
+
+
+async def tell_host(
+    scope: Event, receive: Callable[[], Awaitable[Event]], send: Callable[[Event], Awaitable[None]]
+) -> None:
+    """An ASGI application that answers with the Host that it sees."""
+    host = dict(scope["headers"])[b"host"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": host})
+
+
+async def test_an_application_sees_the_host_that_a_trusted_proxy_tells() -> None:
+    async with (
+        pango.serve(
+            tell_host,
+            listen="127.0.0.1:0",
+            plain=True,
+            forwarded_from="127.0.0.1",
+            forwarded_header="forwarded",
+        ) as server,
+        http.client() as client,
+    ):
+        fields = {"Forwarded": 'for=192.0.2.1;host="a.example:8"', "X-Forwarded-Host": "b.example"}
+        response = await client(http.Request("GET", f"http://{server.address}/", fields))
+        assert await response.body.read() == b"a.example:8"

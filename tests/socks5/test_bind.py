@@ -1,6 +1,7 @@
 """BIND: one connection comes in at the proxy."""
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -129,3 +130,32 @@ async def test_a_chain() -> None:
         await converse(stream, "<< hi")
         await stream.aclose()
         await peer.aclose()
+
+
+async def test_the_wait_for_a_peer_is_bounded() -> None:
+    async with serve(socks5.server(bind=True, idle_timeout=0.1), listen="127.0.0.1:0") as server:
+        binding = await socks5.bind(server.address)(None)
+        with pytest.raises(Unreachable, match="TTL expired"):
+            await binding.accept()
+        await binding.aclose()
+        with pytest.raises(Unreachable, match="refused"):
+            await tcp.connect()(Target(*binding.address))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"private": False}, {"rules": socks5.deny("127.0.0.0/8")}], ids=["private", "rules"]
+)
+async def test_peers_are_held_to_what_targets_are(settings: dict[str, Any]) -> None:
+    async with serve(socks5.server(bind=True, **settings), listen="127.0.0.1:0") as server:
+        binding = await socks5.bind(server.address)(None)
+        peer = await peer_connects(binding)
+        assert await peer.read() == b""
+        await peer.aclose()
+        await binding.aclose()
+
+
+@pytest.mark.parametrize("named", ["127.0.0.1", "localhost"])
+async def test_a_private_peer_cannot_be_named(named: str) -> None:
+    async with serve(socks5.server(bind=True, private=False), listen="127.0.0.1:0") as server:
+        with pytest.raises(Refused, match="not allowed"):
+            await socks5.bind(server.address)(Target(named, 21))

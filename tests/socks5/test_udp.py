@@ -9,6 +9,7 @@ import pytest
 
 from llama import (
     Closed,
+    ConfigError,
     Packet,
     Packets,
     Peer,
@@ -291,3 +292,73 @@ async def test_a_client_without_an_address_is_refused() -> None:
     talk = [">> \x05\x01\x00", "<< \x05\x00", ">> \x05\x03\x00\x01\0\0\0\0\0\0"]
     async with testing.connect(server, peer=Peer("unix", 0)) as stream:
         await converse(stream, *talk, "<< \x05\x02\x00\x01\0\0\0\0\0\0", "<<")
+
+
+async def test_an_association_without_datagrams_ends() -> None:
+    async with (
+        serve(socks5.server(udp=True, idle_timeout=0.2), listen="127.0.0.1:0") as server,
+        echo_packets() as there,
+        client(server.port) as peer,
+    ):
+        await peer.send(encode_datagram(there.host, there.port, b"hi"))
+        assert await peer.receive() == (str(there), b"hi")
+        await peer.control.write(b"only datagrams keep it open")
+        assert await peer.control.read() == b""
+
+
+async def test_datagrams_keep_an_association_open() -> None:
+    async with (
+        serve(socks5.server(udp=True, idle_timeout=0.3), listen="127.0.0.1:0") as server,
+        echo_packets() as there,
+        client(server.port) as peer,
+    ):
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 0.6
+        while loop.time() < end:
+            await peer.send(encode_datagram(there.host, there.port, b"hi"))
+            assert await peer.receive() == (str(there), b"hi")
+
+
+async def test_the_number_of_associations_is_bounded() -> None:
+    async with serve(socks5.server(udp=True, max_associations=1), listen="127.0.0.1:0") as server:
+        async with client(server.port):
+            with pytest.raises(Unreachable, match="general SOCKS server failure"):
+                await socks5.associate(server.address)(None)
+        await server.shutdown.drain()
+
+
+async def test_the_bound_counts_open_associations_only() -> None:
+    ended = asyncio.Event()
+    listening = socks5.server(udp=True, max_associations=1)
+
+    async def handler(stream: Stream) -> None:
+        await listening(stream)
+        ended.set()
+
+    async with serve(handler, listen="127.0.0.1:0") as server:
+        for _ in range(3):
+            packets = await socks5.associate(server.address)(None)
+            await packets.aclose()
+            await ended.wait()
+            ended.clear()
+
+
+async def test_an_association_leaves_its_bytes_in_the_extensions() -> None:
+    carried: asyncio.Future[udp.Transferred] = asyncio.get_running_loop().create_future()
+    listening = socks5.server(udp=True)
+
+    async def handler(stream: Stream) -> None:
+        await listening(stream)
+        carried.set_result(stream.extensions[udp.Transferred])
+
+    async with serve(handler, listen="127.0.0.1:0") as server, echo_packets() as there:
+        packets = await socks5.associate(server.address)(there)
+        await packets.send(b"hello")
+        await packets.receive()
+        await packets.aclose()
+        assert await carried == udp.Transferred(5, 5)
+
+
+def test_a_server_without_associations_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"max_associations=0\): expected at least 1"):
+        socks5.server(udp=True, max_associations=0)

@@ -14,7 +14,7 @@ from llama._resources import enter
 from llama._shutdown import Shutdown
 from llama._stack import check_takes, describe
 from llama.http import Exchange, Request
-from llama.http._error_page import ErrorPage, plain_page
+from llama.http._error_page import ErrorPage, named_page, plain_page
 
 
 class Opened:
@@ -134,7 +134,13 @@ class ToAsgi:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def to_asgi(exchange: Exchange, *, error_page: ErrorPage = plain_page, max_message: int = 1 << 24) -> ToAsgi:
+def to_asgi(
+    exchange: Exchange,
+    *,
+    error_page: ErrorPage = plain_page,
+    proxy_name: str = "llama",
+    max_message: int = 1 << 24,
+) -> ToAsgi:
     """Make an exchange an ASGI 3 application, for any ASGI server and inside of any ASGI framework.
 
     `app.mount("/api", to_asgi(http.reverse_proxy("http://127.0.0.1:8000")))`: the exchange sees the path below the
@@ -146,8 +152,9 @@ def to_asgi(exchange: Exchange, *, error_page: ErrorPage = plain_page, max_messa
     for an application mounted in another, by the first request, until the loop ends. `async with to_asgi(...) as
     app:`, in the lifespan of the application around it, does it in good order.
 
-    Errors of llama's, timeouts and those of the operating system become responses by `error_page`; others are raised,
-    for the server or framework to show. An error within a response is raised too: the server then breaks it off.
+    Errors of llama's, timeouts and those of the operating system become responses by `error_page`, in which
+    `proxy_name` names this proxy in Proxy-Status; others are raised, for the server or framework to show. An error
+    within a response is raised too: the server then breaks it off.
     """
     check_takes(exchange, Request, "to_asgi()")
-    return ToAsgi(exchange, error_page, max_message)
+    return ToAsgi(exchange, named_page(error_page, proxy_name, "to_asgi"), max_message)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from llama import Bridge, Handler, Layer, Peer, Relay, Stream, User, layer, tcp
+from llama import Bridge, Handler, Layer, Peer, Relay, Stream, User, layer, tcp, udp
 
 log = logging.getLogger("llama.access")
 
@@ -100,3 +100,22 @@ def log_connections(format: str, what: str) -> Callable[[Handler], Handler]:
             line.write(stream, "", traffic.bytes_received, traffic.bytes_sent, failure)
 
     return served
+
+
+def log_associations(format: str, what: str) -> Callable[[Handler], Handler]:
+    """A line for each UDP association of a SOCKS server."""
+
+    @layer
+    async def associated(stream: Stream, inner: Handler) -> None:
+        line = Line.start(format, what)
+        failure: BaseException | None = None
+        try:
+            await inner(stream)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if (moved := stream.extensions.get(udp.Transferred)) is not None:
+                line.write(stream, "", moved.sent, moved.received, failure)
+
+    return associated

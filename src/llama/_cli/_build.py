@@ -22,7 +22,7 @@ from llama import (
     tls,
     via,
 )
-from llama._cli._access import log_connections, log_relays
+from llama._cli._access import log_associations, log_connections, log_relays
 from llama._cli._options import Given
 from llama._cli._values import is_here, users_of
 
@@ -124,14 +124,24 @@ def socks5_server(given: Given) -> Handler:
     check_open(given)
     connect = connector(given)
     known = users(given)
+    if given.socks4 and known:
+        raise ConfigError("--socks4: SOCKS4 has no passwords: expected neither --user nor --user-file")
+    for option, chosen in (("--udp", given.udp), ("--bind", given.bind)):
+        if chosen and given.via:
+            raise ConfigError(f"{option}: the proxies of --via carry outgoing connections only")
     with naming("--user" if given.users else "--user-file"):
-        return socks5.server(
+        made = socks5.server(
             auth=known or None,
             connect=connect,
             relay=relay(given, "SOCKS"),
             private=given.private or None,
+            socks4=given.socks4,
+            bind=given.bind,
+            udp=given.udp,
             handshake_timeout=given.handshake_timeout,
+            idle_timeout=given.idle_timeout,
         )
+    return made if given.access_log is None else log_associations(given.access_log, "SOCKS UDP")(made)
 
 
 def http_proxy(given: Given) -> Web:

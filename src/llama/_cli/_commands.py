@@ -40,12 +40,13 @@ def main() -> None:
 @main.command("socks5", epilog=EPILOG)
 @_options.listening("localhost:1080")
 @_options.guarded
+@_options.socks
 @_options.reaching
 def socks5_command(**options: object) -> None:
-    """A SOCKS5 proxy.
+    """A SOCKS5 proxy for TCP and, with --udp, for UDP.
 
     \b
-    llama socks5 --listen :1080 --user john:secret
+    llama socks5 --listen :1080 --user john:secret --udp
     """
     given = Given.of(options)
     _run(given, lambda: _build.socks5_server(given))

@@ -84,6 +84,21 @@ PRIVATE = click.option(
     is_flag=True,
     help="Let clients from elsewhere reach loopback and private addresses too, as those of this machine may.",
 )
+UDP = click.option(
+    "--udp",
+    is_flag=True,
+    help="Serve UDP ASSOCIATE too: relay datagrams, by the rules that hold for connections. --idle-timeout ends an "
+    "association without datagrams.",
+)
+BIND = click.option(
+    "--bind",
+    is_flag=True,
+    help="Serve BIND too: open a port for one incoming connection, as active FTP needs it, for at most "
+    "--idle-timeout.",
+)
+SOCKS4 = click.option(
+    "--socks4", is_flag=True, help="Serve SOCKS4 and SOCKS4a too, which have no passwords: not with --user."
+)
 HTTP3 = click.option(
     "--http3",
     is_flag=True,
@@ -127,6 +142,11 @@ def guarded(command: F) -> F:
     return USER(USER_FILE(OPEN(PRIVATE(command))))
 
 
+def socks(command: F) -> F:
+    """The options of SOCKS servers."""
+    return UDP(BIND(SOCKS4(command)))
+
+
 def asking(command: F) -> F:
     """The options of commands that send HTTP requests on."""
     return ANSWER()(web(command))
@@ -158,6 +178,9 @@ class Given:
     is_open: bool = False
     http3: bool = False
     private: bool = False
+    udp: bool = False
+    bind: bool = False
+    socks4: bool = False
 
     @classmethod
     def of(cls, given: Mapping[str, object]) -> Given:

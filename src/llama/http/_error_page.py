@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TypeAlias
 
 from llama._errors import (
+    ConfigError,
     LlamaError,
     Overloaded,
     ProtocolError,
@@ -51,8 +53,28 @@ def error_response(error: BaseException, page: ErrorPage, request: Request | Non
     retry_after = getattr(error, "retry_after", None)
     if isinstance(retry_after, int | float):
         response.headers.setdefault("Retry-After", str(max(0, math.ceil(retry_after))))
-    response.headers.setdefault("Proxy-Status", f"llama; error={_proxy_error(error, status)}")
+    response.headers.setdefault("Proxy-Status", _proxy_status("llama", error, status))
     return response
+
+
+def named_page(page: ErrorPage, proxy_name: str, factory: str) -> ErrorPage:
+    """The same page under another name in Proxy-Status; raises ConfigError for what is no name."""
+    if proxy_name == "llama":
+        return page
+    if not (proxy_name and proxy_name.isascii() and proxy_name.isprintable()):
+        raise ConfigError(f"{factory}(proxy_name={proxy_name!r}): expected printable ASCII characters")
+    name = proxy_name if _TOKEN.fullmatch(proxy_name) else '"' + _QUOTED.sub(r"\\\g<0>", proxy_name) + '"'
+
+    def named(error: BaseException, status: int, request: Request | None) -> Response:
+        response = page(error, status, request)
+        response.headers.setdefault("Proxy-Status", _proxy_status(name, error, status))
+        return response
+
+    return named
+
+
+def _proxy_status(name: str, error: BaseException, status: int) -> str:
+    return f"{name}; error={_proxy_error(error, status)}"
 
 
 def answer_error(error: BaseException, page: ErrorPage, request: Request, where: object) -> Response:
@@ -70,6 +92,8 @@ def answer_error(error: BaseException, page: ErrorPage, request: Request, where:
         return Response(status)
 
 
+_TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")  # RFC 9651, section 3.3.4
+_QUOTED = re.compile(r'[\\"]')
 _KNOWN = {status.value for status in HTTPStatus}
 _PROXY_ERRORS: list[tuple[type[BaseException], str]] = [
     (Refused, "http_request_denied"),

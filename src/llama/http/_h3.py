@@ -9,7 +9,7 @@ from llama._packets import PacketConnector
 from llama._server import Server
 from llama._stack import check_takes
 from llama._target import split_address
-from llama.http._error_page import ErrorPage, plain_page
+from llama.http._error_page import ErrorPage, named_page, plain_page
 from llama.http._h3_needed import need_qh3
 from llama.http._h3_settings import PER_ORIGIN, H3ClientSettings, H3Identity, H3Settings, PathLike
 from llama.http._message import Exchange, Request
@@ -40,6 +40,7 @@ def h3_server(
     reset_key: bytes | None = None,
     early_data: bool = False,
     error_page: ErrorPage = plain_page,
+    proxy_name: str = "llama",
     limits: Limits = DEFAULT_LIMITS,
 ) -> Server:
     """Serve HTTP/3 (RFC 9114) at a UDP address, beside `tcp.server` in one `run`.
@@ -65,12 +66,11 @@ def h3_server(
     if isinstance(address, str):
         split_address(address)
     http = Settings(
-        handler_timeout=handler_timeout, body_timeout=body_timeout, write_timeout=write_timeout,
-        max_requests=max_requests, error_page=error_page, limits=limits,
+        handler_timeout=handler_timeout, body_timeout=body_timeout, write_timeout=write_timeout, limits=limits,
+        max_requests=max_requests, error_page=named_page(error_page, proxy_name, "http.h3_server"),
     )  # fmt: skip
-    settings = H3Settings(
-        http, handshake_timeout, idle_timeout, max_connections, retry_from, reset_key, early_data
-    )
+    times = (handshake_timeout, idle_timeout)
+    settings = H3Settings(http, *times, max_connections, retry_from, reset_key, early_data)
     return build_server(address, exchange, cert, key, password, settings)
 
 

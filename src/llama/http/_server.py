@@ -9,7 +9,7 @@ from llama._errors import ProtocolError
 from llama._service import Layer
 from llama._stack import factory, named_layer
 from llama._stream import Stream
-from llama.http._error_page import ErrorPage, plain_page
+from llama.http._error_page import ErrorPage, named_page, plain_page
 from llama.http._h1_reader import PriorKnowledge
 from llama.http._h1_server import H1Connection
 from llama.http._h2_server import H2Connection
@@ -62,6 +62,7 @@ def server(
     max_requests: int | None = None,
     half_close: bool = False,
     error_page: ErrorPage = plain_page,
+    proxy_name: str = "llama",
     limits: Limits = DEFAULT_LIMITS,
     h2: H2Limits | None = None,
     scheme: str | None = None,
@@ -77,12 +78,13 @@ def server(
 
     A client that closes its side during an exchange is gone, and the exchange is cancelled; `half_close` lets it
     wait for the answer. `error_page` makes the response for an exception, a status and the request (None if it
-    could not be read). `limits` bounds the parts of a message, `h2` what clients of HTTP/2 may do. `scheme` is what
-    requests are told of their own scheme; by default "https" over TLS and else "http".
+    could not be read); `proxy_name` is its Proxy-Status. `limits` bounds the parts of a message, `h2` what clients of
+    HTTP/2 may do. `scheme` is what requests are told of their own; by default "https" over TLS and else "http".
 
     An exception of the exchange is answered by the `status` and `retry_after` it carries, a timeout by 504, any
     other by 500. A body that was not read is drained, up to 64 KiB and a second, or the connection closes.
     """
+    page = named_page(error_page, proxy_name, "http.server")
     settings = Settings(
         first_byte_timeout,
         head_timeout,
@@ -92,9 +94,7 @@ def server(
         write_timeout,
         max_requests,
         half_close,
-        error_page,
-        limits,
-        h2 or _alike(limits),
+        *(page, limits, h2 or _alike(limits)),
     )
 
     def build(inner: Exchange) -> HttpServer:

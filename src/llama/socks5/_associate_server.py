@@ -11,12 +11,14 @@ from llama._packets import PacketConnector, Packets
 from llama._server import Local, Peer
 from llama._stream import Stream
 from llama._target import Target
+from llama.layers._deadlines import Bound
 from llama.layers._peer_key import packed
 from llama.socks5._address_wire import Address, parse_packed
 from llama.socks5._negotiation import Asked
 from llama.socks5._wire import ReplyCode, encode_datagram, parse_datagram
 from llama.tcp import local_address
-from llama.udp import bind
+from llama.tcp._idle import Watch
+from llama.udp import Transferred, bind
 from llama.udp._table import Table
 
 log = logging.getLogger("llama.socks5")
@@ -29,7 +31,10 @@ Admit = Callable[[Address], Awaitable[Target]]
 class Association:
     """Datagrams between one client, at `front`, and the targets it names, at `back`; it owns both."""
 
-    __slots__ = ("_admit", "_back", "_client", "_client_host", "_client_port", "_front", "_verdicts")
+    __slots__ = (
+        "_admit", "_back", "_client", "_client_host", "_client_port", "_front", "_received", "_sent", "_verdicts",
+        "_watch",
+    )  # fmt: skip
 
     def __init__(self, asked: Asked, client: Peer, front: Packets, back: Packets, admit: Admit) -> None:
         self._client_host = packed(client.host)
@@ -41,9 +46,29 @@ class Association:
         self._back = back
         self._admit = admit
         self._verdicts: Table[Address, Target | str] = Table(TARGETS)
+        self._sent = self._received = 0
+        self._watch: Watch | None = None
 
-    async def run(self, control: Stream) -> None:
-        """Carry datagrams until the client's connection ends."""
+    async def run(self, control: Stream, idle_timeout: float | None) -> None:
+        """Carry datagrams until the client's connection ends, or until none passed for `idle_timeout` seconds.
+
+        Sets `Transferred` in the extensions of the client's connection. Raises TimeoutError.
+        """
+        call = Bound()
+        self._watch = None if idle_timeout is None else Watch(idle_timeout, call)
+        try:
+            await self._carry(control)
+        except asyncio.CancelledError:
+            if not call.is_over():
+                raise
+            raise TimeoutError(f"no datagram passed for {idle_timeout:g} s") from None
+        finally:
+            if self._watch is not None:
+                self._watch.stop()
+            call.leave()
+            control.extensions.set(Transferred(self._sent, self._received))
+
+    async def _carry(self, control: Stream) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._up()), group.create_task(self._down())]
@@ -71,20 +96,27 @@ class Association:
             if datagram.fragment:  # reassembly is optional, and a way to fill memory
                 continue
             target = await self._target(datagram.address)
-            if target is not None:
-                await self._pass(self._back, datagram.data, target)
+            if target is not None and await self._pass(self._back, datagram.data, target):
+                self._sent += len(datagram.data)
 
     async def _down(self) -> None:
         while True:
             data, peer = await self._back.receive()
-            if self._client is not None:
-                await self._pass(self._front, encode_datagram(peer.host, peer.port, data), self._client)
+            if self._client is None:
+                continue
+            if await self._pass(self._front, encode_datagram(peer.host, peer.port, data), self._client):
+                self._received += len(data)
 
-    async def _pass(self, packets: Packets, data: bytes, target: Target) -> None:
+    async def _pass(self, packets: Packets, data: bytes, target: Target) -> bool:
+        """Whether a datagram was sent; one that cannot be sent is dropped."""
         try:
             await packets.send(data, target)
         except (LlamaError, OSError) as error:
             log.debug("a datagram to %s is dropped: %s", target, error)
+            return False
+        if self._watch is not None:
+            self._watch.sent(len(data))
+        return True
 
     def _is_client(self, source: Peer) -> bool:
         """Whether a datagram is the client's: from its address, and from one port, its own or the first."""

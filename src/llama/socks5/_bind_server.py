@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 from llama._errors import Closed, TooLarge
 from llama._server import Peer
@@ -12,43 +13,77 @@ from llama._target import Target
 from llama.layers._peer_key import packed
 from llama.socks5._address_wire import Address
 from llama.socks5._negotiation import Asked
+from llama.socks5._rules import Rule, check
 from llama.socks5._wire import ReplyCode
 from llama.tcp._bind import bind
 from llama.tcp._connect import resolve
 from llama.tcp._port import Port
 from llama.tcp._stream import SocketStream
+from llama.tcp._targets import AddressFilter, came_by_loopback, guard, is_public
 
 EARLY = 65536
 
 
-async def expected_hosts(address: Address) -> frozenset[bytes]:
-    """Who may connect, as packed addresses: the one that the client named, or, where none is, anybody."""
+async def peers(asked: Asked, rules: Rule | None, private: bool | None) -> Callable[[str], bool]:
+    """The addresses that may connect: those of the host that the client named, within the rules; raises Refused."""
+    named = Target(*asked.address)
+    await check(rules, asked.user, named)
+    expected = await _expected_hosts(asked.address)
+    if private is None:
+        private = came_by_loopback(asked.stream.extensions)
+    if expected:
+        guard(named, asked.stream.extensions, private)
+    only = named.extensions.get(AddressFilter)
+
+    def admits(host: str) -> bool:
+        return (
+            (not expected or packed(host) in expected)
+            and (private or is_public(host))
+            and (only is None or only.allows(host))
+        )
+
+    return admits
+
+
+async def _expected_hosts(address: Address) -> frozenset[bytes]:
+    """The packed addresses of the host that the client named; empty for any address."""
     found = [address.host] if packed(address.host) else await resolve(address.host, address.port)
     raws = frozenset(raw for each in found if (raw := packed(each)) is not None)
     return frozenset() if any(not any(raw) for raw in raws) else raws
 
 
-async def wait_for_peer(asked: Asked, host: str, expected: frozenset[bytes]) -> tuple[Peer, Stream]:
-    """Listen, tell the client where, and wait for who connects.
+async def wait_for_peer(
+    asked: Asked, host: str, admits: Callable[[str], bool], seconds: float | None
+) -> tuple[Peer, Stream]:
+    """Listen, tell the client where, and wait for a peer from an address that `admits` allows.
 
-    Raises Closed when the client leaves meanwhile. What it says meanwhile stays in its stream.
+    Raises Closed when the client leaves meanwhile, and TimeoutError when no peer connects within `seconds`. What
+    the client sends meanwhile stays in its stream.
     """
     listener = bind((host, 0), 8)[0]
+    clock = asyncio.timeout(seconds)
     try:
         await asked.reply(ReplyCode.SUCCEEDED, Address(*listener.getsockname()[:2]))
-        return await _first(asked.stream, listener, expected)
+        async with clock:
+            return await _first(asked.stream, listener, admits)
+    except TimeoutError as error:
+        if not clock.expired():
+            raise
+        raise TimeoutError(f"no peer connected within {seconds:g} s") from error
     finally:
         listener.close()
 
 
-async def _first(client: Stream, listener: socket.socket, expected: frozenset[bytes]) -> tuple[Peer, Stream]:
+async def _first(
+    client: Stream, listener: socket.socket, admits: Callable[[str], bool]
+) -> tuple[Peer, Stream]:
     early: list[bytes] = []
     found: list[tuple[Peer, Stream]] = []
     done = False
     try:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(_watch(client, early))
-            found.append(await _accept(listener, expected))
+            found.append(await _accept(listener, admits))
             watch.cancel()
         done = True
     except BaseExceptionGroup as errors:
@@ -72,7 +107,7 @@ async def _watch(client: Stream, early: list[bytes]) -> None:
     raise Closed("the client left before its peer had connected")
 
 
-async def _accept(listener: socket.socket, expected: frozenset[bytes]) -> tuple[Peer, Stream]:
+async def _accept(listener: socket.socket, admits: Callable[[str], bool]) -> tuple[Peer, Stream]:
     port = Port(listener.fileno())
     try:
         while True:
@@ -82,7 +117,7 @@ async def _accept(listener: socket.socket, expected: frozenset[bytes]) -> tuple[
                 port.unreadable()
                 await port.wait_readable()
                 continue
-            if expected and packed(str(name[0])) not in expected:
+            if not admits(str(name[0])):
                 sock.close()
                 continue
             sock.setblocking(False)

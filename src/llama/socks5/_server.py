@@ -6,17 +6,18 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._errors import Closed, ConfigError, LlamaError, ProtocolError, Unreachable
+from llama._errors import Closed, ConfigError, LlamaError, Overloaded, ProtocolError, Unreachable
 from llama._packets import PacketConnector
 from llama._stack import check_takes, factory
 from llama._stream import Handler, Stream
 from llama._target import Bridge, Connector, Relay, Target
 from llama.layers._deadlines import Deadlines
 from llama.layers._peer_key import packed
+from llama.layers._slots import Slots
 from llama.socks5._address_wire import NOWHERE, Address
 from llama.socks5._associate_server import associate, own_host
 from llama.socks5._auth import Auth, Check, checker
-from llama.socks5._bind_server import Accepted, expected_hosts, wait_for_peer
+from llama.socks5._bind_server import Accepted, peers, wait_for_peer
 from llama.socks5._failures import code_of
 from llama.socks5._negotiation import Asked, negotiate
 from llama.socks5._rules import Rule, check
@@ -41,7 +42,9 @@ class Socks5Server:
     socks4: bool
     bind: bool
     udp: PacketConnector | None
+    associations: Slots
     host: str | None
+    idle_timeout: float | None
     handshake_timeout: float | None
     deadlines: Deadlines | None
 
@@ -105,9 +108,9 @@ class Socks5Server:
 
     async def _bind(self, asked: Asked) -> None:
         try:
-            await check(self.rules, asked.user, Target(*asked.address))
-            expected = await expected_hosts(asked.address)
-            peer, stream = await wait_for_peer(asked, self.host or own_host(asked.stream), expected)
+            admits = await peers(asked, self.rules, self.private)
+            host = self.host or own_host(asked.stream)
+            peer, stream = await wait_for_peer(asked, host, admits, self.idle_timeout)
         except Closed:
             return
         except Exception as error:
@@ -118,6 +121,16 @@ class Socks5Server:
         await self._carry(asked, bridge, Address(*peer))
 
     async def _associate(self, asked: Asked, opener: PacketConnector) -> None:
+        if not self.associations.take_nowait():
+            error = Overloaded(f"{self.associations.count} UDP associations are open already")
+            await refuse(asked, error)
+            raise error
+        try:
+            await self._carry_datagrams(asked, opener)
+        finally:
+            self.associations.release()
+
+    async def _carry_datagrams(self, asked: Asked, opener: PacketConnector) -> None:
         async def admit(address: Address) -> Target:
             return await self.admit(asked, address)
 
@@ -127,7 +140,7 @@ class Socks5Server:
             await refuse(asked, error)
             raise
         try:
-            await association.run(asked.stream)
+            await association.run(asked.stream, self.idle_timeout)
         finally:
             association.abort()
 
@@ -162,6 +175,8 @@ def server(
     udp: bool | PacketConnector = False,
     host: str | None = None,
     handshake_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    max_associations: int = 1024,
 ) -> Handler:
     """Serve SOCKS5 (RFC 1928): connect clients to the targets they name.
 
@@ -176,24 +191,25 @@ def server(
     `bind` lets clients have one connection come in, `udp` datagrams: True sends them from here, a packet
     connector such as `socks5.associate(...)` by its own way. Both receive at `host`, by default the address that
     the client came in at. Datagrams are relayed while the client's connection lasts, from its own address and
-    one port only; fragments are dropped. `rules` and `private` hold for their targets too.
+    one port only; fragments are dropped. `rules` and `private` hold for their targets too, and for the peers that
+    connect to a BIND port. At most `max_associations` UDP associations are open at a time in a worker.
 
     `socks4` serves SOCKS4 and 4a too, which know no passwords. `handshake_timeout` in seconds bounds the time
-    until the request has come. Raises ConfigError for settings that cannot work.
+    until the request has come, `idle_timeout` the wait for a BIND peer and for the next datagram of an association;
+    that of connections is a setting of the relay. Raises ConfigError for settings that cannot work.
     """
-    connect = connect or tcp_connect()
-    relay = relay or tcp_relay()
+    connect, relay = connect or tcp_connect(), relay or tcp_relay()
     check_takes(connect, Target, "socks5.server(connect=)")
     check_takes(relay, Bridge, "socks5.server(relay=)")
     if socks4 and auth is not None:
-        raise ConfigError(
-            "socks5.server(socks4=True, auth=...): SOCKS4 has no passwords, leave one of them out"
-        )
+        raise ConfigError("socks5.server(socks4=True, auth=...): SOCKS4 has no passwords, drop one of them")
     opener = udp_connect() if udp is True else udp or None
     if host is not None and packed(host) is None:
         raise ConfigError(f"socks5.server(host={host!r}): expected an IPv4 or IPv6 address")
+    if max_associations < 1:
+        raise ConfigError(f"socks5.server(max_associations={max_associations}): expected at least 1")
     deadlines = Deadlines(handshake_timeout) if handshake_timeout is not None else None
     return Socks5Server(
-        *(connect, relay, checker(auth), rules, private, socks4, bind, opener, host),
-        *(handshake_timeout, deadlines),
+        *(connect, relay, checker(auth), rules, private, socks4, bind, opener, Slots(max_associations), host),
+        *(idle_timeout, handshake_timeout, deadlines),
     )

@@ -1,5 +1,6 @@
 """UDP: packets to and from one place or many."""
 
 from llama.udp._connect import bind, connect
+from llama.udp._packets import Transferred
 
-__all__ = ["bind", "connect"]
+__all__ = ["Transferred", "bind", "connect"]

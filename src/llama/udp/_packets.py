@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from llama._errors import Busy, Closed, Unreachable
 from llama._packets import Packet, Packets
@@ -20,6 +21,13 @@ PEERS = 1024  # an open socket answers so many others at a time
 
 Resolve = Callable[[Target], Awaitable[Peer]]
 """A target's address; raises Unreachable or Refused."""
+
+
+class Transferred(NamedTuple):
+    """The bytes of the datagrams that a UDP association carried: `sent` from the client, `received` for it."""
+
+    sent: int
+    received: int
 
 
 class UdpPackets(Packets):
