@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from qh3.quic.configuration import QuicConfiguration
-from qh3.quic.tls_bridge import QuicTlsBridge
-from qh3.tls import ExtensionType
+from qh3.quic.connection import QuicConnectionError
+from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsTrafficSecret
+from qh3.tls import Direction, Epoch, ExtensionType
 
 from llama.http._h3_early import Tickets
 from llama.http._h3_link import Quic
 from llama.http._h3_moves import Address, Moves
+from llama.http._h3_packet import PacketKeys
 
 SALT = bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a")  # RFC 9001 section 5.2
 CIPHERS = ("aes-128-gcm", "aes-128-ecb")
@@ -52,6 +56,12 @@ class Accepted(Quic):
         if own is not None:
             self.host_cid = own
         self._moves: Moves | None = None
+        self._home: Address | None = None
+        """The address that the library has the client at, wherever it is."""
+        self._received = self._sent = 0
+        self._secrets: dict[Direction, QuicTlsTrafficSecret] = {}
+        self._phase: int | None = None
+        self._written_to = b""
 
     @property
     def is_heard(self) -> bool:
@@ -60,38 +70,64 @@ class Accepted(Quic):
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
         """Take packets, and note it when the client has moved."""
-        moves = self._moves
+        moves, home = self._moves, self._home
+        if home is None:
+            home = self._home = address
+        self._received += len(datagrams)
         if moves is None:
-            super().receive(datagrams, address, now)
+            super().receive(datagrams, home, now)
             if self._handshake_complete:
-                self._moves = Moves(self._place())
-        elif address == moves.known:
-            super().receive(datagrams, address, now)
-            if moves.new is not None:
-                moves.settled(address)
+                self._begin_moves(home)
+        elif address == moves.active and moves.is_settled:
+            super().receive(datagrams, home, now)
+            self._follow_keys(moves)
         else:
-            self._receive_elsewhere(moves, datagrams, address, now)
+            for each in datagrams:
+                self._receive_elsewhere(moves, each, address, now)
 
-    def _receive_elsewhere(self, moves: Moves, datagrams: list[bytes], address: Address, now: float) -> None:
+    def _receive_elsewhere(self, moves: Moves, data: bytes, address: Address, now: float) -> None:
         core = self._require_core()
-        for each in datagrams:
-            accepted = self._call_core(core.receive_datagram, each, address, now, None)[2]
-            self._drain_core()
-            if accepted:
-                moves.heard(address, len(each))
-        if (place := self._place()) != moves.known:
-            moves.settled(place)
+        accepted = self._call_core(core.receive_datagram, data, self._home, now, None)[2]
+        self._drain_core()
+        self._follow_keys(moves)
+        if accepted and moves.heard(data, address, self._received) and data[1:9] != self._written_to:
+            # A client that writes to another id must not be linked by the id that it is written to (section 9.5).
+            self._written_to = data[1:9]
+            with contextlib.suppress(ValueError, QuicConnectionError):  # it has given no other
+                self.change_connection_id()
 
-    def _place(self) -> Address:
-        """Where the library knows the client to be."""
-        return self._require_core().active_path[2]
+    def _begin_moves(self, home: Address) -> None:
+        sent, received = (self._secrets.get(each) for each in (Direction.ENCRYPT, Direction.DECRYPT))
+        assert sent is not None and received is not None and self._tls is not None
+        peer = self._tls.remote_initial_source_connection_id or b""
+        self._written_to = self.host_cid
+        self._phase = self._require_core().receive_key_phase
+        self._moves = Moves(
+            home,
+            PacketKeys(received.cipher_suite, received.secret, len(self.host_cid)),
+            PacketKeys(sent.cipher_suite, sent.secret, len(peer)),
+        )
+
+    def _follow_keys(self, moves: Moves) -> None:
+        phase = self._require_core().receive_key_phase
+        if phase != self._phase:
+            self._phase = phase
+            moves.update_keys()
+
+    def _drain_tls(self) -> None:
+        if self._tls is not None:
+            for each in self._tls._traffic_secrets:
+                if each.epoch == Epoch.ONE_RTT:
+                    self._secrets[each.direction] = each
+        super()._drain_tls()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
         packets = super().datagrams_to_send(now)
+        self._sent += len(packets)
         moves = self._moves
-        if moves is None or moves.new is None:
+        if moves is None or not packets or (moves.is_settled and moves.active == self._home):
             return packets
-        return [(data, moves.where(address, len(data))) for data, address in packets]
+        return moves.route([data for data, _ in packets], self._sent)
 
     def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
         if not self._is_nameless:

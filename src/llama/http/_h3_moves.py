@@ -1,43 +1,167 @@
-"""Where packets go while a client moves to another address (RFC 9000 section 9)."""
+"""Connection migration of a client (RFC 9000 section 9), which the QUIC library does not see.
+
+The library takes a packet from a new address for a new path, keeps every path for good, and drops what comes from a
+fifth. It sends challenges behind data, in packets to the old address, and does not go back to an address that a client
+had before. So it sees one address only, and the rest is here.
+"""
 
 from __future__ import annotations
 
+import os
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Any
+
+from llama.http._h3_packet import PacketKeys
 
 Address = Any  # the socket module's
 SAME_HOST = 1 << 20
+PATHS = 8  # addresses that are remembered
+SEARCHES = 64
+SMALLEST = 1200  # bytes that a packet with a challenge has where the limit permits (RFC 9000 section 8.2.1)
+PADDING, NEW_CONNECTION_ID, PATH_CHALLENGE, PATH_RESPONSE = 0x00, 0x18, b"\x1a", b"\x1b"
+
+
+@dataclass(slots=True)
+class Path:
+    """An address of the client."""
+
+    is_valid: bool = False
+    credit: int = 0
+    """Bytes that may be sent before the address is valid."""
+    challenge: bytes = field(default_factory=lambda: os.urandom(8))
+    asked: bytes | None = None
+    """The client's own challenge, to be answered at this address."""
+    searches: int = 0
+    """Packets that may still be searched for the answer."""
 
 
 class Moves:
-    """The addresses of a client whose hands are shaken.
+    """The addresses of one client after the handshake.
 
-    The library goes on with the old address until the new one has answered it. What is to ask there waits behind
-    data, though, in packets that it sends to the old one: from a client that moves in the middle of a download no
-    answer would come. So once a packet that is in order came from a new address, the rest goes there, but before it
-    has answered no more than three times what came from it (section 9.3.1), and `SAME_HOST` bytes where only the port
-    is new.
+    A packet that is authentic, newest and more than a probe moves the client to the address that it came from.
+    Until the client has answered a challenge there, no more than three times what came from that address goes there
+    (section 9.3.1), and `SAME_HOST` bytes where only the port is new, as after a NAT rebinding; the rest goes to the
+    last address that is valid.
     """
 
-    def __init__(self, address: Address) -> None:
-        self.known = address
-        self.new: Address | None = None
-        self._credit = 0
+    def __init__(self, address: Address, received: PacketKeys, sent: PacketKeys) -> None:
+        self.active = self._valid = address
+        self._received = received
+        self._sent = sent
+        self._paths: OrderedDict[Address, Path] = OrderedDict({address: Path(is_valid=True)})
+        self._newest = -1
+        """The number of the packet that moved the client last."""
+        self.is_settled = True
+        """Whether nothing has to be proven or answered."""
 
-    def heard(self, address: Address, size: int) -> None:
-        """Bytes that are in order came from an address that is not the known one."""
-        if address != self.new:
-            self.new = address
-            # Another port of the same host is what a NAT gives out anew, and that host has answered before.
-            self._credit = SAME_HOST if address[0] == self.known[0] else 0
-        self._credit += 3 * size
+    def update_keys(self) -> None:
+        """The peers have updated their keys."""
+        self._received.update()
+        self._sent.update()
 
-    def settled(self, address: Address) -> None:
-        """The client is known to be here, or is here again."""
-        self.known, self.new = address, None
+    def heard(self, data: bytes, address: Address, count: int) -> bool:
+        """Note an authentic packet from an address, and return whether it moved the client."""
+        packet = self._received.open(data, count)
+        if packet is None:
+            return False
+        path = self._path(address)
+        path.credit += 3 * len(data)
+        if PATH_RESPONSE + path.challenge in packet.payload:
+            path.is_valid = True
+        is_probe, asked = _probe(packet.payload)
+        has_moved = False
+        if address != self.active:
+            if is_probe:
+                path.asked, path.searches = asked, SEARCHES
+            elif packet.number > self._newest:
+                has_moved = True
+                self._newest = packet.number
+                if not path.is_valid and address[0] == self._valid[0]:
+                    path.credit += SAME_HOST
+                self.active = address
+        self._settle()
+        return has_moved
 
-    def where(self, address: Address, size: int) -> Address:
-        """Where a packet goes that the library sends here."""
-        if self.new is None or size > self._credit:
-            return address
-        self._credit -= size
-        return self.new
+    def _settle(self) -> None:
+        active = self._paths[self.active]
+        active.asked = None
+        if active.is_valid:
+            self._valid = self.active
+        self.is_settled = active.is_valid and not any(each.asked for each in self._paths.values())
+
+    def _path(self, address: Address) -> Path:
+        """What is known of an address; the one that was heard of longest ago is forgotten for a new one."""
+        path = self._paths.get(address)
+        if path is None:
+            path = self._paths[address] = Path()
+            if len(self._paths) > PATHS:
+                del self._paths[next(each for each in self._paths if each not in (self.active, self._valid))]
+        self._paths.move_to_end(address)
+        return path
+
+    def route(self, packets: list[bytes], count: int) -> list[tuple[bytes, Address]]:
+        """Packets with the addresses that they go to; the first to one that is not valid has a challenge for it."""
+        if self.is_settled:
+            return [(data, self.active) for data in packets]
+        routed = []
+        is_challenged = False
+        for data in packets:
+            answered = self._answered(data, count)
+            address = self.active if answered is None else answered
+            path = self._paths[address]
+            if not (path.is_valid or path.credit >= len(data)):
+                address = self._valid
+            elif not path.is_valid and (answered is not None or not is_challenged):
+                is_challenged = is_challenged or answered is None
+                data = self._challenge(data, path, count)
+            if address != self._valid:
+                path.credit -= len(data)
+            routed.append((data, address))
+        return routed
+
+    def _answered(self, data: bytes, count: int) -> Address | None:
+        """The address of a probe that this packet answers, None for any other packet."""
+        probed = [(address, path) for address, path in self._paths.items() if path.asked is not None]
+        if not probed or (packet := self._sent.open(data, count)) is None:
+            return None
+        found = None
+        for address, path in probed:
+            path.searches -= 1
+            if path.asked is not None and PATH_RESPONSE + path.asked in packet.payload:
+                path.asked = None
+                found = address
+            elif not path.searches:
+                path.asked = None
+        self._settle()
+        return found
+
+    def _challenge(self, data: bytes, path: Path, count: int) -> bytes:
+        """The packet with a challenge; as it is where the limit leaves no room."""
+        frame = PATH_CHALLENGE + path.challenge
+        if path.credit < len(data) + len(frame) or (packet := self._sent.open(data, count)) is None:
+            return data
+        room = min(SMALLEST, path.credit) - len(data) - len(frame)
+        return self._sent.seal(packet, frame + bytes(max(room, 0)) + packet.payload)
+
+
+def _probe(payload: bytes) -> tuple[bool, bytes | None]:
+    """Whether a packet has only the frames of a probe (RFC 9000 section 9.1), and its challenge."""
+    at, end = 0, len(payload)
+    asked = None
+    while at < end:
+        kind = payload[at]
+        if kind == PADDING:
+            at = end - len(payload[at:].lstrip(b"\0"))
+        elif kind in (PATH_CHALLENGE[0], PATH_RESPONSE[0]):
+            if kind == PATH_CHALLENGE[0]:
+                asked = payload[at + 1 : at + 9]
+            at += 9
+        elif kind == NEW_CONNECTION_ID:
+            at += 1
+            for _ in range(2):
+                at += 1 << (payload[at] >> 6)
+            at += 1 + payload[at] + 16
+        else:
+            return False, asked
+    return True, asked

@@ -31,6 +31,9 @@ LINGER = 1.0
 NOISE = 1 << 20  # bytes that are part of no message, beyond those of heads that come in pieces
 EVENT = 32  # what the smallest piece counts for
 RESETS = 200  # requests that a client breaks off, beyond those it lets end
+RETIRED_IDS = (
+    4096  # connection ids that a client may retire: the library keeps each until the connection ends
+)
 
 
 class Site(Protocol):
@@ -73,7 +76,7 @@ class Served:
         self._name = f"{self.peer} (HTTP/3)"
         self.link = Link(quic, self._send)
         self.link.on_request = self._request
-        self.link.on_id = lambda number, known: endpoint.learn(number, self, known=known)
+        self.link.on_id = self._learn
         self.link.on_room = self._less
         self.link.on_broken = self._broke_off
         self.link.on_noise = self._hear_noise
@@ -83,7 +86,7 @@ class Served:
         self._shutdown = shutdown
         self._extensions = Extensions(self.peer, endpoint.local)
         self._context = endpoint.context
-        self._count = self._broken = self._noise = 0
+        self._count = self._broken = self._noise = self._retired = 0
         self._is_heard = False
         self._credit = 0
         """Bytes that may be sent before the client's address is proven."""
@@ -153,6 +156,13 @@ class Served:
     def _established(self) -> None:
         if self._stopping:
             self.stop()
+
+    def _learn(self, number: bytes, known: bool) -> None:
+        """The connection has one more id, or the client has retired one."""
+        self._endpoint.learn(number, self, known=known)
+        self._retired += not known
+        if self._retired > RETIRED_IDS and not self.link.closed.done():
+            self.link.close(H3_EXCESSIVE_LOAD, "too many connection ids were retired")
 
     # requests
 

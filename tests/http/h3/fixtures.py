@@ -111,9 +111,11 @@ POST = ((b":method", b"POST"), *GET[1:])
 
 
 @asynccontextmanager
-async def raw(port: int, ca: str | None = None) -> AsyncGenerator[Raw]:
+async def raw(port: int, ca: str | None = None, suites: Any = None) -> AsyncGenerator[Raw]:
     """A connection of a client that knows no rules."""
-    configuration = QuicConfiguration(alpn_protocols=["h3"], server_name="localhost", cafile=ca or ca_file())
+    configuration = QuicConfiguration(
+        alpn_protocols=["h3"], server_name="localhost", cafile=ca or ca_file(), cipher_suites=suites
+    )
     async with connect("127.0.0.1", port, configuration=configuration, create_protocol=Raw) as protocol:
         assert isinstance(protocol, Raw)
         yield protocol
