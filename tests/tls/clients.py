@@ -204,6 +204,7 @@ async def alert_of(
             await client.shake()
             await client.read()  # a TLS 1.3 client is through before the server has judged it
         except ssl.SSLError as error:
+            await stream.aclose()  # the handler waits for that
             return error.reason or str(error), await outcome.failure()
         raise AssertionError("the handshake did not fail")
 

@@ -70,6 +70,14 @@ def client_hello(
     return message(1, body + block)
 
 
+def largest_hello(*extensions: tuple[int, bytes]) -> bytes:
+    """A ClientHello with every field as long as its length can say; padding fills the extensions."""
+    ciphers = [0xC02B, 0xC02F, *[0x1301] * 32_765]
+    used = sum(4 + len(data) for _, data in extensions)
+    padding = (21, bytes(65_535 - 4 - used))
+    return client_hello(*extensions, padding, session_id=bytes(32), ciphers=ciphers, methods=bytes(255))
+
+
 def message(kind: int, body: bytes) -> bytes:
     """A handshake message."""
     return bytes([kind]) + vector(3, body)

@@ -82,6 +82,8 @@ def by_name() -> tuple[Certificate, ...]:
         ("x.given.example", "localhost"),
         ("localhost", "default.example"),
         ("wrong.example", "default.example"),
+        ("a.example:8443", "default.example"),
+        ("not a name", "default.example"),
         (None, "default.example"),
     ],
 )
@@ -266,6 +268,7 @@ async def test_a_client_that_mistrusts_says_so() -> None:
     async with dialled(tls.server(*pair_files("localhost"))(echo)) as (stream, outcome):
         with pytest.raises(ssl.SSLCertVerificationError):
             await Client(stream, context).shake()
+        await stream.aclose()
         assert await outcome.failure() == "TLS handshake failed: the peer sent the alert unknown_ca"
 
 
@@ -281,7 +284,6 @@ async def test_no_shared_cipher_is_an_alert() -> None:
 
 HELLO = hellos.client_hello(hellos.sni(b"localhost"), hellos.groups(29), hellos.versions(0x0304))
 BAD = {
-    "plain HTTP": (b"GET / HTTP/1.1\r\n\r\n", None, "a plain HTTP request on a TLS port"),
     "garbage": (b"\x00\x01\x02\x03\x04\x05\x06\x07", None, "not TLS: first bytes 0x0001020304"),
     "an alert": (hellos.record(b"\x02\x28", 21), None, "an alert (fatal, handshake_failure) where a"),
     "application data": (hellos.record(b"hello", 23), 10, "an application_data record where a ClientHello"),
@@ -295,7 +297,7 @@ BAD = {
         "an application_data record inside a ClientHello",
     ),
     "bytes behind the hello": (hellos.record(HELLO + b"\x01"), 10, "1 bytes follow the ClientHello"),
-    "a hello too large": (hellos.record(b"\x01\x02\x00\x00" + bytes(99)), 50, "the limit is 65536"),
+    "a hello too large": (hellos.record(b"\x01\x03\x00\x00" + bytes(99)), 50, "the limit is 131400"),
 }
 
 
@@ -329,6 +331,15 @@ async def test_a_malformed_hello_gets_decode_error_or_its_like(message: bytes, c
     assert answer[-2] == 2
     assert answer[-1] in ({50} if certificates == 2 else {50, 47, 40})  # alone, the library judges
     assert raised.startswith("TLS handshake failed: ")
+
+
+@pytest.mark.parametrize("certificates", [1, 2])
+async def test_the_largest_hello_that_can_be_is_answered(certificates: int) -> None:
+    extensions = (hellos.groups(23), hellos.algorithms(0x0403, 0x0804), hellos.sni(b"localhost"))
+    hello = hellos.records(hellos.largest_hello(*extensions), 16_384)
+    answer, _ = await raw_answer(server_with(certificates), hello, in_memory)
+    assert answer[:3] == b"\x16\x03\x03"
+    assert answer[5] == 2  # server_hello
 
 
 def server_with(certificates: int) -> Handler:

@@ -32,8 +32,9 @@ from llama.mitm._settings import Options, Settings, settings
 from llama.mitm._start import Start, look
 from llama.tcp._leaving import unless_gone
 from llama.tls import CertificateAuthority, ClientHello, TLSInfo
+from llama.tls._drain import drain
 from llama.tls._failures import tls_error
-from llama.tls._peek import ACCESS_DENIED, send_alert
+from llama.tls._peek import ACCESS_DENIED, refuse
 from llama.tls._ready import open_session
 from llama.tls._stream import TLSStream
 
@@ -111,7 +112,7 @@ class MitmRelay:
             await self.blocked(bridge.client)
             return
         if start is Start.TLS:
-            await send_alert(bridge.client, ACCESS_DENIED)
+            await refuse(bridge.client, ACCESS_DENIED)
         raise Refused(f"{bridge.target} is blocked by a rule")
 
     # what a connection can be
@@ -196,6 +197,7 @@ class MitmRelay:
                 pinning.rejected(_client_of(bridge), hello.server_name or bridge.target.host)
             if isinstance(error, ssl.SSLError):
                 await session.send_alert()
+                await drain(client)
                 reason: Exception = tls_error(error)
             else:
                 reason = error

@@ -28,7 +28,7 @@ def find(data: bytes | bytearray | memoryview, limit: int = HELLO_LIMIT) -> "Cli
     """The ClientHello that a connection's first bytes hold, or None while more bytes are needed.
 
     Raises ProtocolError for what is no ClientHello, as soon as that can be told (from five bytes on), and
-    TooLarge for one that does not end within `limit` bytes, record headers included. Records are checked
+    TooLarge for one of more than `limit` bytes, record headers apart. Records are checked
     here (RFC 8446, 5.1), what is in the message by `ClientHello.validate`. Each call reads every record
     again: where segments may be tiny, keep a `HelloReader` instead.
     """
@@ -129,7 +129,7 @@ class ClientHello:
     def server_name(self) -> str | None:
         """The host name that the client asks for (SNI), in lower case without a trailing dot.
 
-        None where it sent none, or an address. With ECH this is the outer name.
+        None where it sent none, or one that is not a host name, such as an address. With ECH this is the outer name.
         """
         if self._server_name == "":
             data = self.extension(_SERVER_NAME)

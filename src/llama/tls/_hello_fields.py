@@ -1,6 +1,5 @@
 """The fields inside a ClientHello: bytes in, values out, and ProtocolError for a length that does not fit."""
 
-import ipaddress
 from collections.abc import Collection
 from struct import Struct, error, pack, unpack
 from typing import NamedTuple
@@ -12,6 +11,7 @@ _HEADER, _VERSION, _RANDOM = 4, 2, 32
 SESSION_ID = _HEADER + _VERSION + _RANDOM
 _PRE_SHARED_KEY = 41
 _HOST_NAME = 0
+_LONGEST_NAME = 255
 
 _u16 = Struct(">H").unpack_from
 _u16_pair = Struct(">HH").unpack_from
@@ -84,7 +84,8 @@ def two_byte_values(numbers: Collection[int]) -> bytes:
 def server_name(data: bytes) -> str | None:
     """The host name in a server_name extension, in lower case without a trailing dot (RFC 6066, 3).
 
-    None for an IP address, which is no host name. Two names are refused, as is what no host can be called.
+    None for what is not a host name, such as an address or `localhost:8443`: clients send those too, and the
+    default is for them. Two names are malformed, and so is an empty one, one with NUL, or one above 255 bytes.
     """
     # The one form that clients send, before the general one: a list of one host name.
     if len(data) > 5 and data[2] == _HOST_NAME and _u16(data, 3)[0] == len(data) - 5 == _u16(data)[0] - 3:
@@ -106,14 +107,10 @@ def _server_names(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def _host_name(data: bytes) -> str | None:
+    if not 0 < len(data) <= _LONGEST_NAME or b"\0" in data:
+        raise ProtocolError(f"ClientHello has a malformed server name of {len(data)} bytes: {data[:80]!r}")
     name = data.decode("latin-1").lower().removesuffix(".")
-    if is_host_name(name):
-        return name
-    try:
-        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        raise ProtocolError(f"ClientHello has a server name that is no host name: {data[:80]!r}") from None
-    return None
+    return name if is_host_name(name) else None
 
 
 def protocols(data: bytes) -> tuple[bytes, ...]:

@@ -2,16 +2,26 @@
 
 _ALERT, _CLIENT_HELLO, _MAJOR = 21, 1, 3
 
+_HTTP = (
+    b"GET /",
+    b"POST ",
+    b"HEAD ",
+    b"PUT /",
+    b"OPTIO",
+    b"CONNE",
+    b"DELET",
+    b"PATCH",
+    b"TRACE",
+    b"QUERY",
+    b"PROPF",
+    b"LOCK ",
+    b"COPY ",
+    b"MOVE ",
+    b"MKCOL",
+    b"REPOR",
+)
 _STARTS = (
-    (b"GET /", "a plain HTTP request on a TLS port"),
-    (b"POST ", "a plain HTTP request on a TLS port"),
-    (b"HEAD ", "a plain HTTP request on a TLS port"),
-    (b"PUT /", "a plain HTTP request on a TLS port"),
-    (b"OPTIO", "a plain HTTP request on a TLS port"),
-    (b"CONNE", "a plain HTTP request on a TLS port"),
-    (b"DELET", "a plain HTTP request on a TLS port"),
-    (b"PATCH", "a plain HTTP request on a TLS port"),
-    (b"TRACE", "a plain HTTP request on a TLS port"),
+    *((start, "a plain HTTP request on a TLS port") for start in _HTTP),
     (b"GET h", "a plain HTTP request to a proxy on a TLS port"),
     (b"PRI *", "plain HTTP/2 on a TLS port"),
     (b"PROXY", "a PROXY protocol header where TLS was expected"),
@@ -67,6 +77,11 @@ def describe_start(head: bytes) -> str:
         if head.startswith(start):
             return reason
     return f"not TLS: first bytes 0x{head[:5].hex()}"
+
+
+def http_method(head: bytes) -> bytes:
+    """The method of a plain HTTP/1 request, as far as it is in the first five bytes; empty for anything else."""
+    return head[:5].partition(b" ")[0] if head.startswith((*_HTTP, b"GET h")) else b""
 
 
 def describe_record(kind: int) -> str:

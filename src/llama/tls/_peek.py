@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
+
 from llama._errors import ProtocolError, TLSError, TooLarge
 from llama._stream import Stream
+from llama.tls._drain import drain
 from llama.tls._hello import ClientHello, HelloReader
 from llama.tls._records import BadRecord
 
@@ -17,7 +20,8 @@ ACCESS_DENIED = 49
 async def read_hello(stream: Stream) -> tuple[ClientHello, bytes]:
     """Read until the ClientHello is whole: it, and all bytes that were read, for whoever goes on.
 
-    Raises TLSError for anything else, after the alert that the RFC names; what was read is lost then.
+    Raises TLSError for anything else, after the alert that the RFC names, or a response with status 400 to a plain
+    HTTP request; what was read is lost then.
     """
     reader = HelloReader()
     pieces: list[bytes] = []
@@ -29,9 +33,7 @@ async def read_hello(stream: Stream) -> tuple[ClientHello, bytes]:
         try:
             hello = reader.feed(data)
         except (ProtocolError, TooLarge) as error:
-            alert = error.alert if isinstance(error, BadRecord) else DECODE_ERROR
-            if alert is not None:
-                await send_alert(stream, alert)
+            await _answer(stream, error)
             raise TLSError(str(error)) from None
     return hello, b"".join(pieces) if len(pieces) > 1 else pieces[0]
 
@@ -39,11 +41,16 @@ async def read_hello(stream: Stream) -> tuple[ClientHello, bytes]:
 async def peek_hello(stream: Stream, /) -> ClientHello:
     """The ClientHello that the client sends, which stays in the stream, and is put into its extensions.
 
-    It may be split over records and segments, up to 64 KiB. Raises TLSError where the bytes are none.
+    It may be split over records and segments, up to 131,400 bytes without record headers. Raises TLSError where
+    the bytes are none.
     """
-    hello, data = await read_hello(stream)
-    stream.unread(data)
-    await check_hello(stream, hello)
+    try:
+        hello, data = await read_hello(stream)
+        stream.unread(data)
+        await check_hello(stream, hello)
+    except TLSError:
+        await drain(stream)
+        raise
     stream.extensions.set(hello)
     return hello
 
@@ -57,15 +64,37 @@ async def check_hello(stream: Stream, hello: ClientHello) -> None:
         raise TLSError(str(error)) from None
 
 
+async def _answer(stream: Stream, error: ProtocolError | TooLarge) -> None:
+    if not isinstance(error, BadRecord):
+        await send_alert(stream, DECODE_ERROR)
+    elif error.http_method:
+        await _send(stream, _plain_http_response(error.http_method))
+    elif error.alert is not None:
+        await send_alert(stream, error.alert)
+
+
+def _plain_http_response(method: bytes) -> bytes:
+    body = b"400 Bad Request\n\nThis port speaks HTTPS, and the request was sent in plain HTTP.\n"
+    head = (
+        f"HTTP/1.1 400 Bad Request\r\nDate: {formatdate(usegmt=True)}\r\n"
+        f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    ).encode()
+    return head if method == b"HEAD" else head + body
+
+
 async def send_alert(stream: Stream, description: int) -> None:
     """Send a fatal alert in the clear, before a session has keys (RFC 8446, section 6)."""
+    await _send(stream, _FATAL + bytes((description,)))
+
+
+async def _send(stream: Stream, data: bytes) -> None:
     try:
-        await stream.write(_FATAL + bytes((description,)))
+        await stream.write(data)
     except OSError:
         return  # it has left already
 
 
-async def refuse(stream: Stream, description: int, reason: str) -> TLSError:
-    """Send an alert; the error to raise."""
+async def refuse(stream: Stream, description: int) -> None:
+    """Send a fatal alert in the clear and wait until the client can have read it."""
     await send_alert(stream, description)
-    return TLSError(reason)
+    await drain(stream)

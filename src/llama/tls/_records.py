@@ -4,10 +4,11 @@ from struct import Struct
 from typing import Final
 
 from llama._errors import ProtocolError, TooLarge
-from llama.tls._not_tls import describe_message, describe_record, describe_start
+from llama.tls._not_tls import describe_message, describe_record, describe_start, http_method
 
-HELLO_LIMIT: Final = 65536
-"""Within how many bytes a ClientHello has to end, record headers included."""
+_MESSAGE_HEADER = 4
+HELLO_LIMIT: Final = _MESSAGE_HEADER + 131_396
+"""Maximum size of a ClientHello without its record headers: that of OpenSSL."""
 
 _RECORD_LIMIT = 16384
 _RECORD_HEADER = 5
@@ -21,23 +22,26 @@ _u16 = Struct(">H").unpack_from
 
 
 class BadRecord(ProtocolError):
-    """Bytes that begin no TLS session, with the alert that answers them; None where it would not be understood."""
+    """Bytes that begin no TLS session, with the alert that answers them; None where it would not be understood.
 
-    def __init__(self, reason: str, alert: int | None = None) -> None:
+    `http_method` is that of a plain HTTP request, as far as it has arrived.
+    """
+
+    def __init__(self, reason: str, alert: int | None = None, http_method: bytes = b"") -> None:
         super().__init__(reason)
         self.alert = alert
+        self.http_method = http_method
 
 
 class RecordReader:
     """Reads records until they hold a ClientHello (RFC 8446, 5.1); each byte is looked at once."""
 
-    __slots__ = ("_limit", "_message", "_pending", "_seen")
+    __slots__ = ("_limit", "_message", "_pending")
 
     def __init__(self, limit: int = HELLO_LIMIT) -> None:
         self._limit = limit
         self._message = bytearray()
         self._pending = bytearray()  # a record that is not whole yet
-        self._seen = 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> bytes | None:
         """Take the next bytes: the handshake message when it is whole, None before."""
@@ -52,7 +56,6 @@ class RecordReader:
             at += size
             if self._is_whole():
                 return bytes(self._message)
-        self._seen += at
         del pending[:at]
         return None
 
@@ -65,14 +68,13 @@ class RecordReader:
                 raise BadRecord(describe_record(kind), UNEXPECTED_MESSAGE)
             if kind == _ALERT and major == _MAJOR and len(pending) < 7:
                 return 0
-            raise BadRecord(describe_start(bytes(pending[at : at + 7])), _start_alert(kind, major))
+            head = bytes(pending[at : at + 7])
+            raise BadRecord(describe_start(head), _start_alert(kind, major), http_method(head))
         length: int = _u16(pending, at + 3)[0]
         if not 0 < length <= _RECORD_LIMIT:
             reason = f"a TLS record of {length} bytes: 1 to {_RECORD_LIMIT} are allowed"
             raise BadRecord(reason, RECORD_OVERFLOW if length else UNEXPECTED_MESSAGE)
         size = _RECORD_HEADER + length
-        if self._seen + at + size > self._limit:
-            raise TooLarge(f"no whole ClientHello in the first {self._limit} bytes")
         if not self._message and len(pending) > at + _RECORD_HEADER:
             self._check_type(pending[at + _RECORD_HEADER])
         return size
@@ -83,9 +85,9 @@ class RecordReader:
 
     def _is_whole(self) -> bool:
         message = self._message
-        if len(message) < 4:
+        if len(message) < _MESSAGE_HEADER:
             return False
-        size = 4 + int.from_bytes(message[1:4], "big")
+        size = _MESSAGE_HEADER + int.from_bytes(message[1:4], "big")
         if size > self._limit:
             raise TooLarge(f"a ClientHello of {size} bytes: the limit is {self._limit}")
         if len(message) > size:

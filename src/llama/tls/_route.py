@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._errors import ConfigError
+from llama._errors import ConfigError, TLSError
 from llama._stack import check_takes, describe, factory
 from llama._stream import Handler, Stream
 from llama.tcp._arriving import Arriving
@@ -43,7 +43,8 @@ class Route:
                 alert, asked = NO_APPLICATION_PROTOCOL, f"the protocols {', '.join(hello.alpn) or '(none)'}"
             else:
                 alert, asked = UNRECOGNIZED_NAME, f"the name {hello.server_name!r}"
-            raise await refuse(stream, alert, f"there is no route for {asked}")
+            await refuse(stream, alert)
+            raise TLSError(f"there is no route for {asked}")
         await handler(stream)
 
     def _choose(self, hello: ClientHello) -> Handler | None:

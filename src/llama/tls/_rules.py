@@ -12,7 +12,7 @@ from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama._stream import Handler, Stream
 from llama.tls._hello import ClientHello
-from llama.tls._peek import ACCESS_DENIED, UNRECOGNIZED_NAME, peek_hello, send_alert
+from llama.tls._peek import ACCESS_DENIED, UNRECOGNIZED_NAME, peek_hello, refuse
 from llama.tls._stream import TLSStream
 
 Rule = Callable[[ClientHello], str | None]
@@ -42,7 +42,7 @@ class HelloRule:
         hello = stream.extensions[ClientHello] if terminated else await peek_hello(stream)
         if (reason := self.rule(hello)) is not None:
             if not terminated:
-                await send_alert(stream, self.alert)
+                await refuse(stream, self.alert)
             raise Refused(reason)
         await self.inner(stream)
 

@@ -16,6 +16,7 @@ from llama._stack import factory, named_layer, spoken
 from llama._stream import Handler, Stream
 from llama.tcp._arriving import Arriving
 from llama.tls._certificates import Certificate, ClientAuth, Password, PathLike, Policy, Site
+from llama.tls._drain import drain
 from llama.tls._failures import tls_error
 from llama.tls._hello import ClientHello
 from llama.tls._info import TLSInfo
@@ -40,7 +41,11 @@ class TLSServer:
         return self.name
 
     async def __call__(self, stream: Stream, /) -> None:
-        session = await self._open(stream)
+        try:
+            session = await self._open(stream)
+        except TLSError:
+            await drain(stream)
+            raise
         try:
             await self.inner(session)
         except Exception as error:
