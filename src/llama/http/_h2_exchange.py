@@ -9,9 +9,9 @@ from typing import Protocol
 from llama._errors import LlamaError, ProtocolError, Truncated
 from llama._extensions import Extensions
 from llama._server import is_orderly
+from llama.http._answer import answer
 from llama.http._body import EMPTY, Body
 from llama.http._date import date_field
-from llama.http._dropped import close_dropped
 from llama.http._error_page import answer_error, error_response
 from llama.http._h2_body import H2Body
 from llama.http._h2_link import Link
@@ -201,7 +201,8 @@ class ServerExchange:
 
     async def _exchange(self) -> None:
         request = self._request()
-        response = await self._answer(request)
+        connection = self._connection
+        response = await answer(connection.inner, request, connection.settings, connection)
         try:
             if response.upgrade is not None:
                 await self._switch(request, response)
@@ -209,35 +210,6 @@ class ServerExchange:
                 await self._send(request, response)
         finally:
             await response.aclose()
-
-    async def _answer(self, request: Request) -> Response:
-        seconds = self._connection.settings.handler_timeout
-        try:
-            if self._expects and request.headers.tokens("expect") != ["100-continue"]:
-                raise ProtocolError("an expectation that cannot be met", status=417)
-            if seconds is None:
-                response = await self._connection.inner(request)
-            else:
-                response = await self._in_time(request, seconds)
-            if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
-                raise TypeError(f"the exchange returned {response!r}, not a Response")
-            return response
-        except asyncio.CancelledError as error:
-            await close_dropped(error)
-            raise
-        except Exception as error:
-            await close_dropped(error)
-            return self._page(error, request)
-
-    async def _in_time(self, request: Request, seconds: float) -> Response:
-        clock = asyncio.timeout(seconds)
-        try:
-            async with clock:
-                return await self._connection.inner(request)
-        except TimeoutError as error:
-            if clock.expired():
-                raise TimeoutError(f"no answer within {seconds} seconds") from error
-            raise
 
     def _page(self, error: BaseException, request: Request) -> Response:
         return answer_error(error, self._connection.settings.error_page, request, self._connection)

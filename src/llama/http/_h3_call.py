@@ -160,7 +160,7 @@ class Call:
             return response
         if request.method == "HEAD" or response.status in (204, 304):
             channel.declared = None
-        if channel.ended and not channel.unread:
+        if channel.ended and not (channel.unread or channel.trailers):
             owner.close(H3_REQUEST_CANCELLED)
             return response
         response._body = ChannelBody(channel, self._settings.body_timeout, owner)

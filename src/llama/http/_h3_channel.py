@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from llama._errors import Closed, ProtocolError, Truncated
@@ -37,6 +38,10 @@ class Carrier(Protocol):
 
     def stop(self, number: int, code: int, *, sending: bool, reading: bool) -> None:
         """End one or both directions at once."""
+        ...
+
+    def flush(self) -> None:
+        """Send what the peer and the network take now."""
         ...
 
     def wait_for_room(self, channel: Channel) -> asyncio.Future[None]:
@@ -247,14 +252,24 @@ class Owner(Protocol):
 class ChannelBody(Body):
     """The body that a channel carries."""
 
-    __slots__ = ("_channel", "_owner", "_timeout")
+    __slots__ = ("_channel", "_owner", "_timeout", "_wanted")
 
-    def __init__(self, channel: Channel, timeout: float | None, owner: Owner | None = None) -> None:
-        """`timeout` bounds each next piece; the `owner` is closed with the body."""
+    def __init__(
+        self,
+        channel: Channel,
+        timeout: float | None,
+        owner: Owner | None = None,
+        wanted: Callable[[], None] | None = None,
+    ) -> None:
+        """`timeout` bounds each next piece; the `owner` is closed with the body.
+
+        `wanted` is called when a read waits for bytes that have not arrived.
+        """
         super().__init__(channel.declared)
         self._channel = channel
         self._timeout = timeout
         self._owner = owner
+        self._wanted = wanted
 
     def __del__(self) -> None:
         if self._owner is not None:
@@ -270,6 +285,8 @@ class ChannelBody(Body):
     async def chunk(self) -> bytes:
         if self.ended:
             return b""
+        if self._wanted is not None and not (self._channel.unread or self._channel.ended):
+            self._wanted()
         if self._timeout is None:
             part = await self._channel.read()
         else:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from llama._errors import LlamaError, ProtocolError
 from llama._extensions import Extensions
+from llama.http._answer import answer
 from llama.http._body import EMPTY
-from llama.http._dropped import close_dropped
 from llama.http._error_page import answer_error, error_response
 from llama.http._h3_channel import (
     H3_INTERNAL_ERROR,
     H3_MESSAGE_ERROR,
     H3_NO_ERROR,
     H3_REQUEST_CANCELLED,
+    SLICE,
     Channel,
     ChannelBody,
 )
-from llama.http._h3_fields import encode_head, encode_response, encode_trailers, request_of
+from llama.http._h3_fields import Fields, encode_head, encode_response, encode_trailers, request_of
 from llama.http._h3_tunnel import ChannelStream
 from llama.http._headers import Headers
 from llama.http._message import Exchange, Request, Response
@@ -30,17 +32,34 @@ log = logging.getLogger("llama.server")
 class H3Exchange:
     """Answers one request; its caller runs it in a task, which the client's leaving cancels."""
 
-    __slots__ = ("_answered", "_channel", "_extensions", "_inner", "_settings", "_where")
+    __slots__ = (
+        "_answered",
+        "_channel",
+        "_drain",
+        "_expects",
+        "_extensions",
+        "_inner",
+        "_settings",
+        "_where",
+    )
 
     def __init__(
-        self, channel: Channel, inner: Exchange, settings: Settings, extensions: Extensions, where: str
+        self,
+        channel: Channel,
+        inner: Exchange,
+        settings: Settings,
+        extensions: Extensions,
+        where: str,
+        drain: Callable[[], None],
     ) -> None:
+        """`drain` has the connection take no more requests."""
         self._channel = channel
         self._inner = inner
         self._settings = settings
         self._extensions = extensions
         self._where = where
-        self._answered = False
+        self._drain = drain
+        self._answered = self._expects = False
 
     async def run(self) -> None:
         """Answer, and end the stream."""
@@ -49,7 +68,7 @@ class H3Exchange:
         try:
             request = self._request()
             if isinstance(request, Response):
-                await self._send("GET", request)
+                await self._send_now("GET", request)
             else:
                 await self._exchange(request)
         except asyncio.CancelledError:
@@ -58,7 +77,11 @@ class H3Exchange:
                 raise
         except (LlamaError, OSError) as error:
             code = H3_INTERNAL_ERROR
-            log.info("%s: an exchange broke off: %s", self._where, error)
+            level = logging.DEBUG if channel.error is not None else logging.WARNING
+            log.log(level, "%s: an exchange broke off: %s", self._where, error)
+        except Exception:
+            code = H3_INTERNAL_ERROR
+            log.exception("%s: an exchange failed", self._where)
         finally:
             channel.task = None
             channel.close(code if channel.sent_end else code or H3_INTERNAL_ERROR)
@@ -76,90 +99,129 @@ class H3Exchange:
                 return error_response(error, self._settings.error_page, None)
             channel.abort(H3_MESSAGE_ERROR)
             raise
-        request._body = (
-            EMPTY
-            if channel.ended and not channel.unread
-            else ChannelBody(channel, self._settings.body_timeout)
-        )
+        if channel.ended and not (channel.unread or channel.trailers):
+            request._body = EMPTY
+        else:
+            self._expects = not channel.received and "expect" in request.headers._keys
+            request._body = ChannelBody(channel, self._settings.body_timeout, wanted=self._wanted)
         return request
 
+    def _wanted(self) -> None:
+        """Send 100 (Continue) to a client that waits for it."""
+        if self._expects and not self._answered and not self._is_gone:
+            self._channel.send_fields(encode_head(100, Headers()))
+        self._expects = False
+
+    @property
+    def _is_gone(self) -> bool:
+        channel = self._channel
+        return channel.error is not None or channel.stopped or channel.sent_end
+
     async def _exchange(self, request: Request) -> None:
-        response = await self._answer(request)
+        response = await answer(self._inner, request, self._settings, self._where)
         try:
-            if response.upgrade is not None and request.method == "CONNECT":
+            if response.upgrade is None:
+                await self._send(request, response)
+            elif request.method == "CONNECT":
                 await self._switch(response)
             else:
-                await self._send(request.method, self._checked(request, response))
+                await self._send_page(
+                    request, ProtocolError("the handler answered with an upgrade", status=500)
+                )
         finally:
             await response.aclose()
 
-    def _checked(self, request: Request, response: Response) -> Response:
-        problem = ""
-        if response.upgrade is not None:
-            problem = "an upgrade was answered that HTTP/3 does not have"
-        elif request.method == "CONNECT" and 200 <= response.status < 300:
-            problem = "a CONNECT request was answered without a tunnel"
-        elif not 200 <= response.status <= 599:
-            problem = f"{response.status} is no final status"
-        return self._page(ProtocolError(problem, status=501), request) if problem else response
-
-    async def _answer(self, request: Request) -> Response:
-        seconds = self._settings.handler_timeout
-        try:
-            if seconds is None:
-                return await self._inner(request)
-            clock = asyncio.timeout(seconds)
-            try:
-                async with clock:
-                    return await self._inner(request)
-            except TimeoutError:
-                if not clock.expired():
-                    raise
-                raise TimeoutError(f"no answer within {seconds:g} seconds") from None
-        except BaseException as error:
-            await close_dropped(error)
-            if not isinstance(error, Exception):
-                raise
-            return self._page(error, request)
-
-    def _page(self, error: BaseException, request: Request) -> Response:
-        return answer_error(error, self._settings.error_page, request, self._where)
-
     async def _inform(self, status: int, headers: Headers) -> None:
-        if not self._answered:
-            self._channel.send_fields(encode_head(status, headers))
-
-    async def _send(self, method: str, response: Response) -> None:
-        fields, length = encode_response(method, response)
-        self._answered = True
-        self._channel.send_fields(fields, end=not length)
-        if length:
-            await self._send_body(response)
-
-    async def _send_body(self, response: Response) -> None:
-        body, channel = response._body, self._channel
-        if body.data is not None:
-            await self._timed(body.data, end=True)
+        if self._answered or self._is_gone:
             return
-        sent = 0
-        while chunk := await body.chunk():
-            sent += len(chunk)
+        if status == 100:
+            self._expects = False
+        self._channel.send_fields(encode_head(status, headers))
+
+    async def _send(self, request: Request, response: Response) -> None:
+        try:
+            if request.method == "CONNECT" and 200 <= response.status < 300:
+                raise ProtocolError("the handler answered CONNECT with 2xx but no upgrade=", status=501)
+            fields, framing = encode_response(request.method, response)
+        except (ValueError, LlamaError) as error:
+            await self._send_page(request, error)
+            return
+        await self._send_encoded(request.method, response, fields, framing)
+
+    async def _send_page(self, request: Request, error: Exception) -> None:
+        """Answer with an error page instead of a response that cannot be sent."""
+        page = answer_error(error, self._settings.error_page, request, self._where)
+        try:
+            await self._send_now(request.method, page)
+        except ValueError:  # the page cannot be sent either
+            log.exception("%s: the error page cannot be sent", self._where)
+            await self._send_now(request.method, Response(500))
+        finally:
+            await page.aclose()
+
+    async def _send_now(self, method: str, response: Response) -> None:
+        fields, framing = encode_response(method, response)
+        await self._send_encoded(method, response, fields, framing)
+
+    async def _send_encoded(self, method: str, response: Response, fields: Fields, framing: int) -> None:
+        channel = self._channel
+        self._answered = True
+        if "connection" in response.headers._keys and "close" in response.headers.tokens("connection"):
+            self._drain()
+        data = response._body.data
+        if not framing or (data is not None and not data):
+            trailers = response.trailers if framing or method != "HEAD" else None
+            channel.send_fields(fields, end=not trailers)
+            if trailers:
+                channel.send_fields(encode_trailers(trailers), end=True)
+        elif data is not None and response._trailers is None:
+            channel.send_fields(fields)
+            await self._timed(data, end=True)
+        else:
+            channel.send_fields(fields)
+            await self._stream_body(response, framing)
+
+    async def _stream_body(self, response: Response, framing: int) -> None:
+        """Send a body as it comes; one that breaks off, or does not fit its length, breaks the stream off."""
+        body = response._body
+        left = framing
+        while True:
+            try:
+                chunk = await body.chunk()
+            except Exception as error:
+                self._broke(error)
+                return
+            if not chunk:
+                break
+            left -= len(chunk)
+            if framing > 0 and left < 0:
+                self._broke(ProtocolError(f"the body is longer than its Content-Length of {framing}"))
+                return
             await self._timed(chunk, end=False)
-        if body.length is not None and sent != body.length:
-            raise ProtocolError(f"the body had {sent} bytes, not the {body.length} it declared", status=502)
+        if framing > 0 and left:
+            self._broke(ProtocolError(f"the body ended {left} bytes before its Content-Length of {framing}"))
+            return
         trailers = response.trailers
         if trailers:
-            channel.send_fields(encode_trailers(trailers), end=True)
+            self._channel.send_fields(encode_trailers(trailers), end=True)
         else:
-            await channel.send(b"", end=True)
+            await self._channel.send(b"", end=True)
+
+    def _broke(self, error: Exception) -> None:
+        trace = None if isinstance(error, LlamaError | OSError | TimeoutError) else error
+        extra = {"error.type": type(error).__name__}
+        log.warning("%s: a body broke off: %s", self._where, error, exc_info=trace, extra=extra)
+        self._channel.carrier.flush()  # a reset discards what has not been sent
+        self._channel.abort(H3_INTERNAL_ERROR)
 
     async def _timed(self, data: bytes, *, end: bool) -> None:
         seconds = self._settings.write_timeout
         if seconds is None:
             await self._channel.send(data, end=end)
             return
-        async with asyncio.timeout(seconds):
-            await self._channel.send(data, end=end)
+        for start in range(0, len(data), SLICE):
+            async with asyncio.timeout(seconds):
+                await self._channel.send(data[start : start + SLICE], end=end and start + SLICE >= len(data))
 
     async def _switch(self, response: Response) -> None:
         """Answer CONNECT, and hand over the stream (RFC 9114 section 4.4)."""

@@ -32,6 +32,7 @@ from qh3.quic.tls_bridge import QuicTlsBridge
 
 from llama._errors import Closed, LlamaError, ProtocolError, TLSError
 from llama.http._h3_channel import (
+    AHEAD,
     H3_NO_ERROR,
     H3_REQUEST_CANCELLED,
     H3_REQUEST_REJECTED,
@@ -370,7 +371,7 @@ class Link:
 
     def _wake_writers(self) -> None:
         for number, future in tuple(self._writers.items()):
-            if future.done() or self.quic.get_send_buffer_size(number) <= UNREAD // 8:
+            if future.done() or self.quic.get_send_buffer_size(number) <= AHEAD:
                 del self._writers[number]
                 if not future.done():
                     future.set_result(None)

@@ -182,7 +182,7 @@ class Served:
             channel.close(H3_REQUEST_REJECTED)
             return
         settings = self._server.settings.http
-        exchange = H3Exchange(channel, self._inner(), settings, self._extensions, self._name)
+        exchange = H3Exchange(channel, self._inner(), settings, self._extensions, self._name, self.stop)
         channel.task = self._context.run(self._shutdown.spawn, exchange.run())
         channel.task.add_done_callback(lambda _: channel.close(H3_REQUEST_CANCELLED))  # it may not have begun
 
