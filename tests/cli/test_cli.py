@@ -97,6 +97,7 @@ def test_a_file_of_users_that_helps_nobody(llama: Call, tmp_path: Path, text: st
         ("static missing", "DIR: "),
         ("static . --index a/b", "--index: "),
         ("echo --cert missing.pem", "--cert: "),
+        ("echo --cert a.pem --cert b.pem --key k.pem", "--key: 1 for 2 --cert"),
         ("reverse --to ftp://a.example", "--to: "),
         ("http-proxy --via gopher://a.example", "--via: "),
         (f"socks5 --user {'j' * 256}:secret", "--user: "),

@@ -36,6 +36,7 @@ def touch(files: Iterable[Path]) -> None:
 def look_again(handler: Handler) -> None:
     """As if a second had passed since the last look at the files."""
     assert isinstance(handler, TLSServer)
+    handler.sites._checked_at = float("-inf")
     for site in handler.sites._all:
         site._looked = float("-inf")
 
@@ -44,8 +45,10 @@ def serial_of(pair: KeyPair) -> int:
     return x509.load_pem_x509_certificate(pair.cert_pem).serial_number
 
 
-async def serial_seen(handler: Handler, name: str = "localhost") -> int:
-    async with client_of(handler, name=name) as client:
+async def serial_seen(
+    handler: Handler, name: str = "localhost", context: ssl.SSLContext | None = None
+) -> int:
+    async with client_of(handler, context, name) as client:
         return x509.load_der_x509_certificate(client.certificate).serial_number
 
 
@@ -113,7 +116,7 @@ async def test_a_pair_that_changes_while_it_is_read_spoils_nothing(
     handler = tls.server(*put(tmp_path, authority().issue("localhost")))(echo)
     assert isinstance(handler, TLSServer)
     (site,) = handler.sites._all
-    prove = site._load
+    prove = site.load
 
     def proven_and_gone() -> object:
         fresh = prove()
@@ -121,7 +124,7 @@ async def test_a_pair_that_changes_while_it_is_read_spoils_nothing(
         return fresh
 
     put(tmp_path, new)
-    monkeypatch.setattr(site, "_load", proven_and_gone)
+    monkeypatch.setattr(site, "load", proven_and_gone)
     look_again(handler)
     assert await serial_seen(handler) == serial_of(new)
 

@@ -59,12 +59,12 @@ def naming(option: str) -> Generator[None]:
 
 def servers(given: Given, service: Handler | Web, *, transparent: bool = False) -> list[Server]:
     """A server for each address, with TLS in front where there is a certificate."""
-    if given.cert is None and given.key is not None:
-        raise ConfigError("--key: a key goes with a certificate: expected --cert too")
+    pairs = _pairs(given)
     handler = service.handler if isinstance(service, Web) else service
-    if given.cert is not None:
-        with naming("--cert" if given.key is None else "--cert and --key"):
-            layer = tls.server(given.cert, given.key, handshake_timeout=given.handshake_timeout)
+    if pairs:
+        with naming("--cert and --key" if given.key else "--cert"):
+            first, *others = [tls.Certificate(cert, key) for cert, key in pairs]
+            layer = tls.server(first, None, *others, handshake_timeout=given.handshake_timeout)
         handler = layer(handler)
     with naming("--listen"):
         made: list[Server] = [tcp.server(each, handler, transparent=transparent) for each in given.listen]
@@ -74,10 +74,28 @@ def servers(given: Given, service: Handler | Web, *, transparent: bool = False) 
     return made
 
 
+def _pairs(given: Given) -> list[tuple[str, str | None]]:
+    """The certificate files with their key files."""
+    if given.key and not given.cert:
+        raise ConfigError("--key: a key goes with a certificate: expected --cert too")
+    if not given.key:
+        return [(cert, None) for cert in given.cert]
+    if len(given.key) != len(given.cert):
+        raise ConfigError(
+            f"--key: {len(given.key)} for {len(given.cert)} --cert: expected one for each, or none"
+        )
+    return list(zip(given.cert, given.key, strict=True))
+
+
 def h3_servers(given: Given, exchange: http.Exchange) -> list[Server]:
     """A server of HTTP/3 for each address, at the UDP port of the same number."""
-    if given.cert is None:
+    if not given.cert:
         raise ConfigError("HTTP/3 is spoken over TLS only: expected --cert too")
+    if len(given.cert) > 1:
+        raise ConfigError(
+            f"HTTP/3 is served with one certificate: expected one --cert, not {len(given.cert)}"
+        )
+    cert, key = _pairs(given)[0]
     for each in given.listen:
         if each.startswith(("unix:", "fd:")) or each.endswith(":0"):
             raise ConfigError(f"there is no UDP port beside {each}: expected --listen with HOST:PORT")
@@ -85,8 +103,8 @@ def h3_servers(given: Given, exchange: http.Exchange) -> list[Server]:
         http.h3_server(
             each,
             exchange,
-            given.cert,
-            given.key,
+            cert,
+            key,
             handshake_timeout=given.handshake_timeout or LONG,
             idle_timeout=given.idle_timeout or LONG,
             body_timeout=given.idle_timeout,

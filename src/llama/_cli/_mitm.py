@@ -163,7 +163,7 @@ def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
 
 
 def _url(given: Given, chosen: Chosen, address: str) -> str:
-    scheme = "socks5h" if chosen.mode == "socks5" else "http" if given.cert is None else "https"
+    scheme = "socks5h" if chosen.mode == "socks5" else "https" if given.cert else "http"
     return proxy_url(address, scheme, next(iter(_build.users(given).items()), None))
 
 

@@ -17,8 +17,18 @@ LogFormat: TypeAlias = Literal["common", "combined", "json"]
 
 _LISTEN_HELP = "HOST:PORT, :PORT for every address, PORT for this machine only, unix:PATH or fd:NUMBER. "
 
-CERT = click.option("--cert", metavar="FILE", help="Terminate TLS with this certificate and chain (PEM).")
-KEY = click.option("--key", metavar="FILE", help="Its private key, if it is not in the same file.")
+CERT = click.option(
+    "--cert",
+    metavar="FILE",
+    multiple=True,
+    help="Terminate TLS with this certificate and chain (PEM). Repeatable, for other names or another type of key.",
+)
+KEY = click.option(
+    "--key",
+    metavar="FILE",
+    multiple=True,
+    help="Its private key, if it is not in the same file. One for each --cert.",
+)
 WORKERS = click.option(
     "--workers",
     metavar="N",
@@ -162,8 +172,8 @@ class Given:
     """What was given; a command that has no such option leaves the default."""
 
     listen: tuple[str, ...]
-    cert: str | None
-    key: str | None
+    cert: tuple[str, ...]
+    key: tuple[str, ...]
     handshake_timeout: float | None
     idle_timeout: float | None
     workers: int | None

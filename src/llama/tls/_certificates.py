@@ -23,7 +23,7 @@ Password: TypeAlias = str | Callable[[], str]
 ClientAuth: TypeAlias = Literal["none", "optional", "required"]
 VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _AUTH = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
-_LOOK = 1.0  # seconds between looks at the files
+CHECK_INTERVAL = 1.0  # seconds between looks at the files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +95,20 @@ class Site:
         self._files = [Path(each) for each in (certificate.cert, certificate.key, policy.client_ca) if each]
         self._stamp = self._look()
         self._looked = time.monotonic()
-        self._context = self._load()
+        self._context = self.load()
+        self.version = 0
         self.leaf = read_leaf(Path(certificate.cert))
         self.names = self._names()
+
+    @property
+    def key_type(self) -> type[CertificatePublicKeyTypes]:
+        """The type of the key, such as RSA or EC: a context holds one pair of each."""
+        return type(self.leaf.public_key())
+
+    @property
+    def authority_stamp(self) -> object:
+        """Changes with the file of the clients' authority."""
+        return self._stamp[-1] if self.policy.client_ca else None
 
     def _names(self) -> tuple[str, ...]:
         """The server names that this certificate is for, as patterns."""
@@ -111,7 +122,7 @@ class Site:
     def refresh(self) -> None:
         """Look at the files, at most once a second, and read them again when they have changed."""
         now = time.monotonic()
-        if now - self._looked >= _LOOK:
+        if now - self._looked >= CHECK_INTERVAL:
             self._looked = now
             if (stamp := self._look()) != self._stamp:
                 self._reload(stamp)
@@ -122,31 +133,34 @@ class Site:
     def _reload(self, stamp: list[tuple[int, int, int] | None]) -> None:
         before, self._stamp = self._stamp, stamp
         try:
-            fresh = self._load()
+            fresh = self.load()
             leaf = read_leaf(Path(self.certificate.cert))
         except (ValueError, OSError) as error:
             log.error("the certificate was not replaced: %s", error)
             return
         same_authority = before[-1] == stamp[-1] or not self.policy.client_ca
-        if not (same_authority and _kind(leaf) == _kind(self.leaf) and self._replace_pair()):
+        same_key_type = type(leaf.public_key()) is self.key_type
+        if not (same_authority and same_key_type and self._replace_pair()):
             self._context = fresh
         self.leaf = leaf
+        self.version += 1
         self.names = self._names()
         log.info("%s was read again: serial %x", os.fspath(self.certificate.cert), leaf.serial_number)
 
     def _replace_pair(self) -> bool:
         """Load the pair, which was just proven, into the context in use, whose tickets then stay valid."""
         try:
-            self._load_pair(self._context)
+            self.load_pair(self._context)
         except (ValueError, OSError):  # it has changed again, and the context is spoilt
             return False
         return True
 
-    def _load(self) -> ssl.SSLContext:
+    def load(self) -> ssl.SSLContext:
+        """A new context with this pair; ConfigError for files that do not work."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         set_floor(context, self.policy.minimum_version)
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-        self._load_pair(context)
+        self.load_pair(context)
         if self.policy.alpn:
             context.set_alpn_protocols(list(self.policy.alpn))
         auth = self.policy.client_auth or ("required" if self.policy.client_ca else "none")
@@ -159,7 +173,8 @@ class Site:
         context.verify_mode = _AUTH[auth]
         return context
 
-    def _load_pair(self, context: ssl.SSLContext) -> None:
+    def load_pair(self, context: ssl.SSLContext) -> None:
+        """Load the pair into a context, in place of one with the same type of key."""
         load_pair(context, self.certificate.cert, self.certificate.key, self.certificate.password)
 
 
@@ -244,8 +259,13 @@ def names_of(leaf: x509.Certificate) -> tuple[str, ...]:
     return tuple(name for name in found.value.get_values_for_type(x509.DNSName) if is_pattern(name))
 
 
-def _kind(leaf: x509.Certificate) -> type[CertificatePublicKeyTypes]:
-    return type(leaf.public_key())
+def addresses_of(leaf: x509.Certificate) -> tuple[str, ...]:
+    """The IP addresses that a certificate is for."""
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return ()
+    return tuple(map(str, found.value.get_values_for_type(x509.IPAddress)))
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -22,7 +22,7 @@ from llama.tls._hello import ClientHello
 from llama.tls._info import TLSInfo
 from llama.tls._peek import NO_APPLICATION_PROTOCOL, check_hello, read_hello, send_alert
 from llama.tls._ready import open_session
-from llama.tls._sites import Sites
+from llama.tls._sites import SiteGroup, Sites
 from llama.tls._stream import TLSStream
 
 
@@ -88,11 +88,11 @@ class TLSServer:
         except TLSError as error:
             raise TLSError(f"TLS handshake failed: {error}") from error.__cause__
 
-    async def _choose(self, stream: Stream, hello: ClientHello) -> Site:
+    async def _choose(self, stream: Stream, hello: ClientHello) -> Site | SiteGroup:
         await check_hello(stream, hello)
         return self.sites.choose(hello.server_name)
 
-    async def _check_alpn(self, stream: Stream, hello: ClientHello, site: Site) -> None:
+    async def _check_alpn(self, stream: Stream, hello: ClientHello, site: Site | SiteGroup) -> None:
         await check_hello(stream, hello)
         if hello.alpn and not set(hello.alpn) & set(site.policy.alpn):
             await send_alert(stream, NO_APPLICATION_PROTOCOL)  # RFC 7301, section 3.2
@@ -115,26 +115,28 @@ def server(
     """Terminate TLS with a certificate, or with one of several, chosen by the name that the client asks for.
 
     `cert` and `key` are PEM files (the key may be in the first); further certificates are `Certificate`s,
-    each with its names and its own policy; the first is also for every other name. A changed file is read
-    again. `alpn` lists protocols, the preferred first; without it the service within says what it speaks.
-    `client_ca` is the authority of clients, `client_auth` then `required` (the default) or `optional`. The
-    handler finds `ClientHello` and `TLSInfo` in the extensions. Raises ConfigError at once for files that do
-    not work; for a connection TLSError after the alert, TimeoutError after `handshake_timeout` seconds.
+    each with its names and its own policy; the first is also for every other name. Of those for one name with
+    different types of keys, such as RSA and EC, each client gets one that it can verify; of those with the same type
+    the first is used. A changed file is read again. `alpn` lists protocols, the preferred first; without it the
+    service within says what it speaks. `client_ca` is the authority of clients, `client_auth` then `required` (the
+    default) or `optional`. The handler finds `ClientHello` and `TLSInfo` in the extensions. Raises ConfigError at
+    once for files that do not work; for a connection TLSError after the alert, TimeoutError after
+    `handshake_timeout` seconds.
     """
     first = cert if isinstance(cert, Certificate) else Certificate(cert, key, password=password)
     if isinstance(cert, Certificate) and key is not None:
         raise ConfigError("tls.server(): a key file goes with a certificate file, not with a Certificate")
 
-    def sites(offered: tuple[str, ...]) -> Sites:
+    def sites(offered: tuple[str, ...], *, warn: bool) -> Sites:
         policy = Policy(
             client_ca=client_ca, client_auth=client_auth, minimum_version=minimum_version, alpn=offered
         )
-        return Sites([Site(each, each.policy(policy)) for each in (first, *more)])
+        return Sites([Site(each, each.policy(policy)) for each in (first, *more)], warn=warn)
 
     def build(inner: Handler) -> Handler:
         offered = tuple(alpn) if alpn is not None else spoken(inner)
-        return TLSServer(inner, sites(offered), handshake_timeout, name)
+        return TLSServer(inner, sites(offered, warn=True), handshake_timeout, name)
 
     name = f"tls.server({os.fspath(first.cert)})"
-    sites(tuple(alpn or ()))  # when the layer is made, so that an error names its line
+    sites(tuple(alpn or ()), warn=False)  # when the layer is made, so that an error names its line
     return named_layer(name, build, takes=Stream, gives=Stream)
