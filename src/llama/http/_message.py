@@ -17,6 +17,8 @@ from llama._stream import Stream
 from llama.http._body import EMPTY, Body, Content, body_of
 from llama.http._forgotten import Callback, SharedEnd
 from llama.http._headers import Headers, Pairs
+from llama.http._path import normalized
+from llama.layers._hostname import hostname
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]+)([^#]*)(?:#.*)?", re.DOTALL)
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
@@ -160,6 +162,23 @@ class Request(Message):
     @client.setter
     def client(self, value: Peer | None) -> None:
         self._client = value
+
+    @property
+    def hostname(self) -> str:
+        """The host of `authority`, for rules: in lower case, without port, user, brackets, escapes or trailing dots."""
+        return hostname(self.authority)
+
+    @property
+    def normalized_path(self) -> str:
+        """The path without its query, for rules: each %XX decoded once, dot segments and doubled slashes resolved.
+
+        A backslash and an encoded slash count as slashes. An empty path is "/", but for CONNECT. ProtocolError (400)
+        for NUL, malformed escapes and climbing above the root. `path` stays as sent.
+        """
+        path = self.path.partition("?")[0]
+        if not path and self.method != "CONNECT":
+            return "/"
+        return normalized(path)
 
     @property
     def query(self) -> str:

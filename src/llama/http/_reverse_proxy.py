@@ -20,6 +20,7 @@ from llama.http._h1_client import NoAnswer
 from llama.http._hop_by_hop import HOP_BY_HOP, incoming, outgoing, put
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import split_url
+from llama.http._path import decoded, has_dot_segments, without_prefix
 from llama.http._replay import is_replayable
 from llama.http.wire._h1_head import is_authority
 from llama.layers._budget import Budget
@@ -28,7 +29,6 @@ To: TypeAlias = str | Iterable[str] | Mapping[str, float]
 Policy: TypeAlias = Literal["round_robin", "least_connections", "random_of_two"]
 _PSEUDONYM = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z:-]+")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*")
-_DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:[/?\\]|%2[fF]|%5[cC]|$)")
 _GONE = HOP_BY_HOP | FORWARDED
 RETRY_RESERVE = 10.0
 
@@ -47,15 +47,14 @@ class Rewriting:
         """The path to ask an upstream for; None for one that is not below the prefix that is taken off."""
         if path == "*":
             return path
-        strip = self.strip
-        if strip:
-            if not path.startswith(strip) or path[len(strip) : len(strip) + 1] not in ("", "/", "?"):
-                return None
-            path = path[len(strip) :]
+        path, question, query = path.partition("?")
         prefix = upstream.path + self.add
-        if prefix and _DOTS.search(path):  # they would lead out of what the prefix is for
-            raise ProtocolError(f"path {path[:60]!r} has dot segments")
-        return prefix + (path if path[:1] == "/" else f"/{path}")
+        if self.strip or prefix:
+            rest = without_prefix(path, decoded(self.strip))
+            if rest is None:
+                return None
+            path = rest
+        return f"{prefix}{path if path[:1] == '/' else f'/{path}'}{question}{query}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +261,7 @@ def _checked(balance: str, known: Iterable[str]) -> str:
 
 
 def _prefix(text: str) -> str:
-    if text and (_PREFIX.fullmatch(text.rstrip("/")) is None or _DOTS.search(text)):
+    if text and (_PREFIX.fullmatch(text.rstrip("/")) is None or has_dot_segments(text)):
         raise ConfigError(f"http.reverse_proxy(): {text!r} is no path prefix: expected one such as /api")
     return text.rstrip("/")
 

@@ -16,6 +16,7 @@ from llama.http._client import Client
 from llama.http._client import client as http_client
 from llama.http._coding import decoders
 from llama.http._hop_by_hop import incoming, outgoing
+from llama.layers._hostname import normalized_host
 from llama.mitm._dialling import first, noted
 from llama.tcp._dialled import Dialled
 from llama.tls import ClientHello, TLSInfo, Wanted
@@ -75,7 +76,7 @@ class Interception:
         """Where the client wanted to go."""
         self.server_name = hello.server_name if hello is not None else None
         """The name that the client asked for by TLS."""
-        self.named = (named or self.server_name or bridge.target.host).lower()
+        self.named = normalized_host(named or self.server_name or bridge.target.host)
         """The host that rules have been asked for: of the Host of plain HTTP where that was looked at."""
         self.upstream: TLSInfo | None = None
         """The latest TLS session with the upstream; None before, and without TLS."""

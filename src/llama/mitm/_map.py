@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ from llama.http import Exchange, Origin, Request, Response, static
 from llama.http import client as http_client
 from llama.http._hop_by_hop import incoming, outgoing
 from llama.http._origin import split_url
+from llama.http._path import has_dot_segments
 from llama.mitm._marks import marked
 from llama.mitm._urls import Prefixes
 
 Local: TypeAlias = str | os.PathLike[str] | Exchange
-_DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:[/?\\]|%2[fF]|%5[cC]|$)")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -97,7 +96,7 @@ class MapRemote:
         if found is None:
             return await self.inner(request)
         (origin, path), rest = found
-        if _DOTS.search(f"/{rest}"):
+        if has_dot_segments(f"/{rest.partition('?')[0]}"):
             raise ProtocolError(f"path {request.path[:60]!r} has dot segments")
         asked = outgoing(request)
         asked.scheme = origin.scheme

@@ -8,16 +8,13 @@ from typing import ClassVar
 from llama._errors import Refused
 from llama._stream import Stream
 from llama.http import Exchange, Request, Response
+from llama.layers._hostname import hostname
 from llama.layers._peer_key import packed
 from llama.mitm._interception import Interception
 from llama.mitm._rules import Asked, Rules
 
 _LONGEST_HEAD = 65536
-
-
-def host_of(authority: str) -> str:
-    """The host of `HOST`, `HOST:PORT` or `[IPV6]:PORT`."""
-    return authority[1:].partition("]")[0] if authority[:1] == "[" else authority.partition(":")[0]
+host_of = hostname
 
 
 def is_address(host: str) -> bool:
@@ -40,7 +37,7 @@ def named_in(head: bytes) -> str | None:
 
 
 def _text(authority: bytes) -> str | None:
-    return host_of(authority.decode("latin-1")).lower() or None
+    return hostname(authority.decode("latin-1")) or None
 
 
 async def read_name(stream: Stream, data: bytes) -> tuple[str | None, bytes]:
@@ -71,7 +68,7 @@ class Ruled:
         interception = known.get(Interception) if known is not None else None
         if interception is None:
             return await self.inner(request)
-        host = host_of(request.authority).lower()
+        host = request.hostname
         if host == interception.named or not host:
             return await self.inner(request)
         asked = Asked(interception.target, interception.server_name, request.extensions, host)

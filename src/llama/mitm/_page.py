@@ -91,11 +91,7 @@ class TrustPage:
 
     def is_for(self, request: Request) -> bool:
         """Whether a request is for the magic host."""
-        authority = request.authority
-        return authority[: len(self.host)].lower() == self.host and authority[len(self.host) :][:1] in (
-            "",
-            ":",
-        )
+        return request.hostname == self.host
 
     async def __call__(self, request: Request, /) -> Response:
         return self.answer(request) if self.is_for(request) else await self.inner(request)
@@ -104,9 +100,9 @@ class TrustPage:
         """The page, or the certificate in one of its forms."""
         if request.method not in ("GET", "HEAD"):
             return Response(405, {"Allow": "GET, HEAD"})
-        path = request.path.partition("?")[0]
+        path = request.normalized_path
         authority = self.authority
-        if path in ("", "/"):
+        if path == "/":
             certificate = authority.certificate
             return _page(
                 "Trust this proxy",

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 from llama._errors import ConfigError
 from llama._target import Target, split_address
+from llama.layers._hostname import normalized_host
 from llama.layers._peer_key import packed
 from llama.tcp._networks import Networks
 
@@ -42,7 +43,7 @@ class _Hosts:
 
 
 def _name(host: str) -> str:
-    return host.lower().rstrip(".")
+    return host.lower() if host.startswith("unix:") else normalized_host(host)
 
 
 def _parents(name: str) -> Iterable[str]:

@@ -15,6 +15,7 @@ from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama._stream import Stream
 from llama._target import Connector, Target
+from llama.layers._hostname import normalized_host
 from llama.layers._peer_key import packed
 from llama.tcp._addresses import local_address
 
@@ -98,7 +99,7 @@ def _embedded(
 
 def only_public(target: Target) -> Target:
     """A copy of a target that reaches public addresses only; Refused at once where that can be told."""
-    name = target.host.lower().rstrip(".")
+    name = target.host if target.host.startswith("unix:") else normalized_host(target.host)
     reason = "only public addresses may be reached from here"
     if name == "localhost" or name.endswith(".localhost") or name.startswith("unix:"):
         raise Refused(f"{target} is not allowed: {reason}")

@@ -43,7 +43,8 @@ SITE = http.route(
     [
         ("GET", "/users/7", "user id=7"),
         ("HEAD", "/users/7?x=/y", "user id=7"),
-        ("DELETE", "/users/j%C3%B6%2F", "gone id=jö/"),
+        ("DELETE", "/users/j%C3%B6", "gone id=jö"),
+        ("DELETE", "/users/j%C3%B6%2Fx", "of id=jö what=x"),
         ("POST", "/users/7", "405 GET, HEAD, DELETE, PUT"),
         ("POST", "/users/7/pets", "of id=7 what=pets"),
         ("GET", "/users/", "404"),
@@ -52,7 +53,7 @@ SITE = http.route(
         ("GET", "/Users/7", "404"),
         ("GET", "/files/", "files path="),
         ("GET", "/files/a/b%20c", "files path=a/b c"),
-        ("GET", "/files", "404"),
+        ("GET", "/files", "files path="),
         ("GET", "/a.b", "dot"),
         ("GET", "/aXb", "404"),
         ("GET", "/", "root"),

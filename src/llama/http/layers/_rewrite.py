@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import quote
 
-from llama._errors import ConfigError, ProtocolError
+from llama._errors import ConfigError
 from llama._service import Middleware
 from llama._stack import factory, named_layer
 from llama.http._message import Exchange, Request, Response
+from llama.http._path import decoded, has_dot_segments, respelled, without_prefix
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
-_DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:[/\\]|%2[fF]|%5[cC]|$)")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -44,14 +44,15 @@ class Rewrite:
 
     def _changed(self, path: str) -> str | None:
         if self.strip or self.add:
-            if _DOTS.search(path):  # they would lead out of what the prefix is for
-                raise ProtocolError(f"path {path[:60]!r} has dot segments")
-            if not path.startswith(self.strip) or path[len(self.strip) :][:1] not in ("", "/"):
+            rest = without_prefix(path, self.strip)
+            if rest is None:
                 return None
-            path = self.add + (path[len(self.strip) :] or "/")
+            path = self.add + (rest or "/")
         if self.pattern is not None:
-            path = self.pattern.sub(self.replacement, path)
-            path = quote(path if path.startswith("/") else f"/{path}", safe=_PRINTABLE).replace("?", "%3F")
+            changed, count = self.pattern.subn(self.replacement, respelled(path))
+            if count:
+                changed = changed if changed.startswith("/") else f"/{changed}"
+                path = quote(changed, safe=_PRINTABLE).replace("?", "%3F")
         return path
 
 
@@ -62,15 +63,16 @@ def rewrite(
     r"""Change the paths of requests: a prefix taken off, one put there, then what a regular expression finds.
 
     `strip` is taken off the beginning, and paths that are not below it get 404; `add` is put there. Every match of
-    `pattern` becomes `replacement`, in which `\1` is its first group: `http.rewrite(r"^/(\d+)$", r"/user/\1")`. The
-    path is taken as it was sent, escapes included; the query stays. A path with dot segments gets 400 where a prefix
-    changes. Expressions come from you: one that takes long for a long path takes long for everyone.
+    `pattern` becomes `replacement`, in which `\1` is its first group: `http.rewrite(r"^/(\d+)$", r"/user/\1")`. Both
+    compare the normalized path (`Request.normalized_path`), `pattern` with special characters percent-encoded. What
+    follows the prefix, and a path in which nothing matches, stay as sent; so does the query. Dot segments after the
+    prefix get 400. Expressions come from you: one that takes long for a long path takes long for everyone.
 
         stack(http.server(), http.rewrite(strip="/api", add="/v2"), application)
     """
     name = f"http.rewrite({_arguments(pattern, replacement, strip, add)})"
     for prefix in (strip, add):
-        if _PREFIX.fullmatch(prefix) is None or _DOTS.search(prefix):
+        if _PREFIX.fullmatch(prefix) is None or has_dot_segments(prefix):
             raise ConfigError(f"{name}: {prefix!r} is no path prefix: expected one such as /api")
     compiled = None
     if pattern is not None:
@@ -81,7 +83,7 @@ def rewrite(
             raise ConfigError(f"{name}: {error}") from None
 
     def build(inner: Exchange) -> Exchange:
-        return Rewrite(inner, strip.rstrip("/"), add.rstrip("/"), compiled, replacement, name)
+        return Rewrite(inner, decoded(strip.rstrip("/")), add.rstrip("/"), compiled, replacement, name)
 
     return named_layer(name, build, takes=Request, gives=Request)
 

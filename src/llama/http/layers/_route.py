@@ -6,20 +6,31 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from llama._errors import ConfigError
 from llama._stack import check_takes, factory, name_of
 from llama.http._headers import checked_name
 from llama.http._message import Exchange, Request, Response
+from llama.http._path import (
+    check_literal,
+    decoded,
+    end_of_segment,
+    is_contested,
+    other_readings,
+    pattern,
+    respelled,
+)
+from llama.layers._hostname import hostname
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 _METHOD = re.compile(r"[A-Z][A-Z-]*")
 _MAX_QUERY_FIELDS = 1000
+_MAX_READINGS = 512  # comparisons for one contested path; beyond, it is normalized
 
 
 class PathParameters(dict[str, str]):
-    """What the parameters of a route's path stand for, percent-decoded, in a request's extensions."""
+    """The parameters of a route's path, taken from the normalized path, so decoded once; in a request's extensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +49,17 @@ class When:
 
     def place(self, request: Request) -> re.Match[str] | None:
         """The path's match where everything but the method fits, else None."""
-        path = request.path.partition("?")[0]
-        if not path and request.method != "CONNECT":
-            path = "/"
-        match = self.pattern.fullmatch(path)
-        if match is None or (self.host and not _is_host(self.host, request.authority)):
-            return None
+        match = self.pattern.fullmatch(request.normalized_path)
+        return match if match is not None and self.fits(request) else None
+
+    def fits(self, request: Request) -> bool:
+        """Whether the host, the headers and the query match."""
+        if self.host and not _is_host(self.host, request.hostname):
+            return False
         for name, value in self.headers:
             if not (name in request.headers if value is None else value in request.headers.get_all(name)):
-                return None
-        return match if not self.query or self._has_query(request.query) else None
+                return False
+        return not self.query or self._has_query(request.query)
 
     def takes(self, method: str) -> bool:
         """Whether it is for this method; what is for GET is for HEAD."""
@@ -62,8 +74,7 @@ class When:
         return all(name in names if value is None else (name, value) in given for name, value in self.query)
 
 
-def _is_host(wanted: str, authority: str) -> bool:
-    name = re.sub(r":\d*$", "", authority).lower().removesuffix(".")
+def _is_host(wanted: str, name: str) -> bool:
     if wanted.startswith("*."):
         return name.endswith(wanted[1:]) and len(name) > len(wanted) - 1
     return name == wanted
@@ -79,9 +90,12 @@ def when(
 ) -> When:
     """Which requests a route is for: `GET /users/{id}`, or a path alone for every method.
 
-    `{id}` stands for one segment, `{rest...}` at the end for all that follows, slashes included. `host` is a name
-    without a port, or `*.example.com` for those below it. `headers` and `query` map names to the value that one
-    of that name has, or to None where any does. ConfigError says what is malformed.
+    `{id}` stands for one segment, `{rest...}` at the end for all that follows, slashes included: `/a/{rest...}` takes
+    `/a` too. `host` is a name without a port, or `*.example.com` for those below it. `headers` and `query` map names
+    to the value that one of that name has, or to None where any does. ConfigError says what is malformed.
+
+    Paths are compared with `Request.normalized_path`, hosts with `Request.hostname`. What some servers ignore at the
+    end of a segment is ignored here: parameters (`;v=1`), and dots and spaces.
 
         stack(http.server(), http.route((http.when("GET /v2/{rest...}", host="a.example"), application)))
     """
@@ -91,26 +105,43 @@ def when(
     fields = tuple((headers or {}).items())
     for name, _ in fields:
         checked_name(name)
-    return When(method, path, _pattern(path), host.lower(), fields, tuple((query or {}).items()))
+    return When(method, path, _pattern(path), hostname(host), fields, tuple((query or {}).items()))
 
 
 def _pattern(path: str) -> re.Pattern[str]:
+    where = "http.route()"
     if not path.startswith("/"):
-        raise ConfigError(f"http.route(): path {path!r} does not begin with a slash")
+        raise ConfigError(f"{where}: path {path!r} does not begin with a slash")
+    if "?" in path:
+        raise ConfigError(f"{where}: path {path!r} has a query: use http.when(query=)")
     parts: list[str] = []
     end = 0
     for match in _PARAMETER.finditer(path):
-        if match[2] and match.end() != len(path):
-            raise ConfigError(f"http.route(): {match[0]} is not at the end of {path!r}")
-        parts += [re.escape(path[end : match.start()]), f"(?P<{match[1]}>{'.*' if match[2] else '[^/]+'})"]
+        text = _literal(path[end : match.start()], path)
         end = match.end()
-    rest = path[end:]
-    if "{" in rest or "}" in rest or "?" in path:
-        raise ConfigError(f"http.route(): path {path!r} is malformed: expected such as /users/{{id}}")
+        if not match[2]:
+            parts += [pattern(text), f"(?P<{match[1]}>[^/]+)"]
+            continue
+        if end != len(path):
+            raise ConfigError(f"{where}: {match[0]} is not at the end of {path!r}")
+        if text[-1:] == "/" and (parts or len(text) > 1):
+            text = text[:-1]
+            parts += [pattern(text), end_of_segment(text), f"(?:/(?P<{match[1]}>.*))?"]
+        else:
+            parts += [pattern(text), f"(?P<{match[1]}>.*)"]
+    text = _literal(path[end:], path)
+    parts += [pattern(text), end_of_segment(text)]
+    check_literal(_PARAMETER.sub("x", path), where)
     try:
-        return re.compile("".join([*parts, re.escape(rest)]), re.DOTALL)
+        return re.compile("".join(parts), re.DOTALL)
     except re.error as error:
-        raise ConfigError(f"http.route(): path {path!r}: {error}") from None
+        raise ConfigError(f"{where}: path {path!r}: {error}") from None
+
+
+def _literal(text: str, path: str) -> str:
+    if "{" in text or "}" in text:
+        raise ConfigError(f"http.route(): path {path!r} is malformed: expected such as /users/{{id}}")
+    return decoded(text)
 
 
 To: TypeAlias = tuple[str | When, Exchange]
@@ -130,13 +161,16 @@ class Route:
 
     async def __call__(self, request: Request, /) -> Response:
         allowed: list[str] = []
+        path = request.normalized_path
+        if path != request.path.partition("?")[0]:
+            self._settle(request, path)
         for test, exchange in self.routes:
-            match = test.place(request)
-            if match is None:
+            match = test.pattern.fullmatch(path)
+            if match is None or not test.fits(request):
                 continue
             if test.takes(request.method):
-                if given := match.groupdict():
-                    request.extensions.set(PathParameters({k: unquote(v) for k, v in given.items()}))
+                if given := match.groupdict(""):
+                    request.extensions.set(PathParameters(given))
                 return await exchange(request)
             allowed += ["GET", "HEAD"] if test.method == "GET" else [test.method]
         if allowed:
@@ -146,14 +180,29 @@ class Route:
             return await self.default(request)
         return Response(404, {"Content-Type": "text/plain"}, b"404 Not Found\n")
 
+    def _settle(self, request: Request, path: str) -> None:
+        """Leave one reading of a path that an upstream may read as the path of another route."""
+        sent, question, query = request.path.partition("?")
+        if not is_contested(sent):
+            return
+        others = other_readings(sent)
+        if others is not None and len(others) * len(self.routes) <= _MAX_READINGS:
+            tests = [
+                test for test, _ in self.routes if test.fits(request) and not test.pattern.fullmatch(path)
+            ]
+            if not any(test.pattern.fullmatch(other) for other in others for test in tests):
+                return
+        request.path = respelled(sent) + question + query
+
 
 @factory("http.route", "service")
 def route(*routes: To, default: Exchange | None = None) -> Exchange:
     """Give each request to the first exchange that it is for: by method, path, and what `http.when` knows.
 
-    Paths are compared as they were sent, case and escapes included: put `http.normalize_path()` before. What the
-    parameters stand for is `http.PathParameters` in the extensions. Where only the method is another, the answer is
-    405 with Allow; else that of `default`, or 404.
+    Paths are compared decoded and normalized (`Request.normalized_path`); 400 for those that cannot be. The path stays
+    as sent, unless a server could read it as the path of another route, as `/admin/../public`: then it is normalized.
+    The parameters are `http.PathParameters` in the extensions, decoded. Where only the method is another, the answer
+    is 405 with Allow; else that of `default`, or 404.
 
         stack(http.server(), http.route(("GET /users/{id}", application), ("/files/{path...}", application)))
     """

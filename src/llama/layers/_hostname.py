@@ -1,0 +1,50 @@
+"""One spelling for the host of an authority, which rules by host compare."""
+
+from __future__ import annotations
+
+import socket
+from functools import lru_cache
+from urllib.parse import unquote
+
+from llama.layers._peer_key import packed
+
+_LONGEST = 255  # of the authorities that are remembered
+
+
+def hostname(authority: str) -> str:
+    """The host of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `USER@HOST:PORT`, as `normalized_host` spells it."""
+    return _known(authority) if len(authority) <= _LONGEST else _hostname(authority)
+
+
+def _hostname(authority: str) -> str:
+    host = authority.rpartition("@")[2]
+    if host[:1] == "[":
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    return normalized_host(host)
+
+
+_known = lru_cache(1024)(_hostname)
+
+
+def normalized_host(host: str) -> str:
+    """A host in lower case, escapes decoded, as A-labels, without trailing dots; an address in its shortest form."""
+    if "%" in host and ":" not in host and "%" not in (decoded := unquote(host)):
+        host = decoded  # once, also where what was normalized comes again
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError:
+            pass  # no host name, so no rule has it either
+    host = host.lower().rstrip(".")
+    address = packed(host) if host[-1:].isdigit() or ":" in host else None
+    if address is None:
+        return host
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+
+
+def port_of(authority: str) -> int | None:
+    """The port of an authority; None where it names none."""
+    port = authority.rpartition(":")[2] if ":" in authority and authority[-1:] != "]" else ""
+    return int(port) if port.isascii() and port.isdigit() and len(port) < 20 else None
