@@ -9,7 +9,7 @@ from typing import TypeAlias
 from llama import Connector, Handler, Server, Target, http, stack, tcp, tls
 from pango._balance import RoundRobin, Upstream
 from pango._certificates import Facts, examine, read_password
-from pango._settings import CLIENT_TIMEOUT, Problems, Settings, check_together
+from pango._settings import CLIENT_TIMEOUT, FIRST_BYTE_TIMEOUT, Problems, Settings, check_together
 
 Layers: TypeAlias = list[Callable[[Handler], Handler]]
 NAME = "pango"  # in Via and Proxy-Status
@@ -121,9 +121,9 @@ def _web(settings: Settings, exchange: http.Exchange) -> Handler:
     """A server of HTTP."""
     idle = settings.idle_timeout
     server = http.server(
-        first_byte_timeout=idle,
+        first_byte_timeout=min(idle or FIRST_BYTE_TIMEOUT, FIRST_BYTE_TIMEOUT),
         idle_timeout=idle,
-        head_timeout=CLIENT_TIMEOUT,
+        head_timeout=settings.handshake_timeout,
         body_timeout=CLIENT_TIMEOUT,
         write_timeout=CLIENT_TIMEOUT,
         proxy_name=NAME,

@@ -52,11 +52,11 @@ def run(app: ASGIApp | None = None, /, *, workers: int | None = None, **options:
     """Serve until a signal ends it: `pango.run(app, cert="site.pem", key="site.key")`.
 
     In front of an ASGI application, or of targets that `to` lists. The keywords are the options of
-    `pango serve`: several values as a list, times in seconds, `listen` is ":443" unless given. A client of an
-    application has a minute for each head and each piece of a body; `idle_timeout` is what it may wait between
-    requests. `http3=True` serves HTTP/3 too, at the UDP ports of the same numbers. SIGHUP reads the files again.
-    Where no logging is set up, log lines go to standard error. Raises ConfigError that says everything that is
-    wrong, OSError when an address cannot be bound.
+    `pango serve`: several values as a list, times in seconds, `listen` is ":443" unless given. An HTTP client
+    has `handshake_timeout` for each head, a minute for the first byte of a connection and for each piece of a body,
+    and `idle_timeout` between requests. `http3=True` serves HTTP/3 too, at the UDP ports of the same numbers. SIGHUP
+    reads the files again. Where no logging is set up, log lines go to standard error. Raises ConfigError
+    that says everything that is wrong, OSError when an address cannot be bound.
     """
     settings = _read(options, workers)
     if not logging.getLogger().handlers:

@@ -79,7 +79,8 @@ OPTIONS = (
     click.option(
         "--handshake-timeout",
         metavar="TIME",
-        help=f"For a client's TLS handshake, and for its PROXY header.  [default: {_settings.HANDSHAKE_TIMEOUT:g}s]",
+        help="For a client's TLS handshake, its PROXY header, and the head of each HTTP request.  "
+        f"[default: {_settings.HANDSHAKE_TIMEOUT:g}s]",
     ),
     click.option(
         "--connect-timeout",
@@ -89,7 +90,9 @@ OPTIONS = (
     click.option(
         "--idle-timeout",
         metavar="TIME",
-        help=f"End a connection on which nothing moves either way for so long.  [default: {_IDLE}]",
+        help="End a connection after this time without traffic in either direction. An HTTP client must send the first "
+        f"byte of a new connection within {_settings.FIRST_BYTE_TIMEOUT:g}s, and make progress with each body within "
+        f"{_settings.CLIENT_TIMEOUT:g}s.  [default: {_IDLE}]",
     ),
     click.option(
         "--answer-timeout",

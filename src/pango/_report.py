@@ -41,7 +41,7 @@ def _limits(settings: Settings) -> Iterator[tuple[str, str]]:
     times = {"connect": settings.connect_timeout, "idle": settings.idle_timeout, "grace": settings.grace}
     if settings.is_http:
         times = {"connect": settings.connect_timeout, "answer": settings.answer_timeout, **times}
-    if not settings.plain:
+    if not settings.plain or settings.is_http:
         times = {"handshake": settings.handshake_timeout, **times}
     yield "timeouts", ", ".join(f"{name} {spell_seconds(value)}" for name, value in times.items())
     limit = f"{settings.max_connections} connections each" if settings.max_connections else "no limit"

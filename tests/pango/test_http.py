@@ -19,6 +19,10 @@ from websockets.asyncio.client import connect
 import pango
 from llama import Target, http, tls
 from llama.http import Request
+from llama.http._server import HttpServer
+from llama.tcp._server import TcpServer
+from pango._build import servers
+from pango._settings import Settings
 from tests.pango.conftest import Start
 
 
@@ -183,6 +187,21 @@ def test_a_target_that_is_slow_is_504(proxy: Start, files: Path) -> None:
         to = f"http://127.0.0.1:{silent.getsockname()[1]}"
         server = proxy("--to", to, "--answer-timeout", "200ms")
         assert ask(server.port, files, Request("GET", "/"))[0][0] == 504
+
+
+def test_a_client_has_the_handshake_timeout_for_a_head(proxy: Start) -> None:
+    server = proxy("--plain", "--to", "http://127.0.0.1:1", "--handshake-timeout", "200ms")
+    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(("idle", "expected"), [(None, 60.0), (600.0, 60.0), (30.0, 30.0)])
+def test_the_first_byte_is_waited_for_a_minute_at_most(idle: float | None, expected: float) -> None:
+    settings = Settings(plain=True, to=("http://127.0.0.1:1",), idle_timeout=idle)
+    (server,) = servers(settings)
+    assert isinstance(server, TcpServer) and isinstance(server.handler, HttpServer)
+    assert server.handler.settings.first_byte_timeout == expected
 
 
 @pytest.mark.parametrize("verified", [True, False])
