@@ -35,6 +35,7 @@ from llama.http.wire._h2_limits import H2Limits
 from llama.testing import memory_pair
 from llama.testing._connect import serve_stream
 from tests.http.test_h2_client import World
+from tests.http.wire.h2 import OK
 from tests.tls.sessions import ca_file, pair_files
 
 A = Target("a.example", 443)
@@ -204,6 +205,21 @@ async def test_a_proxy_that_does_not_answer_is_given_up_and_its_connection_lives
         group.create_task(outcome(connect))
         await server.hear("3 CONNECT")
         assert len(world.opened) == 1
+
+
+async def test_a_length_says_nothing_of_a_tunnel() -> None:
+    async with by_hand() as (world, connect), asyncio.TaskGroup() as group:
+        asked = group.create_task(connect(A))
+        server = await world.next()
+        await server.hear("1 CONNECT")
+        stream = server.side.streams[1]
+        server.side.engine.send_head(stream, [*OK, ("content-length", "1")], end=False)
+        server.side.engine.send_data(stream, b"tunnelled", end=True)
+        await server.flush()
+        tunnel = await asked
+        assert await tunnel.read() == b"tunnelled"
+        assert await tunnel.read() == b""
+        tunnel.abort()
 
 
 async def outcome(connect: HttpConnect) -> BaseException:

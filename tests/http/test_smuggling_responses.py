@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from llama import Stream, layer
+from llama import Stream, Target, layer
 from llama.http import Exchange, Headers, Request, Response, client, reverse_proxy, server
+from llama.http import connect as http_connect
 from tests.http.serving import client_of, get, talk
 from tests.http.smuggling import (
     LAST,
@@ -57,8 +58,10 @@ REFUSED: dict[str, bytes] = {
     "CL and TE": answer("Content-Length: 1", TE, body=ONE + POISON),
     "TE and CL": answer(TE, "Content-Length: 1", body=ONE + POISON),
     "CL twice, differing": answer("Content-Length: 1", "Content-Length: 2", body=b"ab" + POISON),
-    "CL twice, the same": answer("Content-Length: 1", "Content-Length: 1", body=b"a" + POISON),
-    "CL list": answer("Content-Length: 1, 1", body=b"a" + POISON),
+    "CL list, differing": answer("Content-Length: 1, 2", body=b"ab" + POISON),
+    "CL list with an empty value": answer("Content-Length: 1,,1", body=b"a" + POISON),
+    "CL list, equal but for a zero": answer("Content-Length: 1, 01", body=b"a" + POISON),
+    "CL list of signs": answer("Content-Length: +1, +1", body=b"a" + POISON),
     "CL +": answer("Content-Length: +1", body=b"a" + POISON),
     "CL -": answer("Content-Length: -1", body=b"a" + POISON),
     "CL hex": answer("Content-Length: 0x1", body=b"a" + POISON),
@@ -90,7 +93,6 @@ REFUSED: dict[str, bytes] = {
     "status of four digits": answer("Content-Length: 1", status="2000 OK", body=b"a"),
     "status of two digits": answer("Content-Length: 1", status="20 OK", body=b"a"),
     "status 099": answer("Content-Length: 1", status="099 OK", body=b"a"),
-    "status 600": answer("Content-Length: 1", status="600 OK", body=b"a"),
     "two spaces": answer("Content-Length: 1", status=" 200 OK", body=b"a"),
     "NUL in the reason": answer("Content-Length: 1", status="200 \x00", body=b"a"),
     "CR in the reason": answer("Content-Length: 1", status="200 O\rK", body=b"a"),
@@ -98,8 +100,6 @@ REFUSED: dict[str, bytes] = {
     "101 and nothing else": answer(status="101 Switching Protocols", body=POISON),
     "100 with a length": answer("Content-Length: 1", status="100 Continue", body=b"a" + POISON),
     "103 in chunks": answer(TE, status="103 Early Hints", body=ONE + POISON),
-    "204 with a length": answer("Content-Length: 8", status="204 No Content", body=b"smuggled"),
-    "204 in chunks": answer(TE, status="204 No Content", body=ONE + POISON),
     "a flood of 1xx": answer(status="103 Early Hints") * 40,
 }
 
@@ -122,6 +122,14 @@ MORE: dict[str, bytes] = {
     "after chunks": answer(TE, body=ONE + POISON),
     "after trailers": answer(TE, body=b"1\r\na\r\n0\r\nX: 1\r\n\r\n" + POISON),
     "after 204": answer(status="204 No Content", body=POISON),
+    "after 204 with a length": answer("Content-Length: 8", status="204 No Content", body=b"smuggled"),
+    "after 204 with a response as its body": answer(
+        f"Content-Length: {len(POISON)}", status="204 No Content", body=POISON
+    ),
+    "after 204 in chunks": answer(TE, status="204 No Content", body=ONE + POISON),
+    "after equal lengths": answer("Content-Length: 1", "Content-Length: 1", body=b"a" + POISON),
+    "after a list of equal lengths": answer("Content-Length: 1, 1", body=b"a" + POISON),
+    "after status 999": answer("Content-Length: 1", status="999 Denied", body=b"a" + POISON),
     "after 304": answer("Content-Length: 8", status="304 Not Modified", body=b"smuggled" + POISON),
     "after HTTP/1.0": answer(
         "Content-Length: 1", "Connection: keep-alive", version="1.0", body=b"a" + POISON
@@ -266,6 +274,40 @@ PASSED: dict[str, tuple[bytes, bytes]] = {
         answer("Content-Length: 8", status="304 Not Modified"),
         b"Content-Length: 8\r\nVia: 1.1 llama\r\n\r\n",
     ),
+    "equal lengths": (
+        answer("Content-Length: 1", "X: a", "content-length: 1", body=b"a"),
+        b"OK\r\nContent-Length: 1\r\nX: a\r\nVia: 1.1 llama\r\n\r\na",
+    ),
+    "a list of equal lengths": (
+        answer("Content-Length: 1, 1,\t1", body=b"a"),
+        b"OK\r\nContent-Length: 1\r\nVia: 1.1 llama\r\n\r\na",
+    ),
+    "status 600": (
+        answer("Content-Length: 1", status="600 Odd", body=b"a"),
+        b"HTTP/1.1 600 Odd\r\nContent-Length: 1\r\nVia: 1.1 llama\r\n\r\na",
+    ),
+    "status 999": (
+        answer("Content-Length: 1", status="999 Denied", body=b"a"),
+        b"HTTP/1.1 999 Denied\r\nContent-Length: 1\r\nVia: 1.1 llama\r\n\r\na",
+    ),
+    "103 with a length": (
+        answer("Link: </a>", "Content-Length: 4", status="103 Early Hints") + answer(TE, body=ONE),
+        (
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\nVia: 1.1 llama\r\nContent-Length: 1\r\n\r\na"
+        ),
+    ),
+    "103 in chunks": (
+        answer(TE, status="103 Early Hints") + answer("Content-Length: 1", body=b"a"),
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\nVia: 1.1 llama\r\n\r\na",
+    ),
+    **{
+        f"204 with {fields}": (
+            answer(*fields, status="204 No Content"),
+            b"HTTP/1.1 204 No Content\r\nVia: 1.1 llama\r\n\r\n",
+        )
+        for fields in (["Content-Length: 0"], ["Content-Length: 2"], [TE], [TE, "Content-Length: 2"])
+    },
 }
 
 
@@ -275,6 +317,51 @@ async def test_what_is_plain_passes(name: str, make: Make) -> None:
     raw, expected = PASSED[name]
     heard = await through(FIRST + LAST, first_of(raw), make)
     assert expected + b"HTTP/1.1 200 OK\r\n" in heard and heard.endswith(b"</last>")
+
+
+NO_CONTENT = "204 No Content"
+HINTS = "103 Early Hints"
+END = answer("Content-Length: 1", body=b"a")
+
+
+@pytest.mark.parametrize(
+    ("raw", "connections"),
+    [
+        pytest.param(answer(status=NO_CONTENT), 1, id="204"),
+        pytest.param(answer("Content-Length: 0", status=NO_CONTENT), 1, id="204, length 0"),
+        pytest.param(answer("Content-Length: 2", status=NO_CONTENT), 2, id="204, length 2"),
+        pytest.param(answer("Content-Length: x", status=NO_CONTENT), 2, id="204, length x"),
+        pytest.param(answer(TE, status=NO_CONTENT), 2, id="204, chunked"),
+        pytest.param(answer(status=HINTS) + END, 1, id="103"),
+        pytest.param(answer("Content-Length: 2", status=HINTS) + END, 2, id="103, length 2"),
+        pytest.param(answer(TE, status=HINTS) + END, 2, id="103, chunked"),
+        pytest.param(answer("Connection: close", status=HINTS) + END, 2, id="103, close"),
+        pytest.param(answer("Content-Length: 2", status="100 Continue") + END, 2, id="100, length 2"),
+        pytest.param(answer("Content-Length: 1, 1", body=b"a"), 1, id="equal lengths"),
+    ],
+)
+async def test_a_connection_that_announced_a_body_where_none_can_be_is_not_reused(
+    raw: bytes, connections: int
+) -> None:
+    upstream = Upstream(first_of(raw))
+    async with client(upstream) as fetcher:
+        for path in ("/first", "/last"):
+            response = await fetcher(Request("GET", f"http://a{path}"))
+            body = await response.body.read()
+        assert body == b"</last>"
+    assert upstream.opened == connections
+
+
+async def test_a_tunnel_begins_after_the_head_whatever_its_fields_say() -> None:
+    async def proxy_of(stream: Stream) -> None:
+        await stream.read()
+        await stream.write(answer("Content-Length: 1", TE) + b"tunnelled")
+        await stream.aclose()
+
+    connect = http_connect("proxy:80", over=Upstream(proxy_of))
+    stream = await connect(Target("a.example", 443))
+    assert await stream.read() == b"tunnelled"
+    await stream.aclose()
 
 
 async def test_a_body_until_the_end_is_not_kept_alive_whatever_it_says() -> None:

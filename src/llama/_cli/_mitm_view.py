@@ -101,7 +101,7 @@ class View:
         usual = _PLAIN if row.over else _BOLD
         status = str(row.status) if row.status else "-"
         yield f"{self._cut(escaped(row.method), 7):<8}", usual
-        yield f"{status:>6}", _OF_STATUS.get(row.status // 100, usual)
+        yield f"{status:>6}", _OF_STATUS.get(min(row.status // 100, 5), usual)
         yield f" {amount(row.size):>9} {duration(row.seconds):>8} {row.version:>4}  ", usual
         room = self._width - _FIXED
         if room < 1:

@@ -277,7 +277,10 @@ class H1Client:
         except ProtocolError as error:
             raise ProtocolError(f"in a response: {error}", status=502) from None
         raw, self._rest = found
-        return parse_response(raw, request.method, self._settings.limits)
+        head = parse_response(raw, request.method, self._settings.limits)
+        if head.status < 200 and not head.keep_alive:
+            self._keep = False
+        return head
 
     def _ended(self) -> Truncated:
         kind = Truncated if self._heard else NoAnswer

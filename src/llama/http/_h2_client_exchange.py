@@ -25,6 +25,7 @@ from llama.http.wire import _h2_frames as frames
 from llama.http.wire._h2_fields import ResponseHead
 from llama.http.wire._h2_frames import code_name
 from llama.http.wire._h2_states import CLOSED
+from llama.http.wire._h2_stream import UNKNOWN
 from llama.http.wire._h2_stream import Stream as H2Stream
 from llama.http.wire._hpack_table import Field
 
@@ -87,6 +88,10 @@ class ClientExchange:
     def response(self, head: ResponseHead, ended: bool, /) -> None:
         """The response's head came."""
         self._head = head
+        if self._is_switch(head):
+            self.stream.expected = (
+                UNKNOWN  # of a tunnel a Content-Length says nothing (RFC 9110 section 9.3.6)
+            )
         if not ended:
             self._body = H2Body(self, head.length, self._session.body_timeout, self._late)
         self._wake()
@@ -314,13 +319,16 @@ class ClientExchange:
     def _response(self, head: ResponseHead) -> Response:
         request, body = self._request, self._body
         response = response_from(head, EMPTY, "2")
-        if head.status < 300 and (request.method == "CONNECT" or request.protocol):
+        if self._is_switch(head):
             self._switch(request, response)
         elif body is not None and body.is_whole and not body.has_trailers:
             response._body = BytesBody(body.rest_nowait())  # which can be read again
         elif body is not None:
             response._body = H2ResponseBody(body, self)
         return response
+
+    def _is_switch(self, head: ResponseHead) -> bool:
+        return head.status < 300 and (self._request.method == "CONNECT" or self._request.protocol != "")
 
     def _switch(self, request: Request, response: Response) -> None:
         """The stream carries another protocol from here on."""

@@ -137,7 +137,8 @@ class Call:
             while channel.informed:
                 self.answered = True
                 interim, _ = response_of(channel.informed.popleft(), limits)
-                await request.inform(interim.status, interim.headers)
+                if interim.status != 100 or "expect" in request.headers.names:
+                    await request.inform(interim.status, interim.headers)
             if channel.fields is not None:
                 self.answered = True
                 response, channel.declared = response_of(channel.fields, limits)

@@ -229,6 +229,7 @@ class H3Exchange:
         self._answered = True
         self._channel.task = None  # whoever uses the tunnel sees by itself when it breaks
         status = response.status if 200 <= response.status < 300 else 200
+        response.headers.discard("content-length")
         self._channel.send_fields(encode_head(status, response.headers))
         stream = ChannelStream(self._channel)
         stream.extensions = self._extensions.fork()

@@ -1,7 +1,7 @@
 """Requests that come again, and too often."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 
@@ -33,9 +33,11 @@ class Upstream:
         return response
 
 
-def send(upstream: Exchange, method: str = "PUT", **options: float) -> int:
+def send(
+    upstream: Exchange, method: str = "PUT", statuses: Collection[int] = (503,), **options: float
+) -> int:
     async def main() -> int:
-        layer = http.retry(3, statuses={503}, backoff=0, longest=0, budget=options.get("budget", 1.0))
+        layer = http.retry(3, statuses=statuses, backoff=0, longest=0, budget=options.get("budget", 1.0))
         response = await stack(layer, upstream)(Request(method, "/a", {"X": "1"}, b"body"))
         return response.status
 
@@ -54,6 +56,11 @@ def test_a_status_is_retried_and_its_response_freed() -> None:
     assert upstream.closed == [503]
     assert send(Upstream(503, 503, 503)) == 503
     assert send(Upstream(500)) == 500
+
+
+def test_a_status_above_599_is_retried_as_500() -> None:
+    assert send(Upstream(999, 600, 200), statuses={500}) == 200
+    assert send(Upstream(999), statuses={502}) == 999
 
 
 def test_what_may_have_been_acted_on_is_not_sent_twice() -> None:

@@ -321,6 +321,8 @@ def test_a_client_does_not_take_what_no_server_may_send(bad: bytes) -> None:
         [[(":status", "200"), (":path", "/")]],
         [[(":status", "200"), ("connection", "close")]],
         [[(":status", "200"), ("content-length", "5")]],
+        [[(":status", "200"), ("content-length", "5"), ("content-length", "6")]],
+        [[(":status", "1000")]],
         [[(":status", "103")]],
         [[(":status", "200"), ("X", "y")]],
     ],
@@ -333,6 +335,41 @@ def test_a_malformed_response_ends_its_stream(answer: list[list[tuple[str, str]]
         peer.send(peer.head(1, fields))
     assert peer.read() == ["1 RST_STREAM PROTOCOL_ERROR"]
     assert peer.side.heard() == ["1 reset PROTOCOL_ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "heard"),
+    [
+        ("103", [("content-length", "5")], "1 interim 103"),
+        ("103", [("content-length", "x")], "1 interim 103"),
+        ("204", [("content-length", "5")], "1 response 204 end"),
+        ("304", [("content-length", "5")], "1 response 304 content-length=5 end"),
+        ("200", [("content-length", "0"), ("content-length", "0")], "1 response 200 Content-Length=0 end"),
+        ("200", [("content-length", "0, 0")], "1 response 200 Content-Length=0 end"),
+        ("600", [], "1 response 600 end"),
+        ("999", [], "1 response 999 end"),
+    ],
+)
+def test_what_a_length_says_of_a_response_without_a_body_is_ignored(
+    status: str, fields: list[tuple[str, str]], heard: str
+) -> None:
+    peer = Peer(client=True)
+    peer.side.open(GET)
+    peer.read()
+    peer.send(peer.head(1, [(":status", status), *fields], end=status > "199"))
+    assert peer.side.heard() == [heard]
+    assert peer.read() == []
+
+
+@pytest.mark.parametrize("status", ["204", "304"])
+def test_a_response_that_cannot_have_a_body_has_none(status: str) -> None:
+    peer = Peer(client=True)
+    peer.side.open(GET)
+    peer.read()
+    peer.send(peer.head(1, [(":status", status), ("content-length", "1")], end=False))
+    peer.side.lines.clear()
+    peer.send(frame(DATA, 1, 1, b"x"))
+    assert peer.read() == ["1 RST_STREAM PROTOCOL_ERROR"]
 
 
 def test_data_before_a_response_ends_the_stream() -> None:

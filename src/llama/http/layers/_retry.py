@@ -68,7 +68,7 @@ class Retry:
                 if (wait := self._wait(retry, error)) is None:
                     raise
             else:
-                if not is_safe or response.status not in self.statuses:
+                if not is_safe or _counted(response.status) not in self.statuses:
                     return response
                 if (wait := self._wait(retry, None)) is None:
                     return response
@@ -80,6 +80,11 @@ class Retry:
     def _wait(self, retry: int, error: Exception | None) -> float | None:
         wait = self.backoff.before(retry, error or Unreachable("the answer was an error"))
         return wait if wait is not None and (self.budget is None or self.budget.take()) else None
+
+
+def _counted(status: int) -> int:
+    """A status above 599 is invalid, and counts as 500 (RFC 9110 section 15)."""
+    return status if status < 600 else 500
 
 
 @factory("http.retry")
@@ -94,8 +99,9 @@ def retry(
     """Send a request again, `attempts` times in all, after a failure where that is safe.
 
     Any request whose body is in memory is sent again when no connection could be made. After a connection that ended
-    before an answer, or an answer with one of `statuses`, only one of an idempotent method is. Waits double
-    from `backoff` to `longest` seconds, at random less; `budget` keeps retries to a share of the requests.
+    before an answer, or an answer with one of `statuses` (one above 599 counts as 500), only one of an idempotent
+    method is. Waits double from `backoff` to `longest` seconds, at random less; `budget` keeps retries to a share
+    of the requests.
 
         stack(http.server(), http.retry(3, statuses={502, 503}), application)
     """

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from llama._errors import ProtocolError
 from llama.http._headers import Headers
-from llama.http.wire._h1_framing import CHUNKED, UNTIL_CLOSE, content_length
+from llama.http.wire._h1_framing import CHUNKED, UNTIL_CLOSE, content_length, ends_with_head
 
 _LINE_PART = re.compile(r"[!-~\x80-\xff]+")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -23,8 +23,8 @@ def status_line(status: int, reason: str = "") -> str:
     """The first line of a response; `reason` or the phrase of the status."""
     if not reason and status in _STATUS_LINES:
         return _STATUS_LINES[status]
-    if not 100 <= status <= 599:
-        raise ValueError(f"status {status} is not between 100 and 599")
+    if not 100 <= status <= 999:
+        raise ValueError(f"status {status} is not between 100 and 999")
     if _REASON.fullmatch(reason) is None:
         raise ValueError(f"reason {reason!r} has a control character or one beyond Latin-1")
     return f"HTTP/1.1 {status} {reason}\r\n"
@@ -64,7 +64,7 @@ def encode_response(
     `length` is what a HEAD request is told of a body that is not sent.
     """
     keys = headers.names
-    bodiless = status < 200 or status == 204 or (method == "CONNECT" and status < 300)
+    bodiless = ends_with_head(method, status)
     gone = _HOP_AND_LENGTH if bodiless else _HOP
     if framing == CHUNKED:
         extra = f"Transfer-Encoding: chunked\r\n{extra}"

@@ -3,6 +3,7 @@
 What is ambiguous is refused.
 """
 
+from llama._errors import ProtocolError
 from llama.http._headers import Headers
 from llama.http.wire._h1_fields import malformed
 
@@ -26,6 +27,18 @@ def content_length(headers: Headers) -> int | None:
     if not (value.isascii() and value.isdecimal()) or len(value) > 18 or (value[0] == "0" and value != "0"):
         raise malformed(f"Content-Length {value[:40]!r} is not a length")
     return int(value)
+
+
+def response_content_length(headers: Headers) -> int | None:
+    """The Content-Length of a response, or None. Equal values become one field (RFC 9110 section 8.6)."""
+    try:
+        return content_length(headers)
+    except ProtocolError:
+        values = {part.strip(" \t") for each in headers.get_all("content-length") for part in each.split(",")}
+        if len(values) != 1:
+            raise
+        headers["Content-Length"] = values.pop()
+        return content_length(headers)
 
 
 def _is_chunked(headers: Headers, version: str) -> bool:
@@ -56,19 +69,30 @@ def request_length(method: str, version: str, headers: Headers) -> int:
     return length
 
 
+def ends_with_head(method: str, status: int) -> bool:
+    """Whether a response ends with its head, whatever its fields say (RFC 9112 section 6.3, RFC 9110 section 9.3.6)."""
+    return status < 200 or status == 204 or (method == "CONNECT" and status < 300)
+
+
+def drop_framing(headers: Headers) -> bool:
+    """Drop Content-Length and Transfer-Encoding, which a response that ends with its head must not have.
+
+    Returns whether they announced a body: its sender may still send one, so the connection cannot be reused.
+    """
+    lengths = headers.get_all("content-length")
+    announced = "transfer-encoding" in headers.names or any(each != "0" for each in lengths)
+    headers.discard("content-length")
+    headers.discard("transfer-encoding")
+    return announced
+
+
 def response_length(method: str, status: int, version: str, headers: Headers) -> int:
-    """Bytes of the body of a response to `method`, CHUNKED, or UNTIL_CLOSE."""
+    """Bytes of the body of a response to `method` that does not end with its head, CHUNKED, or UNTIL_CLOSE."""
     chunked = "transfer-encoding" in headers._keys and _is_chunked(headers, version)
-    length = content_length(headers)
+    length = response_content_length(headers)
     if length is not None and status == 200 and method == "GET":
         return length
-    if status < 200 or status == 204:
-        if chunked or length:
-            raise malformed(f"a {status} response with a body")
-        return 0
     if method == "HEAD" or status == 304:
-        return 0
-    if method == "CONNECT" and status < 300:
         return 0
     if chunked:
         return CHUNKED

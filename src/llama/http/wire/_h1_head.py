@@ -7,7 +7,13 @@ from http import HTTPStatus
 from llama._errors import ProtocolError
 from llama.http._headers import Headers
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits, malformed, parse_fields
-from llama.http.wire._h1_framing import keeps_alive, request_length, response_length
+from llama.http.wire._h1_framing import (
+    drop_framing,
+    ends_with_head,
+    keeps_alive,
+    request_length,
+    response_length,
+)
 
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _HOST = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)"
@@ -15,7 +21,7 @@ _AUTHORITY = re.compile(_HOST + r"(?::[0-9]{0,5})?")
 _HOST_AND_PORT = re.compile(_HOST + r":[0-9]{1,5}")
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]+)(.*)")
 _TARGET = re.compile(r'[!"$-~\x80-\xff]+')
-_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"})
 _MEANING = frozenset({"connection", "content-length", "expect", "transfer-encoding", "upgrade"})
 _usual_lines = {
@@ -98,10 +104,15 @@ def parse_response(raw: bytes, method: str, limits: Limits = DEFAULT_LIMITS) -> 
     head.version, head.status, head.reason = _usual_lines.get(line) or _status_line(line, limits)
     try:
         head.headers = headers = parse_fields(raw, text, end + 2, limits)
-        head.length = response_length(method, head.status, head.version, headers)
+        if bodiless := ends_with_head(method, head.status):
+            head.length = 0
+        else:
+            head.length = response_length(method, head.status, head.version, headers)
     except ProtocolError as error:
         raise malformed(f"in a response: {error}", 502) from None
     head.keep_alive = head.length != -2 and keeps_alive(head.version, headers)
+    if bodiless and drop_framing(headers):
+        head.keep_alive = False
     head.protocol = _upgrade(head.version, headers) if "upgrade" in headers.names else ""
     return head
 

@@ -39,6 +39,7 @@ from llama.http.wire._hpack_decode import Decoder
 from llama.http.wire._hpack_table import Field
 
 _HEADS, _HEAD_SIZE = 32, 1024  # heads that are remembered by their block, and bytes of one
+_BODILESS = (204, 304)
 Head = TypeVar("Head", RequestHead, ResponseHead)
 
 
@@ -379,13 +380,13 @@ class Engine(Control):
             stream.events.interim(head)
             return
         stream.heard = True
-        if head.length is not None and not stream.is_bodiless and head.status != 304:
+        if stream.is_bodiless or head.status in _BODILESS:
+            stream.expected = 0
+        elif head.length is not None:
             stream.expected = head.length
             if ended and head.length:
                 self._stream_error(stream, frames.PROTOCOL_ERROR)
                 return
-        elif stream.is_bodiless:
-            stream.expected = 0
         stream.state = state
         if state == CLOSED:
             self._forget(stream, CLOSED)

@@ -6,7 +6,7 @@ import re
 
 from llama.http._headers import Headers, headers_from_wire
 from llama.http.wire._h1_fields import malformed
-from llama.http.wire._h1_framing import content_length
+from llama.http.wire._h1_framing import content_length, ends_with_head, response_content_length
 from llama.http.wire._h1_head import is_authority, is_host_and_port
 from llama.http.wire._h2_limits import H2Limits
 from llama.http.wire._hpack_decode import MALFORMED
@@ -16,12 +16,13 @@ _CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transf
 _PSEUDO = frozenset({":method", ":scheme", ":authority", ":path", ":protocol", ":status"})
 _FORBIDDEN = _CONNECTION | _PSEUDO | {MALFORMED}
 _DROPPED = _CONNECTION | {"http2-settings"}
+_DROPPED_OF_BODILESS = _DROPPED | {"content-length"}
 _DROPPED_OF_REQUESTS = _DROPPED | {"host"}
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}")
 _PROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _PATH = re.compile(r'/[!"$-~\x80-\xff]*')
-_STATUSES = {str(status): status for status in range(100, 600) if status != 101}
+_STATUSES = {str(status): status for status in range(100, 1000) if status != 101}
 _PLAIN_REQUEST = {":method", ":scheme", ":path", ":authority"}
 _authorities: dict[str, bool] = {}
 
@@ -207,9 +208,12 @@ def parse_response(fields: list[Field]) -> ResponseHead:
         raise malformed(f"a response without a usable :status: {pseudo!r}"[:120])
     head.status = status
     head.headers = headers = _regular(regular, [name for name, _ in regular])
-    head.length = content_length(headers) if "content-length" in headers._keys else None
-    if status < 200 and head.length:
-        raise malformed(f"a {status} response with a Content-Length")
+    head.length = None
+    if "content-length" in headers._keys:
+        if ends_with_head("", status):  # it may say so, and nothing comes (RFC 9113 section 8.1.1)
+            headers.discard("content-length")
+        else:
+            head.length = response_content_length(headers)
     return head
 
 
@@ -241,9 +245,10 @@ def request_fields(
 
 def response_fields(status: int, headers: Headers) -> list[Field]:
     """The fields of a response."""
-    if not 100 <= status <= 599 or status == 101:
-        raise ValueError(f"status {status} is not between 100 and 599, or 101")
-    return [(":status", str(status)), *_kept(headers, _DROPPED)]
+    if not 100 <= status <= 999 or status == 101:
+        raise ValueError(f"status {status} is not between 100 and 999, or is 101")
+    dropped = _DROPPED_OF_BODILESS if ends_with_head("", status) else _DROPPED
+    return [(":status", str(status)), *_kept(headers, dropped)]
 
 
 def trailer_fields(trailers: Headers) -> list[Field]:
@@ -258,7 +263,7 @@ def _kept(headers: Headers, dropped: frozenset[str]) -> list[Field]:
     if not dropped.isdisjoint(names):
         gone = dropped
         if "connection" in names:
-            gone = dropped.union(headers.tokens("connection")) - {"content-length", "te"}
+            gone = dropped.union({*headers.tokens("connection")} - {"content-length", "te"})
         fields = [field for field in fields if field[0] not in gone]
     if "te" in names:
         fields = [field for field in fields if field[0] != "te"]
