@@ -112,6 +112,24 @@ def test_each_exchange_is_one_line(lines: pytest.LogCaptureFixture) -> None:
     assert common.endswith('"GET /a?b HTTP/1.1" 200 5')
 
 
+@pytest.mark.parametrize("code", [0x00, 0x0A, 0x1B, 0x22, 0x5C, 0x7F, 0x80, 0x85, 0x9B, 0x9F])
+def test_a_line_has_no_quote_and_no_control_character_of_a_client(
+    lines: pytest.LogCaptureFixture, code: int
+) -> None:
+    request = Request("GET", "/a", {"User-Agent": "a", "Referer": "r"})
+    for name in ("User-Agent", "Referer"):
+        request.headers._lines[request.headers.names.index(name.lower())] = f"{name}: x{chr(code)}y"
+    request.path = f"/x{chr(code)}y"
+
+    async def main() -> None:
+        await (await stack(http.access_log("combined"), hello)(request)).aclose()
+
+    asyncio.run(main())
+    (record,) = logged(lines)
+    line = record.getMessage()
+    assert line.count(f"x\\x{code:02x}y") == 3 and line.isascii() and line.count('"') == 6
+
+
 def test_a_line_has_the_whole_url_that_a_proxy_was_asked_for(lines: pytest.LogCaptureFixture) -> None:
     for log in (http.access_log("common"), http.access_log("json")):
         assert talk(stack(server(), log, hello), last("http://site.example:81/a?b")) == CLOSING

@@ -246,6 +246,22 @@ def listed(root: Path, path: str, method: str = "GET", *, dotfiles: bool = False
     return asyncio.run(main())
 
 
+def test_a_file_that_is_swapped_for_a_link_is_not_followed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def swap(path: str | Path, flags: int, *more: int) -> int:
+        if Path(path).name == "ten.txt":
+            Path(path).unlink()
+            Path(path).symlink_to(root.parent / "secret")
+        return real(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", swap)
+    response, body = ask(root, "/ten.txt")
+    assert response.status == 404 and b"SECRET" not in body
+
+
 def test_a_directory_without_an_index_can_be_listed(root: Path) -> None:
     (root / "a<b>&\u202e.txt").write_bytes(b"")
     (root / "x:y").mkdir()
