@@ -207,6 +207,16 @@ async def test_a_head_that_is_too_large_is_431() -> None:
         await talk.hear("3 response 200 content-length=5", "3 data hello end")
 
 
+async def test_thirty_streams_with_an_oversized_cookie_get_431_and_the_connection_lives() -> None:
+    async with talk_to(stack(http.server(), hello)) as talk:
+        for id in range(1, 61, 2):
+            await talk.ask([*GET, ("cookie", "c" * 70_000)])
+            lines = await talk.until("end")
+            assert lines[0].startswith(f"{id} response 431")
+        await talk.ask()
+        await talk.hear("61 response 200 content-length=5", "61 data hello end")
+
+
 # several at a time
 
 

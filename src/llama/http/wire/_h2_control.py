@@ -48,6 +48,17 @@ class Control(Sending):
         if self._cancelled.overflows():
             raise H2Error(frames.ENHANCE_YOUR_CALM, "more streams were cancelled than allowed")
 
+    def _is_oversized(self, size: int) -> None:
+        """Count a header block that exceeds `header_list` or `fields`, by how far it expands."""
+        limits = self.limits
+        count = max(1, min(size // limits.block, limits.oversized // 10))
+        if self._oversized.overflows(count):
+            raise H2Error(
+                frames.ENHANCE_YOUR_CALM,
+                f"too many header blocks larger than {limits.header_list} bytes or {limits.fields} fields, the last "
+                f"of {size} bytes",
+            )
+
     def _stream_error(self, stream: Stream, code: int) -> None:
         """The peer broke a rule on one stream: that one ends."""
         if stream.state < CLOSED:

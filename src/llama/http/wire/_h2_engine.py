@@ -10,9 +10,10 @@ from llama._errors import ProtocolError
 from llama.http.wire import _h2_frames as frames
 from llama.http.wire._h2_control import Control
 from llama.http.wire._h2_fields import (
+    PSEUDO_FIELDS,
     RequestHead,
     ResponseHead,
-    check_size,
+    oversized,
     parse_request,
     parse_response,
     parse_trailers,
@@ -61,7 +62,7 @@ class Engine(Control):
     ) -> None:
         super().__init__(events, limits, client=client, clock=clock)
         self._rest = b""
-        self._decoder = Decoder()
+        self._decoder = Decoder(header_list=limits.header_list, fields=limits.fields + PSEUDO_FIELDS)
         self._heads: dict[bytes, RequestHead | ResponseHead] = {}
         self._heads_at = 0
         self._window = self._size = CONNECTION_WINDOW
@@ -302,9 +303,17 @@ class Engine(Control):
 
     def _decode(self, block: bytes) -> list[Field]:
         try:
-            return self._decoder.decode(block)
+            fields = self._decoder.decode(block)
         except ProtocolError as error:
             raise H2Error(frames.COMPRESSION_ERROR, str(error)) from None
+        if self._decoder.is_truncated:
+            self._is_oversized(self._decoder.list_size)
+        return fields
+
+    def _check_size(self) -> None:
+        """ProtocolError (431) if the last header block exceeded a limit."""
+        if self._decoder.is_truncated:
+            raise oversized(self._decoder.list_size, self.limits)
 
     def _known(self, block: bytes, kind: type[Head]) -> Head | None:
         """The head that this very block stood for before, if that cannot have changed."""
@@ -340,7 +349,7 @@ class Engine(Control):
         stream.heard = True
         try:
             if head is None:
-                check_size(fields, self.limits)
+                self._check_size()
                 head = parse_request(fields, self.limits)
                 self._remember(block, head)
         except ProtocolError as error:
@@ -364,7 +373,7 @@ class Engine(Control):
         try:
             if head is None:
                 fields = self._decode(block)
-                check_size(fields, self.limits)
+                self._check_size()
                 head = parse_response(fields)
                 self._remember(block, head)
         except H2Error:
@@ -395,7 +404,7 @@ class Engine(Control):
     def _trailers(self, stream: Stream, state: int, flags: int, block: bytes) -> None:
         fields = self._decode(block)
         try:
-            check_size(fields, self.limits)
+            self._check_size()
             trailers = parse_trailers(fields)
         except ProtocolError:
             self._stream_error(stream, frames.PROTOCOL_ERROR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from llama._errors import ProtocolError
 from llama.http._headers import Headers, headers_from_wire
 from llama.http.wire._h1_fields import malformed
 from llama.http.wire._h1_framing import content_length, ends_with_head, response_content_length
@@ -12,6 +13,8 @@ from llama.http.wire._h2_limits import H2Limits
 from llama.http.wire._hpack_decode import MALFORMED
 from llama.http.wire._hpack_table import OVERHEAD, Field
 
+PSEUDO_FIELDS = 6
+"""Fields of a list beyond those of the message."""
 _CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
 _PSEUDO = frozenset({":method", ":scheme", ":authority", ":path", ":protocol", ":status"})
 _FORBIDDEN = _CONNECTION | _PSEUDO | {MALFORMED}
@@ -85,11 +88,16 @@ class ResponseHead:
 
 def check_size(fields: list[Field], limits: H2Limits) -> None:
     """ProtocolError (431) for a head with too many fields, or too large ones."""
-    if len(fields) > limits.fields + 6:
-        raise malformed(f"more than {limits.fields} header fields", 431)
     size = sum([len(name) + len(value) for name, value in fields]) + OVERHEAD * len(fields)
+    if len(fields) > limits.fields + PSEUDO_FIELDS or size > limits.header_list:
+        raise oversized(size, limits)
+
+
+def oversized(size: int, limits: H2Limits) -> ProtocolError:
+    """The error (431) for a field list of this size, which exceeds a limit."""
     if size > limits.header_list:
-        raise malformed(f"the head is larger than {limits.header_list} bytes", 431)
+        return malformed(f"the head is larger than {limits.header_list} bytes", 431)
+    return malformed(f"more than {limits.fields} header fields", 431)
 
 
 def _regular(fields: list[Field], names: list[str]) -> Headers:

@@ -10,7 +10,7 @@ from llama._errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class H2Limits:
-    """Bounds of one HTTP/2 connection. Who exceeds one of the last six loses the connection (ENHANCE_YOUR_CALM).
+    """Bounds of one HTTP/2 connection. Who exceeds one of the last eight loses the connection (ENHANCE_YOUR_CALM).
 
     Streams beyond `streams` are refused one by one. `header_list`, `fields` and `path` bound a message's head, as
     decoded (431, 414). A stream that the peer lets no byte of its answer go out on for `stall` seconds is reset,
@@ -36,6 +36,11 @@ class H2Limits:
     """Bytes of a header block, before it is decoded."""
     continuations: int = 32
     """CONTINUATION frames of one header block."""
+    oversized: int = 200
+    """Header blocks that exceed `header_list` or `fields`: burst. A block that decodes to N times `block` bytes, by
+    references to the dynamic table, counts N times, up to a tenth of this."""
+    oversized_per_second: float = 20.0
+    """Rate at which that burst refills."""
     resets: int = 200
     """Streams cancelled, by the peer or by its mistakes, before they were answered: at once, then..."""
     resets_per_second: float = 20.0
@@ -75,14 +80,14 @@ class Bucket:
         self.count = 0
         """How often it happened, less what time has made good."""
 
-    def overflows(self) -> bool:
-        """Count one; tells whether it is one too many."""
-        self.count += 1
+    def overflows(self, amount: int = 1) -> bool:
+        """Count one, or `amount`; tells whether that is too many."""
+        self.count += amount
         if self.count <= self._burst:
             return False
         now = self._clock()
         made_good = int((now - self._at) * self._rate)
         if made_good > 0:
-            self.count = max(1, self.count - made_good)
+            self.count = max(amount, self.count - made_good)
             self._at += made_good / self._rate
         return self.count > self._burst

@@ -61,6 +61,7 @@ class Sending:
         self._replies = 0
         self._growth = limits.growth
         self._noise = Bucket(limits.noise, limits.noise_per_second, clock)
+        self._oversized = Bucket(limits.oversized, limits.oversized_per_second, clock)
         self._cancelled = Bucket(limits.resets, limits.resets_per_second, clock)
 
     # bytes

@@ -10,6 +10,7 @@ TABLE_SIZE = 4096
 """Bytes of the dynamic table that both sides begin with."""
 OVERHEAD = 32
 """What an entry counts beside its name and value."""
+UNLIMITED = 1 << 62
 
 _NAMES_AND_VALUES = """:authority
 :method GET
@@ -81,6 +82,7 @@ def _static() -> tuple[Field, ...]:
 
 STATIC = _static()
 """The static table by index; 0 is none."""
+STATIC_SIZES = tuple(len(name) + len(value) + OVERHEAD for name, value in STATIC)
 STATIC_FIELDS = {field: index for index, field in reversed(list(enumerate(STATIC))) if index}
 STATIC_NAMES = {field[0]: index for index, field in reversed(list(enumerate(STATIC))) if index}
 
