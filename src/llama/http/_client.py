@@ -18,7 +18,7 @@ from llama.http._carrier import Carrier
 from llama.http._client_h3 import H3Way
 from llama.http._client_settings import ClientSettings
 from llama.http._h1_client import NoAnswer
-from llama.http._h2_client_exchange import Unprocessed
+from llama.http._h2_client_exchange import NoExtendedConnect, Unprocessed
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import Origin, origin_of
 from llama.http._pool import Pool
@@ -110,7 +110,7 @@ class Client:
             origin = origin_of(request.scheme, request.authority)
         if origin.scheme == "h3":
             return await self.state.h3.send(request, origin)
-        if request.protocol and origin.scheme == "https":
+        if request.protocol and origin.scheme == "https" and not _may_go_by_h2(request, origin, pool):
             origin = origin.over_h1
         connection = pool.take(origin)
         if connection is None:
@@ -119,18 +119,28 @@ class Client:
         if carrier is not None:
             carrier.stream = connection.stream
         try:
-            return await connection.send(request)
-        except Unprocessed as error:
-            return await _again(pool, origin, request, error)
-        except NoAnswer:  # the other side has closed what was idle: that says nothing of a new connection
-            if not reused or not is_stale(request):
+            try:
+                return await connection.send(request)
+            except Unprocessed as error:
+                return await _again(pool, origin, request, error)
+            except NoAnswer:  # the other side has closed what was idle: that says nothing of a new connection
+                if not reused or not is_stale(request):
+                    raise
+                place = pool.place(origin)
+                pool.empty(place)
+                connection = await pool.open(place)
+                if carrier is not None:
+                    carrier.stream = connection.stream
+                return await connection.send(request)
+        except NoExtendedConnect:
+            if origin.scheme != "https":
                 raise
-            place = pool.place(origin)
-            pool.empty(place)
-            connection = await pool.open(place)
-            if carrier is not None:
-                carrier.stream = connection.stream
-            return await connection.send(request)
+            return await self(request)  # over HTTP/1.1, now that the pool knows
+
+
+def _may_go_by_h2(request: Request, origin: Origin, pool: Pool) -> bool:
+    """Whether an upgrade may use the connections for other requests, of HTTP/2 among them (RFC 8441)."""
+    return request.protocol == "websocket" and pool.may_take_websockets(origin)
 
 
 async def _again(pool: Pool, origin: Origin, request: Request, error: Unprocessed) -> Response:
@@ -228,9 +238,10 @@ def client(
     be taken, and for SETTINGS of HTTP/2 to be acknowledged (TimeoutError).
 
     Whoever has a response reads its body to the end or closes it: only then is the connection free. The body of
-    the request may go up meanwhile. `response.upgrade` is a handler where the other side switched protocols. A
-    request is sent again only when a kept connection ended before a byte of the response came, and its method is
-    idempotent and its body in memory, or it asks for a tunnel.
+    the request may go up meanwhile. `response.upgrade` is a handler where the other side switched protocols: for a
+    WebSocket over HTTP/2 where the server takes those (RFC 8441), else over HTTP/1.1. A request is sent again only
+    when a kept connection ended before a byte of the response came, and its method is idempotent and its body in
+    memory, or it asks for a tunnel.
 
     Raises Unreachable or TLSError when no connection could be made, Truncated when it ended too early, ProtocolError
     (502) for what is no HTTP. An async context manager: leaving closes it, which `run` and `serve` see to.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from llama._errors import LlamaError, ProtocolError
+from llama._errors import LlamaError
 from llama._shutdown import Shutdown
 from llama._stream import Stream
 from llama.http._client_settings import ClientSettings
 from llama.http._h1_client import Timers
-from llama.http._h2_client_exchange import ClientExchange, Unprocessed
+from llama.http._h2_client_exchange import ClientExchange, NoExtendedConnect, Unprocessed
 from llama.http._h2_link import Link
 from llama.http._h2_message import fields_of_request
 from llama.http._message import Request, Response
@@ -104,10 +104,8 @@ class H2Client:
         """
         if self.going:
             raise Unprocessed(f"{self.origin} takes no more requests on this connection")
-        if request.protocol and not await self._takes_upgrades():
-            raise ProtocolError(
-                f"{self.origin} takes no upgrade to {request.protocol} over HTTP/2", status=502
-            )
+        if request.protocol:
+            await self._check_upgrade(request.protocol)
         fields, framing = fields_of_request(request, self.origin.http_scheme, self.origin.authority)
         exchange = ClientExchange(self, request)
         is_tunnel = request.method == "CONNECT" or bool(request.protocol)
@@ -126,18 +124,22 @@ class H2Client:
             await exchange.settled()
             raise
 
-    async def _takes_upgrades(self) -> bool:
-        """Whether the server's first SETTINGS, once they are here, allow extended CONNECT (RFC 8441 section 3)."""
+    async def _check_upgrade(self, protocol: str) -> None:
+        """Wait for the server's first SETTINGS; NoExtendedConnect where they do not allow it (RFC 8441 section 3)."""
         try:
             async with asyncio.timeout(self._settings.head_timeout):
                 await self._greeting.wait()
-        except TimeoutError:
-            raise TimeoutError(
-                f"no SETTINGS from {self.origin} within {self._settings.head_timeout} s"
-            ) from None
-        if self.going:
-            raise Unprocessed(f"{self.origin} takes no more requests on this connection")
-        return self.engine.extended_connect
+            if self.going:
+                raise Unprocessed(f"{self.origin} takes no more requests on this connection")
+            if not self.engine.extended_connect:
+                raise NoExtendedConnect(self.origin, protocol)
+        except BaseException as error:
+            if not self._is_gone:
+                self.freed()  # it carried nothing
+            if isinstance(error, TimeoutError):
+                seconds = self._settings.head_timeout
+                raise TimeoutError(f"no SETTINGS from {self.origin} within {seconds} s") from None
+            raise
 
     async def _answer_in_time(self, exchange: ClientExchange) -> Response:
         deadlines = self._timers.head

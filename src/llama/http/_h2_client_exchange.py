@@ -41,6 +41,13 @@ class Unprocessed(NoAnswer):
         self.is_body_there = is_body_there
 
 
+class NoExtendedConnect(ProtocolError):
+    """The server's SETTINGS allow no extended CONNECT: nothing was sent."""
+
+    def __init__(self, origin: Origin, protocol: str) -> None:
+        super().__init__(f"{origin} takes no upgrade to {protocol} over HTTP/2", status=502)
+
+
 class Session(Protocol):
     """The connection that a stream belongs to."""
 

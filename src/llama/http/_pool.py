@@ -18,6 +18,7 @@ from llama.http._h1_client import H1Client, Timers
 from llama.http._h2_client import H2Client
 from llama.http._origin import Origin
 from llama.tls import TLSInfo
+from llama.udp._table import Table
 
 log = logging.getLogger("llama.client")
 SWEEP = 5.0
@@ -53,6 +54,10 @@ class Session(H2Client):
         self.idle_since = 0.0
         self._awaited = place.awaited()
         super().__init__(stream, place.origin, pool.settings, pool.timers, pool.tasks)
+
+    def settings_changed(self) -> None:
+        self.pool.note_websockets(self.origin, allowed=self.engine.extended_connect)
+        super().settings_changed()
 
     def freed(self) -> None:
         if self.is_greeted:
@@ -142,6 +147,7 @@ class Pool:
         self.settings = settings
         self._places: dict[str, Place] = {}
         self._speaks_h2: OrderedDict[str, bool] = OrderedDict()  # of https origins, the last that were learnt
+        self._websockets: Table[str, bool] = Table(LEARNT)  # of https origins that speak HTTP/2
         self._idle: OrderedDict[Member, None] = OrderedDict()  # the longest idle first
         self._all: set[Member] = set()
         self._open = 0
@@ -248,6 +254,14 @@ class Pool:
         self._speaks_h2.move_to_end(place.origin.key)
         if len(self._speaks_h2) > LEARNT:
             self._speaks_h2.popitem(last=False)
+
+    def note_websockets(self, origin: Origin, *, allowed: bool) -> None:
+        """Remember whether an origin takes WebSockets over HTTP/2."""
+        self._websockets.set(origin.key, allowed)
+
+    def may_take_websockets(self, origin: Origin) -> bool:
+        """Whether a WebSocket may use the connections for other requests: False where it needs HTTP/1.1."""
+        return self._websockets.get(origin.key) is not False
 
     async def _share(self, place: Place, until: float | None) -> Session | None:
         """Wait for a connection that is being made, which may have room; None to open another.
