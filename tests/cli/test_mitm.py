@@ -163,3 +163,36 @@ def test_hooks_are_loaded_again_when_they_change(start: Start, cloud: Site) -> N
     server.expect(r"hooks\.py was loaded again")
     assert curl(*way) == "page /a from the pack\n"
     server.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "sent"),
+    [
+        (None, "localhost:{front}"),
+        ("upstream", "localhost:{port}"),
+        ("a.example:8", "a.example:8"),
+    ],
+)
+def test_a_fixed_target_over_tls(start: Start, cloud: Site, host: str | None, sent: str) -> None:
+    options = () if host is None else ("--host-header", host)
+    server = start("mitm", "--mode", "forward", "--to", f"https://localhost:{cloud.port}", *options, *OURS)
+    sent = sent.format(front=server.port, port=cloud.port)
+    for client, version in (("http", "--http1.1"), ("https", "--http1.1"), ("https", "--http2")):
+        url = f"{client}://localhost:{server.port}/a"
+        assert curl(*TRUST, version, url) == "page /a from the cloud\n"
+        server.expect(rf" GET https://{sent}/a 200 ")
+
+
+def test_a_fixed_target_in_the_clear(start: Start, web: str, files: Path) -> None:
+    server = start("mitm", "--mode", "forward", "--to", f"http://{web}", "--host-header", "upstream", *OURS)
+    for client in ("http", "https"):
+        assert curl(*TRUST, f"{client}://localhost:{server.port}/a") == "page /a via nothing\n"
+        server.expect(rf" GET http://{web}/a 200 ")
+
+
+def test_the_host_of_a_reverse_proxy(start: Start, web: str) -> None:
+    inner = start("reverse", "--to", f"http://{web}", "--access-log", "json")
+    for host, sent in (("upstream", inner.address), ("a.example", "a.example")):
+        server = start("reverse", "--to", f"http://{inner.address}", "--host-header", host)
+        curl(f"http://{server.address}/a")
+        assert json.loads(inner.expect(r"^\{.*\}$")[0])["server.address"] == sent

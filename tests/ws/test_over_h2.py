@@ -6,11 +6,10 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from llama import Refused, Stream, Target, http, serve, stack, tls, ws
+from llama import Connector, Refused, Stream, Target, http, serve, stack, tls, ws
 from llama.http import Request, Response
 from llama.tls import TLSInfo
 from tests.http.browser import FETCHES, chromium, fingerprint
@@ -69,7 +68,7 @@ async def site(*, extended: bool = True, alpn: list[str] | None = None) -> Async
         yield found
 
 
-def trusting() -> Any:
+def trusting() -> Connector:
     return tls.connect(ca=ca_file())
 
 

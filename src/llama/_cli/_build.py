@@ -174,13 +174,13 @@ def http_proxy(given: Given) -> Web:
     return _http(given, exchange, forward=True)
 
 
-def reverse_proxy(given: Given, to: Sequence[str]) -> Web:
+def reverse_proxy(given: Given, to: Sequence[str], host: str | None) -> Web:
     """The HTTP reverse proxy."""
     if given.via and (over_udp := [each for each in to if each.startswith("h3:")]):
         raise ConfigError(f"--via: {over_udp[0]} is reached over UDP, which these proxies do not carry")
     client = _client(given, connector(given))
     with naming("--to"):
-        return _http(given, http.reverse_proxy(to, client=client))
+        return _http(given, http.reverse_proxy(to, client=client, host=host))
 
 
 def static(given: Given, folder: str, options: StaticOptions) -> Web:

@@ -75,10 +75,11 @@ def http_proxy_command(**options: object) -> None:
     required=True,
     help="http://HOST:PORT, https://, h2c:// or h3://HOST:PORT, or unix:PATH. With several, they take turns.",
 )
+@_options.HOST_HEADER
 @_options.listening("localhost:8080")
 @_options.reaching
 @_options.asking
-def reverse_command(to: tuple[str, ...], **options: object) -> None:
+def reverse_command(to: tuple[str, ...], host_header: str | None, **options: object) -> None:
     """An HTTP reverse proxy.
 
     \b
@@ -86,7 +87,7 @@ def reverse_command(to: tuple[str, ...], **options: object) -> None:
     llama reverse --listen :443 --cert cert.pem --http3 --to h3://10.0.0.1:443
     """
     given = Given.of(options)
-    _run(given, lambda: _build.reverse_proxy(given, to))
+    _run(given, lambda: _build.reverse_proxy(given, to, host_header))
 
 
 @main.command("forward", epilog=EPILOG)

@@ -53,6 +53,7 @@ def mitm_command(command: tuple[str, ...], **options: object) -> None:
     \b
     llama mitm --listen 127.0.0.1:8080 --har out.har
     llama mitm --mode socks5 --listen 1080 --pass '*.bank.example' --access-log json
+    llama mitm --mode forward --to https://api.example --host-header upstream
     llama mitm --mode forward --to api.example:443 --listen 8443 --map-remote https://api.example/=http://localhost:8000/
     llama mitm --har out.har -- pytest -q
 

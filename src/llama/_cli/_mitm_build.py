@@ -20,6 +20,7 @@ from llama import (
     Relay,
     Server,
     http,
+    layer,
     mitm,
     socks5,
     stack,
@@ -152,7 +153,7 @@ def handler(given: Given, chosen: Chosen, ca: CertificateAuthority, hooks: Hooks
     options["carry"] = carry
     options["chunks"] = None if hooks.script is None else hooks.script.chunks
     connect = _build.connector(given)
-    layers = (*watch.exchanges, *hooks.layers)
+    layers = (*_directing(chosen), *watch.exchanges, *hooks.layers)
     if chosen.mode == "http":
         exchange = mitm.proxy(ca, *layers, connect=connect, private=given.private or None, **options)
         for layer in watch.doors:
@@ -166,8 +167,27 @@ def handler(given: Given, chosen: Chosen, ca: CertificateAuthority, hooks: Hooks
     if chosen.mode in ("transparent", "tproxy"):
         return tcp.transparent(connect=connect, relay=relay)
     if chosen.to is None:
-        raise ConfigError("--mode forward: expected --to HOST:PORT")
-    return tcp.forward(chosen.to, connect=connect, relay=relay)
+        raise ConfigError("--mode forward: expected --to TARGET")
+    return tcp.forward(chosen.to.target, connect=connect, relay=relay)
+
+
+def _directing(chosen: Chosen) -> list[Hook]:
+    """The layer that gives requests the scheme and the Host of a fixed target, before others see them."""
+    to, host = chosen.to, chosen.host_header
+    if to is None or (host is None and to.tls is None):
+        return []
+    origins = {scheme: http.Origin(scheme, to.target) for scheme in ("http", "https")}
+    fixed = None if to.tls is None else "https" if to.tls else "http"
+
+    @layer
+    async def directed(request: Request, inner: http.Exchange) -> Response:
+        if fixed is not None:
+            request.scheme = fixed
+        if host is not None:
+            request.authority = origins[request.scheme].authority if host == "upstream" else host
+        return await inner(request)
+
+    return [directed]
 
 
 def _check(given: Given, chosen: Chosen) -> None:
@@ -176,8 +196,9 @@ def _check(given: Given, chosen: Chosen) -> None:
         _build.check_open(given)
     elif given.users or given.user_file is not None:
         raise ConfigError(f"--user: nobody can say who they are with --mode {chosen.mode}")
-    if chosen.to is not None and chosen.mode != "forward":
-        raise ConfigError("--to: expected --mode forward too")
+    for option, value in (("--to", chosen.to), ("--host-header", chosen.host_header)):
+        if value is not None and chosen.mode != "forward":
+            raise ConfigError(f"{option}: expected --mode forward too")
     if chosen.mode in ("transparent", "tproxy") and sys.platform != "linux":
         raise ConfigError(f"--mode {chosen.mode}: it needs Linux, and this is {sys.platform}")
     if chosen.pass_untrusted and (chosen.late or chosen.replay_strict):
@@ -238,6 +259,7 @@ def _inside(given: Given, chosen: Chosen) -> mitm.Options:
         "connect_first": not chosen.late and not chosen.replay_strict,
         "bad_upstream": "pass" if chosen.pass_untrusted else "page",
         "tls": _tls(given, chosen),
+        "upstream_tls": None if chosen.to is None else chosen.to.tls,
         "revoked": chosen.revoke,
         "server_first": chosen.server_first,
         "handshake_timeout": given.handshake_timeout,

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, TypeVar, cast
 
 import click
 
-from llama import Middleware, Target
+from llama import Middleware
 from llama._cli import _mitm_values as values
 from llama._cli import _options, _values
 from llama._cli._options import Given
@@ -39,7 +39,13 @@ MODE = click.option(
     help="The front door: an HTTP proxy, a SOCKS5 proxy, one target (--to), or what "
     "REDIRECT or TPROXY of Linux lead here.",
 )
-TO = click.option("--to", metavar="HOST:PORT", type=_values.target, help="The target of --mode forward.")
+TO = click.option(
+    "--to",
+    metavar="TARGET",
+    type=values.FixedTarget.parse,
+    help="The target of --mode forward: https://HOST[:PORT] or http://HOST[:PORT], over TLS or in the clear for "
+    "clients of both kinds, or HOST:PORT or unix:PATH, reached as each client connects.",
+)
 CA = click.option(
     "--ca",
     metavar="DIR",
@@ -191,8 +197,8 @@ SHOW = click.option(
 )
 
 SECTIONS = (
-    ("The front door", (LISTEN, MODE, TO, CA, _options.CERT, _options.KEY, _options.USER, _options.USER_FILE,
-                        _options.OPEN, _options.PRIVATE)),
+    ("The front door", (LISTEN, MODE, TO, _options.HOST_HEADER, CA, _options.CERT, _options.KEY, _options.USER,
+                        _options.USER_FILE, _options.OPEN, _options.PRIVATE)),
     ("What is looked into", (INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SERVER_FIRST)),
     ("Upstreams", (_options.VIA, UPSTREAM_CA, INSECURE, PASS_UNTRUSTED, REVOKE, LATE)),
     ("What becomes of it", (SCRIPT, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS)),
@@ -227,7 +233,8 @@ class Chosen:
     """What was given, besides what the other commands know too."""
 
     mode: Mode
-    to: Target | None
+    to: values.FixedTarget | None
+    host_header: str | None
     ca: str | None
     intercept: tuple[values.Pattern, ...]
     passed: tuple[values.Pattern, ...]

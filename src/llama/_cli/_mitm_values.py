@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import click
 
-from llama import ConfigError, Middleware, mitm
+from llama import ConfigError, Middleware, Target, mitm
 from llama._cli import _values
-from llama.http import Request, Response
+from llama.http import Origin, Request, Response
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)", re.ASCII | re.IGNORECASE)
 _FINGERPRINT = re.compile(r"[0-9a-fA-F]{64}")
@@ -54,6 +54,27 @@ def fingerprint(text: str) -> str:
     if not _FINGERPRINT.fullmatch(text.replace(":", "")):
         raise click.BadParameter(f"{text!r} is no SHA-256 fingerprint: expected 64 hexadecimal digits.")
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class FixedTarget:
+    """The target of `--mode forward`, and whether it is reached over TLS: None as each client's connection is."""
+
+    target: Target
+    tls: bool | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> FixedTarget:
+        """`HOST:PORT`, `unix:PATH`, `http://HOST[:PORT]` or `https://HOST[:PORT]`."""
+        if "://" not in text:
+            return cls(_values.target(text))
+        try:
+            origin = Origin.parse(text)
+        except ConfigError as error:
+            raise click.BadParameter(f"{error}.") from None
+        if origin.scheme not in ("http", "https"):
+            raise click.BadParameter(f"{text!r}: expected HOST:PORT, http://HOST:PORT or https://HOST:PORT.")
+        return cls(origin.target, origin.scheme == "https")
 
 
 @dataclass(frozen=True, slots=True)

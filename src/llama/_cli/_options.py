@@ -109,6 +109,12 @@ BIND = click.option(
 SOCKS4 = click.option(
     "--socks4", is_flag=True, help="Serve SOCKS4 and SOCKS4a too, which have no passwords: not with --user."
 )
+HOST_HEADER = click.option(
+    "--host-header",
+    metavar="HOST",
+    type=_values.host_header,
+    help="The Host to send to the target: upstream for the target's own, or a HOST[:PORT].  [default: the client's]",
+)
 HTTP3 = click.option(
     "--http3",
     is_flag=True,

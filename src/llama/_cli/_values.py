@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llama import ConfigError, Target
+from llama.http.wire._h1_head import is_authority
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
@@ -116,3 +117,10 @@ def target(text: str) -> Target:
     if not found.port and not found.host.startswith("unix:"):
         raise click.BadParameter(f"{text!r} is no target: expected a port from 1 to 65535.")
     return found
+
+
+def host_header(text: str) -> str:
+    """`upstream` or `HOST[:PORT]`."""
+    if not text or not is_authority(text):
+        raise click.BadParameter(f"{text!r} is not a host: expected HOST[:PORT] or upstream.")
+    return text

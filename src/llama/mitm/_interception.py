@@ -53,6 +53,7 @@ class Interception:
         "_client",
         "_first",
         "_origin",
+        "_prior_knowledge",
         "_ready",
         "_revoked",
         "_secure",
@@ -86,6 +87,7 @@ class Interception:
         self._secure = secure
         self._alpn = alpn
         self._revoked = revoked
+        self._prior_knowledge = secure is None and hello is None
         self._first = True
         self._ready: Stream | None = None
         self._origin = Origin("http" if secure is None else "https", bridge.target)
@@ -160,9 +162,7 @@ class Interception:
             self._client = http_client(self.open, tls=self.open)
             await self._client.__aenter__()
         sent = outgoing(request)
-        if (
-            self._secure is None and request.version == "2"
-        ):  # known beforehand, as it was here (RFC 9113, 3.3)
+        if self._prior_knowledge and request.version == "2":  # as it was here (RFC 9113, section 3.3)
             sent.extensions.set(Origin("h2c", self.target))
         else:
             sent.extensions.set(self._origin)

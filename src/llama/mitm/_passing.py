@@ -130,6 +130,8 @@ class Passing:
         recorded.wait = self._head - self._began
         self._time()
         recorded.status, recorded.reason = response.status, response.reason
+        if response.upgrade is not None and recorded.method == "GET":
+            recorded.status = 101  # extended CONNECT is put down as HTTP/1.1 has it
         recorded.response_version = response.version
         recorded.response_headers = response.headers.copy()
         self._response = _Tap(response, self._bodies, self._maybe_over, self._broke)

@@ -90,6 +90,8 @@ class MitmRelay:
             await self._pass(bridge)
         elif start is Start.HTTP:
             await self._plain(bridge, named)
+        elif self.settings.upstream_tls and hello is None:
+            await self._wrapped(bridge)
         else:
             await self._bytes(bridge)
 
@@ -118,10 +120,34 @@ class MitmRelay:
     # what a connection can be
 
     async def _plain(self, bridge: Bridge, named: str | None) -> None:
-        interception = Interception(bridge, named=named)
+        interception = self._interception(bridge, None, self._http_alpn(), named)
         bridge.client.extensions.set(interception)
         try:
             await self.handler(bridge.client)
+        finally:
+            await interception.aclose()
+
+    def _interception(
+        self, bridge: Bridge, hello: ClientHello | None, asked: tuple[str, ...], named: str | None = None
+    ) -> Interception:
+        """What is known of a connection, with TLS to the upstream as the client has it, or as it is set."""
+        over_tls = self.settings.upstream_tls
+        if over_tls is None:
+            over_tls = hello is not None
+        secure = self.secure if over_tls else None
+        return Interception(bridge, hello, secure, asked, self.settings.revoked, named)
+
+    def _http_alpn(self) -> tuple[str, ...]:
+        return tuple(each for each in CLIENT_ALPN if each in self.alpn)
+
+    async def _wrapped(self, bridge: Bridge) -> None:
+        """Bytes in the clear to an upstream over TLS."""
+        interception = self._interception(bridge, None, ())
+        try:
+            stream = await unless_gone(bridge.client, interception.open(), f"{bridge.target} was reached")
+            await _carried(
+                self._bytes, Bridge(bridge.client, bridge.target, Opened([stream], interception.open))
+            )
         finally:
             await interception.aclose()
 
@@ -136,7 +162,7 @@ class MitmRelay:
 
     async def _tls(self, bridge: Bridge, hello: ClientHello, data: bytes) -> None:
         asked = self._asked(hello)
-        interception = Interception(bridge, hello, self.secure, asked, self.settings.revoked)
+        interception = self._interception(bridge, hello, asked)
         try:
             if self.settings.connect_first:
                 await unless_gone(bridge.client, interception.prepare(), f"{bridge.target} was reached")
@@ -300,6 +326,7 @@ def relay(
     certificate has its names and its span of time, and the client is offered the protocol that it chose; without,
     it is reached when a request wants it. `verify` is whether upstreams' certificates are verified (True), or the
     authorities to trust, a file or directory; or `tls` makes the connector, as `partial(tls.connect, cert=...)`.
+    `upstream_tls` is whether upstreams are reached over TLS: None (the default) as each client's own connection is.
     `revoked` are SHA-256 fingerprints of certificates to refuse. An upstream that cannot be reached or trusted is
     answered by a page that says why (502), inside the client's TLS, and so is one that wants a certificate of its
     client and gets none by `tls`; `bad_upstream="pass"` passes the client through to one with which TLS fails.

@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     bad_upstream: BadUpstream
     verify: bool | str | os.PathLike[str]
     tls: TLSMaker | None
+    upstream_tls: bool | None
     revoked: Collection[str]
     chunks: ChunkHook | None
     server_first: float | None
@@ -56,6 +57,7 @@ class Settings:
     connect_first: bool
     bad_upstream: BadUpstream
     tls: TLSMaker
+    upstream_tls: bool | None
     revoked: frozenset[str]
     chunks: ChunkHook | None
     server_first: float | None
@@ -78,6 +80,7 @@ def settings(where: str, options: Options) -> Settings:
         connect_first=options.get("connect_first", True),
         bad_upstream=options.get("bad_upstream", "page"),
         tls=_tls_maker(where, options.get("verify", True), options.get("tls")),
+        upstream_tls=options.get("upstream_tls"),
         revoked=frozenset(_fingerprint(where, each) for each in options.get("revoked", ())),
         chunks=options.get("chunks"),
         server_first=options.get("server_first"),
