@@ -144,11 +144,11 @@ def _told(settings: Settings, exchange: http.Exchange) -> http.Exchange:
 
 def _reverse_proxy(settings: Settings) -> http.Exchange:
     connect = tcp.connect(timeout=settings.connect_timeout)
-    timeout, ca, insecure = settings.connect_timeout, settings.to_ca, settings.to_insecure
+    timeout = settings.connect_timeout
     secure = any(each.startswith(("https://", "h3://")) for each in settings.to)
     client = http.client(
         connect,
-        tls=tls.connect(connect, ca=ca, insecure=insecure, handshake_timeout=timeout) if secure else None,
+        tls=_upstream_tls(connect, settings) if secure else None,
         connect_timeout=timeout,
         head_timeout=settings.answer_timeout,
         body_timeout=settings.idle_timeout,
@@ -166,7 +166,16 @@ def _connector(text: str, settings: Settings) -> Connector:
     if settings.proxy_protocol is not None:
         connect = tcp.send_proxy(over=connect, version=1 if settings.proxy_protocol == 1 else 2)
     if text.startswith("tls://"):
-        ca, insecure = settings.to_ca, settings.to_insecure
-        timeout = settings.connect_timeout
-        connect = tls.connect(connect, ca=ca, insecure=insecure, handshake_timeout=timeout)
+        connect = _upstream_tls(connect, settings)
     return connect
+
+
+def _upstream_tls(connect: Connector, settings: Settings) -> Connector:
+    return tls.connect(
+        connect,
+        ca=settings.to_ca,
+        insecure=settings.to_insecure,
+        cert=settings.to_cert,
+        key=settings.to_key,
+        handshake_timeout=settings.connect_timeout,
+    )

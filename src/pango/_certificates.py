@@ -57,6 +57,8 @@ def examine(settings: Settings, problems: Problems) -> list[Facts]:
     if (file := settings.key_password_file) is not None:
         password = _attempt("key_password_file", problems, partial(read_password, file))
     found = [_examine_pair(files, password, problems) for files in settings.certificates]
+    if settings.to_cert is not None:
+        found.append(_examine_pair(KeyFiles(settings.to_cert, settings.to_key), None, problems, "to_"))
     for name, file in (("client_ca", settings.client_ca), ("to_ca", settings.to_ca)):
         if file is not None:
             _attempt(name, problems, partial(_load_certificates, file))
@@ -76,9 +78,11 @@ def _attempt(setting: str, problems: Problems, action: Callable[[], T]) -> T | N
         return None
 
 
-def _examine_pair(files: KeyFiles, password: str | None, problems: Problems) -> Facts | None:
-    chain = _attempt("cert", problems, lambda: _load_certificates(files.cert))
-    key_file, setting = (files.cert, "cert") if files.key is None else (files.key, "key")
+def _examine_pair(
+    files: KeyFiles, password: str | None, problems: Problems, prefix: str = ""
+) -> Facts | None:
+    chain = _attempt(f"{prefix}cert", problems, lambda: _load_certificates(files.cert))
+    key_file, setting = (files.cert, f"{prefix}cert") if files.key is None else (files.key, f"{prefix}key")
     public = None
     if chain is not None or files.key is not None:
         public = _attempt(setting, problems, lambda: _load_public(key_file, password))

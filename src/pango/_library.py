@@ -33,6 +33,8 @@ class Options(TypedDict, total=False):
     plain: bool
     to_ca: str | None
     to_insecure: bool
+    to_cert: str | None
+    to_key: str | None
     proxy_protocol: int | None
     proxy_protocol_from: Some
     max_connections: int | None
@@ -95,6 +97,8 @@ def _read(options: Options, workers: int | None) -> Settings:
         to=_several(options.get("to", ())),
         to_ca=options.get("to_ca"),
         to_insecure=options.get("to_insecure", False),
+        to_cert=options.get("to_cert"),
+        to_key=options.get("to_key"),
         proxy_protocol=options.get("proxy_protocol"),
         proxy_protocol_from=_several(options.get("proxy_protocol_from", ())),
         max_connections=options.get("max_connections"),

@@ -59,6 +59,12 @@ OPTIONS = (
         help="Do not verify the certificates of tls://, https:// and h3:// targets.",
     ),
     click.option(
+        "--to-cert",
+        metavar="FILE",
+        help="Send this client certificate with its chain (PEM) to tls://, https:// and h3:// targets.",
+    ),
+    click.option("--to-key", metavar="FILE", help="Its private key, if it is not in the same file."),
+    click.option(
         "--proxy-protocol",
         metavar="[1|2]",
         is_flag=False,
@@ -208,6 +214,8 @@ def read(given: Mapping[str, object], problems: Problems) -> Settings:
         to=problems.read_all("to", _values.target, texts.all("to")),
         to_ca=texts.one("to_ca"),
         to_insecure=texts.is_set("to_insecure"),
+        to_cert=texts.one("to_cert"),
+        to_key=texts.one("to_key"),
         proxy_protocol=None if proxy is None else int(proxy),
         proxy_protocol_from=tuple(each for group in networks for each in group),
         max_connections=problems.read("max_connections", _values.count, texts.one("max_connections"), None),

@@ -46,6 +46,8 @@ class Settings:
     to: tuple[str, ...] = ()
     to_ca: str | None = None
     to_insecure: bool = False
+    to_cert: str | None = None
+    to_key: str | None = None
     proxy_protocol: int | None = None
     proxy_protocol_from: tuple[str, ...] = ()
     max_connections: int | None = None
@@ -150,7 +152,7 @@ def check_together(settings: Settings, problems: Problems) -> None:
 def _check_targets(settings: Settings, problems: Problems) -> None:
     to = problems.spell("to")
     if not any(each.startswith(_values.SECURE) for each in settings.to):
-        for name in ("to_ca", "to_insecure"):
+        for name in ("to_ca", "to_insecure", "to_cert"):
             if getattr(settings, name):
                 problems.note(
                     name, f"goes with {to} tls://HOST:PORT, https://HOST:PORT and h3://HOST:PORT only"
@@ -171,6 +173,8 @@ def _check_targets(settings: Settings, problems: Problems) -> None:
                 problems.note(name, f"goes with {to} http://HOST:PORT and https://HOST:PORT only")
     if settings.forwarded_header != FORWARDED_HEADERS[0] and not settings.forwarded_from:
         problems.note("forwarded_header", f"expected {problems.spell('forwarded_from')} too")
+    if settings.to_key and not settings.to_cert:
+        problems.note("to_key", f"goes with {problems.spell('to_cert')} only")
     if settings.to_ca and settings.to_insecure:
         problems.note("to_insecure", f"does not go with {problems.spell('to_ca')}, which verifies")
 

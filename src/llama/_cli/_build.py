@@ -178,9 +178,19 @@ def reverse_proxy(given: Given, to: Sequence[str], host: str | None) -> Web:
     """The HTTP reverse proxy."""
     if given.via and (over_udp := [each for each in to if each.startswith("h3:")]):
         raise ConfigError(f"--via: {over_udp[0]} is reached over UDP, which these proxies do not carry")
-    client = _client(given, connector(given))
+    connect = connector(given)
+    client = _client(given, connect, _upstream_tls(given, connect))
     with naming("--to"):
         return _http(given, http.reverse_proxy(to, client=client, host=host))
+
+
+def _upstream_tls(given: Given, connect: Connector) -> Connector | None:
+    if given.to_cert is None:
+        if given.to_key is not None:
+            raise ConfigError("--to-key: a key goes with a certificate: expected --to-cert too")
+        return None
+    with naming("--to-cert" if given.to_key is None else "--to-cert and --to-key"):
+        return tls.connect(connect, cert=given.to_cert, key=given.to_key)
 
 
 def static(given: Given, folder: str, options: StaticOptions) -> Web:
@@ -200,9 +210,10 @@ def static(given: Given, folder: str, options: StaticOptions) -> Web:
     return _http(given, http.compress()(files) if options.compress else files)
 
 
-def _client(given: Given, connect: Connector) -> http.Exchange:
+def _client(given: Given, connect: Connector, tls: Connector | None = None) -> http.Exchange:
     return http.client(
         connect,
+        tls=tls,
         connect_timeout=given.connect_timeout,
         head_timeout=given.answer_timeout,
         body_timeout=given.idle_timeout,

@@ -76,6 +76,8 @@ def http_proxy_command(**options: object) -> None:
     help="http://HOST:PORT, https://, h2c:// or h3://HOST:PORT, or unix:PATH. With several, they take turns.",
 )
 @_options.HOST_HEADER
+@_options.TO_CERT
+@_options.TO_KEY
 @_options.listening("localhost:8080")
 @_options.reaching
 @_options.asking

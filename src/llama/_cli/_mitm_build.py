@@ -239,10 +239,19 @@ def _tls(given: Given, chosen: Chosen) -> TLSMaker:
     """What puts TLS towards upstreams over a connector."""
     if chosen.insecure and chosen.upstream_ca is not None:
         raise ConfigError("--upstream-ca: nothing is verified with --insecure")
+    if chosen.upstream_key is not None and chosen.upstream_cert is None:
+        raise ConfigError("--upstream-key: a key goes with a certificate: expected --upstream-cert too")
+    if chosen.upstream_cert is not None:
+        with naming(
+            "--upstream-cert" if chosen.upstream_key is None else "--upstream-cert and --upstream-key"
+        ):
+            tls.connect(insecure=True, cert=chosen.upstream_cert, key=chosen.upstream_key)
     with naming("--upstream-ca"):
         maker = partial(
             tls.connect,
             ca=chosen.upstream_ca,
+            cert=chosen.upstream_cert,
+            key=chosen.upstream_key,
             insecure=chosen.insecure,
             handshake_timeout=given.handshake_timeout,
         )

@@ -98,6 +98,14 @@ PASS_UNTRUSTED = click.option(
 UPSTREAM_CA = click.option(
     "--upstream-ca", metavar="FILE", help="The authorities to trust for upstreams, in place of the system's."
 )
+UPSTREAM_CERT = click.option(
+    "--upstream-cert",
+    metavar="FILE",
+    help="Send this client certificate with its chain (PEM) to upstreams that ask for one.",
+)
+UPSTREAM_KEY = click.option(
+    "--upstream-key", metavar="FILE", help="Its private key, if it is not in the same file."
+)
 REVOKE = click.option(
     "--revoke",
     metavar="SHA256",
@@ -200,7 +208,7 @@ SECTIONS = (
     ("The front door", (LISTEN, MODE, TO, _options.HOST_HEADER, CA, _options.CERT, _options.KEY, _options.USER,
                         _options.USER_FILE, _options.OPEN, _options.PRIVATE)),
     ("What is looked into", (INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SERVER_FIRST)),
-    ("Upstreams", (_options.VIA, UPSTREAM_CA, INSECURE, PASS_UNTRUSTED, REVOKE, LATE)),
+    ("Upstreams", (_options.VIA, UPSTREAM_CA, UPSTREAM_CERT, UPSTREAM_KEY, INSECURE, PASS_UNTRUSTED, REVOKE, LATE)),
     ("What becomes of it", (SCRIPT, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS)),
     ("What is shown", (CONSOLE, ACCESS_LOG, SHOW)),
     ("Times", (GRACE, _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(), _options.IDLE())),
@@ -245,6 +253,8 @@ class Chosen:
     insecure: bool
     pass_untrusted: bool
     upstream_ca: str | None
+    upstream_cert: str | None
+    upstream_key: str | None
     revoke: tuple[str, ...]
     late: bool
     server_first: float | None

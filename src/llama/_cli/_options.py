@@ -129,6 +129,14 @@ ACCESS_LOG = click.option(
 )
 
 
+TO_CERT = click.option(
+    "--to-cert",
+    metavar="FILE",
+    help="Send this client certificate with its chain (PEM) to https:// and h3:// targets.",
+)
+TO_KEY = click.option("--to-key", metavar="FILE", help="Its private key, if it is not in the same file.")
+
+
 def listening(default: str) -> Callable[[F], F]:
     """The options that every command has."""
 
@@ -194,6 +202,8 @@ class Given:
     is_open: bool = False
     http3: bool = False
     private: bool = False
+    to_cert: str | None = None
+    to_key: str | None = None
     udp: bool = False
     bind: bool = False
     socks4: bool = False
