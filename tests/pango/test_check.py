@@ -138,6 +138,12 @@ def test_every_error_is_said_at_once(pango: Call, files: Path) -> None:
             "--client-ca: does not go with --plain, which terminates no TLS",
         ),
         ("--plain --to a:1 --listen :1 --listen :1", "--listen: ':1' is given twice"),
+        ("--plain --to tls://a:1 --to-key k.pem", "--to-key: goes with --to-cert only"),
+        ("--plain --to tls://a:1 --to-cert missing.pem", "--to-cert: missing.pem: no such file or directory"),
+        (
+            "--plain --to a:1 --to-cert c.pem --to-key k.pem",
+            "--to-cert: goes with --to tls://HOST:PORT, https://HOST:PORT and h3://HOST:PORT only",
+        ),
         (
             "--plain --to tls://a:1 --to-ca ca.pem --to-insecure",
             "--to-insecure: does not go with --to-ca, which verifies",
