@@ -52,13 +52,16 @@ def over_tcp(settings: Settings, service: Handler) -> list[Server]:
 
 
 def _over_udp(settings: Settings, address: str, exchange: http.Exchange) -> Server:
-    files, password = settings.certificates[0], settings.key_password_file
+    first, *others = settings.certificates
+    file = settings.key_password_file
+    password = None if file is None else partial(read_password, file)
     return http.h3_server(
         address,
         exchange,
-        files.cert,
-        files.key,
-        password=None if password is None else read_password(password),
+        first.cert,
+        first.key,
+        *(tls.Certificate(each.cert, each.key, password=password) for each in others),
+        password=password,
         handshake_timeout=settings.handshake_timeout or LONG,
         idle_timeout=settings.idle_timeout or LONG,
         body_timeout=CLIENT_TIMEOUT,

@@ -184,13 +184,11 @@ def _check_http3(settings: Settings, problems: Problems) -> None:
     if settings.plain:
         problems.note("http3", f"does not go with {spell('plain')}: HTTP/3 is spoken over TLS only")
     if settings.client_ca is not None:
-        problems.note("http3", f"does not go with {spell('client_ca')}: it asks clients for no certificate")
+        problems.note("http3", f"does not go with {spell('client_ca')}: it requests no client certificate")
     if settings.proxy_protocol_from:
         problems.note(
             "http3", f"does not go with {spell('proxy_protocol_from')}: there is no such header in UDP"
         )
-    if len(settings.certificates) > 1:
-        problems.note("http3", f"goes with one {spell('cert')} only, not {len(settings.certificates)}")
     for each in settings.listen:
         if each.startswith(("unix:", "fd:")) or each.endswith(":0"):
             problems.note(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llama._errors import ConfigError
 from llama._packets import PacketConnector
 from llama._server import Server
 from llama._stack import check_takes
@@ -16,6 +17,7 @@ from llama.http._message import Exchange, Request
 from llama.http._settings import Settings
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
 from llama.tcp._connect import Resolver
+from llama.tls._certificates import Certificate
 from llama.udp import connect as udp_connect
 
 if TYPE_CHECKING:  # it needs the extra
@@ -25,10 +27,10 @@ if TYPE_CHECKING:  # it needs the extra
 def h3_server(
     address: str | int | tuple[str, int],
     exchange: Exchange,
-    cert: PathLike,
+    cert: PathLike | Certificate,
     key: PathLike | None = None,
-    *,
-    password: str | None = None,
+    *more: Certificate,
+    password: str | Callable[[], str] | None = None,
     handshake_timeout: float = 10.0,
     idle_timeout: float = 30.0,
     handler_timeout: float | None = None,
@@ -45,16 +47,16 @@ def h3_server(
 ) -> Server:
     """Serve HTTP/3 (RFC 9114) at a UDP address, beside `tcp.server` in one `run`.
 
-    `cert` and `key` are PEM files (the key may be in the first). Seconds: `handshake_timeout` and `idle_timeout`
-    always end a connection, the others are those of `http.server`. At `max_connections` new ones are ignored;
-    while `retry_from` of them are shaking hands, new clients must prove their address first (Retry).
-    Clients of connections that were lost in a crash are told (stateless reset); with a `reset_key`, a secret of at
-    least 16 bytes, after a restart too. `early_data` answers clients that come back at once (0-RTT), whose data others
-    may play again: the exchange sees safe methods, with `Early-Data: 1`, the rest gets 425 (RFC 8470). Tickets, each
-    good once and in its worker, are kept until a reload, the last 4,096.
-
-    Clients learn of it by `http.alt_svc()` in front of the same exchange over TCP. What a connection has not read
-    is bounded (1 MiB): an exchange that reads slowly slows the others of its connection.
+    `cert` and `key` are PEM files (the key may be in the first); further certificates are `tls.Certificate`s, chosen
+    by server name as in `tls.server`, without client certificates. A changed file is read again. Seconds:
+    `handshake_timeout` and `idle_timeout` always end a connection, the others are those of `http.server`. At
+    `max_connections` new ones are ignored; while `retry_from` of them are shaking hands, new clients must prove
+    their address first (Retry). Clients of connections that were lost in a crash get a stateless reset; with a
+    `reset_key`, a secret of at least 16 bytes, after a restart too. `early_data` answers returning clients at once
+    (0-RTT), whose data others may replay: the handler gets safe methods, with `Early-Data: 1`, the rest gets 425
+    (RFC 8470). Tickets, each good once and in its worker, are kept until a reload, the last 4,096.
+    `http.alt_svc()` in front of the same handler over TCP announces it to clients. What a connection has not read
+    is bounded (1 MiB): a handler that reads slowly slows the others of its connection.
     Raises ConfigError for files that do not work, and where the `http3` extra is missing.
 
         run(tcp.server(":443", site), http.h3_server(":443", application, "cert.pem", "key.pem"))
@@ -71,7 +73,17 @@ def h3_server(
     )  # fmt: skip
     times = (handshake_timeout, idle_timeout)
     settings = H3Settings(http, *times, max_connections, retry_from, reset_key, early_data)
-    return build_server(address, exchange, cert, key, password, settings)
+    return build_server(address, exchange, (_certificate(cert, key, password), *more), settings)
+
+
+def _certificate(
+    cert: PathLike | Certificate, key: PathLike | None, password: str | Callable[[], str] | None
+) -> Certificate:
+    if not isinstance(cert, Certificate):
+        return Certificate(cert, key, password=password)
+    if key is not None:
+        raise ConfigError("http.h3_server(): a key file goes with a certificate file, not with a Certificate")
+    return cert
 
 
 def h3_client(

@@ -7,12 +7,12 @@ import contextlib
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnectionError
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsTrafficSecret
 from qh3.tls import Direction, Epoch, ExtensionType
 
 from llama.http._h3_early import Tickets
+from llama.http._h3_identities import Identities, use_names
 from llama.http._h3_link import Quic
 from llama.http._h3_moves import Address, Moves
 from llama.http._h3_packet import PacketKeys
@@ -33,7 +33,7 @@ class Accepted(Quic):
 
     def __init__(
         self,
-        configuration: QuicConfiguration,
+        identities: Identities,
         original: bytes,
         retry_source: bytes | None = None,
         *,
@@ -44,12 +44,13 @@ class Accepted(Quic):
         takes early data.
         """
         super().__init__(
-            configuration=configuration,
+            configuration=identities.choose(None),
             original_destination_connection_id=original,
             retry_source_connection_id=retry_source,
             session_ticket_fetcher=None if tickets is None else tickets.take,
             session_ticket_handler=None if tickets is None else tickets.keep,
         )
+        self._identities = identities
         self._is_nameless = own is not None
         self.reset_token: bytes | None = None
         """What ends the connection when its state is lost; one of its own where None."""
@@ -142,6 +143,8 @@ class Accepted(Quic):
 
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
         tls = super()._create_tls(remote_source_cid)
+        if not self._identities.is_single:
+            use_names(tls.tls, self._identities)
         if self.reset_token is not None:
             tls.stateless_reset_token = self.reset_token
             told = tls.serialize_transport_parameters()

@@ -10,7 +10,6 @@ import socket
 import weakref
 from typing import Protocol, TypeAlias
 
-from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 
 from llama._server import Local
@@ -20,6 +19,7 @@ from llama.http._h3_accepted import Accepted
 from llama.http._h3_address import ID_LENGTH, LongHeader, Resets, Tokens, destination_of, long_header
 from llama.http._h3_early import Tickets
 from llama.http._h3_handover import WORKS, Inbox, Outbox
+from llama.http._h3_identities import Identities
 from llama.http._h3_link import Address
 from llama.http._h3_outgoing import Outgoing
 from llama.http._h3_served import Served
@@ -35,7 +35,7 @@ class Site(_h3_served.Site, Protocol):
     """What is served, and how hands are shaken."""
 
     @property
-    def configuration(self) -> QuicConfiguration: ...
+    def identities(self) -> Identities: ...
 
     @property
     def secret(self) -> bytes: ...
@@ -204,7 +204,7 @@ class Endpoint:
 
     def _open(self, header: LongHeader, original: bytes, source: bytes | None, address: Address) -> Served:
         own = None if header.source else header.destination
-        quic = Accepted(self._server.configuration, original, source, own=own, tickets=self._tickets_given)
+        quic = Accepted(self._server.identities, original, source, own=own, tickets=self._tickets_given)
         quic.reset_token = self._resets.token(quic.host_cid, _plain(address))
         served = Served(self, quic, self._server, self._shutdown, address)
         self._all.add(served)

@@ -104,7 +104,7 @@ class Moves:
         """Packets with the addresses that they go to; the first to one that is not valid has a challenge for it."""
         if self.is_settled:
             return [(data, self.active) for data in packets]
-        routed = []
+        routed: list[tuple[bytes, Address]] = []
         is_challenged = False
         for data in packets:
             answered = self._answered(data, count)

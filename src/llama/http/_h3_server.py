@@ -8,16 +8,16 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qh3.quic.configuration import QuicConfiguration
-
 from llama._errors import ConfigError
 from llama._server import Peer, Server
 from llama._shutdown import Shutdown
 from llama._target import split_address
 from llama.http._h3_endpoint import VERSIONS, Endpoint
+from llama.http._h3_identities import Identities
 from llama.http._h3_link import new_configuration
 from llama.http._h3_settings import H3Settings
 from llama.http._message import Exchange
+from llama.tls._certificates import Certificate
 from llama.udp._bind import bind_packets
 
 SECRET = os.urandom(32)
@@ -29,7 +29,7 @@ class H3Server(Server):
 
     where: str | int | tuple[str, int]
     exchange: Exchange
-    configuration: QuicConfiguration
+    identities: Identities
     settings: H3Settings
     secret: bytes
     """What tokens and resets are made with; workers have it in common."""
@@ -75,19 +75,14 @@ def _set(future: asyncio.Future[None]) -> None:
 def build_server(
     where: str | int | tuple[str, int],
     exchange: Exchange,
-    cert: str | os.PathLike[str],
-    key: str | os.PathLike[str] | None,
-    password: str | None,
+    certificates: Sequence[Certificate],
     settings: H3Settings,
 ) -> H3Server:
-    """A server with its certificate loaded; ConfigError for files that do not work."""
+    """A server with its certificates loaded; ConfigError for files that do not work."""
     configuration = new_configuration(is_client=False, idle_timeout=settings.idle_timeout)
     configuration.supported_versions = list(VERSIONS)
-    load = configuration.load_cert_chain  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     try:
-        load(os.fspath(cert), None if key is None else os.fspath(key), password)
-    except Exception as error:  # the library raises errors of many kinds
-        raise ConfigError(f"http.h3_server(): {cert} with {key or 'its key'}: {error}") from error
-    if configuration.private_key is None:
-        raise ConfigError(f"http.h3_server(): {cert} holds no key, and key= names no file")
-    return H3Server(where, exchange, configuration, settings, settings.reset_key or SECRET)
+        identities = Identities(certificates, configuration)
+    except ConfigError as error:
+        raise ConfigError(f"http.h3_server(): {error}") from None
+    return H3Server(where, exchange, identities, settings, settings.reset_key or SECRET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cryptography import x509
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from qh3.quic.configuration import QuicConfiguration
 
 from llama._errors import ConfigError
-from llama.http._h3_settings import H3Identity
+from llama.http._h3_settings import H3Identity, PathLike
 from llama.tls._certificates import load_authority, load_pair
 
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
@@ -33,7 +33,7 @@ def trust(configuration: QuicConfiguration, identity: H3Identity) -> None:
     else:
         configuration.verify_mode = ssl.CERT_NONE
     if identity.cert is not None:
-        _show(configuration, identity)
+        load_identity(configuration, identity.cert, identity.key, identity.password)
 
 
 def _authorities(path: Path) -> bytes:
@@ -62,9 +62,13 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield _BEGIN + part.partition(_END)[0].replace(b"\r", b"") + _END + b"\n"
 
 
-def _show(configuration: QuicConfiguration, identity: H3Identity) -> None:
-    cert, key, password = identity.cert, identity.key, identity.password
-    assert cert is not None
+def load_identity(
+    configuration: QuicConfiguration,
+    cert: PathLike,
+    key: PathLike | None,
+    password: str | Callable[[], str] | None,
+) -> None:
+    """Load a certificate chain and its key; ConfigError for files that do not work."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     load_pair(context, cert, key, password)  # it says what is wrong
     chain = x509.load_pem_x509_certificates(Path(cert).read_bytes())
