@@ -145,6 +145,9 @@ class Counted(Body):
             self.ended = True
         return data
 
+    async def wait_for_data(self) -> None:
+        await self._source.wait_for_data()
+
     async def aclose(self) -> None:
         await self._source.aclose()
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
-from llama._errors import ProtocolError
 from llama.http._dropped import close_dropped
 from llama.http._error_page import answer_error
 from llama.http._message import Exchange, Request, Response
 from llama.http._settings import Settings
+from llama.http.wire._h1_head import check_expectation
 
 
 async def answer(inner: Exchange, request: Request, settings: Settings, where: object) -> Response:
     """Call the handler within `handler_timeout`. Raises nothing but CancelledError."""
     headers = request.headers
     try:
-        if "expect" in headers._keys and headers.tokens("expect") != ["100-continue"]:
-            raise ProtocolError(f"expectation {headers['expect']!r} cannot be met", status=417)
+        if "expect" in headers._keys:
+            check_expectation(headers)
         if settings.handler_timeout is None:
             response = await inner(request)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TypeAlias, cast
 
@@ -52,6 +53,13 @@ class Body:
     def chunk_nowait(self) -> bytes:
         """The next bytes if they are there already; b"" says nothing of the end, which `chunk` tells."""
         return b""
+
+    async def wait_for_data(self) -> None:
+        """Return once a chunk or the end has come from the peer, without asking the peer for it by 100 (Continue).
+
+        It never returns for a body that no peer sends. Cancelling it loses no data.
+        """
+        await asyncio.get_running_loop().create_future()
 
     async def aclose(self) -> None:
         """Free what the body holds, without reading the rest."""
@@ -188,6 +196,9 @@ class TransformedBody(Body):
             if part:
                 return part
         return b""
+
+    async def wait_for_data(self) -> None:
+        await self._source.wait_for_data()
 
     async def aclose(self) -> None:
         self.ended, self.shared_end = True, None

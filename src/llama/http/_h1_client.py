@@ -32,6 +32,20 @@ class NoAnswer(Truncated):
     """The connection ended before a byte of the response came."""
 
 
+def _is_requested(protocol: str, request: Request) -> bool:
+    return bool(request.protocol) and protocol in request.protocol.split(", ")
+
+
+async def _arrival(body: Body, clock: asyncio.Timeout) -> None:
+    """End the wait for 100 (Continue) once the client has sent some of the body."""
+    try:
+        await body.wait_for_data()
+    except (LlamaError, OSError):
+        pass  # which reading it raises again
+    if clock.when() is not None and not clock.expired():
+        clock.reschedule(0.0)
+
+
 class Timers:
     """The deadlines that all connections of a client share."""
 
@@ -175,7 +189,7 @@ class H1Client:
         if not framing:
             if not self._write_soon(request, raw):
                 await self._write(raw)
-        elif "expect" in request.headers.names:
+        elif "expect" in request.headers.names and not (data is not None and request._connection is not None):
             await self._write(raw)
             head = await self._continue(request)
             if head is not None and head.status >= 300:
@@ -225,9 +239,14 @@ class H1Client:
         self._upload_task = self._tasks.spawn(upload.run(raw, part), name="send an HTTP body")
 
     async def _continue(self, request: Request) -> ResponseHead | None:
-        """Wait for the word to send the body, for a while; a final response that came instead."""
+        """Wait until the body may go up: for 100 (Continue), for the body itself, or for a while.
+
+        Returns a final response that came instead.
+        """
+        clock = asyncio.timeout(CONTINUE)
+        arrival = self._tasks.spawn(_arrival(request._body, clock), name="wait for an HTTP body")
         try:
-            async with asyncio.timeout(CONTINUE):
+            async with clock:
                 while (head := await self._next_head(request)).status != 100:
                     if head.status >= 200 or head.status == 101:
                         return head
@@ -235,6 +254,10 @@ class H1Client:
                 await request.inform(100)
         except TimeoutError:
             pass  # many never say it
+        finally:
+            if not arrival.done():  # a body has one reader at a time
+                arrival.cancel()
+                await asyncio.wait((arrival,))
         return None
 
     async def _final_in_time(self, request: Request, deadlines: Deadlines) -> ResponseHead:
@@ -290,6 +313,11 @@ class H1Client:
 
     async def _answered(self, request: Request, head: ResponseHead) -> Response:
         """The response to a request whose body may still be going up."""
+        task = self._upload_task
+        if head.status == 101 and task is not None and _is_requested(head.protocol, request):
+            await asyncio.wait(
+                (task,)
+            )  # the request ends before the other protocol begins (RFC 9110 section 7.8)
         response = self._response(request, head)
         if response.upgrade is None and not isinstance(response._body, ResponseBody):
             await self.body_ended(self._rest)
@@ -385,7 +413,7 @@ class H1Client:
 
     def _switch(self, request: Request, head: ResponseHead, response: Response) -> None:
         """The other side speaks another protocol from here on."""
-        if head.status == 101 and (not request.protocol or head.protocol not in request.protocol.split(", ")):
+        if head.status == 101 and not _is_requested(head.protocol, request):
             raise ProtocolError(
                 f"{self.origin} switched to {head.protocol!r}, which nobody asked for", status=502
             )

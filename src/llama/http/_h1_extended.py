@@ -1,4 +1,4 @@
-"""An extended CONNECT as HTTP/1.1 asks for the same: by Upgrade (RFC 8441 section 5, RFC 6455 section 4)."""
+"""Upgrade of HTTP/1.1 and extended CONNECT, each in terms of the other (RFC 8441 section 5, RFC 6455 section 4)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import os
 
 from llama._errors import ProtocolError
+from llama.http._body import EMPTY
 from llama.http._headers import Headers
 from llama.http._message import Request
 
@@ -16,9 +17,43 @@ _KEY = "sec-websocket-key"
 
 def as_upgrade(request: Request) -> Request:
     """The same as a GET that asks for an upgrade, with the key that a WebSocket's handshake needs."""
-    copy = Request.__new__(Request)
+    copy = _copy(request)
     copy.method = "GET"
-    copy.headers = headers = request.headers.copy()
+    headers = copy.headers
+    if request.protocol == "websocket" and _KEY not in headers:
+        headers["Sec-WebSocket-Key"] = base64.b64encode(os.urandom(16)).decode()
+    return copy
+
+
+def needs_extended_connect(request: Request) -> bool:
+    """Whether a request means nothing over HTTP/2 and HTTP/3 but an extended CONNECT.
+
+    Any other with an Upgrade, such as one with a body or with several protocols, is complete without it.
+    """
+    protocol = request.protocol
+    if request.method == "CONNECT":
+        return bool(protocol)
+    return (
+        bool(protocol)
+        and request.method == "GET"
+        and request._body is EMPTY
+        and "," not in protocol
+        and "/" not in protocol
+    )
+
+
+def without_upgrade(request: Request) -> Request:
+    """The same request, as one that stays HTTP: a server may ignore Upgrade (RFC 9110 section 7.8)."""
+    copy = _copy(request)
+    copy.headers.discard("Upgrade")
+    copy.protocol = ""
+    return copy
+
+
+def _copy(request: Request) -> Request:
+    copy = Request.__new__(Request)
+    copy.method = request.method
+    copy.headers = request.headers.copy()
     copy.version = request.version
     copy.scheme = request.scheme
     copy.path = request.path
@@ -30,8 +65,6 @@ def as_upgrade(request: Request) -> Request:
     copy._client = request._client
     copy._informer = request._informer
     copy._extensions = request._extensions
-    if request.protocol == "websocket" and _KEY not in headers:
-        headers["Sec-WebSocket-Key"] = base64.b64encode(os.urandom(16)).decode()
     return copy
 
 

@@ -189,6 +189,8 @@ class H1Connection:
             raise ValueError(f"{status} is no final status")
         framing = response_framing(head.method, status, head.version, headers, length)
         keep = framing != UNTIL_CLOSE and self._keep(head, headers)
+        if head.method == "CONNECT" and (status != 407 or self._input.rest):
+            keep = False  # what follows may be meant for the tunnel: it must not be read as requests
         extra = "" if "date" in headers._keys else date_line()
         if not keep:
             extra += "Connection: close\r\n"
@@ -273,6 +275,10 @@ class H1Connection:
         except TimeoutError:
             seconds = self._settings.body_timeout
             raise ProtocolError(f"the body made no progress for {seconds} seconds", status=408) from None
+
+    async def read_ahead(self) -> None:
+        """Wait for bytes of the request's body, which `read_body` gives then."""
+        self._input.rest = await self._input.read()
 
     def read_body_nowait(self) -> bytes:
         """What has come already."""

@@ -134,6 +134,14 @@ class H2Body(Body):
             await self._wait()
         return self.chunk_nowait()
 
+    async def wait_for_data(self) -> None:
+        if not self._parts and not self._over and self._error is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
     async def _wait(self) -> None:
         if self._source is not None:
             self._source.wanted()
@@ -193,6 +201,9 @@ class H2ResponseBody(Body):
         data = await self._inner.chunk()
         self.ended = self._inner.ended
         return data
+
+    async def wait_for_data(self) -> None:
+        await self._inner.wait_for_data()
 
     async def aclose(self) -> None:
         await self._inner.aclose()

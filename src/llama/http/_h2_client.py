@@ -10,6 +10,7 @@ from llama._shutdown import Shutdown
 from llama._stream import Stream
 from llama.http._client_settings import ClientSettings
 from llama.http._h1_client import Timers
+from llama.http._h1_extended import needs_extended_connect, without_upgrade
 from llama.http._h2_client_exchange import ClientExchange, NoExtendedConnect, Unprocessed
 from llama.http._h2_link import Link
 from llama.http._h2_message import fields_of_request
@@ -105,7 +106,10 @@ class H2Client:
         if self.going:
             raise Unprocessed(f"{self.origin} takes no more requests on this connection")
         if request.protocol:
-            await self._check_upgrade(request.protocol)
+            if needs_extended_connect(request):
+                await self._check_upgrade(request.protocol)
+            else:
+                request = without_upgrade(request)
         fields, framing = fields_of_request(request, self.origin.http_scheme, self.origin.authority)
         exchange = ClientExchange(self, request)
         is_tunnel = request.method == "CONNECT" or bool(request.protocol)

@@ -303,6 +303,11 @@ class ChannelBody(Body):
             self._release()
         return part
 
+    async def wait_for_data(self) -> None:
+        channel = self._channel
+        if not channel.unread and not channel.ended and channel.error is None:
+            await channel.wait()
+
     async def aclose(self) -> None:
         self.ended = True
         self._release()

@@ -95,7 +95,7 @@ class H3Exchange:
             if channel.ended and channel.declared not in (None, channel.received):
                 raise ProtocolError(f"the body does not have the {channel.declared} bytes it declared")
         except LlamaError as error:
-            if getattr(error, "status", 400) in (414, 431):
+            if getattr(error, "status", 400) in (414, 431, 501):
                 return error_response(error, self._settings.error_page, None)
             channel.abort(H3_MESSAGE_ERROR)
             raise

@@ -8,6 +8,7 @@ from llama._errors import ProtocolError
 from llama._extensions import Extensions
 from llama.http._body import EMPTY
 from llama.http._date import date_field
+from llama.http._h1_extended import needs_extended_connect, without_upgrade
 from llama.http._h2_message import fields_of_request, fields_of_response, request_from, response_from
 from llama.http._headers import Headers
 from llama.http._message import Informer, Request, Response
@@ -48,21 +49,24 @@ def request_of(
 ) -> tuple[Request, int | None]:
     """The request that a field section stands for, its body not set, and what it declares of that one's length.
 
-    Raises ProtocolError for what is malformed, with 431 or 414 for what is only too large.
+    Raises ProtocolError for what is malformed, with 431 or 414 for what is only too large, 501 for
+    an extended CONNECT.
     """
     bounds = H2Limits(header_list=limits.head, fields=limits.fields, path=limits.line)
     read = _read(fields)
     check_size(read, bounds)
     head = parse_request(read, bounds)
     if head.protocol:
-        raise malformed(f"an extended CONNECT for {head.protocol}, which was not offered")
+        raise malformed(f"extended CONNECT for {head.protocol[:60]!r} is not supported over HTTP/3", 501)
     return request_from(head, EMPTY, "3", "https", connection, informer), head.length
 
 
 def encode_request(request: Request, authority: str) -> tuple[Fields, int]:
     """A request's field section, and how long its body is: 0 where it has none, -1 where that is not known."""
-    if request.protocol:
+    if needs_extended_connect(request):
         raise ProtocolError(f"HTTP/3 has no upgrade to {request.protocol} here", status=502)
+    if request.protocol:
+        request = without_upgrade(request)
     fields, framing = fields_of_request(request, "https", authority)
     return _written(fields), framing
 

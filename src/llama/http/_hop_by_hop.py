@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama.http._body import EMPTY
+from llama._errors import ProtocolError
 from llama.http._headers import Headers, headers_of_lines
 from llama.http._message import Request, Response
 
@@ -68,21 +68,13 @@ def put(headers: Headers, name: str, value: str) -> None:
     headers._keys.append(name.lower())
 
 
-def upgrade_of(request: Request) -> str:
-    """What an upgrade that may be passed on asks for; h2c would get around what the proxy decides.
-
-    One with a body is passed on as an ordinary request: where the body ends the other protocol would begin.
-    """
-    if request._body is not EMPTY:
-        return ""
-    protocol = request.protocol
-    if "h2c" not in protocol:
-        return protocol
-    return ", ".join(each for each in protocol.split(", ") if each != "h2c")
-
-
 def outgoing(request: Request, gone: frozenset[str] = HOP_BY_HOP) -> Request:
-    """The request that a proxy sends for one it got: its own header without what is in `gone`, the same body."""
+    """The request that a proxy sends for one it got: its own header without what is in `gone`, the same body.
+
+    ProtocolError (501) for an extended CONNECT that is not for WebSocket: it would be a tunnel that no rule sees.
+    """
+    if request.method == "CONNECT" and request.protocol not in ("", "websocket"):
+        raise ProtocolError(f"extended CONNECT for {request.protocol[:60]!r} is not supported", status=501)
     copy = _new(Request)
     copy.method = request.method
     copy.headers = headers = end_to_end(request.headers, gone)
@@ -90,7 +82,7 @@ def outgoing(request: Request, gone: frozenset[str] = HOP_BY_HOP) -> Request:
     copy.scheme = request.scheme
     copy.path = request.path
     copy.absolute = False
-    copy.protocol = request.protocol and upgrade_of(request)
+    copy.protocol = request.protocol
     copy._body = request._body
     copy._trailers = request._trailers
     copy._connection = request._connection
@@ -99,8 +91,10 @@ def outgoing(request: Request, gone: frozenset[str] = HOP_BY_HOP) -> Request:
     known = request._extensions or request._connection
     copy._extensions = known.fork() if known is not None else None
     if copy.protocol:
-        asked = ", ".join(request.headers.get_all("upgrade"))
-        headers.add("Upgrade", asked if copy.protocol == request.protocol and asked else copy.protocol)
+        is_as_sent = copy.protocol == ", ".join(request.headers.tokens("upgrade"))
+        headers.add("Upgrade", ", ".join(request.headers.get_all("upgrade")) if is_as_sent else copy.protocol)
+    if copy.version == "1.0" and "expect" in headers._keys:
+        headers.discard("Expect")  # RFC 9110 section 10.1.1
     return copy
 
 

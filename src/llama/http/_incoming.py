@@ -21,6 +21,10 @@ class Source(Protocol):
         """The next bytes; b"" at the end of the connection."""
         ...
 
+    async def read_ahead(self) -> None:
+        """Return once the next bytes, or the end of the connection, have come; they can be read then."""
+        ...
+
     def read_body_nowait(self) -> bytes:
         """The next bytes if they are there already, or b""."""
         ...
@@ -92,6 +96,11 @@ class IncomingBody(Body):
             self._error = error
             raise
         return b""
+
+    async def wait_for_data(self) -> None:
+        if not self.ended and self._error is None:
+            await self._source.read_ahead()
+            self._expects = False  # it did not wait for 100 (Continue)
 
     def _take(self, data: bytes) -> bytes:
         decoder = self._decoder

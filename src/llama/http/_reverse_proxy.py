@@ -17,6 +17,7 @@ from llama.http._client import Client
 from llama.http._client import client as http_client
 from llama.http._forwarded_fields import FORWARDED, add_forwarded
 from llama.http._h1_client import NoAnswer
+from llama.http._h1_extended import needs_extended_connect
 from llama.http._hop_by_hop import HOP_BY_HOP, incoming, outgoing, put
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import split_url
@@ -120,7 +121,7 @@ class ReverseProxy:
 
     def _unfit(self, request: Request) -> Sequence[Upstream]:
         """The upstreams that cannot be asked for this: over HTTP/3 there are no upgrades here."""
-        if not request.protocol:
+        if not needs_extended_connect(request):
             return ()
         return [each for each in self.balance.upstreams if each.origin.scheme == "h3"]
 
@@ -210,8 +211,8 @@ def reverse_proxy(
     beginning (404 for others) and `add` put there. `via` is this proxy's name in the Via field, None for none.
 
     X-Forwarded-For, -Proto, -Host and Forwarded are set anew: `http.forwarded` says whose own are believed.
-    Upgrades such as WebSocket pass (but not to `h3://`), h2c does not. Errors carry 502, 503 or 504, and `http.server`
-    answers by them. `client=http.h3_client(fallback=http.client())` goes by HTTP/3 where an upstream's Alt-Svc says so.
+    Upgrades such as WebSocket pass (but not to `h3://`), h2c does not; CONNECT gets 405. Errors carry 502, 503 or 504.
+    `client=http.h3_client(fallback=http.client())` goes by HTTP/3 where an upstream's Alt-Svc says so.
 
         stack(http.server(), http.reverse_proxy({"http://10.0.0.1:8000": 2, "http://10.0.0.2:8000": 1}))
     """

@@ -72,6 +72,9 @@ class Cut(Body):
         self._left -= len(data)
         return data
 
+    async def wait_for_data(self) -> None:
+        await self._source.wait_for_data()
+
     async def aclose(self) -> None:
         await self._source.aclose()
 
@@ -165,6 +168,9 @@ class Paced(Body):
         if self._due > now:
             await asyncio.sleep(self._due - now)
         return data
+
+    async def wait_for_data(self) -> None:
+        await self._source.wait_for_data()
 
     async def aclose(self) -> None:
         await self._source.aclose()

@@ -228,6 +228,9 @@ class Tee(Body):
                 self._sink.end(complete=True)
             over()
 
+    async def wait_for_data(self) -> None:
+        await self._source.wait_for_data()
+
     async def aclose(self) -> None:
         with contextlib.suppress(OSError):
             if self._sink is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from qh3.asyncio.client import connect
 from qh3.asyncio.protocol import QuicConnectionProtocol
 from qh3.h3.connection import H3Connection
-from qh3.h3.events import DataReceived, HeadersReceived, StreamReset
+from qh3.h3.events import DataReceived, HeadersReceived, InformationalHeadersReceived, StreamReset
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.events import ConnectionTerminated, QuicEvent
 
@@ -63,6 +63,8 @@ class Answer:
     heads: list[list[tuple[bytes, bytes]]] = field(default_factory=list)
     body: bytearray = field(default_factory=bytearray)
     reset: int | None = None
+    informed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once an informational response has come."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ends(self, connection: "Raw") -> None:
@@ -84,6 +86,10 @@ class Raw(QuicConnectionProtocol):
         if isinstance(event, ConnectionTerminated):
             self.ended.set_result(event.error_code)
         for each in self.http.handle_event(event):
+            if isinstance(each, InformationalHeadersReceived):
+                answer = self.answers.setdefault(each.stream_id, Answer())
+                answer.heads.append(each.headers)
+                answer.informed.set()
             if not isinstance(each, HeadersReceived | DataReceived | StreamReset):
                 continue
             answer = self.answers.setdefault(each.stream_id, Answer())

@@ -44,6 +44,9 @@ class BoundedBody(Body):
         self.ended = not part
         return part
 
+    async def wait_for_data(self) -> None:
+        await self._source.wait_for_data()
+
     async def aclose(self) -> None:
         self.ended = True
         await self._source.aclose()

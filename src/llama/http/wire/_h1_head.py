@@ -27,6 +27,10 @@ _MEANING = frozenset({"connection", "content-length", "expect", "transfer-encodi
 _usual_lines = {
     f"HTTP/1.1 {each.value} {each.phrase}": ("1.1", each.value, each.phrase) for each in HTTPStatus
 }
+_TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PRODUCT = re.compile(rf"({_TCHARS})(?:/{_TCHARS})?")
+# HTTP/2 and HTTP within TLS (RFC 2817) would carry requests past everything that decides about requests.
+_CARRY_HTTP = frozenset({"h2", "h2c", "h3", "http", "tls"})
 _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 
 
@@ -53,7 +57,7 @@ class RequestHead:
     keep_alive: bool
     expects_continue: bool
     protocol: str
-    """What an Upgrade asks for, in lower case."""
+    """The protocols of Upgrade in lower case, joined by ", "; empty where the request goes on as HTTP."""
 
 
 class ResponseHead:
@@ -91,7 +95,7 @@ def parse_request(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> RequestHead:
     head.length = request_length(head.method, head.version, headers)
     head.keep_alive = keeps_alive(head.version, headers)
     head.expects_continue = "expect" in keys and _expects_continue(head)
-    head.protocol = _upgrade(head.version, headers) if "upgrade" in keys else ""
+    head.protocol = _requested_upgrade(head) if "upgrade" in keys else ""
     return head
 
 
@@ -209,9 +213,32 @@ def _check_host(head: RequestHead, keys: list[str]) -> None:
 def _expects_continue(head: RequestHead) -> bool:
     if head.version == "1.0":
         return False
-    if head.headers.tokens("expect") != ["100-continue"]:
-        raise malformed(f"expectation {head.headers['expect'][:60]!r} cannot be met", 417)
+    check_expectation(head.headers)
     return head.length != 0
+
+
+def check_expectation(headers: Headers) -> None:
+    """ProtocolError (417) where Expect has another value than 100-continue (RFC 9110 section 10.1.1)."""
+    if headers.tokens("expect") != ["100-continue"]:
+        raise malformed(f"expectation {headers['expect'][:60]!r} cannot be met", 417)
+
+
+def _requested_upgrade(head: RequestHead) -> str:
+    """The protocols of Upgrade, in a form that later code can compare.
+
+    CONNECT ignores Upgrade. A member that is malformed or carries HTTP itself drops all of them: a peer that reads
+    the field more leniently must not see another choice than the one made here.
+    """
+    if head.method == "CONNECT":
+        return ""
+    protocols = _upgrade(head.version, head.headers)
+    for each in protocols.split(", "):
+        match = _PRODUCT.fullmatch(each)
+        if (
+            match is None or match[1].partition("-")[0] in _CARRY_HTTP
+        ):  # drafts of HTTP/2 had names like h2c-14
+            return ""
+    return protocols
 
 
 def _upgrade(version: str, headers: Headers) -> str:
