@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -16,7 +19,7 @@ from llama.http.wire._hpack_decode import Decoder
 from llama.http.wire._hpack_encode import Encoder
 from llama.http.wire._hpack_huffman import huffman_decode, huffman_encode
 from llama.http.wire._hpack_table import STATIC, encode_integer
-from tests.http.wire.h2 import GET, OK, Peer
+from tests.http.wire.h2 import GET, OK, Peer, code_name
 
 CALM = "ENHANCE_YOUR_CALM"
 LIST, FIELDS = 10_000, 40
@@ -192,6 +195,98 @@ def test_a_client_that_sends_bombs_loses_its_connection(before: bytes, block: by
         assert peer.side.heard()[-1] == f"{1 + 2 * at} refused 431"
         assert 1 <= peer.side.engine._oversized.count - count <= 5
     assert peer.read()[-1].endswith(CALM)
+
+
+ONE_BY_ONE: dict[str, tuple[bytes, bytes]] = {
+    # what goes into the table first, and the block
+    "names alone": (b"", b"\x01\x00" * 8_000),
+    "empty literals": (b"", literal("a", "") * 4_000),
+    "literals, never indexed": (b"", literal("a", "b", first=0x10) * 3_000),
+    "insertions of a static name": (b"", b"\x41\x00" * 8_000),
+    "insertions of a new name": (b"", literal("a", "", first=0x40) * 4_000),
+    "Huffman insertions": (b"", literal("a", "b" * 10, first=0x40, huffman=True) * 1_500),
+    "references and literals in turn": (b"", b"\x82\x01\x00" * 5_000),
+    "references and insertions in turn": (b"", b"\x82\x41\x00" * 5_000),
+    "short and long indexes in turn": (MANY, b"\x82\xff\x01" * 5_000),
+    "indexes of three bytes": (MANY, b"\xff\x81\x00" * 5_000),
+    "one large entry and literals in turn": (LARGE, b"\xbe\x01\x00" * 5_000),
+}
+
+
+def calls_of(decode: Callable[[bytes], object], block: bytes) -> int:
+    """Calls of functions, those in C too, while a block is decoded."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        decode(block)
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+@pytest.mark.parametrize(("before", "block"), ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_a_decoder_abandons_a_block_of_far_too_many_fields(before: bytes, block: bytes) -> None:
+    decoder = Decoder(header_list=LIST, fields=FIELDS, excess=100)
+    decoder.decode(before)
+    assert calls_of(decoder.decode, block) < 5000
+    assert decoder.is_abandoned
+    assert decoder.excess == 101
+
+
+@pytest.mark.parametrize(("before", "block"), ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_one_block_of_far_too_many_fields_ends_the_connection(before: bytes, block: bytes) -> None:
+    peer = Peer()
+    peer.send(headers(1, Encoder().encode(GET) + before))
+    assert peer.error(headers(3, block)) == CALM
+
+
+@pytest.mark.parametrize(
+    "field", [b"\x01\x00", b"\x41\x00", literal("a", "b" * 10, first=0x40, huffman=True), b"\xff\x01\x01\x00"],
+    ids=["literals", "insertions", "Huffman insertions", "in turn"],
+)  # fmt: skip
+@pytest.mark.parametrize("fields", [135 + 31, 135 + 300, 135 + 1000])
+def test_blocks_with_too_many_fields_cost_the_connection_by_their_work(field: bytes, fields: int) -> None:
+    peer = Peer()
+    peer.send(headers(1, Encoder().encode(GET) + MANY))
+    block = field * (fields // (2 if field[0] == 0xFF else 1))
+    work = 0
+    with pytest.raises(H2Error) as raised:
+        for at in range(1, 1000):
+            peer.send(headers(1 + 2 * at, block))
+            work += peer.side.engine._decoder.excess
+    assert code_name(raised.value.code) == CALM
+    assert work <= 200 * 64
+
+
+def test_a_request_with_three_hundred_fields_on_thirty_streams_gets_thirty_refusals() -> None:
+    peer = Peer()
+    encoder = Encoder()
+    request = [*GET, *(("cookie", f"{at}={'c' * 200}") for at in range(300))]
+    for at in range(30):
+        peer.send(headers(1 + 2 * at, encoder.encode(request)))
+    assert peer.side.heard() == [f"{1 + 2 * at} refused 431" for at in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "is_allowed"), [([0], True), ([0, 4096], True), ([4096, 0, 4096], False), ([0] * 10_000, False)],
+    ids=["one", "two", "three", "ten thousand"],
+)  # fmt: skip
+def test_a_block_changes_the_table_size_at_most_twice(sizes: list[int], *, is_allowed: bool) -> None:
+    peer = Peer()
+    block = b"".join(encode_integer(size, 0x20, 0x1F) for size in sizes) + Encoder().encode(GET)
+    if is_allowed:
+        peer.send(headers(1, block))
+        assert peer.side.heard() == ["1 GET http://a/ end"]
+        return
+    changes = peer.side.engine._decoder.changes
+    assert peer.error(headers(1, block)) == "COMPRESSION_ERROR"
+    assert peer.side.engine._decoder.changes - changes == 2
 
 
 def test_a_bomb_counts_as_often_as_it_is_larger_than_a_block() -> None:

@@ -20,8 +20,12 @@ from llama.http.wire._h2_states import (
     STATE_NAMES,
 )
 from llama.http.wire._h2_stream import Stream
+from llama.http.wire._hpack_decode import Decoder
 
 DRAINING = b"draining"
+EXCESS = 8
+"""A header block with this many times `fields` beyond a limit ends the connection at once."""
+_EXCESS_WEIGHT = 4  # a block counts once for each quarter of `fields` beyond the limit
 
 
 class Control(Sending):
@@ -48,11 +52,15 @@ class Control(Sending):
         if self._cancelled.overflows():
             raise H2Error(frames.ENHANCE_YOUR_CALM, "more streams were cancelled than allowed")
 
-    def _is_oversized(self, size: int) -> None:
-        """Count a header block that exceeds `header_list` or `fields`, by how far it expands."""
-        limits = self.limits
-        count = max(1, min(size // limits.block, limits.oversized // 10))
-        if self._oversized.overflows(count):
+    def _is_oversized(self, decoder: Decoder) -> None:
+        """Count a header block that exceeds `header_list` or `fields`, by how far it expands and the work it takes."""
+        limits, size = self.limits, decoder.list_size
+        if decoder.is_abandoned:
+            raise H2Error(
+                frames.ENHANCE_YOUR_CALM, f"a header block of more than {EXCESS} times {limits.fields} fields"
+            )
+        count = max(size // limits.block, decoder.excess * _EXCESS_WEIGHT // limits.fields)
+        if self._oversized.overflows(max(1, min(count, limits.oversized // 10))):
             raise H2Error(
                 frames.ENHANCE_YOUR_CALM,
                 f"too many header blocks larger than {limits.header_list} bytes or {limits.fields} fields, the last "

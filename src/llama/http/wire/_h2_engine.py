@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from llama._errors import ProtocolError
 from llama.http.wire import _h2_frames as frames
-from llama.http.wire._h2_control import Control
+from llama.http.wire._h2_control import EXCESS, Control
 from llama.http.wire._h2_fields import (
     PSEUDO_FIELDS,
     RequestHead,
@@ -62,7 +62,11 @@ class Engine(Control):
     ) -> None:
         super().__init__(events, limits, client=client, clock=clock)
         self._rest = b""
-        self._decoder = Decoder(header_list=limits.header_list, fields=limits.fields + PSEUDO_FIELDS)
+        self._decoder = Decoder(
+            header_list=limits.header_list,
+            fields=limits.fields + PSEUDO_FIELDS,
+            excess=limits.fields * EXCESS,
+        )
         self._heads: dict[bytes, RequestHead | ResponseHead] = {}
         self._heads_at = 0
         self._window = self._size = CONNECTION_WINDOW
@@ -307,7 +311,7 @@ class Engine(Control):
         except ProtocolError as error:
             raise H2Error(frames.COMPRESSION_ERROR, str(error)) from None
         if self._decoder.is_truncated:
-            self._is_oversized(self._decoder.list_size)
+            self._is_oversized(self._decoder)
         return fields
 
     def _check_size(self) -> None:

@@ -38,7 +38,8 @@ class H2Limits:
     """CONTINUATION frames of one header block."""
     oversized: int = 200
     """Header blocks that exceed `header_list` or `fields`: burst. A block that decodes to N times `block` bytes, by
-    references to the dynamic table, counts N times, up to a tenth of this."""
+    references to the dynamic table, counts N times, as does one with N quarters of `fields` too many, up to a tenth
+    of this. A block with 8 times `fields` beyond a limit ends the connection at once."""
     oversized_per_second: float = 20.0
     """Rate at which that burst refills."""
     resets: int = 200

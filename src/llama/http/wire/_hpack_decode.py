@@ -1,7 +1,8 @@
 """Reads header blocks (RFC 7541), and checks each field as it comes (RFC 9113 section 8.2.1).
 
 One byte can stand for a field as large as the dynamic table, so a decoder builds fields only up to its limits. It
-reads the rest of the block for its effect on the dynamic table, which must stay equal to the peer's.
+reads the rest of the block for its effect on the dynamic table, which must stay equal to the peer's; a block with
+far more fields than allowed is not worth that, and costs the connection.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t\x20-~\x80-\xff]*[!-~\x80-\xff])?)?
 _INDEXED = re.compile(rb"[\x81-\xfe]+")  # fields whose index takes one byte
 _INDEXED_127 = re.compile(rb"(?:\xff[\x00-\x7f])++")  # and two bytes; possessive, so that re keeps no stack
 _LONGEST_CODE, _BYTE = 30, 8  # bits of the Huffman code
+_SIZE_UPDATES = (
+    2  # at the start of a block (RFC 7541 section 4.2): the smallest size since the last one, and the latest
+)
 _PSEUDO = (":method", ":scheme", ":authority", ":path", ":protocol", ":status")
 _REMEMBERED, _REMEMBERED_SIZE = 2048, 40  # names, and characters of one
 _known = {*_PSEUDO, *(name for name, _ in STATIC[1:])}
@@ -58,12 +62,17 @@ class Decoder:
     """
 
     __slots__ = (
-        "_entries", "_fields", "_header_list", "_most", "_sizes", "_table", "changes", "is_truncated", "list_size",
-        "size",
+        "_entries", "_fields", "_header_list", "_most", "_most_excess", "_sizes", "_table", "changes", "excess",
+        "is_abandoned", "is_truncated", "list_size", "size",
     )  # fmt: skip
 
     def __init__(
-        self, most: int = TABLE_SIZE, *, header_list: int = UNLIMITED, fields: int = UNLIMITED
+        self,
+        most: int = TABLE_SIZE,
+        *,
+        header_list: int = UNLIMITED,
+        fields: int = UNLIMITED,
+        excess: int = UNLIMITED,
     ) -> None:
         self._entries: list[Field] = []  # the newest last
         self._sizes: list[int] = []
@@ -71,6 +80,7 @@ class Decoder:
         self._table = most
         self._header_list = header_list
         self._fields = fields
+        self._most_excess = excess
         self.size = 0
         """Bytes that the table counts."""
         self.changes = 0
@@ -79,6 +89,10 @@ class Decoder:
         """Whether the last block exceeded a limit, and its fields are only those before that."""
         self.list_size = 0
         """Size of the last block's field list (RFC 9113 section 6.5.2), with all fields that were not built."""
+        self.excess = 0
+        """Fields of the last block read one by one beyond a limit; a run of table references counts once an entry."""
+        self.is_abandoned = False
+        """Whether the last block was not read to its end: the table differs from the peer's, the connection is lost."""
 
     def decode(self, block: bytes) -> list[Field]:
         """The fields of a whole header block, as far as they are within the limits."""
@@ -86,6 +100,7 @@ class Decoder:
         entries, sizes = self._entries, self._sizes
         most, most_fields = self._header_list, self._fields
         self.is_truncated = False
+        self.excess = updates = 0
         at, end, total = 0, len(block), 0
         try:
             while at < end:
@@ -105,6 +120,11 @@ class Decoder:
                 elif 0x20 <= byte < 0x40:
                     if fields:
                         raise ProtocolError("a change of the table's size after a field")
+                    updates += 1
+                    if updates > _SIZE_UPDATES:
+                        raise ProtocolError(
+                            f"more than {_SIZE_UPDATES} changes of the table's size in a block"
+                        )
                     at = self._resize(block, at, byte & 0x1F)
                     continue
                 else:
@@ -152,8 +172,12 @@ class Decoder:
 
     def _skip(self, block: bytes, at: int) -> None:
         """Read the fields from here on for their effect on the table, and count their size."""
-        end = len(block)
+        end, most = len(block), self._most_excess
         while at < end:
+            self.excess += 1
+            if self.excess > most:
+                self.is_abandoned = True
+                return
             byte = block[at]
             if byte > 0x80:
                 at = self._skip_indexed(block, at)
@@ -181,6 +205,7 @@ class Decoder:
             index = run[0] - first
             size = STATIC_SIZES[index] if index < 62 else self._sizes[61 - index]
             self.list_size += size * (len(run) - len(rest))
+            self.excess += bool(rest)
             run = rest
         return found.end()
 

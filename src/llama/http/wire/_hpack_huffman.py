@@ -1,7 +1,7 @@
 """The Huffman code of HPACK (RFC 7541 section 5.2 and appendix B).
 
 The code is canonical, so the lengths of its codes are all there is to know of it. Decoding goes a byte at a time
-through a machine whose steps are worked out when they are first met.
+through a state machine; the transitions of a state are computed when it is first reached.
 """
 
 from __future__ import annotations
@@ -83,9 +83,17 @@ def _tree() -> list[list[int]]:
 
 
 _NODES = _tree()
-_steps: dict[
-    int, tuple[int, str]
-] = {}  # (node << 8 | byte): the node after it, what became complete; 65,280 at most
+
+
+class _State(list[tuple["_State", str]]):
+    """A position within a code: for each next byte, the state after it and the characters that it completes."""
+
+    __slots__ = ("is_end", "node")
+
+    def __init__(self, node: int, *, is_end: bool) -> None:
+        self.node = node
+        self.is_end = is_end
+        """Whether a string may end here."""
 
 
 def _paddings() -> frozenset[int]:
@@ -98,31 +106,37 @@ def _paddings() -> frozenset[int]:
 
 
 _ENDS = _paddings()
+_STATES = [_State(node, is_end=node in _ENDS) for node in range(len(_NODES))]
+_FAILED = _State(-1, is_end=False)
+"""The state after EOS; every byte leads back to it."""
+_FAILED.extend([(_FAILED, "")] * 256)
 
 
-def _step(node: int, byte: int) -> tuple[int, str]:
-    key, text = node << 8 | byte, ""
+def _transition(node: int, byte: int) -> tuple[_State, str]:
+    text = ""
     for shift in range(7, -1, -1):
         node = _NODES[node][byte >> shift & 1]
         if node < 0:
             if node == -1 - _EOS:
-                raise ProtocolError("EOS within a Huffman string")
+                return _FAILED, ""
             text += chr(-1 - node)
             node = 0
-    step = _steps[key] = (node, text)
-    return step
+    return _STATES[node], text
 
 
 def huffman_decode(data: bytes) -> str:
     """The Latin-1 text of a Huffman string; ProtocolError where it holds EOS or is padded wrongly."""
-    node = 0
-    steps = _steps
+    state = _STATES[0]
     parts: list[str] = []
     for byte in data:
-        node, part = steps.get(node << 8 | byte) or _step(node, byte)
+        if not state:
+            state.extend([_transition(state.node, each) for each in range(256)])
+        state, part = state[byte]
         parts.append(part)
-    if node not in _ENDS:
-        raise ProtocolError("a Huffman string is padded wrongly")
+    if not state.is_end:
+        raise ProtocolError(
+            "EOS within a Huffman string" if state is _FAILED else "a Huffman string is padded wrongly"
+        )
     return "".join(parts)
 
 
