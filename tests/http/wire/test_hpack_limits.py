@@ -13,13 +13,21 @@ from hypothesis import strategies as st
 
 from llama._errors import ProtocolError
 from llama.http.wire import _hpack_decode
-from llama.http.wire._h2_frames import CONTINUATION, END_HEADERS, END_STREAM, HEADERS, H2Error, frame
+from llama.http.wire._h2_frames import (
+    CONTINUATION,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    H2Error,
+    code_name,
+    frame,
+)
 from llama.http.wire._h2_limits import H2Limits
 from llama.http.wire._hpack_decode import Decoder
 from llama.http.wire._hpack_encode import Encoder
 from llama.http.wire._hpack_huffman import huffman_decode, huffman_encode
 from llama.http.wire._hpack_table import STATIC, encode_integer
-from tests.http.wire.h2 import GET, OK, Peer, code_name
+from tests.http.wire.h2 import GET, OK, Peer
 
 CALM = "ENHANCE_YOUR_CALM"
 LIST, FIELDS = 10_000, 40
