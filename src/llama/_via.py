@@ -30,6 +30,7 @@ class _Hops:
 
     ca: PathLike | None
     handshake_timeout: float | None
+    keylog: PathLike | None
 
     def add(self, url: str, over: Connector) -> Connector:
         """The connector through one more proxy."""
@@ -37,7 +38,7 @@ class _Hops:
             return self._from_environment(os.environ, over)
         scheme, proxy, user, password = _parse(url)
         if scheme == "https":
-            over = tls.connect(over, ca=self.ca, handshake_timeout=self.handshake_timeout)
+            over = tls.connect(over, ca=self.ca, handshake_timeout=self.handshake_timeout, keylog=self.keylog)
         if scheme in ("http", "https"):
             return http.connect(
                 proxy, user=user, password=password, over=over, handshake_timeout=self.handshake_timeout
@@ -161,6 +162,7 @@ def via(
     over: Connector | None = None,
     ca: PathLike | None = None,
     handshake_timeout: float | None = None,
+    keylog: PathLike | None = None,
 ) -> Connector:
     """Connect through proxies, each reached through the one before: `via("socks5h://a", "https://b:8443")`.
 
@@ -171,11 +173,11 @@ def via(
     once.
 
     `over` reaches the first proxy, by default `tcp.connect()`; `handshake_timeout` in seconds bounds each
-    proxy's answer. Raises ConfigError for a URL that is none.
+    proxy's answer; `keylog` is that of `tls.connect`, for `https` proxies. Raises ConfigError for a URL that is none.
     """
     connect = over or tcp_connect()
     check_takes(connect, Target, "via(over=)")
-    hops = _Hops(ca, handshake_timeout)
+    hops = _Hops(ca, handshake_timeout, keylog)
     for url in urls:
         connect = hops.add(url, connect)
     return connect

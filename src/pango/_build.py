@@ -68,6 +68,7 @@ def _over_udp(settings: Settings, address: str, exchange: http.Exchange) -> Serv
         write_timeout=CLIENT_TIMEOUT,
         proxy_name=NAME,
         max_connections=settings.max_connections or MANY,
+        keylog=settings.keylog,
     )
 
 
@@ -108,6 +109,7 @@ def _tls(settings: Settings) -> Callable[[Handler], Handler]:
         client_ca=settings.client_ca,
         minimum_version=version,
         handshake_timeout=settings.handshake_timeout,
+        keylog=settings.keylog,
     )
 
 
@@ -181,4 +183,5 @@ def _upstream_tls(connect: Connector, settings: Settings) -> Connector:
         cert=settings.to_cert,
         key=settings.to_key,
         handshake_timeout=settings.connect_timeout,
+        keylog=settings.keylog,
     )

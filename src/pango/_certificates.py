@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from llama import ConfigError
+from llama import ConfigError, tls
 from pango._settings import KeyFiles, Problems, Settings
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Facts:
 
 
 def examine(settings: Settings, problems: Problems) -> list[Facts]:
-    """Read every certificate, key and CA file; what is wrong is noted."""
+    """Read every certificate, key and CA file, and open the key log; what is wrong is noted."""
     password = None
     if (file := settings.key_password_file) is not None:
         password = _attempt("key_password_file", problems, partial(read_password, file))
@@ -62,6 +62,8 @@ def examine(settings: Settings, problems: Problems) -> list[Facts]:
     for name, file in (("client_ca", settings.client_ca), ("to_ca", settings.to_ca)):
         if file is not None:
             _attempt(name, problems, partial(_load_certificates, file))
+    if settings.keylog is not None:
+        _attempt("keylog", problems, partial(tls.connect, insecure=True, keylog=settings.keylog))
     return [each for each in found if each is not None]
 
 

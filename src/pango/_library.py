@@ -35,6 +35,7 @@ class Options(TypedDict, total=False):
     to_insecure: bool
     to_cert: str | None
     to_key: str | None
+    keylog: str | None
     proxy_protocol: int | None
     proxy_protocol_from: Some
     max_connections: int | None
@@ -57,8 +58,9 @@ def run(app: ASGIApp | None = None, /, *, workers: int | None = None, **options:
     `pango serve`: several values as a list, times in seconds, `listen` is ":443" unless given. An HTTP client
     has `handshake_timeout` for each head, a minute for the first byte of a connection and for each piece of a body,
     and `idle_timeout` between requests. `http3=True` serves HTTP/3 too, at the UDP ports of the same numbers. SIGHUP
-    reads the files again. Where no logging is set up, log lines go to standard error. Raises ConfigError
-    that says everything that is wrong, OSError when an address cannot be bound.
+    reads the files again. `keylog` is a debugging aid: a file to append the TLS secrets of clients and targets to,
+    with which anyone can decrypt their traffic. Where no logging is set up, log lines go to standard error.
+    Raises ConfigError that says everything that is wrong, OSError when an address cannot be bound.
     """
     settings = _read(options, workers)
     if not logging.getLogger().handlers:
@@ -99,6 +101,7 @@ def _read(options: Options, workers: int | None) -> Settings:
         to_insecure=options.get("to_insecure", False),
         to_cert=options.get("to_cert"),
         to_key=options.get("to_key"),
+        keylog=options.get("keylog"),
         proxy_protocol=options.get("proxy_protocol"),
         proxy_protocol_from=_several(options.get("proxy_protocol_from", ())),
         max_connections=options.get("max_connections"),

@@ -65,6 +65,14 @@ OPTIONS = (
     ),
     click.option("--to-key", metavar="FILE", help="Its private key, if it is not in the same file."),
     click.option(
+        "--keylog",
+        metavar="FILE",
+        is_flag=False,
+        flag_value="env",
+        help="For debugging: append the TLS secrets of clients and targets to this file, for Wireshark. It lets anyone "
+        "decrypt all traffic. env, or no value: the file that SSLKEYLOGFILE names, which has no effect otherwise.",
+    ),
+    click.option(
         "--proxy-protocol",
         metavar="[1|2]",
         is_flag=False,
@@ -216,6 +224,7 @@ def read(given: Mapping[str, object], problems: Problems) -> Settings:
         to_insecure=texts.is_set("to_insecure"),
         to_cert=texts.one("to_cert"),
         to_key=texts.one("to_key"),
+        keylog=problems.read("keylog", _values.keylog, texts.one("keylog"), None),
         proxy_protocol=None if proxy is None else int(proxy),
         proxy_protocol_from=tuple(each for group in networks for each in group),
         max_connections=problems.read("max_connections", _values.count, texts.one("max_connections"), None),

@@ -28,6 +28,8 @@ def _places(settings: Settings) -> Iterator[tuple[str, str]]:
             ca = settings.to_ca or "the system's authorities"
             how = " (NOT VERIFIED)" if settings.to_insecure else f" (verified by {ca})"
         yield "to", each + how
+    if settings.keylog is not None:
+        yield "key log", f"{settings.keylog} (DECRYPTS ALL TRAFFIC)"
     if settings.client_ca is not None:
         yield "clients", f"need a certificate from {settings.client_ca}"
     if settings.forwarded_from:

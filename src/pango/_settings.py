@@ -48,6 +48,7 @@ class Settings:
     to_insecure: bool = False
     to_cert: str | None = None
     to_key: str | None = None
+    keylog: str | None = None
     proxy_protocol: int | None = None
     proxy_protocol_from: tuple[str, ...] = ()
     max_connections: int | None = None
@@ -140,6 +141,8 @@ def check_together(settings: Settings, problems: Problems) -> None:
             if getattr(settings, name):
                 named = "cert" if name == "certificates" else name
                 problems.note(named, f"does not go with {spell('plain')}, which terminates no TLS")
+        if settings.keylog and not any(each.startswith(_values.SECURE) for each in settings.to):
+            problems.note("keylog", f"with {spell('plain')}, expected targets that are reached over TLS")
     elif not settings.certificates:
         problems.note("cert", f"missing: expected a PEM file, or {spell('plain')} for no TLS")
     _check_targets(settings, problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Iterable
 
@@ -22,6 +23,14 @@ def seconds(text: str) -> float | None:
     if not 0 < value < math.inf:
         raise ConfigError(f"{text!r} is no length of time: expected one above 0 such as 10, 500ms, 5m or off")
     return value
+
+
+def keylog(text: str) -> str:
+    """A file, or `env` for the one that SSLKEYLOGFILE names."""
+    path = os.environ.get("SSLKEYLOGFILE") if text == "env" else text
+    if not path:
+        raise ConfigError(f"{text!r} names no file: expected FILE, or env with SSLKEYLOGFILE set")
+    return path
 
 
 def count(text: str) -> int:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from llama import http, serve, stack, tls
+from llama import LlamaError, http, serve, stack, tls
 from llama.http import Request, Response
 from tests.cli.conftest import Call, Llama
+from tests.http.h3.caddy import caddy
 from tests.pango.process import Pango
 from tests.tls.programs import needs, output_of
 from tests.tls.sessions import ca_file, pair_files
@@ -63,6 +64,30 @@ async def test_the_upstream_verifies_the_client_certificate(
         finally:
             await asyncio.to_thread(server.discard)
     assert (code, said) == (0, f"john over {'2' if protocol == 'h2' else '1.1'}\n")
+
+
+@pytest.mark.peer
+@needs("curl")
+@pytest.mark.parametrize("kind", ["reverse", "pango"])
+async def test_an_http3_upstream_verifies_the_client_certificate(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("qh3")
+    monkeypatch.setenv("SSL_CERT_FILE", ca_file())
+    for source, name in zip(pair_files("john", client=True), ("c.pem", "k.pem"), strict=True):
+        (tmp_path / name).write_bytes(Path(source).read_bytes())
+    async with caddy(tmp_path, client_ca=ca_file()) as upstream:
+        server, port = await asyncio.to_thread(start, tmp_path, kind, f"h3://localhost:{upstream}")
+        try:
+            code, said = await output_of(
+                "curl", "-sS", "-H", f"Host: localhost:{upstream}", f"http://127.0.0.1:{port}/echo"
+            )
+        finally:
+            await asyncio.to_thread(server.discard)
+        async with http.h3_client(ca=ca_file()) as ask:
+            with pytest.raises(LlamaError):  # without a certificate
+                await ask(Request("GET", f"https://localhost:{upstream}/echo"))
+    assert (code, said) == (0, "HTTP/3.0 GET ")
 
 
 @pytest.mark.parametrize(

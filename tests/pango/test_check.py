@@ -139,6 +139,18 @@ def test_every_error_is_said_at_once(pango: Call, files: Path) -> None:
         ),
         ("--plain --to a:1 --listen :1 --listen :1", "--listen: ':1' is given twice"),
         ("--plain --to tls://a:1 --to-key k.pem", "--to-key: goes with --to-cert only"),
+        (
+            "--plain --to tls://a:1 --keylog missing/keys",
+            "--keylog: missing/keys: cannot write the key log: No such file or directory",
+        ),
+        (
+            "--plain --to a:1 --keylog keys",
+            "--keylog: with --plain, expected targets that are reached over TLS",
+        ),
+        (
+            "--plain --to tls://a:1 --keylog env",
+            "--keylog: 'env' names no file: expected FILE, or env with SSLKEYLOGFILE set",
+        ),
         ("--plain --to tls://a:1 --to-cert missing.pem", "--to-cert: missing.pem: no such file or directory"),
         (
             "--plain --to a:1 --to-cert c.pem --to-key k.pem",

@@ -61,16 +61,17 @@ def servers(given: Given, service: Handler | Web, *, transparent: bool = False) 
     """A server for each address, with TLS in front where there is a certificate."""
     pairs = _pairs(given)
     handler = service.handler if isinstance(service, Web) else service
+    keylog = keylog_file(given)
     if pairs:
         with naming("--cert and --key" if given.key else "--cert"):
             first, *others = [tls.Certificate(cert, key) for cert, key in pairs]
-            layer = tls.server(first, None, *others, handshake_timeout=given.handshake_timeout)
+            layer = tls.server(first, None, *others, handshake_timeout=given.handshake_timeout, keylog=keylog)
         handler = layer(handler)
     with naming("--listen"):
         made: list[Server] = [tcp.server(each, handler, transparent=transparent) for each in given.listen]
     if given.http3 and isinstance(service, Web):
         with naming("--http3"):
-            made += h3_servers(given, service.exchange)
+            made += h3_servers(given, service.exchange, keylog)
     return made
 
 
@@ -87,7 +88,7 @@ def _pairs(given: Given) -> list[tuple[str, str | None]]:
     return list(zip(given.cert, given.key, strict=True))
 
 
-def h3_servers(given: Given, exchange: http.Exchange) -> list[Server]:
+def h3_servers(given: Given, exchange: http.Exchange, keylog: str | None = None) -> list[Server]:
     """A server of HTTP/3 for each address, at the UDP port of the same number."""
     if not given.cert:
         raise ConfigError("HTTP/3 is spoken over TLS only: expected --cert too")
@@ -109,18 +110,32 @@ def h3_servers(given: Given, exchange: http.Exchange) -> list[Server]:
             idle_timeout=given.idle_timeout or LONG,
             body_timeout=given.idle_timeout,
             write_timeout=given.idle_timeout,
+            keylog=keylog,
         )
         for each in given.listen
     ]
 
 
+def keylog_file(given: Given) -> str | None:
+    """The file of --keylog; ConfigError where it cannot be written."""
+    path = given.keylog
+    if path is None:
+        return None
+    if path == "env" and not (path := os.environ.get("SSLKEYLOGFILE")):
+        raise ConfigError("--keylog env: SSLKEYLOGFILE is not set")
+    with naming("--keylog"):
+        tls.connect(insecure=True, keylog=path)  # it reports what is wrong under the option's name
+    return path
+
+
 def connector(given: Given) -> Connector:
     """The way to targets."""
     connect = tcp.connect(timeout=given.connect_timeout)
+    keylog = keylog_file(given)
+    if not given.via:
+        return connect
     with naming("--via"):
-        return (
-            via(*given.via, over=connect, handshake_timeout=given.handshake_timeout) if given.via else connect
-        )
+        return via(*given.via, over=connect, handshake_timeout=given.handshake_timeout, keylog=keylog)
 
 
 def relay(given: Given, what: str) -> Relay:
@@ -178,6 +193,9 @@ def reverse_proxy(given: Given, to: Sequence[str], host: str | None) -> Web:
     """The HTTP reverse proxy."""
     if given.via and (over_udp := [each for each in to if each.startswith("h3:")]):
         raise ConfigError(f"--via: {over_udp[0]} is reached over UDP, which these proxies do not carry")
+    secure = (*given.cert, *(each for each in (*to, *given.via) if each.startswith(("https:", "h3:", "env"))))
+    if given.keylog is not None and not secure:
+        raise ConfigError("--keylog: expected TLS: --cert, or --to https://HOST:PORT or h3://HOST:PORT")
     connect = connector(given)
     client = _client(given, connect, _upstream_tls(given, connect))
     with naming("--to"):
@@ -185,12 +203,13 @@ def reverse_proxy(given: Given, to: Sequence[str], host: str | None) -> Web:
 
 
 def _upstream_tls(given: Given, connect: Connector) -> Connector | None:
-    if given.to_cert is None:
-        if given.to_key is not None:
-            raise ConfigError("--to-key: a key goes with a certificate: expected --to-cert too")
+    if given.to_cert is None and given.to_key is not None:
+        raise ConfigError("--to-key: a key goes with a certificate: expected --to-cert too")
+    if given.to_cert is None and given.keylog is None:
         return None
+    keylog = keylog_file(given)
     with naming("--to-cert" if given.to_key is None else "--to-cert and --to-key"):
-        return tls.connect(connect, cert=given.to_cert, key=given.to_key)
+        return tls.connect(connect, cert=given.to_cert, key=given.to_key, keylog=keylog)
 
 
 def static(given: Given, folder: str, options: StaticOptions) -> Web:

@@ -78,6 +78,7 @@ def http_proxy_command(**options: object) -> None:
 @_options.HOST_HEADER
 @_options.TO_CERT
 @_options.TO_KEY
+@_options.KEYLOG
 @_options.listening("localhost:8080")
 @_options.reaching
 @_options.asking

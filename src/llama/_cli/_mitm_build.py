@@ -246,6 +246,7 @@ def _tls(given: Given, chosen: Chosen) -> TLSMaker:
             "--upstream-cert" if chosen.upstream_key is None else "--upstream-cert and --upstream-key"
         ):
             tls.connect(insecure=True, cert=chosen.upstream_cert, key=chosen.upstream_key)
+    keylog = _build.keylog_file(given)
     with naming("--upstream-ca"):
         maker = partial(
             tls.connect,
@@ -254,6 +255,7 @@ def _tls(given: Given, chosen: Chosen) -> TLSMaker:
             key=chosen.upstream_key,
             insecure=chosen.insecure,
             handshake_timeout=given.handshake_timeout,
+            keylog=keylog,
         )
         maker()  # what cannot be read is told under its option's name
     return maker
@@ -273,6 +275,7 @@ def _inside(given: Given, chosen: Chosen) -> mitm.Options:
         "server_first": chosen.server_first,
         "handshake_timeout": given.handshake_timeout,
         "server": _server(given),
+        "keylog": _build.keylog_file(given),
     }
 
 

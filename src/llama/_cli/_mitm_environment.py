@@ -101,7 +101,10 @@ def roots() -> bytes:
 
 
 def _loaded() -> list[bytes]:
-    return ssl.create_default_context().get_ca_certs(binary_form=True)
+    # create_default_context would write keys to the file of SSLKEYLOGFILE.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    return context.get_ca_certs(binary_form=True)
 
 
 def _read(path: str | None) -> bytes:

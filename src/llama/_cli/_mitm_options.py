@@ -210,7 +210,7 @@ SECTIONS = (
     ("What is looked into", (INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SERVER_FIRST)),
     ("Upstreams", (_options.VIA, UPSTREAM_CA, UPSTREAM_CERT, UPSTREAM_KEY, INSECURE, PASS_UNTRUSTED, REVOKE, LATE)),
     ("What becomes of it", (SCRIPT, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS)),
-    ("What is shown", (CONSOLE, ACCESS_LOG, SHOW)),
+    ("What is shown", (CONSOLE, ACCESS_LOG, SHOW, _options.KEYLOG)),
     ("Times", (GRACE, _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(), _options.IDLE())),
 )  # fmt: skip
 

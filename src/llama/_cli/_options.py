@@ -134,6 +134,14 @@ TO_CERT = click.option(
     metavar="FILE",
     help="Send this client certificate with its chain (PEM) to https:// and h3:// targets.",
 )
+KEYLOG = click.option(
+    "--keylog",
+    metavar="FILE",
+    is_flag=False,
+    flag_value="env",
+    help="For debugging: append the TLS secrets of clients and upstreams to this file, for Wireshark. It lets anyone "
+    "decrypt all traffic. env, or no value: the file that SSLKEYLOGFILE names, which has no effect otherwise.",
+)
 TO_KEY = click.option("--to-key", metavar="FILE", help="Its private key, if it is not in the same file.")
 
 
@@ -204,6 +212,7 @@ class Given:
     private: bool = False
     to_cert: str | None = None
     to_key: str | None = None
+    keylog: str | None = None
     udp: bool = False
     bind: bool = False
     socks4: bool = False

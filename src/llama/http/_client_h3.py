@@ -68,7 +68,13 @@ class H3Way:
         if isinstance(tls := self._tls, TLSConnect):
             files = tls.settings
             identity = H3Identity(
-                files.ca, not files.insecure, tls.server_name, files.cert, files.key, files.password
+                files.ca,
+                not files.insecure,
+                tls.server_name,
+                files.cert,
+                files.key,
+                files.password,
+                files.keylog,
             )
         settings = H3ClientSettings(
             None, given.connect_timeout, given.pool_timeout, given.head_timeout, given.body_timeout,

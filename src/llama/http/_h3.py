@@ -18,6 +18,7 @@ from llama.http._settings import Settings
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
 from llama.tcp._connect import Resolver
 from llama.tls._certificates import Certificate
+from llama.tls._keylog import open_key_log
 from llama.udp import connect as udp_connect
 
 if TYPE_CHECKING:  # it needs the extra
@@ -44,20 +45,20 @@ def h3_server(
     error_page: ErrorPage = plain_page,
     proxy_name: str = "llama",
     limits: Limits = DEFAULT_LIMITS,
+    keylog: PathLike | None = None,
 ) -> Server:
     """Serve HTTP/3 (RFC 9114) at a UDP address, beside `tcp.server` in one `run`.
 
     `cert` and `key` are PEM files (the key may be in the first); further certificates are `tls.Certificate`s, chosen
     by server name as in `tls.server`, without client certificates. A changed file is read again. Seconds:
     `handshake_timeout` and `idle_timeout` always end a connection, the others are those of `http.server`. At
-    `max_connections` new ones are ignored; while `retry_from` of them are shaking hands, new clients must prove
-    their address first (Retry). Clients of connections that were lost in a crash get a stateless reset; with a
-    `reset_key`, a secret of at least 16 bytes, after a restart too. `early_data` answers returning clients at once
-    (0-RTT), whose data others may replay: the handler gets safe methods, with `Early-Data: 1`, the rest gets 425
-    (RFC 8470). Tickets, each good once and in its worker, are kept until a reload, the last 4,096.
-    `http.alt_svc()` in front of the same handler over TCP announces it to clients. What a connection has not read
-    is bounded (1 MiB): a handler that reads slowly slows the others of its connection.
-    Raises ConfigError for files that do not work, and where the `http3` extra is missing.
+    `max_connections` new ones are ignored; while `retry_from` of them are shaking hands, new clients must prove their
+    address first (Retry). Clients of connections that were lost in a crash get a stateless reset; with a `reset_key`,
+    a secret of at least 16 bytes, after a restart too. `early_data` answers returning clients at once (0-RTT), whose
+    data others may replay: the handler gets safe methods, with `Early-Data: 1`, the rest gets 425 (RFC 8470).
+    Tickets, each good once and in its worker, are kept until a reload, the last 4,096. `http.alt_svc()` in front of
+    the same handler over TCP announces it to clients. What a connection has not read is bounded (1 MiB): a handler
+    that reads slowly slows the others. `keylog` is as in `tls.server`. ConfigError: wrong files, or no `http3` extra.
 
         run(tcp.server(":443", site), http.h3_server(":443", application, "cert.pem", "key.pem"))
     """
@@ -71,8 +72,8 @@ def h3_server(
         handler_timeout=handler_timeout, body_timeout=body_timeout, write_timeout=write_timeout, limits=limits,
         max_requests=max_requests, error_page=named_page(error_page, proxy_name, "http.h3_server"),
     )  # fmt: skip
-    times = (handshake_timeout, idle_timeout)
-    settings = H3Settings(http, *times, max_connections, retry_from, reset_key, early_data)
+    times, secrets = (handshake_timeout, idle_timeout), open_key_log(keylog)
+    settings = H3Settings(http, *times, max_connections, retry_from, reset_key, early_data, secrets)
     return build_server(address, exchange, (_certificate(cert, key, password), *more), settings)
 
 
@@ -108,6 +109,7 @@ def h3_client(
     max_waiting: int = 1024,
     early_data: bool = False,
     limits: Limits = DEFAULT_LIMITS,
+    keylog: PathLike | None = None,
 ) -> H3Client:
     """Send requests over HTTP/3; one connection to an origin carries as many as its server takes.
 
@@ -117,12 +119,11 @@ def h3_client(
     a connection may take before the fallback is used meanwhile.
 
     `ca` is a PEM file or directory with the authorities to trust in place of the system's; `verify=False` takes any
-    certificate. It is verified for the target's host or for `server_name`; `cert` and `key` are the client's own.
-
+    certificate. It is verified for the target's host or `server_name`; `cert`, `key`, `keylog` are as in `tls.connect`.
     Seconds: `idle_timeout` ends a connection that carries no request; `connect_timeout`, `pool_timeout`,
-    `head_timeout`, `body_timeout` and `write_timeout` are those of `http.client`, and so are `max_connections`,
-    `max_per_host` and `max_waiting`. Requests are sent again as `http.client` does, and those that the server
-    has not looked at. With `early_data` (and no fallback) safe ones to a server that was met before leave beside the
+    `head_timeout`, `body_timeout` and `write_timeout` are those of `http.client`, as are `max_connections`,
+    `max_per_host` and `max_waiting`. It resends requests as `http.client` does, and those that the server has not
+    looked at. With `early_data` (and no fallback) safe ones to a server that was met before leave beside the
     handshake (0-RTT), to be played again by others. Raises what `http.client` does; ConfigError without the extra.
     """
     need_qh3("http.h3_client()")
@@ -134,8 +135,8 @@ def h3_client(
         race, connect_timeout, pool_timeout, head_timeout, body_timeout, write_timeout, idle_timeout,
         max_connections, max_per_host, max_waiting=max_waiting, limits=limits, early_data=early_data,
     )  # fmt: skip
-    identity = H3Identity(ca, verify, server_name, cert, key, password)
-    return build_client(connect or udp_connect(), fallback, identity, settings)
+    own = H3Identity(ca, verify, server_name, cert, key, password, open_key_log(keylog))
+    return build_client(connect or udp_connect(), fallback, own, settings)
 
 
 def own_h3(identity: H3Identity, resolver: Resolver | None, settings: H3ClientSettings) -> H3Client:

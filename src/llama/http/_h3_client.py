@@ -138,7 +138,9 @@ def build_client(
         raise ConfigError(
             "http.h3_client(early_data=True): expected no fallback=, which waits for handshakes"
         )
-    configuration = new_configuration(is_client=True, idle_timeout=settings.idle_timeout)
+    configuration = new_configuration(
+        is_client=True, idle_timeout=settings.idle_timeout, keylog=identity.keylog
+    )
     configuration.server_name = identity.server_name
     trust(configuration, identity)
     return H3Client(connect, fallback, settings, State(connect, configuration, settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TextIO, cast
 
 from qh3.h3.connection import H3Connection
 from qh3.h3.connection import ProtocolError as H3Error
@@ -40,6 +40,7 @@ from llama.http._h3_channel import (
     broken,
 )
 from llama.http._h3_fields import Fields, trailers_of
+from llama.tls._keylog import KeyLog
 
 log = logging.getLogger("llama.http3")
 logging.getLogger("quic").setLevel(logging.ERROR)  # it warns of every peer that closes
@@ -479,7 +480,7 @@ def _varint(number: int) -> bytes:
     raise ValueError(f"{number} is too large for a QUIC integer")
 
 
-def new_configuration(*, is_client: bool, idle_timeout: float) -> QuicConfiguration:
+def new_configuration(*, is_client: bool, idle_timeout: float, keylog: KeyLog | None) -> QuicConfiguration:
     """What both sides have in common."""
     return QuicConfiguration(
         alpn_protocols=["h3"],
@@ -488,4 +489,5 @@ def new_configuration(*, is_client: bool, idle_timeout: float) -> QuicConfigurat
         max_data=4 * UNREAD,
         max_stream_data=UNREAD,
         max_datagram_frame_size=65536,
+        secrets_log_file=cast("TextIO", keylog),  # it calls write and flush
     )

@@ -79,7 +79,9 @@ def build_server(
     settings: H3Settings,
 ) -> H3Server:
     """A server with its certificates loaded; ConfigError for files that do not work."""
-    configuration = new_configuration(is_client=False, idle_timeout=settings.idle_timeout)
+    configuration = new_configuration(
+        is_client=False, idle_timeout=settings.idle_timeout, keylog=settings.keylog
+    )
     configuration.supported_versions = list(VERSIONS)
     try:
         identities = Identities(certificates, configuration)

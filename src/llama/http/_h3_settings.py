@@ -10,6 +10,7 @@ from typing import TypeAlias
 from llama._errors import ConfigError
 from llama.http._settings import Settings
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+from llama.tls._keylog import KeyLog
 
 PathLike: TypeAlias = str | os.PathLike[str]
 PER_ORIGIN = 4
@@ -28,6 +29,7 @@ class H3Settings:
     retry_from: int
     reset_key: bytes | None
     early_data: bool
+    keylog: KeyLog | None
 
     def __post_init__(self) -> None:
         _check(self, "http.h3_server", "handshake_timeout", "idle_timeout", "max_connections")
@@ -47,6 +49,7 @@ class H3Identity:
     cert: PathLike | None = None
     key: PathLike | None = None
     password: str | Callable[[], str] | None = None
+    keylog: KeyLog | None = None
 
     def __post_init__(self) -> None:
         if not self.verify and self.ca is not None:

@@ -20,6 +20,7 @@ from cryptography import x509
 from llama._errors import ConfigError, TLSError
 from llama._shutdown import Shutdown
 from llama.tls import CertificateAuthority, KeyPair
+from llama.tls._keylog import CONTEXTS, KeyLog
 
 DAY = 86400.0
 _Key: TypeAlias = tuple[str, bytes, tuple[str, ...]]
@@ -29,13 +30,14 @@ _Made: TypeAlias = tuple[ssl.SSLContext, float]
 class Leaves:
     """Contexts of servers for any name, signed by one authority; the least used go beyond `limit`."""
 
-    __slots__ = ("_contexts", "_making", "_thread", "authority", "limit")
+    __slots__ = ("_contexts", "_making", "_thread", "authority", "keylog", "limit")
 
-    def __init__(self, authority: CertificateAuthority, limit: int) -> None:
+    def __init__(self, authority: CertificateAuthority, limit: int, keylog: KeyLog | None = None) -> None:
         if limit < 1:
             raise ConfigError(f"certificates={limit}: expected at least 1")
         self.authority = authority
-        self.limit = limit
+        self.limit = limit if keylog is None else min(limit, CONTEXTS)
+        self.keylog = keylog
         self._contexts: OrderedDict[_Key, tuple[ssl.SSLContext, float]] = OrderedDict()
         self._making: dict[tuple[_Key, asyncio.AbstractEventLoop], asyncio.Future[_Made]] = {}
         self._thread: ThreadPoolExecutor | None = None
@@ -81,7 +83,10 @@ class Leaves:
 
     def _make(self, name: str, certificate: bytes | None, alpn: tuple[str, ...]) -> _Made:
         pair, life = self._mint(name, certificate)
-        return server_context(pair, alpn), life
+        context = server_context(pair, alpn)
+        if self.keylog is not None:
+            self.keylog.attach(context)
+        return context, life
 
     def _made(self, key: _Key, loop: asyncio.AbstractEventLoop, made: asyncio.Future[_Made]) -> None:
         del self._making[key, loop]

@@ -303,7 +303,7 @@ def build_relay(
         exchange = TrustPage(exchange, ca, made.host)
     handler = made.server(exchange)
     alpn = spoken(handler) or ("http/1.1",)
-    leaves = Leaves(ca, made.certificates)
+    leaves = Leaves(ca, made.certificates, made.keylog)
     return MitmRelay(exchange, handler, made.server(_blocked), made.tls(beneath), leaves, made, alpn)
 
 
@@ -334,7 +334,8 @@ def relay(
     A client that waits for the server to speak first, as for SMTP or SSH, is noticed only with `server_first`, in
     seconds; then bytes are relayed. `handshake_timeout`, in seconds, is for the client's. `server` is the
     `http.server(...)` to use, for its timeouts. `host` (`llama.internal`) answers with a page that tells how to
-    trust `ca`; None for none. The latest `certificates` (1024) are kept.
+    trust `ca`; None for none. The latest `certificates` (1024) are kept. `keylog` is that of `tls.server`, for clients
+    and for upstreams; connectors that `tls` makes have their own. With it at most 64 certificates are kept.
 
     A layer or hook that fails ends its own exchange, conversation or connection, and is logged with its traceback.
     One that waits for ever is cancelled when its client leaves; `server=http.server(handler_timeout=30)` bounds

@@ -21,6 +21,7 @@ from llama.mitm._pinning import Pinning
 from llama.mitm._rules import ACTIONS, Action, Rule, Rules
 from llama.tcp import relay as tcp_relay
 from llama.tls import connect as tls_connect
+from llama.tls._keylog import KeyLog, open_key_log
 
 BadUpstream: TypeAlias = Literal["page", "pass"]
 TLSMaker: TypeAlias = Callable[[Connector], Connector]
@@ -46,6 +47,7 @@ class Options(TypedDict, total=False):
     carry: Relay | None
     host: str | None
     certificates: int
+    keylog: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Settings:
     carry: Relay
     host: str | None
     certificates: int
+    keylog: KeyLog | None
 
 
 def settings(where: str, options: Options) -> Settings:
@@ -79,7 +82,7 @@ def settings(where: str, options: Options) -> Settings:
         pinning=options.get("pinning"),
         connect_first=options.get("connect_first", True),
         bad_upstream=options.get("bad_upstream", "page"),
-        tls=_tls_maker(where, options.get("verify", True), options.get("tls")),
+        tls=_tls_maker(where, options),
         upstream_tls=options.get("upstream_tls"),
         revoked=frozenset(_fingerprint(where, each) for each in options.get("revoked", ())),
         chunks=options.get("chunks"),
@@ -89,6 +92,7 @@ def settings(where: str, options: Options) -> Settings:
         carry=options.get("carry") or tcp_relay(),
         host=None if host is None else host.lower(),
         certificates=options.get("certificates", 1024),
+        keylog=open_key_log(options.get("keylog")),
     )
     _check(where, made)
     return made
@@ -119,14 +123,16 @@ def _fingerprint(where: str, text: str) -> str:
     return digits
 
 
-def _tls_maker(where: str, verify: bool | str | os.PathLike[str], tls: TLSMaker | None) -> TLSMaker:
+def _tls_maker(where: str, options: Options) -> TLSMaker:
     """What puts TLS towards upstreams over a connector."""
+    verify, tls = options.get("verify", True), options.get("tls")
     if tls is not None:
         if verify is not True:
             raise ConfigError(f"{where}(): tls= says what is verified, so verify={verify!r} has no use")
         return tls
+    connect = partial(tls_connect, keylog=options.get("keylog"))
     if verify is True:
-        return tls_connect
+        return connect
     if verify is False:
-        return partial(tls_connect, insecure=True)
-    return partial(tls_connect, ca=verify)
+        return partial(connect, insecure=True)
+    return partial(connect, ca=verify)

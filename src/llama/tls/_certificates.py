@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from llama._errors import ConfigError
+from llama.tls._keylog import KeyLog
 from llama.tls._names import is_pattern, to_pattern
 
 log = logging.getLogger("llama.tls")
@@ -34,6 +35,7 @@ class Policy:
     client_auth: ClientAuth | None = None
     minimum_version: str = "TLSv1.2"
     alpn: tuple[str, ...] = ()
+    keylog: KeyLog | None = None
 
 
 class Certificate:
@@ -79,6 +81,7 @@ class Certificate:
             client_auth=self.client_auth or (None if self.client_ca else default.client_auth),
             minimum_version=self.minimum_version or default.minimum_version,
             alpn=default.alpn if self.alpn is None else self.alpn,
+            keylog=default.keylog,
         )
 
 
@@ -161,6 +164,8 @@ class Site:
         set_floor(context, self.policy.minimum_version)
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         self.load_pair(context)
+        if self.policy.keylog is not None:
+            self.policy.keylog.attach(context)
         if self.policy.alpn:
             context.set_alpn_protocols(list(self.policy.alpn))
         auth = self.policy.client_auth or ("required" if self.policy.client_ca else "none")

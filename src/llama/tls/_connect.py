@@ -18,6 +18,7 @@ from llama.tcp import connect as tcp_connect
 from llama.tls._certificates import Password, PathLike, load_authority, load_pair, set_floor
 from llama.tls._failures import tls_error
 from llama.tls._info import TLSInfo
+from llama.tls._keylog import KeyLog, open_key_log
 from llama.tls._names import to_ascii
 from llama.tls._ready import open_session
 from llama.tls._stream import TLSStream
@@ -41,6 +42,7 @@ class _Settings:
     password: Password | None
     minimum_version: str
     insecure: bool
+    keylog: KeyLog | None
 
     def context(self, alpn: tuple[str, ...]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -55,6 +57,8 @@ class _Settings:
             context.load_default_certs()
         if self.cert is not None:
             load_pair(context, self.cert, self.key, self.password)
+        if self.keylog is not None:
+            self.keylog.attach(context)
         if alpn:
             context.set_alpn_protocols(list(alpn))
         return context
@@ -150,15 +154,17 @@ def connect(
     minimum_version: str = "TLSv1.2",
     handshake_timeout: float | None = None,
     insecure: bool = False,
+    keylog: PathLike | None = None,
 ) -> Connector:
     """Connect by TLS, over `tcp.connect()` or any other connector.
 
     The peer's certificate is verified for the target's host or for `server_name`, against the system's
     authorities (SSL_CERT_FILE and SSL_CERT_DIR are honoured) or those in `ca`, a PEM file or directory;
     `insecure=True` verifies nothing. `cert` and `key` are the client's own. `alpn` lists the protocols that
-    are offered. The stream's extensions have `TLSInfo`. Raises ConfigError at once for files that do not
-    work; TLSError when the handshake fails, TimeoutError after `handshake_timeout` seconds, and what the
-    connector below raises.
+    are offered. The stream's extensions have `TLSInfo`. `keylog` is a debugging aid: a file to append the
+    secrets of all sessions to, with which anyone can decrypt their traffic; without it the environment
+    variable SSLKEYLOGFILE has no effect. Raises ConfigError at once for files that do not work; TLSError when
+    the handshake fails, TimeoutError after `handshake_timeout` seconds, and what the connector below raises.
     """
     inner = over or tcp_connect()
     check_takes(inner, Target, "tls.connect(over=)")
@@ -168,7 +174,7 @@ def connect(
         )
     if key is not None and cert is None:
         raise ConfigError("tls.connect(): a key file goes with a certificate file: give cert")
-    settings = _Settings(ca, cert, key, password, minimum_version, insecure)
+    settings = _Settings(ca, cert, key, password, minimum_version, insecure, open_key_log(keylog))
     offered = tuple(alpn)
     return TLSConnect(
         inner, settings, offered, server_name, handshake_timeout, {offered: settings.context(offered)}

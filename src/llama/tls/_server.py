@@ -20,6 +20,7 @@ from llama.tls._drain import drain
 from llama.tls._failures import tls_error
 from llama.tls._hello import ClientHello
 from llama.tls._info import TLSInfo
+from llama.tls._keylog import open_key_log
 from llama.tls._peek import NO_APPLICATION_PROTOCOL, check_hello, read_hello, send_alert
 from llama.tls._ready import open_session
 from llama.tls._sites import SiteGroup, Sites
@@ -111,6 +112,7 @@ def server(
     client_auth: ClientAuth | None = None,
     minimum_version: str = "TLSv1.2",
     handshake_timeout: float | None = None,
+    keylog: PathLike | None = None,
 ) -> Middleware[Stream, None]:
     """Terminate TLS with a certificate, or with one of several, chosen by the name that the client asks for.
 
@@ -119,17 +121,24 @@ def server(
     different types of keys, such as RSA and EC, each client gets one that it can verify; of those with the same type
     the first is used. A changed file is read again. `alpn` lists protocols, the preferred first; without it the
     service within says what it speaks. `client_ca` is the authority of clients, `client_auth` then `required` (the
-    default) or `optional`. The handler finds `ClientHello` and `TLSInfo` in the extensions. Raises ConfigError at
-    once for files that do not work; for a connection TLSError after the alert, TimeoutError after
-    `handshake_timeout` seconds.
+    default) or `optional`. The handler finds `ClientHello` and `TLSInfo` in the extensions. `keylog` is a debugging
+    aid: a file to append the secrets of all sessions to, with which anyone can decrypt their traffic; without it the
+    environment variable SSLKEYLOGFILE has no effect. Raises ConfigError at once for files that do not work; for a
+    connection TLSError after the alert, TimeoutError after `handshake_timeout` seconds.
     """
     first = cert if isinstance(cert, Certificate) else Certificate(cert, key, password=password)
     if isinstance(cert, Certificate) and key is not None:
         raise ConfigError("tls.server(): a key file goes with a certificate file, not with a Certificate")
 
+    secrets = open_key_log(keylog)
+
     def sites(offered: tuple[str, ...], *, warn: bool) -> Sites:
         policy = Policy(
-            client_ca=client_ca, client_auth=client_auth, minimum_version=minimum_version, alpn=offered
+            client_ca=client_ca,
+            client_auth=client_auth,
+            minimum_version=minimum_version,
+            alpn=offered,
+            keylog=secrets,
         )
         return Sites([Site(each, each.policy(policy)) for each in (first, *more)], warn=warn)
 

@@ -76,7 +76,10 @@ def authorities(folder: Path) -> Path | bool:
     for found in (paths.cafile, paths.capath):
         if found:
             return Path(found)
-    known = ssl.create_default_context().get_ca_certs(binary_form=True)
+    # create_default_context would write keys to the file of SSLKEYLOGFILE.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    known = context.get_ca_certs(binary_form=True)
     if not known:
         return True
     bundle = folder / "system.pem"

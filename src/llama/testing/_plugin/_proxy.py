@@ -117,7 +117,10 @@ class RecordingProxy:
     @property
     def ssl_context(self) -> ssl.SSLContext:
         """A new TLS context for clients, which trusts this proxy and nobody else."""
-        return ssl.create_default_context(cafile=self.ca_file)
+        # create_default_context would write keys to the file of SSLKEYLOGFILE.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.ca_file)
+        return context
 
     @property
     def environment(self) -> dict[str, str]:
