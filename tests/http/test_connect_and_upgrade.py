@@ -13,7 +13,7 @@ from llama.http._h1_extended import accept_of
 from llama.http._message import Exchange
 from tests.http.h2_talk import talk_to
 from tests.http.serving import client_of
-from tests.http.upstreams import OK, Upstream, head_of
+from tests.http.upstreams import OK, Upstream, answering, head_of
 
 SMUGGLED = "GET /smuggled HTTP/1.1\r\nHost: evil\r\n\r\n"
 H2C = ("h2c", "H2C", "h2c;q=1", '"h2c"', "h2c/1", "h2c-14", "h2", "HTTP/2.0", "TLS/1.0", "websocket, h2c")
@@ -101,6 +101,30 @@ async def test_an_extended_connect_for_websocket_is_forwarded() -> None:
             lines = await talk.until("end")
             assert lines[0].startswith("1 response 200") and lines[1].startswith("1 data hi")
     assert heard[0].startswith(b"GET /p HTTP/1.1\r\n") and b"\r\nUpgrade: websocket\r\n" in heard[0]
+
+
+@pytest.mark.parametrize("status", [200, 204])
+async def test_an_upstream_that_does_not_switch_protocols_fails_an_extended_connect(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = OK if status == 200 else b"HTTP/1.1 204 No Content\r\n\r\n"
+    async with http.client(Upstream(answering(answer))) as client:
+        front = reverse_proxy("http://a.example", client=client, max_failures=1)
+        async with talk_to(stack(server(), front)) as talk:
+            head = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http")]
+            for _ in range(2):
+                await talk.ask([*head, (":authority", "t.example"), (":path", "/p")], end=False)
+                assert "response 502" in (await talk.until("end"))[0]
+    assert f"answered {status} and did not switch protocols to websocket" in caplog.text
+    assert "asked last" not in caplog.text  # a client must not take an upstream out of use
+
+
+async def test_an_upstream_that_does_not_switch_protocols_answers_an_upgrade() -> None:
+    async with http.client(Upstream(answering(OK))) as client:
+        front = reverse_proxy("http://a.example", client=client)
+        async with testing.connect(server()(front)) as stream:
+            await stream.write(requesting("GET", "/", "websocket"))
+            assert (await stream.read()).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "BREW"])

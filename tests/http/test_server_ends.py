@@ -131,7 +131,7 @@ async def no_response(request: Request) -> Response:
         exchange_of(Response(200, {"Content-Length": "4"}, b"hello")),
         exchange_of(Response(99)),
         exchange_of(Response(199)),
-        exchange_of(Response(600)),
+        exchange_of(Response(1000)),
     ],
 )
 def test_a_response_that_cannot_be_sent_is_an_internal_error(exchange: Exchange) -> None:

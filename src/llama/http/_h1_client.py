@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
 
 from llama._errors import LlamaError, ProtocolError, Truncated
-from llama._shutdown import Shutdown
+from llama._shutdown import Shutdown, own_task
 from llama._stream import ReadyStream, Stream
 from llama.http._body import EMPTY, Body, BytesBody
 from llama.http._client_settings import ClientSettings
 from llama.http._h1_client_body import ResponseBody
 from llama.http._h1_client_request import JOIN, Late, Upload, encode_head, write_in_time
 from llama.http._h1_client_upgrade import Upgraded
-from llama.http._h1_extended import as_upgrade, check_accepted
+from llama.http._h1_extended import NotSwitched, as_upgrade, check_accepted
 from llama.http._message import Request, Response
 from llama.http._origin import Origin
 from llama.http.wire._h1_body import decoder
@@ -36,14 +38,18 @@ def _is_requested(protocol: str, request: Request) -> bool:
     return bool(request.protocol) and protocol in request.protocol.split(", ")
 
 
-async def _arrival(body: Body, clock: asyncio.Timeout) -> None:
-    """End the wait for 100 (Continue) once the client has sent some of the body."""
-    try:
+async def _arrival(body: Body) -> None:
+    """Wait until the client has sent some of the body, or has failed to, which reading the body raises again."""
+    with suppress(LlamaError, OSError):
         await body.wait_for_data()
-    except (LlamaError, OSError):
-        pass  # which reading it raises again
-    if clock.when() is not None and not clock.expired():
-        clock.reschedule(0.0)
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    if running := [each for each in tasks if not each.done()]:
+        for each in running:
+            each.cancel()
+        await asyncio.wait(running)
 
 
 class Timers:
@@ -163,6 +169,14 @@ class H1Client:
         """Ask for what came as an extended CONNECT."""
         asking = as_upgrade(request)
         response = await self.send(asking)
+        if (
+            response.upgrade is None and response.status < 300
+        ):  # to an extended CONNECT it would open a tunnel
+            await response.aclose()
+            raise NotSwitched(
+                f"{self.origin} answered {response.status} and did not switch protocols to {request.protocol}",
+                status=502,
+            )
         if response.upgrade is not None:
             try:
                 check_accepted(asking, response.headers)
@@ -243,22 +257,34 @@ class H1Client:
 
         Returns a final response that came instead.
         """
-        clock = asyncio.timeout(CONTINUE)
-        arrival = self._tasks.spawn(_arrival(request._body, clock), name="wait for an HTTP body")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CONTINUE
+        arrival = own_task(_arrival(request._body))
         try:
-            async with clock:
-                while (head := await self._next_head(request)).status != 100:
-                    if head.status >= 200 or head.status == 101:
-                        return head
-                    await request.inform(head.status, head.headers)
-                await request.inform(100)
-        except TimeoutError:
-            pass  # many never say it
+            while (head := await self._head_before(request, arrival, deadline - loop.time())) is not None:
+                if head.status >= 200 or head.status == 101:
+                    return head
+                if head.status == 100:
+                    await request.inform(100)
+                    return None
+                await request.inform(head.status, head.headers)
         finally:
-            if not arrival.done():  # a body has one reader at a time
-                arrival.cancel()
-                await asyncio.wait((arrival,))
+            await _cancel(arrival)  # a body has one reader at a time
         return None
+
+    async def _head_before(
+        self, request: Request, arrival: asyncio.Task[None], seconds: float
+    ) -> ResponseHead | None:
+        """The next head; None once some of the request's body has come, or after `seconds`.
+
+        Only the wait for a head ends by that: an informational response is passed on whole.
+        """
+        reading = own_task(self._next_head(request))
+        try:
+            await asyncio.wait((reading, arrival), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _cancel(reading)
+        return None if reading.cancelled() else reading.result()
 
     async def _final_in_time(self, request: Request, deadlines: Deadlines) -> ResponseHead:
         while True:

@@ -15,6 +15,10 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY = "sec-websocket-key"
 
 
+class NotSwitched(ProtocolError):
+    """The server answered, but did not switch to the protocol that an extended CONNECT requires."""
+
+
 def as_upgrade(request: Request) -> Request:
     """The same as a GET that asks for an upgrade, with the key that a WebSocket's handshake needs."""
     copy = _copy(request)

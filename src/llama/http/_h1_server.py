@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from llama._errors import Closed, LlamaError, ProtocolError
-from llama._shutdown import Shutdown
+from llama._shutdown import Shutdown, own_task
 from llama._stream import Stream
 from llama.http._body import EMPTY, BytesBody
 from llama.http._date import date_line
@@ -51,7 +51,8 @@ class H1Connection:
             lambda: self._interrupts.interrupt(GONE),
             half_close=settings.half_close,
         )
-        self._output = Output(stream, settings.write_timeout, lambda: self._interrupts.interrupt(LATE))
+        self._output = Output(stream, settings.write_timeout, self._write_late)
+        self._interim: asyncio.Task[None] | None = None
         self._reader = Reader(self._input, self._interrupts, self._deadline, settings)
         self._body: IncomingBody | None = None
         self._head: RequestHead | None = None
@@ -74,6 +75,8 @@ class H1Connection:
             self._stream.abort()
         finally:
             ignore_stop()
+            if self._interim is not None:
+                self._interim.cancel()
             self._input.release()
             self._deadline.close()
             self._output.close()
@@ -128,6 +131,8 @@ class H1Connection:
             if self._settings.handler_timeout is not None:
                 self._deadline.stop()
         try:
+            if self._interim is not None:
+                await self._end_interim()
             if response.upgrade is not None:
                 return await self._switch(head, request, response)
             return await self._send(head, request, response)
@@ -288,7 +293,7 @@ class H1Connection:
     async def send_continue(self) -> None:
         """Send 100 (Continue), unless the answer has begun."""
         if not self._answered:
-            await self._output.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await self._write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def body_ended(self, rest: bytes) -> None:
         """The request is whole; the client's end matters from now on."""
@@ -301,7 +306,30 @@ class H1Connection:
             return
         if status == 100 and self._body is not None:
             self._body.continued()
-        await self._output.write(encode_response(head.method, status, "", headers, 0))
+        await self._write_interim(encode_response(head.method, status, "", headers, 0))
+
+    async def _write_interim(self, data: bytes) -> None:
+        """Write an informational response whole, even if the caller is cancelled: the final response follows it."""
+        if self._interim is not None:
+            await self._end_interim()
+        if self._answered or self._output.write_soon(data):
+            return
+        self._interim = task = own_task(self._output.write(data))
+        await asyncio.wait((task,))
+        task.result()
+
+    async def _end_interim(self) -> None:
+        """Wait until the informational response is written: a stream has one writer at a time."""
+        while (task := self._interim) is not None and not task.done():
+            await asyncio.wait((task,))
+        self._interim = None
+
+    def _write_late(self) -> None:
+        if self._interim is not None and not self._interim.done():
+            self._output.broken = True
+            self._stream.abort()
+        else:
+            self._interrupts.interrupt(LATE)
 
 
 def _on_stop(callback: Callable[[], object]) -> Callable[[], None]:

@@ -13,7 +13,7 @@ from llama._shutdown import Shutdown
 from llama.http._body import EMPTY, BytesBody
 from llama.http._h1_client import INTERIM, NoAnswer
 from llama.http._h1_client_upgrade import Upgraded
-from llama.http._h1_extended import accept_of
+from llama.http._h1_extended import NotSwitched, accept_of
 from llama.http._h2_body import H2Body, H2ResponseBody
 from llama.http._h2_link import Link
 from llama.http._h2_message import fields_of_trailers, response_from
@@ -41,7 +41,7 @@ class Unprocessed(NoAnswer):
         self.is_body_there = is_body_there
 
 
-class NoExtendedConnect(ProtocolError):
+class NoExtendedConnect(NotSwitched):
     """The server's SETTINGS allow no extended CONNECT: nothing was sent."""
 
     def __init__(self, origin: Origin, protocol: str) -> None:

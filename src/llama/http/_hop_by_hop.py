@@ -71,9 +71,12 @@ def put(headers: Headers, name: str, value: str) -> None:
 def outgoing(request: Request, gone: frozenset[str] = HOP_BY_HOP) -> Request:
     """The request that a proxy sends for one it got: its own header without what is in `gone`, the same body.
 
-    ProtocolError (501) for an extended CONNECT that is not for WebSocket: it would be a tunnel that no rule sees.
+    ProtocolError for CONNECT (405) and for an extended CONNECT that is not for WebSocket (501): either would open a
+    tunnel that no rule sees.
     """
-    if request.method == "CONNECT" and request.protocol not in ("", "websocket"):
+    if request.method == "CONNECT" and request.protocol != "websocket":
+        if not request.protocol:
+            raise ProtocolError("CONNECT requires a forward proxy", status=405)
         raise ProtocolError(f"extended CONNECT for {request.protocol[:60]!r} is not supported", status=501)
     copy = _new(Request)
     copy.method = request.method

@@ -17,7 +17,7 @@ from llama.http._client import Client
 from llama.http._client import client as http_client
 from llama.http._forwarded_fields import FORWARDED, add_forwarded
 from llama.http._h1_client import NoAnswer
-from llama.http._h1_extended import needs_extended_connect
+from llama.http._h1_extended import NotSwitched, needs_extended_connect
 from llama.http._hop_by_hop import HOP_BY_HOP, incoming, outgoing, put
 from llama.http._message import Exchange, Request, Response
 from llama.http._origin import split_url
@@ -83,8 +83,6 @@ class ReverseProxy:
         return f"http.reverse_proxy({', '.join(map(repr, self.balance.upstreams))})"
 
     async def __call__(self, request: Request, /) -> Response:
-        if request.method == "CONNECT" and not request.protocol:
-            return Response(405, {"Content-Type": "text/plain"}, b"405 this is no forward proxy\n")
         sent = self._outgoing(request)
         unfit = self._unfit(request)
         upstream = self.balance.next(unfit)
@@ -168,8 +166,10 @@ class ReverseProxy:
         return True
 
     def _note(self, upstream: Upstream, error: Exception) -> None:
-        """Some errors are not the upstream's: of the request's own body, of the pool."""
-        if isinstance(error, Overloaded) or (isinstance(error, LlamaError) and error.status < 500):
+        """Count a failure of an upstream; errors of the request's body, the pool and a refused upgrade are none."""
+        if isinstance(error, Overloaded | NotSwitched) or (
+            isinstance(error, LlamaError) and error.status < 500
+        ):
             return
         upstream.note_failure(error, self.retrying.max_failures, self.retrying.rest)
 
