@@ -11,6 +11,7 @@ from llama._shutdown import Shutdown
 from llama.http._h3_channel import Channel
 from llama.http._h3_link import Address, Link, Quic
 from llama.http._origin import Origin
+from llama.http.wire._h1_fields import Limits
 
 QUEUE = 4096  # packets that wait to leave: more are lost, as packets may be
 BURST = 64  # packets that are taken before others have a turn
@@ -20,10 +21,10 @@ PEER = ("192.0.2.1", 443)  # stands for the one peer that the packets go to
 class Dialled:
     """A connection with its packets, which it owns; two tasks of `tasks` carry them."""
 
-    def __init__(self, packets: Packets, quic: Quic, origin: Origin) -> None:
+    def __init__(self, packets: Packets, quic: Quic, origin: Origin, limits: Limits) -> None:
         self.packets = packets
         self.origin = origin
-        self.link = Link(quic, self._queue_up)
+        self.link = Link(quic, self._queue_up, limits)
         self._queue: deque[bytes] = deque()
         self._more: asyncio.Future[None] | None = None
         self._taken: list[bytes] = []

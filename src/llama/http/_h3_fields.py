@@ -14,7 +14,8 @@ from llama.http._headers import Headers
 from llama.http._message import Informer, Request, Response
 from llama.http.wire._h1_fields import Limits, malformed
 from llama.http.wire._h2_fields import (
-    check_size,
+    PSEUDO_FIELDS,
+    oversized,
     parse_request,
     parse_response,
     parse_trailers,
@@ -22,7 +23,7 @@ from llama.http.wire._h2_fields import (
     trailer_fields,
 )
 from llama.http.wire._h2_limits import H2Limits
-from llama.http.wire._hpack_table import Field
+from llama.http.wire._hpack_table import OVERHEAD, Field
 
 Fields = list[tuple[bytes, bytes]]
 """A field section as the HTTP/3 library has it, pseudo-fields first."""
@@ -31,7 +32,15 @@ _NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
-def _read(fields: Fields) -> list[Field]:
+def section_size(fields: Fields) -> int:
+    """The size of a field section (RFC 9114 section 4.2.2)."""
+    return sum([len(name) + len(value) for name, value in fields]) + OVERHEAD * len(fields)
+
+
+def _read(fields: Fields, bounds: H2Limits) -> list[Field]:
+    size = section_size(fields)
+    if len(fields) > bounds.fields + PSEUDO_FIELDS or size > bounds.header_list:
+        raise oversized(size, bounds)
     for name, value in fields:
         if _NAME.fullmatch(name) is None:
             raise malformed(f"field name {name[:60]!r} is no token in lower case")
@@ -53,9 +62,7 @@ def request_of(
     an extended CONNECT.
     """
     bounds = H2Limits(header_list=limits.head, fields=limits.fields, path=limits.line)
-    read = _read(fields)
-    check_size(read, bounds)
-    head = parse_request(read, bounds)
+    head = parse_request(_read(fields, bounds), bounds)
     if head.protocol:
         raise malformed(f"extended CONNECT for {head.protocol[:60]!r} is not supported over HTTP/3", 501)
     return request_from(head, EMPTY, "3", "https", connection, informer), head.length
@@ -77,9 +84,7 @@ def response_of(fields: Fields, limits: Limits) -> tuple[Response, int | None]:
     An interim one has a status below 200. Raises ProtocolError (502) for what is malformed.
     """
     try:
-        read = _read(fields)
-        check_size(read, H2Limits(header_list=limits.head, fields=limits.fields))
-        head = parse_response(read)
+        head = parse_response(_read(fields, H2Limits(header_list=limits.head, fields=limits.fields)))
     except ProtocolError as error:
         error.status = 502
         raise
@@ -100,9 +105,9 @@ def encode_head(status: int, headers: Headers) -> Fields:
     return _written(response_fields(status, headers))
 
 
-def trailers_of(fields: Fields) -> Headers:
-    """The fields after a body; ProtocolError where they are malformed."""
-    return parse_trailers(_read(fields))
+def trailers_of(fields: Fields, limits: Limits) -> Headers:
+    """The fields after a body; ProtocolError where they are malformed or exceed a limit."""
+    return parse_trailers(_read(fields, H2Limits(header_list=limits.head, fields=limits.fields)))
 
 
 def encode_trailers(trailers: Headers) -> Fields:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO, cast
 
-from qh3.h3.connection import H3Connection
 from qh3.h3.connection import ProtocolError as H3Error
 from qh3.h3.events import (
     DataReceived,
@@ -40,6 +39,8 @@ from llama.http._h3_channel import (
     broken,
 )
 from llama.http._h3_fields import Fields, trailers_of
+from llama.http._h3_sections import H3
+from llama.http.wire._h1_fields import Limits
 from llama.tls._keylog import KeyLog
 
 log = logging.getLogger("llama.http3")
@@ -109,10 +110,10 @@ class Link:
     shaken, the second is set when the connection has ended, in whatever way.
     """
 
-    def __init__(self, quic: Quic, send: Callable[[bytes, Address], object]) -> None:
+    def __init__(self, quic: Quic, send: Callable[[bytes, Address], object], limits: Limits) -> None:
         self.loop = asyncio.get_running_loop()
         self.quic = quic
-        self.http: H3Connection | None = None
+        self.http: H3 | None = None
         self.channels: dict[int, Channel] = {}
         self.established: asyncio.Future[None] = self.loop.create_future()
         self.established.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -128,6 +129,7 @@ class Link:
         self.on_noise: Callable[[int], None] | None = None
         """Called with the size of what came and was no part of a message yet."""
         self._send = send
+        self._limits = limits
         self._unread = 0
         self._newest = -4
         """The latest stream on which a request has come."""
@@ -231,7 +233,7 @@ class Link:
     def begin(self) -> None:
         """Speak HTTP/3."""
         if self.http is None:
-            self.http = H3Connection(self.quic)
+            self.http = H3(self.quic, self._limits)
 
     def _http_events(self, events: Iterable[H3Event]) -> None:
         for event in events:
@@ -275,7 +277,7 @@ class Link:
             channel.head(fields)
         else:
             try:
-                channel.trailers = trailers_of(fields)
+                channel.trailers = trailers_of(fields, self._limits)
             except LlamaError as error:
                 channel.fail(error)
             channel.feed(b"", ended=ended)
@@ -353,7 +355,7 @@ class Link:
             raise Closed(f"stream {number} takes no more: {error}") from error
         self.flush_soon()
 
-    def _speaking(self) -> H3Connection:
+    def _speaking(self) -> H3:
         if self.error is not None:
             raise self.error
         if self.http is None:

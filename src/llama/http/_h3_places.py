@@ -39,7 +39,7 @@ class Member(Dialled):
     """A connection that belongs to the places of a client."""
 
     def __init__(self, packets: Packets, quic: Quic, place: Place, state: State) -> None:
-        super().__init__(packets, quic, place.origin)
+        super().__init__(packets, quic, place.origin, state.limits)
         self.place = place
         self.used = False
         """Whether it has carried a request."""
@@ -147,6 +147,7 @@ class State:
         self._connect = connect
         self._configuration = configuration
         self._settings = settings
+        self.limits = settings.limits
 
     def open(self) -> None:
         """In this loop: whoever did not enter the client leaves closing it to the current Shutdown."""

@@ -74,7 +74,7 @@ class Served:
         self.names: set[bytes] = set()
         self.peer = Peer(str(address[0]), int(address[1]))
         self._name = f"{self.peer} (HTTP/3)"
-        self.link = Link(quic, self._send)
+        self.link = Link(quic, self._send, server.settings.http.limits)
         self.link.on_request = self._request
         self.link.on_id = self._learn
         self.link.on_room = self._less

@@ -11,7 +11,7 @@ from llama.http.wire._h1_framing import content_length, ends_with_head, response
 from llama.http.wire._h1_head import is_authority, is_host_and_port
 from llama.http.wire._h2_limits import H2Limits
 from llama.http.wire._hpack_decode import MALFORMED
-from llama.http.wire._hpack_table import OVERHEAD, Field
+from llama.http.wire._hpack_table import Field
 
 PSEUDO_FIELDS = 6
 """Fields of a list beyond those of the message."""
@@ -84,13 +84,6 @@ class ResponseHead:
         head.headers = headers.copy()
         head.length = self.length
         return head
-
-
-def check_size(fields: list[Field], limits: H2Limits) -> None:
-    """ProtocolError (431) for a head with too many fields, or too large ones."""
-    size = sum([len(name) + len(value) for name, value in fields]) + OVERHEAD * len(fields)
-    if len(fields) > limits.fields + PSEUDO_FIELDS or size > limits.header_list:
-        raise oversized(size, limits)
 
 
 def oversized(size: int, limits: H2Limits) -> ProtocolError:
