@@ -29,7 +29,7 @@ async def test_a_burst_passes_and_the_next_call_is_told_when_to_come() -> None:
             assert await service(Call("192.0.2.1")) == "served"
         error = await refusal(service, Call("192.0.2.1"))
         assert error.status == 429 and error.retry_after == pytest.approx(0.5)
-        assert str(error) == "192.0.2.1 is over 2 calls a second"
+        assert str(error) == "192.0.2.1: more than 2 calls a second"
         await clock.advance(0.5)
         await service(Call("192.0.2.1"))
         await refusal(service, Call("192.0.2.1"))
@@ -71,7 +71,7 @@ async def test_a_key_of_ones_own() -> None:
     service = rate_limit(1, key=str.upper)(lower)
     async with testing.clock():
         assert await service("John") == "john"
-        assert str(await refusal(service, "JOHN")) == "JOHN is over 1 calls a second"
+        assert str(await refusal(service, "JOHN")) == "JOHN: more than 1 calls a second"
         assert await service("Paul") == "paul"
 
 

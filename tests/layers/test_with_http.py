@@ -33,6 +33,6 @@ async def test_requests_can_be_counted_by_what_they_say() -> None:
     async with testing.clock():
         for key in ("a", "b"):
             await (await service(Request("GET", "/", [("X-Key", key)]))).aclose()
-        with pytest.raises(Overloaded, match="a is over 1 calls a second"):
+        with pytest.raises(Overloaded, match="a: more than 1 calls a second"):
             await service(Request("GET", "/", [("X-Key", "a")]))
     assert describe(service) == "rate_limit(1, burst=1) > respond"

@@ -251,7 +251,7 @@ def moody_message(moody: Moody) -> ws.Hook:
     ("said", "logged"),
     [
         ("raise", "on_message: ZeroDivisionError: a bug of the hook"),
-        ("nonsense", "returned 'nonsense', not a Message or None"),
+        ("nonsense", "returned 'nonsense': expected a Message or None"),
         ("data", "TypeError"),
         ("surrogate", "UnicodeEncodeError"),
         ("exit", "the hook on_message raised SystemExit"),

@@ -115,7 +115,7 @@ def test_what_breaks_the_protocol_has_a_code_and_ends_it(said: bytes, code: int,
 
 def test_a_client_that_does_not_mask_is_refused() -> None:
     (failure,) = hear(at_server(), b"\x81\x05hello")
-    assert failure == Failure(1002, "a frame that is not masked")
+    assert failure == Failure(1002, "an unmasked frame")
 
 
 def test_a_ping_within_a_message_is_not_counted_to_it() -> None:

@@ -1,4 +1,4 @@
-"""ASGI applications as exchanges, and exchanges as ASGI applications."""
+"""ASGI applications as request handlers, and request handlers as ASGI applications."""
 
 from llama._asgi._exchange import asgi
 from llama._asgi._to_asgi import to_asgi

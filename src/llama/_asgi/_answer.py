@@ -10,7 +10,7 @@ from llama.http import Body, Headers, Request, Response
 
 
 class AppBody(Body):
-    """A body that an application sends; one chunk waits here, and the next one's sender then waits too."""
+    """A body that an application sends; it buffers one chunk, then the application waits."""
 
     __slots__ = ("_chunk", "_closed", "_error", "_finished", "_reader", "_trailers", "_writer")
 
@@ -45,18 +45,18 @@ class AppBody(Body):
         return chunk
 
     async def put(self, data: bytes) -> None:
-        """Send a chunk on; Closed (an OSError) once nobody wants it."""
+        """Add a chunk; raises Closed (an OSError) once the body is no longer read."""
         while self._chunk and not self._closed:
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
         if self._closed:
-            raise Closed("the client has left, or nobody wants the response")
+            raise Closed("the client disconnected, or the response was closed")
         if data:
             self._chunk = data
             _wake(self._reader)
 
     def finish(self, trailers: Headers | None = None, error: Exception | None = None) -> None:
-        """Nothing more comes."""
+        """Mark the end of the body."""
         self._finished = True
         self._trailers = trailers
         self._error = error
@@ -70,7 +70,7 @@ class AppBody(Body):
 
 
 class Answer:
-    """What becomes of the messages `http.response.*`: one Response, whole or with a body that follows."""
+    """Builds one Response from the `http.response.*` messages, with its body complete or streamed."""
 
     def __init__(self, request: Request, prefix: str = "http.response") -> None:
         self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
@@ -83,13 +83,13 @@ class Answer:
         self.finished = False
 
     async def send(self, message: Event) -> None:
-        """Take one message; raises OutOfTurn where it does not fit, Closed once the client has left."""
+        """Take one message; raises OutOfTurn if it is out of order, Closed once the client has disconnected."""
         if self.response.cancelled():
             raise Closed("the client has left")
         kind: str = message["type"]
         if kind == self._body_kind and self._head is not None and not self.finished:
             if self._body is None and self._trailers is None and not message.get("more_body", False):
-                self.finished = True  # the whole of it, as most are
+                self.finished = True  # a complete body, the common case
                 self._deliver(bytes(message.get("body", b"")))
             else:
                 await self._send_body(message)
@@ -130,12 +130,14 @@ class Answer:
         self.response.set_result(response)
 
     def end(self, error: Exception | None) -> bool:
-        """The application has returned, or raised; False where the error has not reached the client."""
+        """Handle the end of the application; returns False if its error did not reach the client."""
         if not self.response.done():
             self.response.set_exception(error or RuntimeError("the application returned without a response"))
             return True
         if self._body is not None and not self.finished:
-            self._body.finish(error=error or Truncated("the application returned within its response"))
+            self._body.finish(
+                error=error or Truncated("the application returned before the end of its response")
+            )
             return True
         return error is None
 

@@ -1,4 +1,10 @@
-"""The exchange that an ASGI application is."""
+"""The request handler that calls an ASGI application.
+
+It counts its entries because one handler may be part of several servers: the application's lifespan runs once, from the
+first entry to the last exit. A handler that no server has entered serves requests all the same, with an empty state.
+Each request runs as a task of its own and not as a plain call, because an ASGI application sends its response while it
+runs and may continue after it, whereas a request handler returns its Response as soon as the head is known.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +21,7 @@ from llama.http import Exchange, Request, Response
 
 
 class AsgiExchange:
-    """Answers requests by an ASGI application; as a context manager it runs the application's lifespan."""
+    """Answers requests with an ASGI application; as a context manager it runs the application's lifespan."""
 
     __takes__: ClassVar[type] = Request
 
@@ -57,11 +63,12 @@ class AsgiExchange:
 
 @factory("asgi", "service")
 def asgi(application: Application, *, root_path: str = "", max_message: int = 1 << 24) -> Exchange:
-    """Answer requests by an ASGI 3 application: `stack(http.server(), asgi(app))`.
+    """Answer requests with an ASGI 3 application: `stack(http.server(), asgi(app))`.
 
-    HTTP and WebSocket, with the extensions for TLS, trailers, early hints and denial responses. The application's
-    lifespan runs while the stack is served; one that does not support it is left alone, one that fails to start
-    keeps the server from starting. `root_path` is where it is mounted. `max_message` bounds a WebSocket message,
-    in bytes. A client that leaves is told by `http.disconnect`; what is sent to it then raises an OSError.
+    Supports HTTP and WebSocket, with the extensions for TLS, trailers, early hints and denial responses. The
+    application's lifespan runs while the stack is served; an application without lifespan support is served without
+    it, one that fails to start keeps the server from starting. `root_path` is the path that it is mounted at.
+    `max_message` limits a WebSocket message, in bytes. When a client disconnects, the application receives
+    `http.disconnect`, and `send` raises an OSError.
     """
     return AsgiExchange(application, root_path, max_message)

@@ -1,4 +1,4 @@
-"""One HTTP request to an ASGI application: a task of the current Shutdown."""
+"""One HTTP request to an ASGI application, run as a task of the current Shutdown."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class HttpCall:
         self._answer = Answer(request)
         self._received = False
         self._returned = False
-        self._over = False  # the exchange has ended, or the application has
+        self._over = False  # the request is cancelled, or the application has returned
         self._waiting: asyncio.Event | None = None
 
     async def response(self) -> Response:
-        """Start the application, and wait until it has begun to answer; it may go on after that."""
+        """Start the application and wait for its response head; it may continue after that."""
         Shutdown.current().spawn(self._run(), eager=True)
         try:
             response = await self._answer.response

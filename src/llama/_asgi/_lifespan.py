@@ -1,4 +1,4 @@
-"""The lifespan of an ASGI application: one task between entering and leaving."""
+"""The lifespan of an ASGI application: one task from entry to exit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ log = logging.getLogger("llama.server")
 
 
 class Lifespan:
-    """Starts and stops an application that supports it; one that does not is left alone."""
+    """Starts and stops an application; does nothing for one without lifespan support."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
         self.state: dict[str, Any] = {}
-        """What the application keeps; each request gets a shallow copy."""
+        """The application's lifespan state; each request gets a shallow copy."""
         loop = asyncio.get_running_loop()
         self._started: asyncio.Future[str] = loop.create_future()
         self._stop = asyncio.Event()
@@ -28,7 +28,7 @@ class Lifespan:
         self._asked = False
 
     async def start(self) -> None:
-        """Wait until the application has started; LlamaError where it says that it cannot."""
+        """Wait until the application has started; raises LlamaError if it reports a failure."""
         self._task = Shutdown().spawn(self._run(), name="asgi lifespan")
         failure = await self._started
         if failure:
@@ -36,7 +36,7 @@ class Lifespan:
             raise LlamaError(f"the application failed to start: {failure}")
 
     async def stop(self) -> None:
-        """Let the application clean up, and wait for it."""
+        """Send the shutdown event and wait until the application has handled it."""
         if self._task is None or self._task.done():
             return
         self._stop.set()
@@ -61,7 +61,7 @@ class Lifespan:
 
     def _failed(self, error: Exception) -> None:
         if not self._started.done():
-            # The protocol's only sign that an application has no lifespan is that it raises.
+            # By the specification, an application without lifespan support raises.
             log.debug("the application has no lifespan: %r", error)
         elif not self._started.result():
             log.error("the application's lifespan failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""A WebSocket that an ASGI server runs, as the stream of bytes that its client would send and read."""
+"""Adapts the WebSocket messages of an ASGI server to a stream of frames, as its client would send and read them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from llama._stream import CHUNK, Buffer, Stream, busy, closed
 
 UNSENDABLE = frozenset({1005, 1006, 1015})  # RFC 6455 section 7.4.1
 BROKEN = 1011
-LIMIT = 1 << 25  # a message of the client and pongs
+LIMIT = 1 << 25  # for a client message and pongs
 
 
 class MessageStream(Stream):
-    """Frames what the server's messages carry as a client does, and sends what comes in frames as messages."""
+    """Encodes the server's messages as a client's frames, and decodes written frames to messages for the server."""
 
     __slots__ = (
         "_broken",
@@ -52,12 +52,12 @@ class MessageStream(Stream):
         self._waiter: asyncio.Future[None] | None = None
         self._reading = self._writing = self._broken = self._ended = self._closed = False
         self.said_close = False
-        """Whether the server was told to close, or has closed by itself."""
+        """Whether this side has sent a close to the server, or the server has disconnected."""
 
     def __repr__(self) -> str:
         return "the WebSocket of an ASGI server"
 
-    # the client's side: from messages to frames
+    # from the client: messages to frames
 
     async def read(self, limit: int = CHUNK, /) -> bytes:
         if self._closed:
@@ -80,7 +80,7 @@ class MessageStream(Stream):
         return bool(self._buffer)
 
     async def _changed(self) -> None:
-        """Wait for a message, or for an answer of the protocol's own, such as a pong."""
+        """Wait for a message, or for a frame that the protocol itself requires, such as a pong."""
         self._waiter = asyncio.get_running_loop().create_future()
         self.listening().add_done_callback(self._wake)
         try:
@@ -95,7 +95,7 @@ class MessageStream(Stream):
                 self._take(task.result())
 
     def listening(self) -> asyncio.Task[Event]:
-        """The task that waits for the server's next message; it outlives a read that is cancelled."""
+        """Return the task that waits for the server's next message; it survives a cancelled read."""
         if self._receiving is None:
             self._receiving = own_task(self._next())
         return self._receiving
@@ -127,12 +127,12 @@ class MessageStream(Stream):
     def _say_why(self, code: int, reason: str) -> None:
         if code == 1005:  # closed without a code
             self._protocol.send_close()
-        elif code in UNSENDABLE:  # broken off: what the other side hears is that this one goes away
+        elif code in UNSENDABLE:  # aborted: report to the upstream as 1001, going away
             self._protocol.send_close(1001)
         else:
             self._protocol.send_close(code, reason)
 
-    # the other side: from frames to messages
+    # from the upstream: frames to messages
 
     async def write(self, data: Buffer, /) -> None:
         if self._closed or self._broken:
@@ -188,11 +188,11 @@ class MessageStream(Stream):
         await self._send({"type": "websocket.send", "text": text})
 
     async def say_close(self, code: int, reason: str = "") -> None:
-        """Let the server close, once; nothing more is read from its client."""
+        """Send the server a close, once; nothing more is read from its client."""
         self._end()
         if not self.said_close:
             self.said_close = True
-            if self._receiving is not None:  # some servers send no close while they are asked for a message
+            if self._receiving is not None:  # some servers send no close while a receive is pending
                 self._receiving.cancel()
                 await asyncio.wait([self._receiving])
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
@@ -201,7 +201,7 @@ class MessageStream(Stream):
         if self._closed:
             raise closed(self)
         self._broken = True
-        await self.say_close(BROKEN)  # a WebSocket ends by a close frame: this is none
+        await self.say_close(BROKEN)  # the stream ended without a close frame
 
     def unread(self, data: bytes, /) -> None:
         self._buffer = data + self._buffer
@@ -213,7 +213,7 @@ class MessageStream(Stream):
         try:
             await self.say_close(BROKEN)
         except OSError:
-            return  # it has left already
+            return  # the client has already disconnected
 
     def abort(self) -> None:
         self._closed = True
@@ -222,7 +222,7 @@ class MessageStream(Stream):
         self._wake()
 
     async def settled(self) -> None:
-        """Wait until nothing of this is at work any more."""
+        """Wait until its tasks have ended."""
         self.abort()
         if self._receiving is not None:
             await asyncio.wait([self._receiving])

@@ -1,4 +1,4 @@
-"""What an ASGI application is told of a request."""
+"""The ASGI scopes of a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _TLSScope(dict[str, Any]):
 
 
 def http_scope(request: Request, state: dict[str, Any], root_path: str) -> Scope:
-    """The scope of an HTTP request."""
+    """Return the scope of an HTTP request."""
     scope = _scope(request, state, root_path)
     scope["type"] = "http"
     scope["method"] = request.method
@@ -32,7 +32,7 @@ def http_scope(request: Request, state: dict[str, Any], root_path: str) -> Scope
 
 
 def websocket_scope(request: Request, state: dict[str, Any], root_path: str) -> Scope:
-    """The scope of a request for a WebSocket."""
+    """Return the scope of a WebSocket request."""
     scope = _scope(request, state, root_path)
     scope["type"] = "websocket"
     scope["scheme"] = "wss" if request.scheme in ("https", "wss") else "ws"

@@ -1,4 +1,4 @@
-"""An exchange as an ASGI application."""
+"""A request handler as an ASGI application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llama.http._error_page import ErrorPage, named_page, plain_page
 
 
 class Opened:
-    """What the exchange holds open in one event loop, and the owner of its tasks."""
+    """The resources and the tasks of the request handler in one event loop."""
 
     def __init__(self, exchange: Exchange) -> None:
         self.loop = asyncio.get_running_loop()
@@ -29,7 +29,7 @@ class Opened:
         self._open = False
 
     async def open(self) -> None:
-        """Enter what the exchange owns. Again does nothing, but waits for it."""
+        """Enter the resources of the request handler. Idempotent; concurrent calls wait for the first."""
         async with self._opening:
             if not self._open:
                 with self.shutdown.as_current():
@@ -37,7 +37,7 @@ class Opened:
                 self._open = True
 
     async def close(self) -> None:
-        """Wait for its tasks, and leave what was entered."""
+        """Wait for the tasks, then exit the resources."""
         async with self._opening:
             try:
                 await self.shutdown.aclose()
@@ -45,7 +45,7 @@ class Opened:
                 await self._exits.aclose()
 
     async def close_with_the_loop(self) -> None:
-        """asyncio closes the generators that are left when a loop ends: have one that closes all this."""
+        """Close everything with the loop: asyncio closes the remaining async generators when a loop ends."""
         keeper = self._until_closed()
         await anext(keeper)
         _keepers[self] = keeper
@@ -62,7 +62,7 @@ _keepers: dict[Opened, AsyncGenerator[None]] = {}
 
 
 class ToAsgi:
-    """An ASGI application that answers by an exchange; as a context manager it opens what that one owns."""
+    """An ASGI application around a request handler; as a context manager it opens the handler's resources."""
 
     def __init__(self, exchange: Exchange, error_page: ErrorPage, max_message: int) -> None:
         self._exchange = exchange
@@ -97,7 +97,7 @@ class ToAsgi:
         return self._opened
 
     async def _shutdown(self) -> Shutdown:
-        """The owner of this loop's tasks; opens what nobody has opened, until the loop ends."""
+        """Return this loop's resources; opens them until the loop ends if no lifespan has."""
         known, opened = self._opened, self._running()
         if opened is not known:
             await opened.close_with_the_loop()
@@ -141,20 +141,20 @@ def to_asgi(
     proxy_name: str = "llama",
     max_message: int = 1 << 24,
 ) -> ToAsgi:
-    """Make an exchange an ASGI 3 application, for any ASGI server and inside of any ASGI framework.
+    """Make a request handler an ASGI 3 application, for any ASGI server or framework.
 
-    `app.mount("/api", to_asgi(http.reverse_proxy("http://127.0.0.1:8000")))`: the exchange sees the path below the
-    place where it is mounted. Bodies stream both ways, WebSockets pass where the exchange answers them by an
-    upgrade, a client that leaves cancels the exchange; trailers and early hints (103) pass where the server has
-    the extensions. `max_message` bounds a WebSocket message, in bytes.
+    `app.mount("/api", to_asgi(http.reverse_proxy("http://127.0.0.1:8000")))`: the handler sees the path below the
+    mount point. Bodies stream in both directions. WebSockets work if the handler responds with an upgrade. A client
+    that disconnects cancels the handler. Trailers and early hints (103) are sent if the server supports these
+    extensions. `max_message` limits a WebSocket message, in bytes.
 
-    What the exchange owns, such as a pool of connections, is opened by the lifespan; where nobody passes that on, as
-    for an application mounted in another, by the first request, until the loop ends. `async with to_asgi(...) as
-    app:`, in the lifespan of the application around it, does it in good order.
+    The lifespan opens the handler's resources, such as a connection pool. Without a lifespan, as in an application
+    that is mounted in another one, the first request opens them, and they close with the loop. To control this, use
+    `async with to_asgi(...) as app:` in the lifespan of the outer application.
 
-    Errors of llama's, timeouts and those of the operating system become responses by `error_page`, in which
-    `proxy_name` names this proxy in Proxy-Status; others are raised, for the server or framework to show. An error
-    within a response is raised too: the server then breaks it off.
+    LlamaError, TimeoutError and OSError become responses made by `error_page`, with `proxy_name` as this proxy's
+    name in Proxy-Status; other exceptions are raised to the server or framework. An error after the response has
+    begun is raised too, so that the server aborts the response.
     """
     check_takes(exchange, Request, "to_asgi()")
     return ToAsgi(exchange, named_page(error_page, proxy_name, "to_asgi"), max_message)

@@ -1,4 +1,4 @@
-"""One HTTP request that an ASGI server passes on to an exchange."""
+"""One HTTP request from an ASGI server to a request handler."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ GONE = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-enco
 
 
 class ClientLeft(Exception):
-    """Nobody is there to take the answer."""
+    """The client disconnected before the response was sent."""
 
 
 class HttpAsked:
-    """Asks the exchange, and sends what it answers. A client that leaves cancels both."""
+    """Calls the request handler and sends its response. A client that disconnects cancels both."""
 
     def __init__(
         self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, error_page: ErrorPage
@@ -42,7 +42,7 @@ class HttpAsked:
         self._started = False
 
     async def run(self) -> None:
-        """Until the answer is sent, or the client has left."""
+        """Run until the response is sent or the client has disconnected."""
         try:
             await self._run()
         except ClientLeft:
@@ -91,7 +91,7 @@ class HttpAsked:
         return message
 
     def _watch(self) -> None:
-        """The request is whole: what comes next is that the client leaves."""
+        """Wait for the disconnect: after the end of the request no other message can follow."""
         self._watcher = own_task(self._until_gone())
 
     async def _until_gone(self) -> None:
@@ -105,7 +105,7 @@ class HttpAsked:
             links = [link.encode("latin-1") for link in headers.get_all("link")]
             await self._send({"type": "http.response.early_hint", "links": links})
 
-    # the answer
+    # the response
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -115,12 +115,12 @@ class HttpAsked:
             if response.upgrade is None:
                 return response
             await response.aclose()
-            raise ProtocolError("an upgrade was answered that nobody asked for", status=502)
+            raise ProtocolError("the handler answered a request without Upgrade with an upgrade", status=502)
         except BaseException as error:
             await close_dropped(error)
             if not isinstance(
                 error, LlamaError | OSError
-            ):  # TimeoutError among them; a bug is the server's to show
+            ):  # includes TimeoutError; the server reports other exceptions
                 raise
             return answer_error(error, self._error_page, request, "to_asgi()")
 
@@ -147,7 +147,7 @@ class HttpAsked:
             await self._put({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
 
     async def _send_body(self, body: Body, framing: int) -> None:
-        """An error of the body is raised, so that the server breaks off and nobody takes it for whole."""
+        """Send the body; an error of the body is raised, so that the server aborts the truncated response."""
         last = b""
         if body.data is not None and framing:
             last = body.data
@@ -159,7 +159,7 @@ class HttpAsked:
     async def _put(self, message: Event) -> None:
         try:
             await self._send(message)
-        except OSError as error:  # what a server's send raises once the client has left
+        except OSError as error:  # raised by some servers' send once the client has disconnected
             raise ClientLeft from error
 
 
@@ -168,7 +168,7 @@ def _framing(request: Request, response: Response) -> int:
 
 
 def _fields(response: Response, method: str, framing: int) -> list[tuple[bytes, bytes]]:
-    """The fields to send, in lower case as ASGI wants them; the framing is the server's, but for the length."""
+    """Return the fields to send, in lower case as ASGI requires; of the framing fields only Content-Length is kept."""
     headers, status = response.headers, response.status
     bodiless = status < 200 or status == 204
     fields = encoded(headers)
@@ -182,7 +182,7 @@ def _fields(response: Response, method: str, framing: int) -> list[tuple[bytes, 
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Fields as ASGI has them: in lower case, without those of one connection."""
+    """Return ASGI fields: in lower case, without hop-by-hop fields."""
     return [
         (key.encode("latin-1"), value.encode("latin-1"))
         for name, value in headers

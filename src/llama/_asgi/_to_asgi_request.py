@@ -1,4 +1,4 @@
-"""A request, as an ASGI server tells of it."""
+"""The Request of an ASGI scope."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Informer = Callable[[int, Headers], Awaitable[None]]
 
 
 class ReceivedBody(Body):
-    """A body that an ASGI server passes on, message by message, when it is asked for."""
+    """A request body, received from the ASGI server one message at a time as it is read."""
 
     __slots__ = ("_ended", "_first", "_receive")
 
@@ -37,7 +37,7 @@ class ReceivedBody(Body):
         while not self.ended:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise Truncated("the client left within the body of its request", status=400)
+                raise Truncated("the client disconnected before the end of its request body", status=400)
             if not message.get("more_body", False):
                 self.ended = True
                 self._ended()
@@ -47,14 +47,14 @@ class ReceivedBody(Body):
 
 
 def headers_of(scope: Scope) -> Headers:
-    """The fields, in their order."""
+    """Return the header fields in order."""
     return Headers([(bytes(n).decode("latin-1"), bytes(v).decode("latin-1")) for n, v in scope["headers"]])
 
 
 def request_of(
     scope: Scope, method: str, headers: Headers, body: Body, informer: Informer | None = None
 ) -> Request:
-    """The request of a scope; its path is what comes below the place where this application is mounted."""
+    """Return the Request of a scope; its path is relative to the mount point."""
     query = bytes(scope.get("query_string", b"")).decode("latin-1")
     request = Request(method, "/", headers)
     request.headers = headers
@@ -77,11 +77,11 @@ def _places(scope: Scope) -> list[object]:
 
 
 def path_of(scope: Scope) -> str:
-    """The path below `root_path`, as it was sent where the server tells that."""
+    """Return the path below `root_path`, in its original escaping if the scope has `raw_path`."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "").rstrip("/")
     raw = bytes(scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
-    if unquote(raw) != path:  # some layer has changed the path alone
+    if unquote(raw) != path:  # some middleware changed `path` but not `raw_path`
         raw = quote(path, safe=_SAFE.replace("%", ""))
     if not root or not (path == root or path.startswith(f"{root}/")):
         return raw or "/"
@@ -89,7 +89,7 @@ def path_of(scope: Scope) -> str:
 
 
 def _below(raw: str, root: str) -> str:
-    """What is left of a path when the escaped or plain `root` is taken off its beginning."""
+    """Return a path without its prefix `root`, escaped or not."""
     if raw.startswith(root) and raw[len(root) : len(root) + 1] in ("", "/"):
         return raw[len(root) :]
     end = 0
@@ -101,7 +101,7 @@ def _below(raw: str, root: str) -> str:
 
 
 async def first_message(receive: Receive, headers: Headers) -> Event | None:
-    """The first part of a body whose length no field tells, for it may be all; None where fields do."""
+    """Receive the first part of a body without length fields, since it may be the whole body; else None."""
     if "content-length" in headers or "transfer-encoding" in headers:
         return None
     return await receive()

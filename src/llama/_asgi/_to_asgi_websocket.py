@@ -1,4 +1,4 @@
-"""One WebSocket that an ASGI server passes on to an exchange, as the upgrade that its client asked for."""
+"""One WebSocket from an ASGI server, passed to a request handler as an upgrade request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OWN = ("sec-websocket-key", "sec-websocket-accept", "sec-websocket-extensions",
 
 
 class WebSocketAsked:
-    """Asks the exchange for a WebSocket, and carries what passes between it and the server's client."""
+    """Requests a WebSocket from the request handler, and relays between it and the server's client."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class WebSocketAsked:
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
-        """Until either side has closed."""
+        """Relay until either side has closed."""
         if (await self._receive())["type"] != "websocket.connect":
             return
         try:
@@ -62,7 +62,7 @@ class WebSocketAsked:
             await self._stream.settled()
 
     async def _answer(self) -> Response | None:
-        """What the exchange answers; None where the client has left meanwhile."""
+        """Return the handler's response; None if the client disconnected first."""
         waiting = self._stream.listening()
         waiting.add_done_callback(self._left)
         request = self._request()
@@ -81,12 +81,12 @@ class WebSocketAsked:
             waiting.remove_done_callback(self._left)
 
     def _left(self, waiting: asyncio.Task[object]) -> None:
-        """A message before the answer: from a client that has left."""
+        """Wait for a message before the response: it can only be a disconnect."""
         if not waiting.cancelled():
             self._bound.expire()
 
     def _ending(self) -> None:
-        """The closing has begun: the other side has a moment to do its part."""
+        """Wait a limited time for the peer's part of the closing handshake."""
         if self._carrying:
             self._timer = asyncio.get_running_loop().call_later(CLOSING, self._bound.expire)
 
@@ -103,14 +103,14 @@ class WebSocketAsked:
         return request
 
     async def _check(self, response: Response) -> None:
-        """ProtocolError where the other side has not accepted this very WebSocket (RFC 6455 section 4.1)."""
+        """Raise ProtocolError unless the response accepts this handshake (RFC 6455 section 4.1)."""
         digest = hashlib.sha1(self._key.encode() + _GUID, usedforsecurity=False).digest()
         accept = response.headers.get("sec-websocket-accept")
         problem = ""
         if response.status == 101 and accept != base64.b64encode(digest).decode():
             problem = f"Sec-WebSocket-Accept is {accept!r}"
         elif "sec-websocket-extensions" in response.headers:
-            problem = "an extension was accepted that nobody offered"
+            problem = "the response accepts a WebSocket extension that was not offered"
         if problem:
             await response.aclose()
             raise ProtocolError(problem, status=502)
@@ -159,4 +159,6 @@ class WebSocketAsked:
             try:
                 await self._stream.say_close(BROKEN)
             except OSError as error:
-                log.debug("%s: %s", self._stream, error)  # a server's send says so of a client that has left
+                log.debug(
+                    "%s: %s", self._stream, error
+                )  # raised by some servers' send once the client has disconnected

@@ -1,4 +1,4 @@
-"""What ASGI passes around; its messages are dictionaries of anything."""
+"""The types of ASGI; its messages are dictionaries with values of any type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class OutOfTurn(RuntimeError):
-    """The application sent a message that does not fit what it sent before."""
+    """The application sent a message out of order."""
 
     def __init__(self, kind: str, when: str) -> None:
         super().__init__(f"the application sent {kind!r} {when}")

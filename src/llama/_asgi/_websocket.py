@@ -21,7 +21,7 @@ log = logging.getLogger("llama.server")
 
 
 class WebSocketCall:
-    """Calls the application for one request for a WebSocket."""
+    """Calls the application for one WebSocket request."""
 
     def __init__(self, application: Application, scope: Scope, request: Request, max_message: int) -> None:
         self._application = application
@@ -32,11 +32,11 @@ class WebSocketCall:
         self._opened: asyncio.Future[WebSocket] = asyncio.get_running_loop().create_future()
         self._accepted: Response | None = None
         self._subprotocol: str | None = None
-        self._told = False  # that the client wants to connect
+        self._told = False  # whether the application has received websocket.connect
         self._closed = False  # by the application
 
     async def response(self) -> Response:
-        """Start the application; the answer is 101 with what runs the connection, or a denial."""
+        """Start the application and return its response: 101 with the connection's handler, or a denial."""
         self._fields = check_request(self._request)
         agreed, deflate = accept_deflate(self._request.headers)
         if agreed:
@@ -79,7 +79,7 @@ class WebSocketCall:
             return False
         return self._opened.exception() is not None or not self._opened.result().is_open
 
-    # what the application calls
+    # called by the application
 
     async def _receive(self) -> Event:
         if not self._told:
@@ -136,11 +136,11 @@ class WebSocketCall:
         if socket.is_open:
             await socket.close(code, reason)
 
-    # what the connection does
+    # called by the connection
 
     async def _serve(self, stream: Stream) -> None:
-        """Until either side has closed."""
-        assert self._accepted is not None  # it is its upgrade
+        """Run until either side has closed."""
+        assert self._accepted is not None  # this is the upgrade of that response
         socket = WebSocket(
             stream, self._frames, self._settings, self._request, self._accepted, self._subprotocol
         )
@@ -153,7 +153,7 @@ class WebSocketCall:
             await socket.aclose()
 
     def _gone(self) -> None:
-        """Nobody has taken the connection over, nor will."""
+        """Handle a response that was closed before its upgrade began."""
         if not self._opened.done():
-            self._opened.set_exception(Closed("the client has left"))
+            self._opened.set_exception(Closed("the client disconnected"))
             self._opened.exception()

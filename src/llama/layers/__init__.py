@@ -1,4 +1,4 @@
-"""Layers and services for any kind: re-exported from llama itself."""
+"""Layers and services of any kind, re-exported by `llama`."""
 
 from llama.layers._close import close
 from llama.layers._limit import limit

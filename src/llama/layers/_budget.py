@@ -1,10 +1,10 @@
-"""A budget that keeps retries to a share of the calls, so that they cannot multiply an outage."""
+"""A budget that limits retries to a share of the calls, so that retries cannot amplify an outage."""
 
 from __future__ import annotations
 
 
 class Budget:
-    """Every call adds a share of a retry, every retry takes a whole one; at most `reserve` are kept."""
+    """A token bucket: each call adds `share` of a retry, each retry takes one; at most `reserve` are stored."""
 
     __slots__ = ("_left", "reserve", "share")
 
@@ -14,12 +14,12 @@ class Budget:
         self._left = reserve
 
     def called(self) -> None:
-        """Note a call, not counting its retries."""
+        """Count a call; retries do not count."""
         if self._left < self.reserve:
             self._left = min(self.reserve, self._left + self.share)
 
     def take(self) -> bool:
-        """Take a retry, if one is left."""
+        """Take a retry; return False if none is left."""
         if self._left < 1:
             return False
         self._left -= 1

@@ -1,4 +1,4 @@
-"""Closes."""
+"""A service that closes each connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llama._stream import Handler, Stream
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Close:
-    """Ends every connection."""
+    """Closes every connection."""
 
     __takes__: ClassVar[type] = Stream
 
@@ -24,7 +24,7 @@ class Close:
 
 @factory("close", "handler")
 def close() -> Handler:
-    """Close each connection without a word.
+    """Close each connection without sending anything.
 
     tls.route({"a.example": tcp.forward("127.0.0.1:8443")}, default=close())
     """

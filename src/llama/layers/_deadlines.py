@@ -1,4 +1,4 @@
-"""Deadlines of many calls, with one timer for all of them: `asyncio.timeout` makes one for each call."""
+"""Deadlines of many calls with a single timer; `asyncio.timeout` would create one timer for each call."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 
 
 class Bound:
-    """Cancels the running task's call once, and tells that cancellation from others."""
+    """Cancels the running task's call once, and distinguishes that cancellation from others."""
 
     __slots__ = ("_cancelling", "_task", "deadline", "expired")
 
     def __init__(self, deadline: float = 0.0) -> None:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a call is bounded within a task only")
+            raise RuntimeError("timeout() requires a running task")
         self._task = task
         self._cancelling = task.cancelling()
         self.deadline = deadline
@@ -25,20 +25,20 @@ class Bound:
         self._task.cancel()
 
     def is_over(self) -> bool:
-        """Whether a cancellation that arrives is this bound's own, and nobody else's besides; ask once."""
+        """Return whether this bound alone caused a received cancellation; call it once per cancellation."""
         if not self.expired:
             return False
         self.expired = False
         return self._task.uncancel() <= self._cancelling
 
     def leave(self) -> None:
-        """The call is over, by whatever."""
-        if self.expired:  # the call kept the cancellation to itself
+        """Note that the call has ended, for any reason."""
+        if self.expired:  # the call suppressed the cancellation
             self._task.uncancel()
 
 
 class Deadlines:
-    """Calls that each have as many seconds, so that the first to begin is the first to be late."""
+    """Calls with the same timeout, so that the first to begin is the first to expire."""
 
     __slots__ = ("_calls", "_loop", "_seconds", "_timer")
 
@@ -49,7 +49,7 @@ class Deadlines:
         self._calls: dict[Bound, None] = {}
 
     def begin(self) -> Bound:
-        """A call begins in the running task."""
+        """Begin a call in the running task."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._timer, self._calls = loop, None, {}
@@ -60,7 +60,7 @@ class Deadlines:
         return call
 
     def end(self, call: Bound) -> None:
-        """It is over. The timer stays, for the next ones."""
+        """End a call. The timer keeps running for later calls."""
         self._calls.pop(call, None)
         call.leave()
 

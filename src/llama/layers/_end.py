@@ -1,4 +1,4 @@
-"""When a call is over: for some outputs later than when they were returned."""
+"""Callbacks at the end of a call, which for some outputs is later than their return."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def at_end(output: object, callback: Callable[[], object], /) -> None:
-    """Call back once an output has ended: by its own `on_close`, as a response's with its body, else now."""
+    """Call back when an output ends: by its `on_close`, such as a response's at the end of its body, else at once."""
     on_close = getattr(output, "on_close", None)
     if on_close is None:
         callback()

@@ -1,4 +1,4 @@
-"""One spelling for the host of an authority, which rules by host compare."""
+"""Normalizes the host of an authority, for comparison with host rules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import unquote
 
 from llama.layers._peer_key import packed
 
-_LONGEST = 255  # of the authorities that are remembered
+_LONGEST = 255  # of the cached authorities, in characters
 
 
 def hostname(authority: str) -> str:
-    """The host of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `USER@HOST:PORT`, as `normalized_host` spells it."""
+    """Return the normalized host of `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `USER@HOST:PORT`."""
     return _known(authority) if len(authority) <= _LONGEST else _hostname(authority)
 
 
@@ -29,14 +29,14 @@ _known = lru_cache(1024)(_hostname)
 
 
 def normalized_host(host: str) -> str:
-    """A host in lower case, escapes decoded, as A-labels, without trailing dots; an address in its shortest form."""
+    """Normalize a host: lower case, escapes decoded, A-labels, no trailing dots; addresses in their shortest form."""
     if "%" in host and ":" not in host and "%" not in (decoded := unquote(host)):
-        host = decoded  # once, also where what was normalized comes again
+        host = decoded  # only if no escapes remain, so that normalization is idempotent
     if not host.isascii():
         try:
             host = host.encode("idna").decode()
         except UnicodeError:
-            pass  # no host name, so no rule has it either
+            pass  # not a valid host name, so no rule can match it
     host = host.lower().rstrip(".")
     address = packed(host) if host[-1:].isdigit() or ":" in host else None
     if address is None:
@@ -45,6 +45,6 @@ def normalized_host(host: str) -> str:
 
 
 def port_of(authority: str) -> int | None:
-    """The port of an authority; None where it names none."""
+    """Return the port of an authority, or None if it has none."""
     port = authority.rpartition(":")[2] if ":" in authority and authority[-1:] != "]" else ""
     return int(port) if port.isascii() and port.isdigit() and len(port) < 20 else None

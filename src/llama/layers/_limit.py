@@ -1,4 +1,4 @@
-"""Bounds how many calls run at once."""
+"""Limits concurrent calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.layers._slots import Slots
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Limit(Generic[I, O]):
-    """Lets so many calls run at once, and so many wait for their turn."""
+    """Limits the concurrent and the queued calls of a service."""
 
     inner: Service[I, O]
     slots: Slots
@@ -49,11 +49,11 @@ class Limit(Generic[I, O]):
 def limit(
     concurrency: int | None, *, queue: int | None = 0, retry_after: float | None = 1.0
 ) -> Callable[[Service[I, O]], Service[I, O]]:
-    """Run so many calls of one service at once; more raise Overloaded (503), or wait.
+    """Limit a service to `concurrency` concurrent calls; excess calls wait in a queue or raise Overloaded (503).
 
-    `concurrency` None is no limit. `queue` is how many may wait, first come, first served: 0 for none, None
-    for any number. `retry_after` goes with the refusal, in seconds. A call of an exchange ends when the body
-    of its response has ended; that of a connector when it is connected. Each worker counts for itself.
+    `concurrency` None means no limit. `queue` is the maximum number of waiting calls, first in, first out: 0 for
+    none, None for any number. `retry_after`, in seconds, is set on the error. A call of a request handler ends with
+    the body of its response, that of a connector when it is connected. Each worker counts separately.
 
         stack(http.server(), limit(100, queue=1000), application)
     """

@@ -1,4 +1,4 @@
-"""Layers that leave the kind of service as it is."""
+"""Layers that keep the kind of their service."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from llama._stack import named_layer
 def middleware(
     name: str, build: Callable[[Service[I, O]], Service[I, O]]
 ) -> Callable[[Service[I, O]], Service[I, O]]:
-    """A layer that shows its name."""
-    # By way of object: pyright loses the inner service's input when the four type variables are but two.
+    """Return a layer with a name for its `repr`."""
+    # Cast through object: pyright loses the inner service's input type when the four type variables are only two.
     made = named_layer(name, cast("Layer[object, object, object, object]", build))
     return cast("Callable[[Service[I, O]], Service[I, O]]", made)
 
 
 def off(name: str) -> Callable[[Service[I, O]], Service[I, O]]:
-    """What a factory returns when its setting is None: switched off, a layer costs nothing."""
+    """Return the layer of a factory whose setting is None: it adds nothing to the service."""
 
     def build(inner: Service[I, O]) -> Service[I, O]:
         return inner

@@ -1,4 +1,4 @@
-"""What a peer is counted by: its address, or the network around it."""
+"""The key that a peer is counted by: its address or its network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def packed(host: str) -> bytes | None:
-    """The 4 or 16 bytes of an address, None for what is none; IPv4 within IPv6 is IPv4."""
+    """Return the 4 or 16 bytes of an address, None if invalid; IPv4-mapped IPv6 becomes IPv4."""
     try:
         if ":" not in host:
             return socket.inet_pton(socket.AF_INET, host)
@@ -22,7 +22,7 @@ def packed(host: str) -> bytes | None:
 
 
 def network_of(host: str, ipv6_prefix: int) -> str:
-    """The host itself, or the network of so many bits around an IPv6 address; IPv4 within IPv6 is IPv4."""
+    """Return the host, or for an IPv6 address its network of `ipv6_prefix` bits; IPv4-mapped IPv6 becomes IPv4."""
     if ":" not in host or (address := packed(host)) is None:
         return host
     if len(address) == 4:
@@ -35,7 +35,7 @@ def network_of(host: str, ipv6_prefix: int) -> str:
 
 
 def peer_host(input: object) -> str | None:
-    """The peer's address that came with an input of any kind, or None."""
+    """Return the peer's address from the extensions of any input, or None."""
     extensions = getattr(input, "extensions", None)
     peer = extensions.get(Peer) if isinstance(extensions, Extensions) else None
     return peer.host if peer is not None else None

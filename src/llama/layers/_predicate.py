@@ -1,4 +1,4 @@
-"""Predicates over what a service is given."""
+"""Predicates over the inputs of services."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Predicate(Generic[In]):
-    """A yes or no about an input, that combines with others by `&`, `|` and `~`.
+    """A boolean function of an input that combines with others by `&`, `|` and `~`.
 
-    Made of any function: `@Predicate` above it is enough. `&` and `|` take a plain function beside one.
+    Decorate any function with `@Predicate`. The other operand of `&` and `|` may be a plain function.
     """
 
     test: Callable[[In], bool]

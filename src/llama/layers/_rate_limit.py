@@ -1,4 +1,4 @@
-"""Bounds how many calls begin in a time, for each key."""
+"""Limits the rate of calls for each key."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from llama._stack import factory
 from llama.layers._middleware import middleware, off
 from llama.layers._peer_key import network_of, peer_host
 
-IPV6_PREFIX = 64  # what one customer usually has: all of it counts as one peer
+IPV6_PREFIX = 64  # the usual network of one customer, counted as one peer
 
 
 class Buckets:
-    """Token buckets, each kept as the time at which it will be full again."""
+    """Token buckets, each stored as the time at which it will be full again."""
 
     __slots__ = ("_full_at", "_interval", "_keys", "_span")
 
@@ -29,7 +29,7 @@ class Buckets:
         self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def take(self, key: Hashable, now: float) -> float:
-        """Take a token: 0, or the seconds until there is one."""
+        """Take a token and return 0, or return the seconds until one is available."""
         table = self._full_at
         full_at = table.get(key, now)
         wait = full_at - now - self._span
@@ -43,7 +43,7 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class RateLimit(Generic[I, O]):
-    """Refuses calls that come faster than their key's rate."""
+    """Rejects calls above the rate of their key."""
 
     inner: Service[I, O]
     rate: float
@@ -58,8 +58,8 @@ class RateLimit(Generic[I, O]):
         key = self.key(input)
         wait = self.buckets.take(key, asyncio.get_running_loop().time())
         if wait > 0:
-            who = "this" if key is None else key
-            raise Overloaded(f"{who} is over {self.rate:g} calls a second", status=429, retry_after=wait)
+            whose = "" if key is None else f"{key}: "
+            raise Overloaded(f"{whose}more than {self.rate:g} calls a second", status=429, retry_after=wait)
         return await self.inner(input)
 
 
@@ -79,12 +79,12 @@ def rate_limit(
     key: Callable[[I], Hashable] | None = None,
     keys: int = 65536,
 ) -> Callable[[Service[I, O]], Service[I, O]]:
-    """Let `rate` calls a second begin for each key, and `burst` of them at once; more raise Overloaded (429).
+    """Limit each key to `rate` calls a second, with bursts of `burst`; excess calls raise Overloaded (429).
 
-    `rate` None is no limit; `burst` is the rate itself unless given, and at least 1. `key` tells whose call
-    it is: by default the peer's address, an IPv6 one by its first 64 bits; calls without a peer share one.
-    At most `keys` keys are remembered, and the one seen least recently is forgotten first. The error's
-    `retry_after` is when the next call would pass. Each worker counts for itself.
+    `rate` None means no limit. `burst` defaults to the rate, and is at least 1. `key` returns the key of a call: by
+    default the peer's address, for IPv6 its /64 network; calls without a peer share one key. At most `keys` keys
+    are stored, and the least recently used is dropped first. The error's `retry_after` is the number of seconds
+    until the next call is allowed. Each worker counts separately.
 
         stack(rate_limit(10, burst=50), http.server(), application)
     """

@@ -1,4 +1,4 @@
-"""Calls again what failed."""
+"""Retries failed calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ On: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Except
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The waits between attempts: doubling from `first` to `longest` seconds, less a random part."""
+    """The delays between attempts: they double from `first` to `longest` seconds, less a random part."""
 
     first: float
     longest: float
@@ -30,8 +30,8 @@ class Backoff:
     random: Random
 
     def before(self, retry: int, error: Exception) -> float | None:
-        """Seconds to wait before a retry, counted from 0; None when the error asks for more than may be."""
-        # At 63 doublings any wait is at its longest; the power must not overflow.
+        """Return the delay before retry number `retry`, from 0; None if the error's own delay exceeds `longest`."""
+        # After 63 doublings every wait has reached `longest`; the limit keeps the power from overflowing.
         wait = min(self.longest, self.first * 2.0 ** min(retry, 63))
         wait *= 1 - self.jitter * self.random.random()
         asked = error.retry_after if isinstance(error, LlamaError) else None
@@ -42,7 +42,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Retry(Generic[I, O]):
-    """Calls the service within again while it fails in a way that may pass."""
+    """Calls the inner service again after transient failures."""
 
     inner: Service[I, O]
     attempts: int
@@ -86,16 +86,16 @@ def retry(
     reserve: float = 10,
     random: Random | None = None,
 ) -> Callable[[Service[I, O]], Service[I, O]]:
-    """Call again after a failure, `attempts` times in all; 1 never retries.
+    """Retry failed calls, with at most `attempts` calls in total; 1 never retries.
 
-    `on` says after which: exception types, or a function of the exception. By default only Unreachable, after
-    which nothing was sent. Only a call that raised is retried, never one that gave an output, and with the
-    very input of before: so this is for connectors, and for requests whose body can be sent again.
+    `on` selects the failures to retry: exception types, or a function of the exception. The default is Unreachable
+    only, after which nothing was sent. Only a call that raised is retried, never one that returned, and with the
+    same input object: use it for connectors, and for requests whose body can be sent again.
 
-    Waits double from `backoff` to `longest` seconds; `jitter` is the share of each that is random (0 to 1).
-    An error's own `retry_after` is waited for; if it is over `longest`, the error is raised. `budget` keeps
-    retries to a share of the calls, over a `reserve` that is there at the start; None keeps them to nothing.
-    `random` makes the jitter repeatable.
+    Delays double from `backoff` to `longest` seconds; `jitter` is the random share of each (0 to 1). The
+    `retry_after` of an error extends its delay; if it exceeds `longest`, the error is raised. `budget` limits retries
+    to a share of the calls, in addition to an initial `reserve`; None means no limit. A seeded `random` makes the
+    jitter reproducible.
 
         stack(retry(3), timeout(2), tcp.connect())
     """

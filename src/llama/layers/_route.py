@@ -1,4 +1,4 @@
-"""Chooses a service by predicates."""
+"""A service that selects another by predicates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llama._stack import check_service, factory, kind_taken, name_of
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Route(Generic[I, O]):
-    """Gives each input to the first service whose predicate holds, else to the default."""
+    """Passes each input to the first service whose predicate is true, else to the default."""
 
     routes: tuple[tuple[Callable[[I], bool], Service[I, O]], ...]
     default: Service[I, O]
@@ -35,17 +35,19 @@ class Route(Generic[I, O]):
 
 @factory("route", "service")
 def route(*routes: tuple[Callable[[I], bool], Service[I, O]], default: Service[I, O]) -> Service[I, O]:
-    """Give each input to the first service whose predicate holds, else to the default.
+    """Pass each input to the first service whose predicate is true, else to the default.
 
     A predicate is a function of the input; a `Predicate` also combines with others by `&`, `|` and `~`.
-    Raises TypeError when the services are known to take different things.
+    Raises TypeError if the services take different types of input.
 
         route((from_inside & ~is_busy, tcp.forward("127.0.0.1:8080")), default=close())
     """
     services = [*(service for _, service in routes), default]
     for predicate, _ in routes:
         if not callable(predicate):
-            raise TypeError(f"{predicate!r} is no predicate: route() takes pairs of a function and a service")
+            raise TypeError(
+                f"route() expects pairs of a predicate and a service, got {predicate!r} as predicate"
+            )
     for each in services:
         check_service(each)
     return Route(routes, default, _one_kind(services))
@@ -55,5 +57,5 @@ def _one_kind(services: list[Service[I, O]]) -> type | None:
     kinds = {taken: service for service in services if (taken := kind_taken(service)) is not None}
     if len(kinds) > 1:
         uses = ", ".join(f"{name_of(service)} takes {taken.__name__}" for taken, service in kinds.items())
-        raise TypeError(f"route() gives all its services the same: {uses}")
+        raise TypeError(f"the services of route() must take the same input: {uses}")
     return next(iter(kinds), None)

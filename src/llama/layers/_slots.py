@@ -1,4 +1,4 @@
-"""A count of slots that are taken and given back: first come, first served."""
+"""A semaphore with a first in, first out queue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 
 class Slots:
-    """So many at once. A free slot means that nobody waits for one."""
+    """A fixed number of slots. While any task waits, no slot is free."""
 
     __slots__ = ("_gates", "_waiting", "count", "free")
 
@@ -19,23 +19,23 @@ class Slots:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a slot."""
+        """The number of tasks that wait for a slot."""
         return len(self._waiting)
 
     def take_nowait(self) -> bool:
-        """Take a slot, if one is free."""
+        """Take a slot; return False if none is free."""
         if not self.free:
             return False
         self.free -= 1
         return True
 
     async def take(self) -> None:
-        """Take a slot, in turn. A wait that is cancelled takes none."""
+        """Wait for a slot and take it. A cancelled wait takes none."""
         if self.take_nowait():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = None
-        if self.take_nowait():  # garbage that was collected just now has given its slot back
+        if self.take_nowait():  # creating the future may have collected garbage that released a slot
             del self._waiting[turn]
             return
         try:
@@ -43,12 +43,12 @@ class Slots:
         except BaseException:
             if turn.cancelled():
                 self._waiting.pop(turn, None)
-            else:  # the slot came in the very tick of the cancellation
+            else:  # the slot was granted in the same tick as the cancellation
                 self.release()
             raise
 
     def release(self) -> None:
-        """Give a slot back: to who waits longest, if anyone does."""
+        """Release a slot, to the task that has waited longest if there is one."""
         while self._waiting:
             turn, _ = self._waiting.popitem(last=False)
             if not turn.done():
@@ -60,7 +60,7 @@ class Slots:
                 gate.set_result(None)
 
     async def opening(self) -> None:
-        """Return when a slot is free, without taking it; everyone who waits here returns."""
+        """Wait until a slot is free, without taking it; wakes all waiting tasks."""
         while not self.free:
             gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._gates.append(gate)

@@ -1,4 +1,4 @@
-"""Bounds how long one call may take."""
+"""Limits the duration of each call."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class Timeout(Generic[I, O]):
 
 @factory("timeout")
 def timeout(seconds: float | None) -> Callable[[Service[I, O]], Service[I, O]]:
-    """Cancel a call that takes longer than so many seconds, with TimeoutError; None for no bound.
+    """Cancel a call after `seconds` and raise TimeoutError; None means no limit.
 
-    A call ends when the service returns: for a handler with the connection, for an exchange with the head
-    of the response, for a connector with the connected stream.
+    A call ends when the service returns: for a connection handler at the end of the connection, for a request
+    handler with the head of the response, for a connector with the connected stream.
 
         stack(timeout(5), echo)
     """
     if seconds is None:
         return off("timeout")
     if seconds <= 0:
-        raise ConfigError(f"timeout({seconds:g}): expected more than 0 seconds, or None for no bound")
+        raise ConfigError(f"timeout({seconds:g}): expected more than 0 seconds, or None for no limit")
     bound = seconds
 
     def build(inner: Service[I, O]) -> Service[I, O]:

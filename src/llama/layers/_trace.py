@@ -20,7 +20,7 @@ log = logging.getLogger("llama.trace")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Trace(Generic[I, O]):
-    """Tells how long each call took and how it ended."""
+    """Logs the duration and the outcome of each call."""
 
     inner: Service[I, O]
     name: str
@@ -57,7 +57,7 @@ class Trace(Generic[I, O]):
 
 
 def _places(input: object) -> dict[str, object]:
-    """Who called and where to, by OpenTelemetry's names."""
+    """Return the client and the server address, under OpenTelemetry's attribute names."""
     places: dict[str, object] = {}
     if (client := peer_host(input)) is not None:
         places["client.address"] = client
@@ -69,11 +69,11 @@ def _places(input: object) -> dict[str, object]:
 
 @factory("trace")
 def trace(name: str) -> Callable[[Service[I, O]], Service[I, O]]:
-    """Log one line for each call to `llama.trace`: its name, how long it took, how it ended.
+    """Log one line for each call to `llama.trace`: its name, its duration and its outcome.
 
-    The record carries `trace.name`, `duration` in seconds, `outcome` (ok, error or cancelled), and where they
-    are known `error.type`, `client.address`, `server.address`, `server.port`. A call of an exchange ends when
-    the body of its response has ended. Where the logger is not enabled for INFO, a call costs nothing more.
+    The record has `trace.name`, `duration` in seconds, `outcome` (ok, error or cancelled), and if known
+    `error.type`, `client.address`, `server.address`, `server.port`. A call of a request handler ends with the body
+    of its response. If the logger is not enabled for INFO, a call has no further cost.
 
         stack(trace("echo"), echo)
     """

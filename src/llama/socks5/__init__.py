@@ -1,4 +1,4 @@
-"""SOCKS5: a server, connectors, packets, rules."""
+"""SOCKS5: a server, connectors, UDP packets, and access rules."""
 
 from llama._server import User
 from llama.socks5._associate import associate

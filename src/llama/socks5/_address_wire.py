@@ -1,4 +1,4 @@
-"""Addresses as SOCKS writes them (RFC 1928, section 5)."""
+"""Addresses in SOCKS messages (RFC 1928, section 5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from llama._errors import ProtocolError
 IPV4, DOMAIN, IPV6 = 1, 3, 4
 LONGEST = 255
 
-_NAME = re.compile(r"[\w.\-]+")  # no colon or slash: a name never becomes a path, a port or a scoped address
+_NAME = re.compile(
+    r"[\w.\-]+"
+)  # no colon or slash, so that a name cannot become a path, a port or a scoped address
 
 
 class Address(NamedTuple):
@@ -31,9 +33,9 @@ NOWHERE = Address("0.0.0.0", 0)
 
 
 def parse_address(data: bytes, start: int) -> tuple[Address, int] | None:
-    """Read type, host and port from `start`: the address and where it ends, or None when more is needed.
+    """Parse type, host and port at `start`; return the address and its end, or None if incomplete.
 
-    Raises ProtocolError for what is no host name, and for an unknown type, then caused by EAFNOSUPPORT.
+    Raises ProtocolError for an invalid host name, and for an unknown type, with EAFNOSUPPORT as its cause.
     """
     if len(data) <= start:
         return None
@@ -56,18 +58,18 @@ def parse_address(data: bytes, start: int) -> tuple[Address, int] | None:
 
 
 def parse_packed(raw: bytes) -> str:
-    """The text of an address of 4 or 16 bytes."""
+    """Return the text of an address of 4 or 16 bytes."""
     return ".".join(map(str, raw)) if len(raw) == 4 else str(ipaddress.IPv6Address(raw))
 
 
 def parse_name(raw: bytes) -> str:
-    """A host name, or an address that was sent as one; raises ProtocolError for anything else."""
+    """Decode a host name, or an address sent as one; raises ProtocolError if invalid."""
     try:
         name = raw.decode()
     except UnicodeDecodeError:
-        raise ProtocolError(f"{raw[:60]!r} is no host name") from None
+        raise ProtocolError(f"invalid host name {raw[:60]!r}") from None
     if _NAME.fullmatch(name) is None and not _is_ipv6(name):
-        raise ProtocolError(f"{name[:60]!r} is no host name")
+        raise ProtocolError(f"invalid host name {name[:60]!r}")
     return name
 
 
@@ -79,7 +81,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def encode_address(host: str, port: int) -> bytes:
-    """Type, host and port; ValueError for a name that does not fit or that cannot be a host name."""
+    """Encode type, host and port; ValueError for an invalid or too long host name."""
     packed = pack(host)
     if packed is None:
         name = encode_name(host)
@@ -89,7 +91,7 @@ def encode_address(host: str, port: int) -> bytes:
 
 @lru_cache(1024)
 def pack(host: str) -> bytes | None:
-    """The 4 or 16 bytes of an address; None for a name."""
+    """Return the 4 or 16 bytes of an address, or None for a name."""
     try:
         return ipaddress.ip_address(host.partition("%")[0]).packed
     except ValueError:
@@ -97,18 +99,20 @@ def pack(host: str) -> bytes | None:
 
 
 def encode_name(host: str) -> bytes:
-    """A host name's bytes: ASCII as it stands, anything else by IDNA."""
+    """Encode a host name: ASCII unchanged, anything else with IDNA."""
     try:
         name = host.encode("ascii") if host.isascii() else host.encode("idna")
     except UnicodeError as error:
-        raise ValueError(f"{host[:60]!r} is no host name: {error}") from None
+        raise ValueError(f"invalid host name {host[:60]!r}: {error}") from None
     if not 0 < len(name) <= LONGEST or _NAME.fullmatch(name.decode()) is None:
-        raise ValueError(f"{host[:60]!r} is no host name of 1 to {LONGEST} bytes")
+        raise ValueError(
+            f"invalid host name {host[:60]!r}: expected 1 to {LONGEST} letters, digits, dots, hyphens or underscores"
+        )
     return name
 
 
 def encode_port(port: int) -> bytes:
-    """The two bytes of a port."""
+    """Encode a port in two bytes."""
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is not between 0 and 65535")
     return port.to_bytes(2, "big")

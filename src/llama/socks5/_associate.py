@@ -1,4 +1,4 @@
-"""UDP through a proxy: packets in its headers, for as long as the connection to it lasts."""
+"""UDP through a proxy: packets with SOCKS headers, while the control connection to the proxy is open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llama.udp import connect as udp_connect
 
 
 class SocksPackets(Packets):
-    """Packets through a proxy; it owns the connection to the proxy and the packets to its relay."""
+    """Packets through a proxy; it owns the control connection and the packets to the proxy's relay."""
 
     __slots__ = ("_control", "_failed", "_relay", "_target", "_task")
 
@@ -41,7 +41,7 @@ class SocksPackets(Packets):
         return None
 
     async def _watch(self) -> None:
-        """The proxy ends the association with the connection."""
+        """Wait for the end of the control connection, which ends the association."""
         reason = "the proxy ended the association"
         try:
             while await self._control.read():
@@ -104,7 +104,7 @@ class SocksPackets(Packets):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Socks5Associate:
-    """Opens packets through a SOCKS5 proxy."""
+    """A packet connector through a SOCKS5 proxy."""
 
     proxy: Proxy
     packets: PacketConnector
@@ -115,7 +115,7 @@ class Socks5Associate:
         return f"socks5.associate({self.proxy.target})"
 
     async def __call__(self, target: Target | None, /) -> Packets:
-        # Where our packets will come from is not known yet, and may not look the same from there.
+        # The source address of the packets is not known yet, and NAT may change it on the way.
         here = Target("0.0.0.0", 0)
         async with self.proxy.opened(target or here) as control:
             address = await self.proxy.request(control, Command.UDP_ASSOCIATE, here)
@@ -133,12 +133,12 @@ def associate(
     packets: PacketConnector | None = None,
     handshake_timeout: float | None = None,
 ) -> PacketConnector:
-    """Open packets through a SOCKS5 proxy's UDP ASSOCIATE; the settings are those of `socks5.connect`.
+    """Send and receive packets with a SOCKS5 proxy's UDP ASSOCIATE; the parameters are those of `socks5.connect`.
 
-    Called with a Target for packets to and from it, or with None for packets that name their own. Names are
-    resolved by the proxy. `packets` carries them to the proxy, by default `udp.connect()`: in a chain, give
-    the same for the proxy before, as `over` carries the connection only. When the proxy ends that, `receive`
-    and `send` raise Unreachable.
+    Call the connector with a Target to exchange packets with it, or with None to give a target with each packet. The
+    proxy resolves names. `packets` carries the packets to the proxy, by default `udp.connect()`: in a chain, pass
+    `associate` for the previous proxy, because `over` carries only the control connection. When the proxy closes
+    that, `receive` and `send` raise Unreachable.
 
         packets = await socks5.associate("127.0.0.1:1080")(Target("dns.example", 53))
     """

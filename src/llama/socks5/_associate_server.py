@@ -1,4 +1,4 @@
-"""UDP ASSOCIATE on the server's side: datagrams for as long as the client's connection lasts (RFC 1928, section 7)."""
+"""UDP ASSOCIATE of the server: relays datagrams while the client's connection is open (RFC 1928, section 7)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from llama.udp import Transferred, bind
 from llama.udp._table import Table
 
 log = logging.getLogger("llama.socks5")
-TARGETS = 1024  # the verdicts on so many targets are kept for an association
+TARGETS = 1024  # cached access decisions per association
 
 Admit = Callable[[Address], Awaitable[Target]]
-"""The target for an address that a client names; raises Refused."""
+"""Returns the target for an address that a client names; raises Refused."""
 
 
 class Association:
-    """Datagrams between one client, at `front`, and the targets it names, at `back`; it owns both."""
+    """Relays datagrams between a client, at `front`, and its targets, at `back`; it owns both."""
 
     __slots__ = (
         "_admit", "_back", "_client", "_client_host", "_client_port", "_front", "_received", "_sent", "_verdicts",
@@ -38,7 +38,7 @@ class Association:
 
     def __init__(self, asked: Asked, client: Peer, front: Packets, back: Packets, admit: Admit) -> None:
         self._client_host = packed(client.host)
-        # A client behind a translated address does not know its port as it is seen here.
+        # A client behind NAT does not know the port that this server sees.
         told = asked.address
         self._client_port = told.port if packed(told.host) == self._client_host else 0
         self._client: Target | None = None
@@ -50,7 +50,7 @@ class Association:
         self._watch: Watch | None = None
 
     async def run(self, control: Stream, idle_timeout: float | None) -> None:
-        """Carry datagrams until the client's connection ends, or until none passed for `idle_timeout` seconds.
+        """Relay datagrams until the client's connection ends or no datagram passes for `idle_timeout` seconds.
 
         Sets `Transferred` in the extensions of the client's connection. Raises TimeoutError.
         """
@@ -93,7 +93,7 @@ class Association:
                 datagram = parse_datagram(data)
             except ProtocolError:
                 continue
-            if datagram.fragment:  # reassembly is optional, and a way to fill memory
+            if datagram.fragment:  # reassembly is optional, and would let clients fill memory
                 continue
             target = await self._target(datagram.address)
             if target is not None and await self._pass(self._back, datagram.data, target):
@@ -108,18 +108,18 @@ class Association:
                 self._received += len(data)
 
     async def _pass(self, packets: Packets, data: bytes, target: Target) -> bool:
-        """Whether a datagram was sent; one that cannot be sent is dropped."""
+        """Send a datagram, or drop it on an error; return whether it was sent."""
         try:
             await packets.send(data, target)
         except (LlamaError, OSError) as error:
-            log.debug("a datagram to %s is dropped: %s", target, error)
+            log.debug("dropped a datagram to %s: %s", target, error)
             return False
         if self._watch is not None:
             self._watch.sent(len(data))
         return True
 
     def _is_client(self, source: Peer) -> bool:
-        """Whether a datagram is the client's: from its address, and from one port, its own or the first."""
+        """Return whether a datagram is from the client: from its address, and from its announced or first port."""
         if packed(source.host) != self._client_host:
             return False
         if self._client is None and self._client_port in (0, source.port):
@@ -132,18 +132,18 @@ class Association:
             try:
                 verdict = await self._admit(address)
             except Refused as error:
-                log.warning("datagrams are dropped: %s", error)
+                log.warning("dropped datagrams: %s", error)
                 verdict = str(error)
             self._verdicts.set(address, verdict)
         return verdict if isinstance(verdict, Target) else None
 
 
 async def associate(asked: Asked, opener: PacketConnector, host: str | None, admit: Admit) -> Association:
-    """Open both sides and tell the client where to send; raises what keeps them from being opened."""
+    """Open both sockets and reply with the relay's address; raises the errors of opening them."""
     client = asked.stream.extensions.get(Peer)
     if client is None or packed(client.host) is None:
         raise Refused(
-            f"{client or 'a client without an address'} cannot be told from others by its datagrams"
+            f"{client or 'a client without an address'} cannot be identified by the source of its datagrams"
         )
     front = await bind((host or own_host(asked.stream), 0))
     try:
@@ -161,9 +161,9 @@ async def associate(asked: Asked, opener: PacketConnector, host: str | None, adm
 
 
 def own_host(stream: Stream) -> str:
-    """The address that a client came in at, which others can reach too; Refused where there is none."""
+    """Return the local address of the client's connection; Refused if peers could not reach it."""
     local = local_address(stream.extensions) or Local("", 0)
     raw = packed(local.host)
     if raw is None:
-        raise Refused("no address of this server is known that a peer could reach: give it a host")
+        raise Refused("no address of this server is known that a peer could reach: set host")
     return local.host if "%" in local.host else parse_packed(raw)

@@ -1,4 +1,4 @@
-"""Names and passwords."""
+"""Authentication with user names and passwords."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from llama._errors import ConfigError
 from llama.socks5._wire import encode_credentials
 
 Auth: TypeAlias = Mapping[str, str] | Callable[[str, str], bool | Awaitable[bool]]
-"""Passwords by user, or a check of a user's name and password, which may be async."""
+"""A mapping of users to passwords, or a function that checks a user name and a password; may be async."""
 
 Check: TypeAlias = Callable[[str, str], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Known:
-    """Passwords by user, compared so that the time taken tells nothing of them."""
+    """Passwords by user, compared in constant time."""
 
     digests: Mapping[str, bytes]
 
@@ -44,11 +44,13 @@ def _digest(password: str) -> bytes:
 
 
 def checker(auth: Auth | None) -> Check | None:
-    """A check of a name and a password; ConfigError for users that could never get in."""
+    """Return a function that checks a name and a password; ConfigError for credentials that no client can send."""
     if auth is None or callable(auth):
         return None if auth is None else _Asked(auth)
     if not auth:
-        raise ConfigError("socks5.server(auth={}) lets nobody in: expected users, or None for everybody")
+        raise ConfigError(
+            "socks5.server(auth={}) rejects every client: expected users, or None for no authentication"
+        )
     for user, password in auth.items():
         try:
             encode_credentials(user, password)

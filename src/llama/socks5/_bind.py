@@ -1,4 +1,4 @@
-"""BIND through a proxy: a connection that comes in there."""
+"""BIND through a proxy: accepts one connection at the proxy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llama.socks5._wire import Command
 
 
 class Binding:
-    """A port at a proxy, which takes one connection; whoever has it closes it, or the stream it gave."""
+    """A port at a proxy that accepts one connection. The caller closes it, or the stream that it returned."""
 
     __slots__ = ("_proxy", "_stream", "_target", "address")
 
@@ -26,12 +26,12 @@ class Binding:
         self._stream = stream
         self._target = target
         self.address = Local(*seen_from_here(address, proxy.target))
-        """What the peer is to connect to."""
+        """The address that the peer must connect to."""
 
     async def accept(self) -> Stream:
-        """Wait for the peer: the stream to it, with its address as Peer in the extensions.
+        """Wait for the peer and return its stream, with its address as Peer in the extensions.
 
-        Raises Unreachable or Refused when the proxy gives up.
+        Raises Unreachable or Refused if the proxy reports a failure.
         """
         async with self._proxy.kept(self._stream, self._target):
             peer = await self._proxy.reply(self._stream, self._target)
@@ -39,20 +39,20 @@ class Binding:
         return self._stream
 
     async def aclose(self) -> None:
-        """Give the port up, or end the stream."""
+        """Close the port or the stream."""
         await self._stream.aclose()
 
     def abort(self) -> None:
-        """Give the port up at once."""
+        """Abort the connection to the proxy, which closes the port."""
         self._stream.abort()
 
 
 Binder: TypeAlias = Service[Target | None, Binding]
-"""Opens a port for a peer, or, given None, for whoever connects first."""
+"""Opens a port for a peer, or with None for the first peer that connects."""
 
 
 def seen_from_here(address: Address, proxy: Target) -> Address:
-    """Where a proxy's own address is reached: 0.0.0.0 and :: stand for the host it is known by."""
+    """Return the reachable form of a proxy's bound address: the proxy's host replaces 0.0.0.0 and ::."""
     raw = packed(address.host)
     return address if raw is None or any(raw) else Address(proxy.host, address.port)
 
@@ -84,9 +84,9 @@ def bind(
     over: Connector | None = None,
     handshake_timeout: float | None = None,
 ) -> Binder:
-    """Have a SOCKS5 proxy take one connection in; the settings are those of `socks5.connect`.
+    """Accept one connection at a SOCKS5 proxy; the parameters are those of `socks5.connect`.
 
-    Called with the peer's Target (some proxies let nobody else in), or with None for anybody.
+    Call it with the peer's Target (some proxies accept only that peer), or with None for any peer.
 
         binding = await socks5.bind("127.0.0.1:1080")(Target("192.0.2.1", 21))
         tell_the_peer(binding.address)

@@ -1,4 +1,4 @@
-"""BIND on the server's side: one connection that comes in for a client (RFC 1928, section 4)."""
+"""BIND of the server: accepts one connection for a client (RFC 1928, section 4)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EARLY = 65536
 
 
 async def peers(asked: Asked, rules: Rule | None, private: bool | None) -> Callable[[str], bool]:
-    """The addresses that may connect: those of the host that the client named, within the rules; raises Refused."""
+    """Return the addresses that may connect: those of the host that the client named; raises Refused by the rules."""
     named = Target(*asked.address)
     await check(rules, asked.user, named)
     expected = await _expected_hosts(asked.address)
@@ -46,7 +46,7 @@ async def peers(asked: Asked, rules: Rule | None, private: bool | None) -> Calla
 
 
 async def _expected_hosts(address: Address) -> frozenset[bytes]:
-    """The packed addresses of the host that the client named; empty for any address."""
+    """Return the packed addresses of the host that the client named; empty for any address."""
     found = [address.host] if packed(address.host) else await resolve(address.host, address.port)
     raws = frozenset(raw for each in found if (raw := packed(each)) is not None)
     return frozenset() if any(not any(raw) for raw in raws) else raws
@@ -55,9 +55,9 @@ async def _expected_hosts(address: Address) -> frozenset[bytes]:
 async def wait_for_peer(
     asked: Asked, host: str, admits: Callable[[str], bool], seconds: float | None
 ) -> tuple[Peer, Stream]:
-    """Listen, tell the client where, and wait for a peer from an address that `admits` allows.
+    """Listen, reply with the address, and wait for a peer from an address that `admits` allows.
 
-    Raises Closed when the client leaves meanwhile, and TimeoutError when no peer connects within `seconds`. What
+    Raises Closed if the client disconnects first, and TimeoutError if no peer connects within `seconds`. Data that
     the client sends meanwhile stays in its stream.
     """
     listener = bind((host, 0), 8)[0]
@@ -97,14 +97,14 @@ async def _first(
 
 
 async def _watch(client: Stream, early: list[bytes]) -> None:
-    """Keep what the client says before its peer is there, and notice that it leaves."""
+    """Buffer the client's data until the peer has connected; raises Closed if the client disconnects."""
     count = 0
     while data := await client.read():
         early.append(data)
         count += len(data)
         if count > EARLY:
             raise TooLarge(f"the client sent more than {EARLY} bytes before its peer had connected")
-    raise Closed("the client left before its peer had connected")
+    raise Closed("the client disconnected before its peer had connected")
 
 
 async def _accept(listener: socket.socket, admits: Callable[[str], bool]) -> tuple[Peer, Stream]:
@@ -128,7 +128,7 @@ async def _accept(listener: socket.socket, admits: Callable[[str], bool]) -> tup
 
 
 class Accepted:
-    """A connector to the peer that connected; it has no other way to reach it."""
+    """A connector that returns the accepted peer's stream; it cannot open another."""
 
     __slots__ = ("stream",)
 

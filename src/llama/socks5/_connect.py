@@ -21,7 +21,7 @@ Resolve: TypeAlias = Literal["remote", "local"]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Socks5Connect:
-    """Reaches targets through a SOCKS5 proxy."""
+    """Connects to targets through a SOCKS5 proxy."""
 
     proxy: Proxy
     resolver: Resolver | None
@@ -30,7 +30,7 @@ class Socks5Connect:
 
     @property
     def inner(self) -> Connector:
-        """What reaches the proxy."""
+        """The connector to the proxy."""
         return self.proxy.over
 
     def __repr__(self) -> str:
@@ -74,14 +74,13 @@ def connect(
 ) -> Connector:
     """Connect through a SOCKS5 proxy, `HOST` or `HOST:PORT` (1080 without one).
 
-    `user` and `password` are sent to a proxy that asks for them. `over` reaches the proxy, by default
-    `tcp.connect()`: another proxy's connector makes a chain. Names are resolved by the proxy; `resolve="local"`
-    does it here, and takes the first address. `handshake_timeout` in seconds bounds what follows on the
-    connection to the proxy, until it has reached the target.
+    `user` and `password` are sent if the proxy requires them. `over` connects to the proxy, by default
+    `tcp.connect()`: pass another proxy's connector for a chain. The proxy resolves names; with `resolve="local"`
+    this process does, and uses the first address. `handshake_timeout`, in seconds, limits the time from the
+    connection to the proxy until the proxy has reached the target.
 
-    A failure comes as if the target were reached directly: Unreachable, whose cause has the errno that the
-    proxy's reply stands for, or Refused, with the reply's words; also what `over` raises for the proxy itself.
-    Raises ConfigError for settings that cannot work.
+    Failures are those of a direct connection: Unreachable, whose cause has the errno of the proxy's reply, or
+    Refused with the text of the reply. Errors of `over` are raised too. Raises ConfigError for invalid settings.
 
         socks5.connect("127.0.0.1:9050", over=tls.connect())
     """

@@ -1,4 +1,4 @@
-"""Errors as reply codes, and reply codes as errors."""
+"""Maps errors to reply codes and reply codes to errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ERRNOS = {
 
 
 def code_of(error: BaseException) -> ReplyCode:
-    """The reply code that names a failure, looked for along the causes of an error."""
+    """Return the reply code of a failure, from an error or its causes."""
     cause: BaseException | None = error
     while cause is not None:
         if (code := _code(cause)) is not None:
@@ -52,7 +52,7 @@ def _code(error: BaseException) -> ReplyCode | None:
 
 
 def error_of(code: int, what: str) -> LlamaError:
-    """The error that a proxy's reply stands for: Refused, or Unreachable whose cause has the errno."""
+    """Return the error for a proxy's reply: Refused, or Unreachable whose cause has the errno."""
     try:
         known = ReplyCode(code)
     except ValueError:

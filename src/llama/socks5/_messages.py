@@ -1,4 +1,4 @@
-"""Messages read from a stream."""
+"""Reads messages from a stream."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _READ = 1024
 async def read_message(
     stream: Stream, parse: Callable[[bytes], tuple[M, int] | None], what: str, data: bytes = b""
 ) -> M:
-    """Read one message, which may begin with `data`; what was read beyond it goes back into the stream.
+    """Read one message, which may begin with `data`; later bytes are pushed back into the stream.
 
-    Raises Truncated where the peer leaves before its end, ProtocolError where it is malformed.
+    Raises Truncated if the stream ends within the message, ProtocolError if it is malformed.
     """
     while True:
         found = parse(data) if data else None

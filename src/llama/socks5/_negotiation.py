@@ -1,4 +1,4 @@
-"""The server's side of a handshake, up to the request."""
+"""The server's part of the handshake, up to the request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llama.socks5._messages import read_message
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client asks for, and how it wants to be answered."""
+    """A client's request, with the method to reply to it."""
 
     stream: Stream
     version: int
@@ -26,7 +26,7 @@ class Asked:
     user: User | None
 
     async def reply(self, code: wire.ReplyCode, address: Address = NOWHERE) -> None:
-        """Answer the request; what SOCKS4 cannot say becomes a rejection."""
+        """Reply to the request; SOCKS4 has only one code for all failures."""
         if self.version == wire.VERSION:
             message = wire.encode_reply(code, *address)
         else:
@@ -36,9 +36,9 @@ class Asked:
 
 
 async def negotiate(stream: Stream, check: Check | None, *, socks4: bool) -> Asked | None:
-    """Learn who a client is and what it asks for; None when it left without a word.
+    """Authenticate a client and read its request; None if it disconnects without sending anything.
 
-    Raises ProtocolError or Refused, after the answer that the RFCs provide.
+    Raises ProtocolError or Refused, after sending the reply that the RFCs define.
     """
     first = await stream.read(1024)
     if not first:
@@ -64,7 +64,7 @@ async def _authenticate(stream: Stream, check: Check | None, first: bytes) -> Us
         await stream.write(wire.encode_choice(wire.NO_METHOD))
         raise Refused(
             f"the client offers authentication {list(offered)}, "
-            + ("none of which is to go without" if check is None else "no name and password")
+            + ("but not 'no authentication'" if check is None else "but not user name and password")
         )
     await stream.write(wire.encode_choice(wanted))
     if check is None:
@@ -72,7 +72,7 @@ async def _authenticate(stream: Stream, check: Check | None, first: bytes) -> Us
     name, password = await read_message(stream, wire.parse_credentials, "password")
     if not await check(name, password):
         await stream.write(wire.DENIED_AUTH)
-        raise Refused(f"user {name!r} gave a wrong password, or is unknown")
+        raise Refused(f"user {name!r} is unknown or sent a wrong password")
     await stream.write(wire.GRANTED_AUTH)
     user = User(name)
     stream.extensions.set(user)

@@ -1,4 +1,4 @@
-"""The client's side of a handshake: a proxy, and how one gets in."""
+"""The client's part of the handshake with a proxy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llama.tcp._targets import hop
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A SOCKS5 proxy, the way to it, and the credentials it is given."""
+    """A SOCKS5 proxy, the connector to it, and the credentials for it."""
 
     target: Target
     over: Connector
@@ -30,9 +30,9 @@ class Proxy:
 
     @asynccontextmanager
     async def opened(self, target: Target) -> AsyncGenerator[Stream]:
-        """A stream to the proxy, past authentication; a block that raises breaks it.
+        """Open an authenticated stream to the proxy; a block that raises aborts it.
 
-        The block is within the handshake's time. Whatever goes wrong is an error about reaching `target`.
+        The handshake timeout includes the block. Errors are reported as failures to reach `target`.
         """
         stream = await self.over(hop(self.target, target))
         async with self.kept(stream, target):
@@ -50,7 +50,7 @@ class Proxy:
 
     @asynccontextmanager
     async def kept(self, stream: Stream, target: Target) -> AsyncGenerator[None]:
-        """A block that breaks the stream when it raises, and tells what it was about."""
+        """Abort the stream if the block raises, and add the target and the proxy to the error."""
         try:
             yield
         except BaseException as error:
@@ -78,7 +78,7 @@ class Proxy:
             raise ProtocolError(f"the proxy chose method {method}, which was not offered")
 
     async def request(self, stream: Stream, command: wire.Command, target: Target) -> Address:
-        """Send a command and read its reply: the address that the proxy bound."""
+        """Send a command, read its reply, and return the address that the proxy bound."""
         try:
             message = wire.encode_request(command, target.host, target.port)
         except ValueError as error:
@@ -87,7 +87,7 @@ class Proxy:
         return await self.reply(stream, target)
 
     async def reply(self, stream: Stream, target: Target) -> Address:
-        """Read a reply; raises what it stands for."""
+        """Read a reply; raises the error of a failure reply."""
         reply = await read_message(stream, wire.parse_reply, "reply")
         if reply.code != wire.ReplyCode.SUCCEEDED:
             raise error_of(reply.code, self._about(target))
@@ -105,7 +105,7 @@ def proxy_of(
     over: Connector | None,
     handshake_timeout: float | None,
 ) -> Proxy:
-    """A proxy as the factories take it; ConfigError for settings that cannot work."""
+    """Build a proxy from the parameters of a factory; ConfigError for invalid settings."""
     over = over or tcp_connect()
     check_takes(over, Target, f"{who}(over=)")
     if (user is None) is not (password is None):

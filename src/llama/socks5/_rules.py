@@ -1,4 +1,4 @@
-"""Who may reach what."""
+"""Access rules."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from llama.tcp._target_set import TargetSet
 from llama.tcp._targets import narrow
 
 Rule: TypeAlias = Callable[[User | None, Target], bool | Awaitable[bool]]
-"""Whether a user (None: nobody in particular) may reach a target; it may be async."""
+"""Returns whether a user (None: unauthenticated) may reach a target; may be async."""
 
 
 async def check(rule: Rule | None, user: User | None, target: Target) -> None:
-    """Ask a rule; raises Refused."""
+    """Apply a rule; raises Refused."""
     if rule is None:
         return
     verdict = rule(user, target)
@@ -59,10 +59,10 @@ class _PerUser:
 
 
 def allow(*targets: str) -> Rule:
-    """Only these targets may be reached: `a.example`, `*.a.example` (what is below it), `192.0.2.0/24`, `*`.
+    """Allow only these targets: `a.example`, `*.a.example` (its subdomains), `192.0.2.0/24`, `*`.
 
-    Each may end in `:PORT`. A name is matched as the client gives it, and a network matches only addresses
-    that are given as such: what a name resolves to is not in it. Raises ConfigError for a pattern that is none.
+    Each may end in `:PORT`. A name is matched as the client sends it, and a network matches only addresses that the
+    client sends, not the addresses that a name resolves to. Raises ConfigError for an invalid pattern.
 
         socks5.server(rules=socks5.allow("*.example.com:443"))
     """
@@ -70,9 +70,9 @@ def allow(*targets: str) -> Rule:
 
 
 def deny(*targets: str) -> Rule:
-    """All targets but these may be reached; they are written as for `allow`.
+    """Deny these targets and allow all others; the patterns are those of `allow`.
 
-    A network also holds what a name resolves to, where it is resolved here and not by another proxy.
+    A network also matches the addresses that a name resolves to, if this process resolves it and not another proxy.
 
         socks5.server(rules=socks5.deny("*:25", "10.0.0.0/8"))
     """
@@ -80,7 +80,7 @@ def deny(*targets: str) -> Rule:
 
 
 def per_user(rules: Mapping[str, Rule], *, default: Rule | None = None) -> Rule:
-    """A rule for each user by name; `default` is for the others, who may reach nothing without it.
+    """Apply a rule per user name; `default` is the rule of other users, by default no access.
 
     socks5.server(auth=users, rules=socks5.per_user({"john": socks5.allow("*:443")}))
     """

@@ -1,4 +1,4 @@
-"""The SOCKS5 server: a client names its target, a connector reaches it, a relay carries the bytes."""
+"""The SOCKS5 server: connects to the target that a client names, and relays the bytes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Socks5Server:
             self.deadlines.end(call)
 
     async def admit(self, asked: Asked, address: Address) -> Target:
-        """The target to reach for a client; Refused when it may not."""
+        """Return the target of a request; raises Refused if the client may not reach it."""
         target = guard(Target(*address), asked.stream.extensions, self.private)
         await check(self.rules, asked.user, target)
         return target
@@ -122,7 +122,7 @@ class Socks5Server:
 
     async def _associate(self, asked: Asked, opener: PacketConnector) -> None:
         if not self.associations.take_nowait():
-            error = Overloaded(f"{self.associations.count} UDP associations are open already")
+            error = Overloaded(f"{self.associations.count} UDP associations are already open")
             await refuse(asked, error)
             raise error
         try:
@@ -146,15 +146,15 @@ class Socks5Server:
 
 
 async def refuse(asked: Asked, error: Exception) -> None:
-    """Reply with the code that names an error, and leave the connection to end with it."""
+    """Reply with the code of an error; the connection ends after it."""
     await asked.reply(code_of(error))
     if isinstance(error, OSError) and not isinstance(error, (LlamaError, TimeoutError)):
-        # An error of the client's own connection would break it before the reply has arrived.
+        # Raised as a LlamaError: an OSError here would abort the client's connection before the reply has arrived.
         raise Unreachable(f"cannot serve {asked.address}: {error}") from error
 
 
 def _bound(upstream: Stream) -> Address:
-    """The local address towards the target, where it is known."""
+    """Return the local address of the connection to the target, if known."""
     if isinstance(upstream, SocketStream):
         name = upstream.socket.getsockname()
         if isinstance(name, tuple):
@@ -180,23 +180,23 @@ def server(
 ) -> Handler:
     """Serve SOCKS5 (RFC 1928): connect clients to the targets they name.
 
-    `auth` asks for a name and a password (RFC 1929): passwords by user, or a function of both that returns
-    whether they are right and may be async. The client's `User` is in its stream's extensions. `connect`
-    reaches targets, by default `tcp.connect()`; `relay` carries the bytes, by default `tcp.relay()`.
+    `auth` requires a user name and a password (RFC 1929): a mapping of users to passwords, or a function that checks
+    both and may be async. The client's `User` is in its stream's extensions. `connect` connects to targets, by
+    default `tcp.connect()`; `relay` relays the bytes, by default `tcp.relay()`.
 
-    `rules` is asked with the User, or None, and the Target: see `allow`, `deny` and `per_user`. `private` tells
-    whether loopback, private and other addresses that are not public may be reached; None means by clients
-    that come in at a loopback address or a Unix socket. Clients are told why by the reply code.
+    `rules` is called with the User, or None, and the Target: see `allow`, `deny` and `per_user`. `private` sets
+    whether clients may reach loopback, private and other non-public addresses; None allows it to clients that
+    connect to a loopback address or a Unix socket. The reply code states why a request was refused.
 
-    `bind` lets clients have one connection come in, `udp` datagrams: True sends them from here, a packet
-    connector such as `socks5.associate(...)` by its own way. Both receive at `host`, by default the address that
-    the client came in at. Datagrams are relayed while the client's connection lasts, from its own address and
-    one port only; fragments are dropped. `rules` and `private` hold for their targets too, and for the peers that
-    connect to a BIND port. At most `max_associations` UDP associations are open at a time in a worker.
+    `bind` enables BIND. `udp` enables UDP ASSOCIATE: True sends datagrams from this host, a packet connector such as
+    `socks5.associate(...)` sends them through it. Both receive at `host`, by default the local address of the
+    client's connection. Datagrams are relayed while the client's connection is open, from the client's address and
+    a single port; fragments are dropped. `rules` and `private` also apply to the targets of datagrams and to the
+    peers that connect to a BIND port. Each worker allows `max_associations` concurrent UDP associations.
 
-    `socks4` serves SOCKS4 and 4a too, which know no passwords. `handshake_timeout` in seconds bounds the time
-    until the request has come, `idle_timeout` the wait for a BIND peer and for the next datagram of an association;
-    that of connections is a setting of the relay. Raises ConfigError for settings that cannot work.
+    `socks4` also serves SOCKS4 and 4a, which have no passwords. `handshake_timeout`, in seconds, limits the time
+    until the request is complete, `idle_timeout` the wait for a BIND peer and for the next datagram of an
+    association; the relay has its own idle timeout. Raises ConfigError for invalid settings.
     """
     connect, relay = connect or tcp_connect(), relay or tcp_relay()
     check_takes(connect, Target, "socks5.server(connect=)")

@@ -1,4 +1,4 @@
-"""SOCKS4 and SOCKS4a messages, as their two memos describe them."""
+"""SOCKS4 and SOCKS4a messages, as specified by their two memos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONGEST_FIELD = 255
 
 
 class Request4(NamedTuple):
-    """A command, by its number, the address it is for, and the user's name, which nothing proves."""
+    """A command number, its address, and the user name, which is not authenticated."""
 
     command: int
     address: Address
@@ -22,9 +22,9 @@ class Request4(NamedTuple):
 
 
 def parse_request4(data: bytes) -> tuple[Request4, int] | None:
-    """What a client asks for: the request and the count of its bytes, None when more is needed.
+    """Parse a request; return it and its length in bytes, or None if incomplete.
 
-    An address 0.0.0.x, with an x of 1 to 255, means that a host name follows (4a).
+    An address 0.0.0.x, with x from 1 to 255, means that a host name follows (4a).
     """
     if data and data[0] != VERSION:
         raise ProtocolError(f"a SOCKS request of version {data[0]}: expected 4")
@@ -52,6 +52,6 @@ def _field(data: bytes, start: int, what: str) -> bytes | None:
 
 
 def encode_reply4(code: int, host: str = "0.0.0.0", port: int = 0) -> bytes:
-    """A server's answer; an address that is not IPv4 cannot be told, and goes as 0.0.0.0."""
+    """Encode a server's reply; an address other than IPv4 is sent as 0.0.0.0."""
     packed = pack(host) or b""
     return b"\0%c%b%b" % (code, port.to_bytes(2, "big"), packed if len(packed) == 4 else bytes(4))

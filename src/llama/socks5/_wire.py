@@ -1,7 +1,7 @@
-"""SOCKS5 messages: bytes in, messages out (RFC 1928 and RFC 1929).
+"""SOCKS5 messages: parses and encodes them (RFC 1928 and RFC 1929).
 
-Each `parse_` function takes what has arrived so far and gives the message with the count of its bytes, or None
-when more is needed; ProtocolError tells what cannot become one. A message has at most 513 bytes.
+Each `parse_` function takes the bytes received so far and returns the message with its length in bytes, or None if
+incomplete; it raises ProtocolError for invalid bytes. A message has at most 513 bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GRANTED_AUTH, DENIED_AUTH = b"\x01\x00", b"\x01\x01"
 
 
 class Command(IntEnum):
-    """What a client asks for."""
+    """The command of a request."""
 
     CONNECT = 1
     BIND = 2
@@ -28,7 +28,7 @@ class Command(IntEnum):
 
 
 class ReplyCode(IntEnum):
-    """How a request went (RFC 1928, section 6)."""
+    """The result of a request (RFC 1928, section 6)."""
 
     SUCCEEDED = 0
     FAILURE = 1
@@ -42,7 +42,7 @@ class ReplyCode(IntEnum):
 
     @property
     def words(self) -> str:
-        """The code as the RFC words it."""
+        """The meaning of the code, in the words of the RFC."""
         return _WORDS[self]
 
 
@@ -60,28 +60,28 @@ _WORDS = {
 
 
 class Credentials(NamedTuple):
-    """A user's name and password; bytes that are no UTF-8 are kept as surrogates."""
+    """A user name and a password; bytes that are not UTF-8 are kept as surrogates."""
 
     user: str
     password: str
 
 
 class Request(NamedTuple):
-    """A command, by its number, and the address it is for."""
+    """A command number and its address."""
 
     command: int
     address: Address
 
 
 class Reply(NamedTuple):
-    """How a request went, by its number, and the address that the server bound."""
+    """A reply code and the address that the server bound."""
 
     code: int
     address: Address
 
 
 class Datagram(NamedTuple):
-    """One datagram: where it goes to or comes from, and what it holds."""
+    """One datagram: its destination or source address, and its payload."""
 
     fragment: int
     address: Address
@@ -94,7 +94,7 @@ def _version(data: bytes, expected: int, what: str) -> None:
 
 
 def parse_greeting(data: bytes) -> tuple[bytes, int] | None:
-    """The methods that a client offers."""
+    """Parse the methods that a client offers."""
     _version(data, VERSION, "a SOCKS greeting")
     if len(data) < 2:
         return None
@@ -103,23 +103,23 @@ def parse_greeting(data: bytes) -> tuple[bytes, int] | None:
 
 
 def encode_greeting(methods: bytes) -> bytes:
-    """A client's first message."""
+    """Encode a client's first message."""
     return b"\x05%c%b" % (len(methods), methods)
 
 
 def parse_choice(data: bytes) -> tuple[int, int] | None:
-    """The method that a server chose."""
+    """Parse the method that a server chose."""
     _version(data, VERSION, "a SOCKS server's choice")
     return None if len(data) < 2 else (data[1], 2)
 
 
 def encode_choice(method: int) -> bytes:
-    """A server's first message."""
+    """Encode a server's first message."""
     return b"\x05%c" % method
 
 
 def parse_credentials(data: bytes) -> tuple[Credentials, int] | None:
-    """A client's name and password (RFC 1929, section 2)."""
+    """Parse a client's name and password (RFC 1929, section 2)."""
     _version(data, AUTH_VERSION, "SOCKS authentication")
     if len(data) < 2 or len(data) < (middle := 2 + data[1]) + 1:
         return None
@@ -131,7 +131,7 @@ def parse_credentials(data: bytes) -> tuple[Credentials, int] | None:
 
 
 def encode_credentials(user: str, password: str) -> bytes:
-    """A client's name and password; ValueError where one has not 1 to 255 bytes."""
+    """Encode a client's name and password; ValueError unless each has 1 to 255 bytes."""
     parts: list[bytes] = []
     for name, text in (("user", user), ("password", password)):
         raw = text.encode(errors="surrogateescape")
@@ -142,8 +142,8 @@ def encode_credentials(user: str, password: str) -> bytes:
 
 
 def parse_auth_status(data: bytes) -> tuple[int, int] | None:
-    """A server's answer to a name and password: 0 is success."""
-    # Servers are known that answer with version 5 here; nothing hangs on it.
+    """Parse a server's reply to a name and password: 0 is success."""
+    # Some servers reply with version 5 here, so the version is not checked.
     if data and data[0] not in (AUTH_VERSION, VERSION):
         _version(data, AUTH_VERSION, "a SOCKS authentication status")
     return None if len(data) < 2 else (data[1], 2)
@@ -156,29 +156,29 @@ def _parse_message(data: bytes, what: str) -> tuple[int, Address, int] | None:
 
 
 def parse_request(data: bytes) -> tuple[Request, int] | None:
-    """What a client asks for."""
+    """Parse a client's request."""
     found = _parse_message(data, "a SOCKS request")
     return None if found is None else (Request(*found[:2]), found[2])
 
 
 def encode_request(command: Command, host: str, port: int) -> bytes:
-    """A client's request; ValueError for a host that SOCKS5 cannot carry."""
+    """Encode a client's request; ValueError for a host that SOCKS5 cannot represent."""
     return b"\x05%c\x00%b" % (command, encode_address(host, port))
 
 
 def parse_reply(data: bytes) -> tuple[Reply, int] | None:
-    """A server's answer to a request."""
+    """Parse a server's reply to a request."""
     found = _parse_message(data, "a SOCKS reply")
     return None if found is None else (Reply(*found[:2]), found[2])
 
 
 def encode_reply(code: ReplyCode, host: str = "0.0.0.0", port: int = 0) -> bytes:
-    """A server's answer to a request."""
+    """Encode a server's reply to a request."""
     return b"\x05%c\x00%b" % (code, encode_address(host, port))
 
 
 def parse_datagram(data: bytes) -> Datagram:
-    """A datagram with its header (RFC 1928, section 7); ProtocolError where that is cut off or malformed."""
+    """Parse a datagram with its header (RFC 1928, section 7); ProtocolError if that is truncated or malformed."""
     found = parse_address(data, 3)
     if found is None or data[:2] != b"\0\0":
         raise ProtocolError(f"a datagram with a malformed SOCKS header: {data[:16].hex()}")
@@ -187,5 +187,5 @@ def parse_datagram(data: bytes) -> Datagram:
 
 
 def encode_datagram(host: str, port: int, data: bytes) -> bytes:
-    """A datagram with its header."""
+    """Encode a datagram with its header."""
     return b"\0\0\0%b%b" % (encode_address(host, port), data)

@@ -1,4 +1,4 @@
-"""WebSockets: servers, clients, and a look into those that pass by (RFC 6455, RFC 7692)."""
+"""WebSockets: servers, clients, and inspection of proxied ones (RFC 6455, RFC 7692)."""
 
 from llama.ws._client import connect
 from llama.ws._conversation import Conversation, Hook, Message, Watcher

@@ -47,14 +47,15 @@ async def connect(
     ping_interval: float | None = None,
     ping_timeout: float | None = None,
 ) -> AsyncGenerator[WebSocket]:
-    """Open the WebSocket of a URL, `ws://HOST[:PORT]/PATH` or `wss://...`, for the time of a block.
+    """Open the WebSocket of a URL, `ws://HOST[:PORT]/PATH` or `wss://...`, until the block ends.
 
     `connect` reaches the server, by default `tcp.connect()`, and `tls` one of wss, by default
-    `tls.connect(connect)`. Instead of both, `client` may be an exchange that the request is given to: an
-    `http.client`, or one in this process. `headers` are more fields of the request. The rest is as for `ws.server`.
+    `tls.connect(connect)`. Instead of both, `client` may be a request handler: an `http.client`, or one in
+    this process. `headers` are additional request fields. The other parameters are those of `ws.server`.
 
-    Leaving the block closes with 1000, or with 1011 where it raises. Raises Refused where the server answers 401,
-    403 or 407, Unreachable for other answers and where it cannot be reached, ProtocolError for a bad handshake.
+    Leaving the block closes the WebSocket with 1000, or with 1011 if the block raises. Raises Refused if the server
+    responds with 401, 403 or 407, Unreachable for other responses and if the server cannot be reached,
+    ProtocolError for a bad handshake.
 
         async with ws.connect("ws://127.0.0.1:8080/chat") as socket:
             await socket.send("hello")

@@ -1,4 +1,4 @@
-"""What hooks see of a WebSocket that passes by."""
+"""A proxied WebSocket and its messages, as hooks see them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.ws._wire import NORMAL, close_data
 
 
 class Conversation:
-    """A WebSocket that passes by: what hooks know of it, and their way to say something in it."""
+    """A proxied WebSocket, with methods for hooks to send messages and to close it."""
 
     __slots__ = (
         "_asked", "_client", "_server", "close_code", "close_reason", "closed_by_client", "request", "subprotocol",
@@ -26,12 +26,12 @@ class Conversation:
         self.request = request
         """The request that opened it."""
         self.subprotocol = subprotocol
-        """What both sides agreed on, or None."""
+        """The negotiated subprotocol, or None."""
         self.close_code: int | None = None
-        """The first close's code: 1005 if it gave none, 1006 if a side left without; None while it is open."""
+        """The code of the first close: 1005 if it had none, 1006 after a disconnect without close; None while open."""
         self.close_reason = ""
         self.closed_by_client: bool | None = None
-        """Which side was the first to close or to leave; None while it is open, or where it was closed here."""
+        """Whether the client closed or disconnected first; None while open, or if the proxy closed first."""
         self._client = client
         self._server = server
         self._asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -41,15 +41,15 @@ class Conversation:
 
     @property
     def extensions(self) -> Extensions:
-        """What is known of the request; hooks may keep here what they know of this conversation."""
+        """The extensions of the request; hooks may store their own state here."""
         return self.request.extensions
 
     async def send_to_client(self, data: str | Buffer) -> None:
-        """Send the client what the server did not send. Raises Closed once a side has closed."""
+        """Send the client a message of the hook's own. Raises Closed once either side has closed."""
         await self._send(self._client, data)
 
     async def send_to_server(self, data: str | Buffer) -> None:
-        """Send the server what the client did not send. Raises Closed once a side has closed."""
+        """Send the server a message of the hook's own. Raises Closed once either side has closed."""
         await self._send(self._server, data)
 
     async def _send(self, end: End, data: str | Buffer) -> None:
@@ -58,21 +58,21 @@ class Conversation:
         await end.send(data)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close both sides, soon. Raises ValueError for what cannot be sent (RFC 6455 section 7.4)."""
+        """Begin to close both sides. Raises ValueError for an invalid code or reason (RFC 6455 section 7.4)."""
         close_data(code, reason)
         self._note_close(code, reason)
         if not self._asked.done():
             self._asked.set_result(None)
 
     def _note_close(self, code: int, reason: str, by_client: bool | None = None) -> None:
-        """It closes for this reason; the first one counts."""
+        """Record why it closes; only the first call has an effect."""
         if self.close_code is None:
             self.close_code, self.close_reason, self.closed_by_client = code, reason, by_client
 
 
 @dataclass(slots=True)
 class Message:
-    """A message that passes by: text as `str`, binary as `bytes`. What is assigned to `data` is passed on."""
+    """A proxied message: text as `str`, binary as `bytes`. Assign to `data` to change it."""
 
     data: str | bytes
     from_client: bool
@@ -81,6 +81,6 @@ class Message:
 
 Passed: TypeAlias = Message | None
 Hook: TypeAlias = Callable[[Message], Passed | Awaitable[Passed]]
-"""Sees each message, and returns the one to pass on, or None to drop it; a plain function or an async one."""
+"""Receives each message and returns the one to forward, or None to drop it; may be async."""
 Watcher: TypeAlias = Callable[[Conversation], Awaitable[None] | None]
-"""Is told of a conversation; a plain function or an async one."""
+"""Called with a conversation when it opens or closes; may be async."""

@@ -1,4 +1,4 @@
-"""One end of a WebSocket: a stream, its frames, and what waits to be written."""
+"""One end of a WebSocket: a stream, its frames, and its output buffer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from llama._stream import CHUNK, Stream
 from llama.ws._wire import Close, Event, Frames, Payload
 
 CLOSING = 1.0
-"""Seconds that the other side may take to close."""
+"""Seconds to wait for the peer's close frame."""
 HIGH = 65536
-"""Bytes that may wait to be written before whoever has more is made to wait."""
-_SLICE = 4096  # compressed bytes that are inflated before somebody may say that it is enough
+"""High-water mark of the output buffer, in bytes: writers wait above it."""
+_SLICE = 4096  # compressed bytes inflated at a time, so that the caller can stop in between
 
 
 class End:
-    """Frames over a stream, which stays its caller's. One reads; any number write, each message whole."""
+    """Frames over a stream, which the caller owns. One task reads; any number may write whole messages."""
 
     __slots__ = ("_lock", "_out", "_size", "close_sent", "frames", "stream")
 
@@ -25,29 +25,29 @@ class End:
         self.stream = stream
         self.frames = frames
         self.close_sent: int | None = None
-        """The code that this side has closed with."""
+        """The code of this side's close frame."""
         self._out: list[bytes] = []
         self._size = 0
         self._lock = asyncio.Lock()
 
     @property
     def waiting(self) -> int:
-        """Bytes that nobody has begun to write."""
+        """Bytes in the output buffer whose write has not begun."""
         return self._size
 
     async def read(self) -> bytes:
-        """Bytes for `feed`; b"" at the end."""
+        """Read bytes for `feed`; b"" at the end of the stream."""
         return await self.stream.read(CHUNK)
 
     def feed(self, data: bytes) -> Iterable[list[Event]]:
-        """The events of these bytes, in portions that are bounded though a few bytes may stand for many."""
+        """Yield the events of these bytes in bounded portions: a few compressed bytes may inflate to many."""
         feed = self.frames.feed
         if len(data) <= _SLICE or not self.frames.is_compressed:
             return (feed(data),)
         return (feed(data[at : at + _SLICE]) for at in range(0, len(data), _SLICE))
 
     async def send(self, data: str | Payload) -> None:
-        """Send a message; returns when the transport took it. Closed where this side has closed meanwhile."""
+        """Send a message and wait until the transport accepted it. Raises Closed if this side has closed."""
         while self._size > HIGH:
             await self.flush()
         if self.close_sent is not None:
@@ -56,22 +56,22 @@ class End:
         await self.flush()
 
     def put_message(self, data: str | Payload) -> None:
-        """Have a message written by the next `flush`; nothing after this side has closed."""
+        """Buffer a message for the next `flush`; does nothing after this side has closed."""
         if self.close_sent is None:
             self._put(self.frames.message(data))
 
     def put_ping(self, data: bytes) -> None:
-        """The same for a ping."""
+        """Buffer a ping, as `put_message` does."""
         if self.close_sent is None:
             self._put(self.frames.ping(data))
 
     def put_pong(self, data: bytes) -> None:
-        """The same for a pong."""
+        """Buffer a pong, as `put_message` does."""
         if self.close_sent is None:
             self._put(self.frames.pong(data))
 
     def put_close(self, code: int, reason: str = "") -> None:
-        """The same for the close, which is sent once."""
+        """Buffer the close frame, as `put_message` does; it is sent once."""
         if self.close_sent is None:
             self._put(self.frames.close(code, reason))
             self.close_sent = code
@@ -81,10 +81,10 @@ class End:
         self._size += len(data)
 
     async def flush(self) -> None:
-        """Write what waits, in the order in which it was put.
+        """Write the buffered frames in order.
 
-        What a cancelled flush had not begun to write waits for the next one: a deflated message that went missing
-        would spoil those that follow.
+        A cancelled flush keeps the frames whose write has not begun for the next flush: with context takeover,
+        a lost deflated message would corrupt the messages after it.
         """
         async with self._lock:
             if not self._out:
@@ -94,13 +94,13 @@ class End:
             self._size = 0
             try:
                 await self.stream.write(data)
-            except BaseException:  # where it had begun, the stream takes no more
+            except BaseException:  # once a write has begun, the stream accepts no more
                 self._out.insert(0, data)
                 self._size += len(data)
                 raise
 
     async def finish(self) -> None:
-        """Write what waits, and read until the other side has closed."""
+        """Flush, then read until the peer has closed."""
         await self.flush()
         if self.frames.over and not self.frames.is_client:
             await self.stream.write_eof()
@@ -109,5 +109,5 @@ class End:
                 return
 
     def _closes(self, data: bytes) -> bool:
-        """Whether the other side's close is in these bytes."""
+        """Return whether these bytes contain the peer's close frame."""
         return any(isinstance(event, Close) for events in self.feed(data) for event in events)

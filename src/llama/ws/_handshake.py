@@ -1,4 +1,4 @@
-"""The opening handshake (RFC 6455 section 4), and what is agreed on by it."""
+"""The opening handshake (RFC 6455 section 4), with negotiation of extensions and subprotocols."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llama.http import Headers, Request, Response
 EXTENSIONS, SUBPROTOCOL = "Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"
 KEY, ACCEPT, VERSION = "Sec-WebSocket-Key", "Sec-WebSocket-Accept", "Sec-WebSocket-Version"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_LIGHT = {"memLevel": 5}  # 16 KiB less for each connection, and hardly less compression
+_LIGHT = {"memLevel": 5}  # saves 16 KiB per connection and costs hardly any compression
 _DEFLATE = ServerPerMessageDeflateFactory(
     server_max_window_bits=12, client_max_window_bits=12, compress_settings=_LIGHT
 )
@@ -30,14 +30,14 @@ _OFFER = ClientPerMessageDeflateFactory(compress_settings=_LIGHT)
 
 
 def asks_for_websocket(request: Request) -> bool:
-    """Whether a request asks for a WebSocket, perhaps among other protocols."""
+    """Return whether a request offers an upgrade to WebSocket, possibly among other protocols."""
     return "websocket" in request.protocol.split(", ")
 
 
 def check_request(request: Request) -> list[tuple[str, str]]:
-    """Check what a client asks (RFC 6455 section 4.2.1, RFC 8441); the fields that accept it.
+    """Check a client's handshake (RFC 6455 section 4.2.1, RFC 8441) and return the response fields that accept it.
 
-    Raises ProtocolError with the status to answer.
+    Raises ProtocolError with the status of the response.
     """
     headers = request.headers
     if headers.get_all(VERSION) != ["13"]:
@@ -45,7 +45,7 @@ def check_request(request: Request) -> list[tuple[str, str]]:
     if request.method == "CONNECT":
         return []
     if request.method != "GET":
-        raise ProtocolError("a WebSocket is asked for by GET", status=405)
+        raise ProtocolError("expected GET for a WebSocket handshake", status=405)
     keys = headers.get_all(KEY)
     if len(keys) != 1 or not _is_key(keys[0]):
         raise ProtocolError("a malformed Sec-WebSocket-Key")
@@ -53,13 +53,13 @@ def check_request(request: Request) -> list[tuple[str, str]]:
 
 
 def accept_of(key: str) -> str:
-    """What answers a key."""
+    """Return the Sec-WebSocket-Accept value for a key."""
     digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest).decode()
 
 
 def new_key() -> str:
-    """A key for a request."""
+    """Return a random Sec-WebSocket-Key."""
     return base64.b64encode(secrets.token_bytes(16)).decode()
 
 
@@ -71,9 +71,9 @@ def _is_key(key: str) -> bool:
 
 
 def accept_deflate(headers: Headers) -> tuple[str, PerMessageDeflate | None]:
-    """What a server answers to the extensions that a client offers, and the one that it takes.
+    """Negotiate the extensions that a client offers; return the response fields and the accepted compression.
 
-    Extensions that are not known are declined. Raises ProtocolError for a malformed field.
+    Unknown extensions are declined. Raises ProtocolError for a malformed field.
     """
     for name, parameters in _parsed(headers):
         if name != _DEFLATE.name:
@@ -87,16 +87,16 @@ def accept_deflate(headers: Headers) -> tuple[str, PerMessageDeflate | None]:
 
 
 def offer_deflate() -> str:
-    """What a client offers."""
+    """Return the extension fields of a client's offer."""
     return build_extension([(_OFFER.name, _OFFER.get_request_params())])
 
 
 def accepted_deflate(headers: Headers, *, offered: bool) -> PerMessageDeflate | None:
-    """What a server has taken of the offer; ProtocolError (502) for anything else."""
+    """Return the compression that a server accepted; ProtocolError (502) for anything that was not offered."""
     deflate: PerMessageDeflate | None = None
     for name, parameters in _parsed(headers, 502):
         if not offered or name != _OFFER.name or deflate is not None:
-            raise ProtocolError(f"the server uses the extension {name!r}, which nobody offered", status=502)
+            raise ProtocolError(f"the server uses the extension {name!r}, which was not offered", status=502)
         try:
             deflate = _OFFER.process_response_params(parameters, [])
         except NegotiationError as error:
@@ -116,24 +116,24 @@ def _parsed(headers: Headers, status: int = 400) -> list[tuple[str, list[tuple[s
 
 
 def offered_subprotocols(headers: Headers) -> list[str]:
-    """The subprotocols that a client offers; their case counts."""
+    """Return the subprotocols that a client offers; they are case-sensitive."""
     return [
         name for each in headers.get_all(SUBPROTOCOL) for part in each.split(",") if (name := part.strip())
     ]
 
 
 def check_response(response: Response, key: str) -> None:
-    """Check what a server answered to a key; ProtocolError (502) where that is no handshake."""
+    """Check a server's response to a key; ProtocolError (502) if it is not a valid handshake."""
     if response.headers.get_all(ACCEPT) != [accept_of(key)]:
-        raise ProtocolError("the server's Sec-WebSocket-Accept does not answer the key", status=502)
+        raise ProtocolError("the server's Sec-WebSocket-Accept does not match the key", status=502)
 
 
 def accepted_subprotocol(headers: Headers, offered: Sequence[str]) -> str | None:
-    """The subprotocol that a server chose; ProtocolError (502) for one that was not offered."""
+    """Return the subprotocol that a server chose; ProtocolError (502) if it was not offered."""
     chosen = offered_subprotocols(headers)
     if not chosen:
         return None
     if len(chosen) > 1 or chosen[0] not in offered:
         named = ", ".join(chosen)
-        raise ProtocolError(f"the server chose the subprotocol {named!r}, which nobody offered", status=502)
+        raise ProtocolError(f"the server chose the subprotocol {named!r}, which was not offered", status=502)
     return chosen[0]

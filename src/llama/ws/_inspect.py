@@ -1,4 +1,4 @@
-"""The layer that looks into WebSockets which an exchange passes on."""
+"""The layer that inspects the WebSockets which a request handler forwards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from llama.ws._wire import Frames
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """What a client has asked for."""
+    """A client's checked handshake."""
 
     agreed: str
     deflate: PerMessageDeflate | None
@@ -48,7 +48,7 @@ class _Offer:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Inspect:
-    """Shows hooks what passes over WebSockets."""
+    """Calls hooks with the messages of WebSockets."""
 
     inner: Exchange
     hooks: Hooks
@@ -79,9 +79,9 @@ class Inspect:
         return response
 
     def _offer(self, request: Request) -> _Offer:
-        """Check what a client asks, and ask the server for what both can do.
+        """Check a client's handshake, and offer the server only features that this layer understands.
 
-        Nothing but a WebSocket may come of it, nor a frame that only both ends understand.
+        Other protocols and unknown extensions are removed: their frames could not be inspected.
         """
         check_request(request)
         agreed, deflate = accept_deflate(request.headers)
@@ -97,7 +97,7 @@ class Inspect:
         return _Offer(agreed, deflate, offered_subprotocols(request.headers), key)
 
     def _answer(self, request: Request, response: Response, upgrade: Handler, offer: _Offer) -> None:
-        """Check what the server answered, and answer the client for it."""
+        """Check the server's response, and build the response to the client."""
         headers = response.headers
         if offer.key is not None:
             if response.status == 101:
@@ -107,7 +107,7 @@ class Inspect:
         deflate = accepted_deflate(headers, offered=offer.deflate is not None)
         subprotocol = accepted_subprotocol(headers, offer.subprotocols)
         headers.discard(EXTENSIONS)
-        if deflate is not None:  # where the server compresses nothing, this proxy does not either
+        if deflate is not None:  # compress towards the client only if the server compresses
             headers[EXTENSIONS] = offer.agreed
         of_client = Frames(
             is_client=False,
@@ -141,18 +141,18 @@ def inspect(
     max_size: int = MAX_SIZE,
     compression: bool = True,
 ) -> Middleware[Request, Response]:
-    """Show a hook each message of the WebSockets that the exchange within passes on, such as a proxy.
+    """Call a hook with each message of the WebSockets that the inner request handler, such as a proxy, forwards.
 
-    `on_message` is called with a `Message`, whole and inflated, in the order in which they come from each side; it
-    returns the one to pass on, changed or not, or None to drop it. It may be async: its side waits meanwhile. By
-    `message.conversation` it sends messages of its own or closes. `on_open` and `on_close` are called with the
-    conversation. Pings, pongs and closes are passed on; where a side waits to be read, the other waits to be
-    written to.
+    `on_message` is called with each `Message`, complete and inflated, in the order of arrival from each side; it
+    returns the message to forward, changed or not, or None to drop it. It may be async: its direction waits
+    meanwhile. It can send messages or close with `message.conversation`. `on_open` and `on_close` are called with
+    the conversation. Pings, pongs and closes are forwarded. Backpressure passes from each side to the other.
 
-    A message of more than `max_size` bytes, or what is no WebSocket, closes both sides with the code that says so;
-    a hook that raises does with 1011, and is logged. One that waits is cancelled when the side whose message it has
-    breaks off, and a second after that has ended. `compression` is agreed on with each side; other extensions
-    are declined, for nobody here would understand them. Other requests pass untouched.
+    A message of more than `max_size` bytes and a protocol error close both sides with the matching code; a hook
+    that raises closes both with 1011, and the error is logged. An async hook is cancelled when the sender of its
+    message resets the connection, and one second after the sender's end of stream. `compression` is negotiated
+    with each side separately; other extensions are declined, because this layer does not implement them. Other
+    requests pass unchanged.
 
         def shout(message: ws.Message) -> ws.Message:
             message.data = message.data.upper()

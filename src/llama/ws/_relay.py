@@ -1,4 +1,12 @@
-"""Carries messages between the two ends of a WebSocket, with hooks in between."""
+"""Relays messages between the client and the server of a WebSocket, with hooks in between.
+
+Frames are decoded and encoded again rather than copied: a hook needs whole, inflated messages, and each side negotiates
+its own compression. Each direction has one task, so messages keep their order, and a slow hook or a slow reader stops
+only its own direction: a direction flushes its sink before it reads more. The conversation ends with the first task,
+because a WebSocket has no half-close. After a failed hook, a protocol error or a hook's close, both ends get a close
+frame and at most `CLOSING` seconds to answer it. While an async hook runs, the sender's stream is watched, so a hook
+that never returns cannot outlive its connection.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What looks at conversations."""
+    """The hooks of a relay."""
 
     message: Hook
     opened: Watcher | None
@@ -31,18 +39,18 @@ class Hooks:
 
 
 class HookFailed(Exception):
-    """Its cause is what a hook raised."""
+    """A hook raised; `__cause__` is its exception."""
 
 
 class Broke(Exception):
-    """An end broke the protocol or a limit."""
+    """A peer violated the protocol or exceeded a limit."""
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
 
 
 class Direction:
-    """Carries what comes from one end to the other, until the source has ended or both have closed."""
+    """Relays events from one end to the other until the source has ended or both have closed."""
 
     __slots__ = ("_conversation", "_from_client", "_hook", "sink", "source")
 
@@ -56,7 +64,7 @@ class Direction:
         self._from_client = from_client
 
     async def run(self) -> None:
-        """Carry; raises HookFailed, Broke, or what the streams raise."""
+        """Relay; raises HookFailed, Broke, and the errors of the streams."""
         source, sink = self.source, self.sink
         while data := await source.read():
             for events in source.feed(data):
@@ -86,7 +94,7 @@ class Direction:
             raise Broke(event)
 
     async def _through(self, message: Message) -> None:
-        """Pass on what the hook makes of a message; who sent it may leave meanwhile."""
+        """Call the hook and forward the message that it returns; raises ClientLeft if the sender disconnects."""
         hook = self._hook
         try:
             passed = hook(message)
@@ -95,7 +103,7 @@ class Direction:
             if passed is None:
                 return
             if not isinstance(passed, Message):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
-                raise TypeError(f"the hook {name_of(hook)} returned {passed!r}, not a Message or None")
+                raise TypeError(f"the hook {name_of(hook)} returned {passed!r}: expected a Message or None")
             self.sink.put_message(passed.data)
         except ClientLeft:
             raise
@@ -106,12 +114,12 @@ class Direction:
 
 
 async def _unless_left(end: End, work: Awaitable[T]) -> T:
-    """Await a hook as long as the side that it waits for is there; its last message has a while after its end."""
+    """Await a hook while its sender is connected, and up to `CLOSING` seconds after the sender's end of stream."""
     return await unless_left(end.stream, work, "a hook had ended", ahead=HIGH, grace=CLOSING)
 
 
 async def relay(conversation: Conversation, client: End, server: End, hooks: Hooks) -> None:
-    """Carry a whole conversation. Whatever ends it, both ends are told; errors of the streams are raised."""
+    """Relay a conversation until it ends; raises the errors of the streams."""
     forget = _on_stop(conversation)
     try:
         try:
@@ -135,7 +143,7 @@ async def relay(conversation: Conversation, client: End, server: End, hooks: Hoo
 
 
 async def _carry(conversation: Conversation, client: End, server: End, hook: Hook) -> None:
-    """Until one direction has ended, or a hook wants no more."""
+    """Relay until one direction has ended or a hook has closed the conversation."""
     up = Direction(client, server, conversation, hook, from_client=True)
     down = Direction(server, client, conversation, hook, from_client=False)
     tasks = [own_task(up.run()), own_task(down.run())]
@@ -151,7 +159,7 @@ async def _carry(conversation: Conversation, client: End, server: End, hook: Hoo
 
 
 async def _part(client: End, server: End, code: int, reason: str) -> None:
-    """Close both ends, and see for a while that they take it."""
+    """Close both ends and wait up to `CLOSING` seconds for their close frames."""
     client.put_close(code, reason)
     server.put_close(code, reason)
     tasks = [own_task(client.finish()), own_task(server.finish())]
@@ -193,6 +201,6 @@ def _name(error: BaseException | None) -> str:
 def _on_stop(conversation: Conversation) -> Callable[[], None]:
     try:
         shutdown = Shutdown.current()
-    except RuntimeError:  # run by hand, without a server
+    except RuntimeError:  # no server runs this connection
         return lambda: None
     return shutdown.on_stop(lambda: conversation.close(GOING_AWAY, "the server is going away"))

@@ -1,4 +1,4 @@
-"""The WebSocket server: the layer that makes an exchange of what speaks on a WebSocket."""
+"""The WebSocket server: the layer that turns a WebSocket handler into a request handler."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logger("server")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class WebSocketServer:
-    """Opens WebSockets and gives them to a service."""
+    """Accepts WebSockets and passes them to a service."""
 
     inner: Service[WebSocket, None]
     subprotocols: tuple[str, ...]
@@ -66,7 +66,7 @@ class WebSocketServer:
         return response
 
     def _check_origin(self, request: Request) -> None:
-        """Which page opens it is for the server to look at: browsers let every page do (RFC 6455 section 10.2)."""
+        """Check the Origin: browsers let any page open a WebSocket to any server (RFC 6455 section 10.2)."""
         if self.origins is None:
             return
         origins = request.headers.get_all("origin")
@@ -99,7 +99,7 @@ class WebSocketServer:
 
 
 def _note(socket: WebSocket, error: Exception) -> None:
-    """Log, once, why a handler failed; that the other side has left is no failure."""
+    """Log once why a handler failed; a peer that disconnected is not a failure."""
     if not isinstance(error, LlamaError | OSError):
         log.error("%r failed", socket, exc_info=error, extra={"error.type": type(error).__name__})
     elif socket.is_open:
@@ -109,10 +109,10 @@ def _note(socket: WebSocket, error: Exception) -> None:
 
 
 def close_on_stop(socket: WebSocket) -> Callable[[], None]:
-    """Close with 1001 when the server begins to stop; returns what takes this back."""
+    """Close with 1001 when the server begins to stop; return a function that cancels this."""
     try:
         shutdown = Shutdown.current()
-    except RuntimeError:  # run by hand, without a server
+    except RuntimeError:  # no server runs this connection
         return lambda: None
     return shutdown.on_stop(
         lambda: shutdown.spawn(socket.close(GOING_AWAY, "the server is going away"), name="close a WebSocket")
@@ -120,7 +120,7 @@ def close_on_stop(socket: WebSocket) -> Callable[[], None]:
 
 
 def upgrade_required() -> Response:
-    """The answer to a request that asks for no WebSocket, or for another version of it."""
+    """The response to a request without a WebSocket handshake, or for another version."""
     headers = {"Upgrade": "websocket", VERSION: "13", "Content-Type": "text/plain"}
     return Response(426, headers, b"426 Upgrade Required: this is a WebSocket\n")
 
@@ -135,15 +135,16 @@ def server(
     ping_interval: float | None = None,
     ping_timeout: float | None = None,
 ) -> Layer[WebSocket, None, Request, Response]:
-    """Open a WebSocket for each request that asks for one (RFC 6455): `async def chat(socket: WebSocket) -> None`.
+    """Accept WebSockets (RFC 6455) and call a handler with each: `async def chat(socket: WebSocket) -> None`.
 
-    Of `subprotocols` the first that the client offers is agreed on. `origins` are those of the pages that may open
-    it, such as `https://example.com`, with None for clients that send no Origin; by default all. A message of more
-    than `max_size` bytes closes it with 1009. `compression` accepts permessage-deflate (RFC 7692).
+    The first of `subprotocols` that the client offers is selected. `origins` lists the allowed Origin values,
+    such as `https://example.com`, and None for clients that send no Origin; by default all are allowed. A message
+    of more than `max_size` bytes closes the WebSocket with 1009. `compression` accepts permessage-deflate
+    (RFC 7692).
 
-    When nothing came for `ping_interval` seconds the client is pinged, and given up when `ping_timeout` seconds
-    later (by default the interval again) still nothing did. A stop closes with 1001, a handler that returns with
-    1000, one that raises with 1011; that the client has left is no failure of the handler.
+    After `ping_interval` seconds without data the client is pinged; after `ping_timeout` more seconds (by default
+    the interval) without data the connection is closed. A server that stops closes with 1001, a handler that
+    returns with 1000, one that raises with 1011; a client that disconnects is not a failure of the handler.
 
     Other requests get 426, bad handshakes 400 and refused origins 403.
 

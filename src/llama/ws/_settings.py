@@ -1,4 +1,4 @@
-"""What a WebSocket is told: its bounds and times."""
+"""The limits and timeouts of a WebSocket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_SIZE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Bytes of a message; seconds, None for no bound."""
+    """`max_size` in bytes; times in seconds, None for no limit."""
 
     who: str
     max_size: int = MAX_SIZE

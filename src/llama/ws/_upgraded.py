@@ -1,4 +1,4 @@
-"""The stream beneath an upgraded response: an upstream's, or the other end of a handler in this process."""
+"""The stream of an upgraded response: the upstream's, or one to a handler in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logger("server")
 
 @asynccontextmanager
 async def opened(upgrade: Handler) -> AsyncGenerator[Stream]:
-    """Speak to what a response was upgraded to. It is closed after the block, and broken off if that raises."""
+    """Open the stream of an upgraded response. It is closed after the block, and aborted if the block raises."""
     if isinstance(upgrade, Upgraded):
         try:
             yield upgrade.stream
@@ -48,7 +48,7 @@ def _pair() -> tuple[Stream, Stream]:
 
 
 async def _serve(handler: Handler, stream: Stream) -> None:
-    """As a listener serves a connection."""
+    """Run the handler as a listener does."""
     try:
         await handler(stream)
         await stream.aclose()

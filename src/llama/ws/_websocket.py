@@ -1,4 +1,4 @@
-"""A WebSocket in the hands of whoever speaks it."""
+"""An open WebSocket, for servers and clients."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from llama.ws._wire import (
 )
 
 QUEUE = 16
-"""Messages that may wait to be received before the other side is made to wait."""
+"""Received messages to buffer before reading pauses."""
 QUEUE_BYTES = 65536
 _ORDERLY = frozenset({NORMAL, GOING_AWAY, NO_CODE})
 
 
 @kind
 class WebSocket:
-    """A WebSocket that is open: `async for` its messages, `send` others, `close` it.
+    """An open WebSocket: iterate over its messages with `async for`, `send` messages, `close` it.
 
-    Text is `str`, binary is `bytes`. Pings are answered, and a close is, while nobody receives. One task receives,
-    any may send. Iterating ends when the other side closes with 1000, 1001 or no code, and when this side does;
-    other ends raise what `receive` raises.
+    Text is `str`, binary is `bytes`. Pings and closes are answered even while no task receives. One task may
+    receive, any number may send. Iteration ends when the peer closes with 1000, 1001 or no code, and when this
+    side closes; otherwise it raises the errors of `receive`.
     """
 
     __slots__ = (
@@ -60,14 +60,14 @@ class WebSocket:
         subprotocol: str | None,
     ) -> None:
         self.request = request
-        """The request that it was opened by."""
+        """The request that opened it."""
         self.response = response
         """The response that accepted it."""
         self.subprotocol = subprotocol
-        """What was agreed on, or None."""
+        """The negotiated subprotocol, or None."""
         self.close_code: int | None = None
-        """The code that the other side has closed with; 1005 if it gave none, 1006 if it left without closing,
-        None while it is open. Where the other side broke the protocol, the code that it was told."""
+        """The code of the peer's close: 1005 if it had none, 1006 if the peer disconnected without a close,
+        None while open. After a protocol error of the peer, the code that this side closed with."""
         self.close_reason = ""
         self._end = End(stream, frames)
         self._settings = settings
@@ -86,22 +86,22 @@ class WebSocket:
 
     @property
     def extensions(self) -> Extensions:
-        """What is known of the request and its connection."""
+        """The extensions of the request."""
         return self.request.extensions
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent: neither side has closed."""
+        """Whether messages can be sent: neither side has closed yet."""
         return not self._ended and self._end.close_sent is None
 
     # receiving
 
     async def receive(self) -> str | bytes:
-        """The next message. When none is left it raises
+        """Return the next message.
 
-        Closed once one side has closed, Truncated if the other left without, ProtocolError or TooLarge if it broke
-        the protocol or the limit, TimeoutError or OSError if the connection died, and Busy beside another receive.
-        A receive that is cancelled loses no message.
+        When none is left, raises Closed once either side has closed, Truncated if the peer disconnected without a
+        close, ProtocolError or TooLarge if it violated the protocol or the limit, TimeoutError or OSError if the
+        connection failed. Raises Busy while another task receives. A cancelled receive loses no message.
         """
         while not self._queue:
             if self._ended:
@@ -131,19 +131,19 @@ class WebSocket:
             raise
 
     def _reason(self) -> Exception:
-        """Why nothing more comes; a new one each time, for each has its own traceback."""
+        """Return the error that ended the messages; a new one each time, because each has its own traceback."""
         error = self._error
         if error is None and self._closing:
             return Closed(f"{self!r} was closed with {self._end.close_sent}")
         if error is None:
             why = f"{self.close_code} {self.close_reason}".rstrip()
-            return Closed(f"{self!r}: the other side closed it with {why}")
+            return Closed(f"{self!r}: the peer closed it with {why}")
         return error.with_traceback(None)
 
     # sending
 
     async def send(self, data: str | Buffer) -> None:
-        """Send a message: a `str` as text, bytes as binary. Returns when the transport took it.
+        """Send a message: a `str` as text, bytes as binary. Returns when the transport accepted it.
 
         Raises Closed when either side has closed, OSError when the connection broke.
         """
@@ -152,7 +152,7 @@ class WebSocket:
         await self._end.send(data)
 
     async def ping(self) -> float:
-        """Send a ping and wait for its pong: the seconds that took. Raises as `receive` when none can come."""
+        """Send a ping, wait for its pong, and return the round-trip time in seconds. Raises the errors of `receive`."""
         if not self.is_open:
             raise self._reason()
         data = next(_numbers).to_bytes(8, "big")
@@ -170,7 +170,7 @@ class WebSocket:
         return time.perf_counter() - began
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Close it, and wait for the other side's close: at most a second. Again only waits.
+        """Close it and wait at most one second for the peer's close. Idempotent.
 
         Raises ValueError for a code that cannot be sent (RFC 6455 section 7.4), or a reason of more than 123 bytes.
         """
@@ -188,15 +188,15 @@ class WebSocket:
             self._over(error)
 
     async def wait_closed(self) -> None:
-        """Wait until nothing more is read, which goes on for at most a second once either side has closed."""
+        """Wait until reading has ended: at most one second after either side has closed."""
         await asyncio.wait((self._reader,))
 
     async def aclose(self) -> None:
-        """Let go of the stream, which is its maker's; nothing is sent."""
+        """Stop using the stream, which the creator owns; sends nothing."""
         self._reader.cancel()
         await asyncio.wait((self._reader,))
 
-    # what reads
+    # the reading task
 
     async def _read(self) -> None:
         try:
@@ -210,7 +210,7 @@ class WebSocket:
                 if self._ended:
                     await self._linger()
                     return
-            self._over(Truncated(f"{self!r}: the other side left without a close"))
+            self._over(Truncated(f"{self!r}: the peer disconnected without a close frame"))
         except (OSError, LlamaError) as error:
             self._over(error)
         except asyncio.CancelledError:
@@ -218,7 +218,7 @@ class WebSocket:
             raise
 
     async def _linger(self) -> None:
-        """Either side has closed. The server ends the connection, but lets a client see why it failed it."""
+        """Handle a close by either side. The server ends the connection, after a client could read its close frame."""
         if not self._end.frames.is_client:
             if self._error is None:
                 return
@@ -241,7 +241,7 @@ class WebSocket:
         return await self._probe(self._settings.ping_timeout or interval)
 
     async def _probe(self, seconds: float) -> bytes:
-        """Nothing came for a while: whether the other side is there at all."""
+        """Ping an idle peer, and fail the connection if it does not respond."""
         clock = asyncio.timeout(seconds)
         try:
             async with clock:
@@ -296,11 +296,11 @@ class WebSocket:
         self._over(kind(f"{self!r}: {event.reason}"))
 
     def _over(self, error: Exception | None) -> None:
-        """Nothing more comes."""
+        """Note that no more messages will arrive."""
         if self._ended:
             return
         self._ended = True
-        if not self._closing:  # then it matters little how the other side takes it
+        if not self._closing:  # errors of the peer no longer matter here
             self._error = error
         if self.close_code is None:
             self.close_code = LOST

@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455 section 5, RFC 7692): bytes in, messages out, and the other way."""
+"""WebSocket frames (RFC 6455 section 5, RFC 7692): parses bytes into messages, and encodes messages."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _OPCODES = {CONT: Opcode.CONT, TEXT: Opcode.TEXT, BINARY: Opcode.BINARY}
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """A ping, to be answered by a pong with the same data."""
+    """A ping, which requires a pong with the same data."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The answer to a ping, or one that nobody asked for."""
+    """A pong, solicited or not."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The other side's last frame; 1005 where it gave no code."""
+    """The peer's close frame; code 1005 if it had none."""
 
     code: int
     reason: str
@@ -48,7 +48,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What came breaks the protocol or a limit: the code to close with, and why."""
+    """A protocol error or an exceeded limit: the code to close with, and the reason."""
 
     code: int
     reason: str
@@ -64,10 +64,10 @@ class _Failed(Exception):
 
 
 class Frames:
-    """The frames of one connection, both ways; a client masks what it sends.
+    """The frames of one connection, in both directions; a client masks its frames.
 
-    Messages are put together from their fragments and inflated; none has more than `max_size` bytes. After Close
-    or Failure, which is the last event, what comes is ignored.
+    Fragments are assembled into messages and inflated; no message exceeds `max_size` bytes. Close or Failure is the
+    last event; later bytes are ignored.
     """
 
     __slots__ = ("_buffer", "_deflate", "_inflating", "_max_size", "_opcode", "_parts", "is_client", "over")
@@ -78,20 +78,20 @@ class Frames:
         self._max_size = max_size
         self._buffer = bytearray()
         self._parts = bytearray()
-        self._opcode = 0  # of the message whose fragments are coming
+        self._opcode = 0  # of the message that is being assembled
         self._inflating = False
         self.over = False
-        """Whether nothing more is read."""
+        """Whether the last event has been parsed; later bytes are ignored."""
 
     @property
     def is_compressed(self) -> bool:
-        """Whether few bytes may stand for many."""
+        """Whether received messages may be compressed, so that few bytes inflate to many."""
         return self._deflate is not None
 
-    # what comes
+    # receiving
 
     def feed(self, data: bytes) -> list[Event]:
-        """What these bytes complete."""
+        """Parse bytes; return the events that they complete."""
         events: list[Event] = []
         if self.over:
             return events
@@ -116,13 +116,13 @@ class Frames:
         return events
 
     def _next(self, source: bytes | bytearray, at: int, events: list[Event]) -> int:
-        """Read the frame that begins at `at`; where it ends, or 0 while it is not whole."""
+        """Parse the frame at offset `at`; return its end, or 0 if it is incomplete."""
         size = len(source)
         if size < at + 2:
             return 0
         first, length = source[at], source[at + 1]
         if (length > 127) is self.is_client:
-            raise _Failed(BROKEN, "a masked frame" if self.is_client else "a frame that is not masked")
+            raise _Failed(BROKEN, "a masked frame" if self.is_client else "an unmasked frame")
         length &= 127
         self._check(first, length)
         start = at + 2
@@ -162,7 +162,11 @@ class Frames:
             if length > _MAX_CONTROL:
                 raise _Failed(BROKEN, f"a control frame of more than {_MAX_CONTROL} bytes")
         elif bool(opcode) is bool(self._opcode):
-            what = "a message within another" if opcode else "a fragment of no message"
+            what = (
+                "a new message before the last fragment of another"
+                if opcode
+                else "a continuation frame without a message"
+            )
             raise _Failed(BROKEN, what)
 
     def _check_size(self, first: int, length: int) -> None:
@@ -170,7 +174,7 @@ class Frames:
             return
         most = self._max_size
         if first & 0x40 or self._inflating:
-            most += most // 1000 + 64  # what cannot be compressed grows a little
+            most += most // 1000 + 64  # incompressible data grows a little
         if length + len(self._parts) > most:
             raise self._too_big()
 
@@ -226,10 +230,10 @@ class Frames:
             events.append(_read_close(payload))
             self.over = True
 
-    # what goes
+    # sending
 
     def message(self, data: str | Payload) -> bytes:
-        """A whole message in one frame; a `str` is text."""
+        """Encode a message as one frame; a `str` is text."""
         opcode, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         if self._deflate is None:
             return self._encode(0x80 | opcode, payload)
@@ -237,15 +241,15 @@ class Frames:
         return self._encode(0xC0 | opcode, deflated)
 
     def ping(self, data: bytes) -> bytes:
-        """A ping with at most 125 bytes."""
+        """Encode a ping with at most 125 bytes."""
         return self._encode(0x80 | PING, _control_data(data))
 
     def pong(self, data: bytes) -> bytes:
-        """The answer to a ping."""
+        """Encode a pong."""
         return self._encode(0x80 | PONG, _control_data(data))
 
     def close(self, code: int, reason: str = "") -> bytes:
-        """The last frame; 1005 sends no code. ValueError for a code or reason that cannot be sent."""
+        """Encode the close frame; 1005 sends no code. ValueError for an invalid code or reason."""
         return self._encode(0x80 | CLOSE, close_data(code, reason))
 
     def _encode(self, first: int, payload: Payload) -> bytes:
@@ -274,7 +278,7 @@ def _read_close(payload: bytes) -> Close:
 
 
 def close_data(code: int, reason: str) -> bytes:
-    """What a close frame carries."""
+    """Encode the payload of a close frame."""
     if code == NO_CODE and not reason:
         return b""
     try:
