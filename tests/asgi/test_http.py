@@ -32,7 +32,7 @@ def test_an_application_answers() -> None:
     )
 
 
-def test_an_application_is_told_what_was_asked() -> None:
+def test_an_application_gets_the_scope_of_the_request() -> None:
     scopes: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -69,7 +69,7 @@ def test_a_path_is_decoded(path: str, decoded: str) -> None:
     assert paths == [decoded]
 
 
-def test_the_servers_address_is_told_where_it_is_known() -> None:
+def test_the_scope_has_the_server_address_if_known() -> None:
     async def main() -> Any:
         scopes: list[Any] = []
 
@@ -199,7 +199,7 @@ def test_an_application_may_go_on_after_its_response() -> None:
 
 
 @pytest.mark.parametrize("moment", ["before", "within"])
-def test_a_client_that_leaves_is_told(moment: str) -> None:
+def test_the_disconnect_of_a_client_is_reported(moment: str) -> None:
     async def main() -> list[str]:
         begun, over = asyncio.Event(), asyncio.Event()
         seen: list[str] = []
@@ -295,14 +295,14 @@ def test_a_response_without_a_length_is_given_one() -> None:
     )
 
 
-def test_it_says_what_it_is() -> None:
+def test_its_repr_names_the_application() -> None:
     assert repr(asgi(hello)) == "asgi(hello)"
     with pytest.raises(TypeError, match="call it"):
         stack(server(), asgi)  # type: ignore[arg-type]
     assert isinstance(Request("GET", "/"), Request)
 
 
-def test_what_an_application_has_left_behind_is_told_that_it_is_over() -> None:
+def test_tasks_that_outlive_the_application_get_an_error() -> None:
     left: list[asyncio.Task[Any]] = []
 
     async def listen(receive: Any) -> Any:

@@ -14,7 +14,7 @@ from tests.asgi.test_http import hello
 from tests.http.serving import get, last
 
 
-def test_the_scope_tells_of_tls_and_of_the_clients_certificate(tmp_path: Path) -> None:
+def test_the_scope_has_tls_and_the_client_certificate(tmp_path: Path) -> None:
     authority = CertificateAuthority.create()
     ca = authority.write_pem(tmp_path / "ca.pem")
     site = authority.issue("localhost").write(tmp_path / "site")

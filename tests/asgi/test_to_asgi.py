@@ -34,7 +34,7 @@ def noting(requests: list[Request]) -> Exchange:
 # the request
 
 
-async def test_a_request_is_what_the_server_tells() -> None:
+async def test_a_request_is_built_from_the_scope() -> None:
     requests: list[Request] = []
     fields = [(b"x-a", b"1"), (b"x-b", b"\xe4"), (b"x-a", b"2")]
     scope = scope_of("PATCH", "/a", *fields, query_string=b"b=%20c", scheme="https", http_version="2")
@@ -71,7 +71,7 @@ async def test_a_request_is_what_the_server_tells() -> None:
         ("/\xe4", None, "", "/%C3%A4"),
     ],
 )
-async def test_the_path_is_what_comes_below_the_mount(
+async def test_the_path_is_relative_to_the_mount_point(
     path: str, raw: bytes | None, root: str, seen: str
 ) -> None:
     requests: list[Request] = []
@@ -82,7 +82,7 @@ async def test_the_path_is_what_comes_below_the_mount(
     assert requests[0].path == seen
 
 
-async def test_a_body_streams_up_as_it_is_asked_for() -> None:
+async def test_a_body_is_received_as_it_is_read() -> None:
     async with called(to_asgi(echo), scope_of("POST", "/", (b"transfer-encoding", b"chunked"))) as call:
         assert (await call.hear())["type"] == "http.response.start"
         for part in (b"abc", b"def"):
@@ -92,7 +92,7 @@ async def test_a_body_streams_up_as_it_is_asked_for() -> None:
         assert await call.hear() == {"type": "http.response.body", "body": b"", "more_body": False}
 
 
-async def test_a_body_whose_length_no_field_tells() -> None:
+async def test_a_body_without_length_fields() -> None:
     seen: list[tuple[bytes | None, int | None]] = []
 
     async def look(request: Request) -> Response:
@@ -148,7 +148,7 @@ async def test_a_response_has_its_fields_in_lower_case_and_its_length() -> None:
     assert headers == {b"content-type": b"text/plain", b"x-a": b"b", b"content-length": b"5"}
 
 
-async def test_what_is_for_one_connection_is_left_to_the_server() -> None:
+async def test_hop_by_hop_fields_are_left_to_the_server() -> None:
     async def odd(request: Request) -> Response:
         return Response(200, {"Connection": "close", "Keep-Alive": "5", "Transfer-Encoding": "chunked"}, b"a")
 
@@ -241,7 +241,7 @@ async def taken(stream: Stream) -> None:
     raise AssertionError
 
 
-async def test_an_upgrade_that_nobody_asked_for_is_502() -> None:
+async def test_an_unrequested_upgrade_is_502() -> None:
     async def odd(request: Request) -> Response:
         return Response(101, upgrade=taken)
 
@@ -275,7 +275,7 @@ async def test_a_wrong_length_is_an_error_before_anything_is_sent() -> None:
     assert (await ask(to_asgi(wrong), scope_of()))[0] == 500
 
 
-async def test_a_bug_is_the_servers_to_show() -> None:
+async def test_a_bug_is_raised_to_the_server() -> None:
     async def broken(request: Request) -> Response:
         raise LookupError("a bug")
 
@@ -440,7 +440,7 @@ async def test_the_lifespan_opens_and_closes_what_is_within() -> None:
     assert owner.log == ["open", "ask", "later", "close"]
 
 
-async def test_a_start_that_fails_is_told() -> None:
+async def test_a_failed_start_is_reported() -> None:
     owner = Owner()
     owner.fails = True
     with pytest.RaisesGroup(OSError):

@@ -113,7 +113,7 @@ async def test_a_client_that_closes_is_heard_behind(code: int, heard: int) -> No
     assert closed == [(heard, "bye" if code == 4001 else "")]
 
 
-async def test_the_handshake_is_this_ones_own() -> None:
+async def test_the_handshake_has_its_own_key() -> None:
     requests: list[Request] = []
 
     async def talk(peer: Peer, request: Request) -> None:
@@ -167,7 +167,7 @@ async def test_fragments_are_one_message_and_pings_are_answered_here() -> None:
         (b"\xf1\x00", 1002),
     ],
 )
-async def test_what_is_no_message_ends_both_sides(frame: bytes, code: int) -> None:
+async def test_protocol_errors_end_both_sides(frame: bytes, code: int) -> None:
     heard: list[Any] = []
 
     async def talk(peer: Peer, request: Request) -> None:
@@ -182,7 +182,7 @@ async def test_what_is_no_message_ends_both_sides(frame: bytes, code: int) -> No
     assert heard[1] is None
 
 
-async def test_an_upstream_that_breaks_off_is_heard_as_1011() -> None:
+async def test_a_reset_of_the_upstream_closes_with_1011() -> None:
     async def talk(peer: Peer, request: Request) -> None:
         raise ConnectionResetError("gone")
 
@@ -191,7 +191,7 @@ async def test_an_upstream_that_breaks_off_is_heard_as_1011() -> None:
         assert await call.hear() == {"type": "websocket.close", "code": 1011, "reason": ""}
 
 
-async def test_an_upstream_that_does_not_close_has_a_moment() -> None:
+async def test_an_upstream_that_does_not_close_times_out() -> None:
     heard: list[Any] = []
 
     async def talk(peer: Peer, request: Request) -> None:

@@ -125,7 +125,7 @@ def test_messages_are_compressed_when_the_client_offers_it() -> None:
     run(echo, conversation, extensions=[ClientPerMessageDeflateFactory()])
 
 
-def test_the_application_is_told_what_was_asked_and_chooses_the_subprotocol() -> None:
+def test_the_application_gets_the_scope_and_selects_the_subprotocol() -> None:
     scopes: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -206,7 +206,7 @@ def test_an_application_that_ends_closes(error: Any, code: int) -> None:
 
 
 @pytest.mark.parametrize("leave", ["abort", "close"])
-def test_an_application_is_told_that_the_client_left(leave: str) -> None:
+def test_an_application_receives_the_disconnect_of_the_client(leave: str) -> None:
     seen: list[Any] = []
     over = asyncio.Event()
 
@@ -235,7 +235,7 @@ def test_an_application_is_told_that_the_client_left(leave: str) -> None:
     assert seen == [{"type": "websocket.disconnect", **left}] * 2 + ["error"]
 
 
-def test_what_breaks_the_protocol_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_protocol_errors_close_the_websocket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llama.ws._websocket.CLOSING", 0.05)
 
     async def long(socket: Socket) -> None:

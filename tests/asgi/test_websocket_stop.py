@@ -8,7 +8,7 @@ from llama.ws._wire import Close
 from tests.ws.talking import Raw, open_stream
 
 
-async def test_a_stop_closes_with_1001_and_the_application_is_told() -> None:
+async def test_a_stop_closes_with_1001_and_notifies_the_application() -> None:
     inside = asyncio.Event()
     seen: list[Any] = []
 

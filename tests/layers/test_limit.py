@@ -63,7 +63,7 @@ async def test_a_queue_is_served_in_its_order_and_bounded() -> None:
     assert desk.order == ["a", "b", "c"]
 
 
-async def test_without_a_bound_everybody_waits() -> None:
+async def test_an_unbounded_queue_refuses_no_call() -> None:
     desk = Desk()
     service = limit(1, queue=None)(desk)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
@@ -75,7 +75,7 @@ async def test_without_a_bound_everybody_waits() -> None:
     assert len(desk.order) == 100
 
 
-async def test_a_call_that_fails_gives_its_place_back() -> None:
+async def test_a_failed_call_releases_its_slot() -> None:
     async def broken(_: str) -> None:
         raise ValueError("broken")
 
@@ -85,7 +85,7 @@ async def test_a_call_that_fails_gives_its_place_back() -> None:
             await service("x")
 
 
-async def test_who_leaves_the_queue_leaves_no_gap() -> None:
+async def test_a_cancelled_wait_leaves_the_queue() -> None:
     desk = Desk()
     service = limit(1, queue=1)(desk)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
@@ -123,7 +123,7 @@ async def test_a_place_that_comes_in_the_tick_of_a_cancellation_goes_to_the_next
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_no_place_is_lost_or_made_up_whatever_happens(seed: int) -> None:
+async def test_slots_are_never_lost_or_duplicated(seed: int) -> None:
     random = Random(seed)
     waiting: list[asyncio.Task[None]] = []
     slots, taken = Slots(3), 0
@@ -175,7 +175,7 @@ class Answer:
             callback()
 
 
-async def test_an_output_that_ends_later_holds_its_place_until_then() -> None:
+async def test_an_output_that_ends_later_keeps_its_slot_until_then() -> None:
     async def respond(_: str) -> Answer:
         return Answer()
 
@@ -197,18 +197,18 @@ async def test_each_service_counts_for_itself() -> None:
         other.finish("b")
 
 
-def test_none_leaves_the_service_as_it_is() -> None:
+def test_none_returns_the_service_unchanged() -> None:
     desk = Desk()
     assert limit(None)(desk) is desk
 
 
-def test_it_shows_its_spelling() -> None:
+def test_its_repr_shows_its_settings() -> None:
     assert describe(limit(10)(Desk())) == "limit(10) > Desk"
     assert repr(limit(10, queue=5)) == "limit(10, queue=5)"
     assert repr(limit(10, queue=None)(Desk())) == "limit(10, queue=None)"
 
 
 @pytest.mark.parametrize(("concurrency", "queue"), [(0, 0), (1, -1)])
-def test_numbers_that_make_no_sense_are_refused(concurrency: int, queue: int) -> None:
+def test_invalid_numbers_are_rejected(concurrency: int, queue: int) -> None:
     with pytest.raises(ConfigError, match="expected"):
         limit(concurrency, queue=queue)

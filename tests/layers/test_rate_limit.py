@@ -22,7 +22,7 @@ async def refusal(service: Service[I, str], call: I) -> Overloaded:
     return caught.value
 
 
-async def test_a_burst_passes_and_the_next_call_is_told_when_to_come() -> None:
+async def test_a_burst_passes_and_the_next_call_gets_retry_after() -> None:
     service = rate_limit(2, burst=3)(serve)
     async with testing.clock() as clock:
         for _ in range(3):
@@ -64,7 +64,7 @@ async def test_peers_count_apart_and_an_ipv6_customer_counts_as_one() -> None:
             await refusal(service, Call(host))
 
 
-async def test_a_key_of_ones_own() -> None:
+async def test_a_custom_key_function() -> None:
     async def lower(text: str) -> str:
         return text.lower()
 
@@ -75,7 +75,7 @@ async def test_a_key_of_ones_own() -> None:
         assert await service("Paul") == "paul"
 
 
-async def test_the_table_of_keys_is_bounded_and_forgets_who_was_seen_least_recently() -> None:
+async def test_the_table_of_keys_is_bounded_and_drops_the_least_recently_used() -> None:
     service = rate_limit(0.001, key=str, keys=2)(serve)
     async with testing.clock():
         await service("a")
@@ -86,16 +86,16 @@ async def test_the_table_of_keys_is_bounded_and_forgets_who_was_seen_least_recen
         await service("b")
 
 
-def test_none_leaves_the_service_as_it_is() -> None:
+def test_none_returns_the_service_unchanged() -> None:
     assert rate_limit(None)(serve) is serve
 
 
-def test_it_shows_its_spelling() -> None:
+def test_its_repr_shows_its_settings() -> None:
     assert describe(rate_limit(10)(serve)) == "rate_limit(10, burst=10) > serve"
 
 
 @pytest.mark.parametrize("arguments", [(0, None), (1, 0.5)])
-def test_numbers_that_make_no_sense_are_refused(arguments: tuple[float, float | None]) -> None:
+def test_invalid_numbers_are_rejected(arguments: tuple[float, float | None]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         rate_limit(*arguments)
 

@@ -29,7 +29,7 @@ def down(count: int) -> list[Exception]:
     return [Unreachable(f"down {number}") for number in range(1, count + 1)]
 
 
-async def test_a_failure_that_passes_is_not_seen() -> None:
+async def test_a_transient_failure_is_retried() -> None:
     flaky = Flaky(*down(2))
     async with testing.clock(autojump=True):
         assert await retry(3)(flaky)("x") == "done"
@@ -62,7 +62,7 @@ async def test_jitter_takes_a_random_part_away_and_can_be_repeated() -> None:
     assert all(0.5 <= wait <= 1 for wait in first) and len(set(first)) == 4
 
 
-async def test_only_what_was_asked_for_is_retried() -> None:
+async def test_only_selected_exceptions_are_retried() -> None:
     refused = Flaky(ConnectionResetError())
     with pytest.raises(ConnectionResetError):
         await retry(3)(refused)("x")
@@ -76,7 +76,7 @@ async def test_only_what_was_asked_for_is_retried() -> None:
         await retry(2, on=lambda error: "passes" in str(error))(Flaky(KeyError("stays")))("x")
 
 
-async def test_what_the_error_asks_for_is_waited_for_within_bounds() -> None:
+async def test_retry_after_of_an_error_is_waited_for_up_to_longest() -> None:
     patient = Flaky(Overloaded("full", retry_after=1.5))
     async with testing.clock(autojump=True):
         await retry(2, on=Overloaded)(patient)("x")
@@ -119,12 +119,12 @@ async def test_a_cancelled_call_is_not_retried() -> None:
     assert calls == ["x"]
 
 
-def test_one_attempt_leaves_the_service_as_it_is() -> None:
+def test_one_attempt_returns_the_service_unchanged() -> None:
     flaky = Flaky()
     assert retry(1)(flaky) is flaky
 
 
-def test_it_shows_its_spelling() -> None:
+def test_its_repr_shows_its_settings() -> None:
     assert describe(retry(3)(Flaky())) == "retry(3) > Flaky"
 
 
@@ -132,6 +132,6 @@ def test_it_shows_its_spelling() -> None:
     "settings",
     [{"attempts": 0}, {"jitter": 1.1}, {"backoff": -1}, {"longest": 0.01}, {"budget": -1}, {"reserve": -1}],
 )
-def test_numbers_that_make_no_sense_are_refused(settings: dict[str, float]) -> None:
+def test_invalid_numbers_are_rejected(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"expected"):
         retry(**settings)  # type: ignore[arg-type]

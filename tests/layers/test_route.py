@@ -29,7 +29,7 @@ def is_three(number: int) -> bool:
     return number == 3
 
 
-async def test_the_first_that_holds_wins_else_the_default() -> None:
+async def test_the_first_true_predicate_selects_the_service_else_the_default() -> None:
     service = route((is_small, small), (is_even, even), default=other)
     assert [await service(number) for number in (4, 12, 13)] == ["small", "even", "other"]
 
@@ -50,7 +50,7 @@ def test_predicates_combine(predicate: Predicate[int], holds: list[int]) -> None
     assert [number for number in (2, 3, 4, 12, 13) if predicate(number)] == holds
 
 
-def test_the_second_is_not_asked_when_the_first_decides() -> None:
+def test_the_second_predicate_is_not_called_when_the_first_decides() -> None:
     def never(_: int) -> bool:
         raise AssertionError
 
@@ -58,7 +58,7 @@ def test_the_second_is_not_asked_when_the_first_decides() -> None:
     assert (is_small | never)(1)
 
 
-def test_they_show_how_they_were_made() -> None:
+def test_the_repr_shows_predicates_and_services() -> None:
     assert repr(~is_small & is_three | is_even) == "((~is_small & is_three) | is_even)"
     assert describe(route((~is_small, small), default=other)) == "route((~is_small, small), default=other)"
 
@@ -77,7 +77,7 @@ def test_a_route_has_the_kind_of_its_services() -> None:
         route(("x", small), default=other)  # type: ignore[arg-type]
 
 
-async def test_what_a_route_holds_is_found_and_entered() -> None:
+async def test_the_services_of_a_route_are_entered() -> None:
     entered: list[str] = []
 
     class Owner:

@@ -11,7 +11,7 @@ async def forever(_: object) -> None:
     await asyncio.Event().wait()
 
 
-async def test_a_call_that_takes_too_long_ends_with_the_seconds_named() -> None:
+async def test_a_slow_call_raises_timeout_error_with_the_seconds() -> None:
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         begun = group.create_task(catch(timeout(5)(forever)))
         await clock.advance(4.9)
@@ -26,14 +26,14 @@ async def catch(service: Service[str, None], input: str = "x") -> str:
     return str(caught.value)
 
 
-async def test_what_comes_in_time_passes() -> None:
+async def test_a_fast_call_returns_its_output() -> None:
     async def double(number: int) -> int:
         return 2 * number
 
     assert await timeout(5)(double)(21) == 42
 
 
-async def test_the_services_own_timeout_keeps_its_words() -> None:
+async def test_a_timeout_error_of_the_service_keeps_its_message() -> None:
     async def times_out(_: object) -> None:
         raise TimeoutError("the upstream sleeps")
 
@@ -48,17 +48,17 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
     assert begun.cancelled()
 
 
-def test_none_leaves_the_service_as_it_is() -> None:
+def test_none_returns_the_service_unchanged() -> None:
     assert timeout(None)(forever) is forever
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-def test_a_bound_that_nothing_can_meet_is_refused(seconds: float) -> None:
+def test_a_timeout_of_zero_is_rejected(seconds: float) -> None:
     with pytest.raises(ConfigError, match="expected more than 0 seconds"):
         timeout(seconds)
 
 
-def test_it_shows_its_spelling() -> None:
+def test_its_repr_shows_its_settings() -> None:
     assert describe(stack(timeout(0.5), forever)) == "timeout(0.5) > forever"
     assert repr(timeout(5)) == "timeout(5)"
 
@@ -72,7 +72,7 @@ async def test_a_handler_is_ended_and_its_client_sees_the_end() -> None:
         assert await stream.read() == b""
 
 
-async def test_each_call_has_its_own_seconds() -> None:
+async def test_each_call_has_its_own_deadline() -> None:
     ended: list[float] = []
 
     async def wait(service: Service[str, None]) -> None:
@@ -114,7 +114,7 @@ async def test_the_shorter_of_two_decides(outer: float, inner: float, said: str)
         assert clock.time() - began == pytest.approx(3)
 
 
-async def test_a_call_that_keeps_its_cancellation_to_itself_leaves_none_behind() -> None:
+async def test_a_call_that_suppresses_its_cancellation_leaves_none_pending() -> None:
     async def stubborn(_: str) -> str:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()

@@ -33,7 +33,7 @@ async def test_a_call_is_one_line_with_its_duration_and_outcome(caplog: pytest.L
     }
 
 
-async def test_a_failure_says_which(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_logs_the_exception_type(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(_: object) -> None:
         raise ValueError("no such thing")
 
@@ -46,7 +46,7 @@ async def test_a_failure_says_which(caplog: pytest.LogCaptureFixture) -> None:
     assert found["line"] == "ask: error after 0.000000 s: no such thing"
 
 
-async def test_a_cancelled_call_says_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cancelled_call_is_logged_as_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         begun = group.create_task(call(trace("ask")(answer), "x"))
@@ -55,7 +55,7 @@ async def test_a_cancelled_call_says_so(caplog: pytest.LogCaptureFixture) -> Non
     assert only(caplog)["line"] == "ask: cancelled after 0.125000 s"
 
 
-async def test_it_tells_where_from_and_where_to(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_record_has_client_and_server_address(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     client, far_end = testing.memory_pair()
     client.extensions.set(Peer("192.0.2.7", 1234))
@@ -67,7 +67,7 @@ async def test_it_tells_where_from_and_where_to(caplog: pytest.LogCaptureFixture
     assert (found["client.address"], found["server.address"]) == ("192.0.2.7", "a.example")
 
 
-async def test_a_target_of_nobodys_has_no_client(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_target_without_a_peer_has_no_client(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with testing.clock(autojump=True):
         await trace("reach")(answer)(Target("a.example", 443, Extensions()))
@@ -93,12 +93,12 @@ async def test_an_output_that_ends_later_is_logged_then(caplog: pytest.LogCaptur
     assert only(caplog)["line"] == "respond: ok after 3.000000 s"
 
 
-async def test_a_logger_that_is_off_hears_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_disabled_logger_gets_no_records(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "llama.trace")
     async with testing.clock(autojump=True):
         assert await trace("ask")(answer)("x") == "answer"
     assert not caplog.records
 
 
-def test_it_shows_its_spelling() -> None:
+def test_its_repr_shows_its_settings() -> None:
     assert describe(trace("ask")(answer)) == "trace('ask') > answer"

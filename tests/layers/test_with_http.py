@@ -10,7 +10,7 @@ async def respond(request: Request) -> Response:
     return Response(200, body=[b"one", b"two"])
 
 
-async def test_a_response_holds_its_place_until_it_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_response_keeps_its_slot_until_it_is_closed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     service = stack(trace("answer"), limit(1), timeout(5), respond)
     async with testing.clock() as clock:
@@ -25,7 +25,7 @@ async def test_a_response_holds_its_place_until_it_is_closed(caplog: pytest.LogC
     await (await service(Request("GET", "http://a.example/"))).aclose()
 
 
-async def test_requests_can_be_counted_by_what_they_say() -> None:
+async def test_requests_can_be_limited_by_a_key_of_the_request() -> None:
     def api_key(request: Request) -> str:
         return request.headers.get("x-key", "")
 

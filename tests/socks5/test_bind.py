@@ -29,7 +29,7 @@ async def test_a_peer_comes_in() -> None:
         await peer.aclose()
 
 
-async def test_only_the_peer_that_was_named_gets_in() -> None:
+async def test_only_the_named_peer_may_connect() -> None:
     async with serve(socks5.server(bind=True), listen="127.0.0.1:0") as server:
         binding = await socks5.bind(server.address)(Target("127.0.0.2", 21))
         stranger = await peer_connects(binding)
@@ -50,7 +50,7 @@ async def test_a_peer_may_be_named_by_a_name() -> None:
         await peer.aclose()
 
 
-async def test_a_client_that_leaves_gives_the_port_up() -> None:
+async def test_a_client_that_disconnects_closes_the_port() -> None:
     async with serve(socks5.server(bind=True), listen="127.0.0.1:0") as server:
         binding = await socks5.bind(server.address)(None)
         await binding.aclose()
@@ -59,7 +59,7 @@ async def test_a_client_that_leaves_gives_the_port_up() -> None:
             await tcp.connect()(Target(*binding.address))
 
 
-async def test_what_a_client_says_early_is_for_the_peer() -> None:
+async def test_early_data_of_a_client_reaches_the_peer() -> None:
     async with serve(socks5.server(bind=True, socks4=True), listen="127.0.0.1:0") as server:
         client = await tcp.connect()(Target("127.0.0.1", server.port))
         await converse(client, ">> \x05\x01\x00", "<< \x05\x00", ">> \x05\x02\x00\x01\0\0\0\0\0\0early")
@@ -71,7 +71,7 @@ async def test_what_a_client_says_early_is_for_the_peer() -> None:
         await client.aclose()
 
 
-async def test_a_client_that_speaks_and_leaves_gives_the_port_up() -> None:
+async def test_a_client_that_sends_data_and_disconnects_closes_the_port() -> None:
     async with serve(socks5.server(bind=True), listen="127.0.0.1:0") as server:
         client = await tcp.connect()(Target("127.0.0.1", server.port))
         await converse(client, ">> \x05\x01\x00", "<< \x05\x00", ">> \x05\x02\x00\x01\0\0\0\0\0\0")
@@ -145,7 +145,7 @@ async def test_the_wait_for_a_peer_is_bounded() -> None:
 @pytest.mark.parametrize(
     "settings", [{"private": False}, {"rules": socks5.deny("127.0.0.0/8")}], ids=["private", "rules"]
 )
-async def test_peers_are_held_to_what_targets_are(settings: dict[str, Any]) -> None:
+async def test_rules_for_targets_apply_to_peers(settings: dict[str, Any]) -> None:
     async with serve(socks5.server(bind=True, **settings), listen="127.0.0.1:0") as server:
         binding = await socks5.bind(server.address)(None)
         peer = await peer_connects(binding)

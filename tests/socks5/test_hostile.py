@@ -36,7 +36,7 @@ def servers() -> list[Handler]:
 @settings(deadline=None)
 @given(talk)
 @example([MESSAGES[0], MESSAGES[4], b"more"])
-async def test_whatever_a_client_says_the_connection_ends(messages: list[bytes]) -> None:
+async def test_any_client_bytes_end_the_connection(messages: list[bytes]) -> None:
     for server in servers():
         async with asyncio.timeout(5), testing.connect(server) as stream:  # which raises what is a bug
             try:
@@ -60,7 +60,7 @@ class At:
 
 @settings(deadline=None)
 @given(st.binary(max_size=60))
-async def test_whatever_a_proxy_says_is_an_answer_or_an_error(answer: bytes) -> None:
+async def test_any_proxy_bytes_are_a_reply_or_an_error(answer: bytes) -> None:
     proxy = At()
     await proxy.there.write(answer)
     await proxy.there.write_eof()

@@ -138,7 +138,7 @@ async def back(request: http.Request) -> http.Response:
     return http.Response(body=request.body)
 
 
-async def test_curl_hears_why() -> None:
+async def test_curl_reports_the_reply_code() -> None:
     async with proxy(rules=socks5.deny("*:25")) as (server, _, _):
         refused = await program("curl", "-sSv", "--socks5", server.address, "http://127.0.0.1:1/")
         denied = await program("curl", "-sSv", "--socks5", server.address, "http://127.0.0.1:25/")

@@ -28,7 +28,7 @@ def test_patterns(pattern: str, inside: list[str], outside: list[str]) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["192.0.2.0/99", "::1:80:x", "a.example:99999", "a/b"])
-def test_what_is_no_pattern_is_an_error_at_start(pattern: str) -> None:
+def test_an_invalid_pattern_is_an_error_at_start(pattern: str) -> None:
     with pytest.raises(ConfigError):
         socks5.allow(pattern)
 
@@ -43,7 +43,7 @@ def test_allow_and_deny() -> None:
     assert not never(None, Target("a.example", 25))
 
 
-def test_a_denied_network_holds_what_a_name_resolves_to() -> None:
+def test_a_denied_network_includes_resolved_addresses() -> None:
     target = Target("a.example", 80)
     assert socks5.deny("192.0.2.0/24")(None, target)
     assert allowed(target, ["192.0.2.1", "198.51.100.1"]) == ["198.51.100.1"]

@@ -52,25 +52,25 @@ async def test_a_byte_at_a_time() -> None:
     assert there.targets == [Target("127.0.0.1", 80)]
 
 
-async def test_what_came_early_is_not_lost() -> None:
+async def test_early_data_is_not_lost() -> None:
     all_at_once = "\x05\x01\x00\x05\x01\x00\x03\x09a.example\x01\xbbhi"
     await testing.play(socks5.server(connect=Echoes()), f">> {all_at_once}", CHOICE, OK, "<< hi", ">>", "<<")
 
 
-async def test_a_client_that_says_nothing_is_let_go() -> None:
+async def test_a_client_that_sends_nothing_is_disconnected() -> None:
     await testing.play(socks5.server(connect=Echoes()), ">>", "<<")
 
 
-async def test_a_client_that_leaves_in_the_middle_is_broken_off() -> None:
+async def test_a_client_that_disconnects_within_a_message_is_aborted() -> None:
     await testing.play(socks5.server(connect=Echoes()), ">> \x05\x02", ">>", "<!")
 
 
-async def test_another_protocol_is_broken_off() -> None:
+async def test_another_protocol_is_aborted() -> None:
     await testing.play(socks5.server(connect=Echoes()), ">> GET / HTTP/1.1\r\n\r\n", "<<")
 
 
 class TestPasswords:
-    async def test_the_right_one_lets_in(self) -> None:
+    async def test_the_right_password_is_accepted(self) -> None:
         users: list[socks5.User | None] = []
 
         async def relay(bridge: Bridge) -> None:
@@ -82,15 +82,15 @@ class TestPasswords:
         assert users == [socks5.User("john")]
 
     @pytest.mark.parametrize("said", ["\x04john\x05wrong", "\x04jane\x06secret", "\x00\x00", "\x04john\x00"])
-    async def test_a_wrong_one_does_not(self, said: str) -> None:
+    async def test_a_wrong_password_is_rejected(self, said: str) -> None:
         server = socks5.server(auth={"john": "secret"}, connect=Echoes())
         await testing.play(server, ">> \x05\x01\x02", "<< \x05\x02", f">> \x01{said}", "<< \x01\x01", "<<")
 
-    async def test_going_without_is_not_offered(self) -> None:
+    async def test_no_authentication_is_not_accepted(self) -> None:
         server = socks5.server(auth={"john": "secret"}, connect=Echoes())
         await testing.play(server, HELLO, "<< \x05\xff", "<<")
 
-    async def test_a_password_that_nobody_asks_for_is_not_taken(self) -> None:
+    async def test_an_unneeded_password_method_is_not_selected(self) -> None:
         await testing.play(socks5.server(connect=Echoes()), ">> \x05\x01\x02", "<< \x05\xff", "<<")
 
     @pytest.mark.parametrize("asynchronous", [True, False])
@@ -111,7 +111,7 @@ class TestPasswords:
         await testing.play(server, *talk, ">> \x01\x04john\x05wrong", "<< \x01\x01", "<<")
         assert asked == [("john", "right"), ("john", "wrong")]
 
-    def test_users_that_could_never_get_in_are_an_error_at_start(self) -> None:
+    def test_unusable_credentials_are_an_error_at_start(self) -> None:
         for auth in ({}, {"": "x"}, {"john": ""}, {"john": "x" * 256}):
             with pytest.raises(ConfigError):
                 socks5.server(auth=auth)
@@ -163,7 +163,7 @@ class TestReplies:
 
 
 class TestRules:
-    async def test_a_private_target_is_refused_to_who_comes_from_elsewhere(self) -> None:
+    async def test_a_private_target_is_refused_to_remote_clients(self) -> None:
         there = Echoes()
         request = ">> \x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"
         await testing.play(socks5.server(connect=there), HELLO, CHOICE, request, failed(2), "<<")
@@ -218,10 +218,10 @@ class TestSocks4:
         server = socks5.server(connect=Fails(Unreachable("no")), socks4=True)
         await testing.play(server, ">> \x04\x01\x00\x50\0\0\0\x01\0a.example\0", "<< \0\x5b" + "\0" * 6, "<<")
 
-    async def test_it_is_served_only_when_asked_for(self) -> None:
+    async def test_socks4_is_disabled_by_default(self) -> None:
         await testing.play(socks5.server(connect=Echoes()), ">> \x04\x01\x00\x50\x7f\0\0\x01\0", "<<")
 
-    def test_it_has_no_passwords(self) -> None:
+    def test_socks4_has_no_passwords(self) -> None:
         with pytest.raises(ConfigError, match="SOCKS4 has no passwords"):
             socks5.server(auth={"john": "secret"}, socks4=True)
 

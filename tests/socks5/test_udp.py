@@ -90,7 +90,7 @@ async def client(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_there_and_back(host: str) -> None:
+async def test_datagrams_go_both_ways(host: str) -> None:
     async with serve(socks5.server(udp=True), listen="127.0.0.1:0") as server, echo_packets(host) as there:
         packets = await socks5.associate(server.address)(there)
         await packets.send(b"hi")
@@ -135,7 +135,7 @@ async def test_with_a_password_and_rules(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.text.count("is not allowed for user 'john'") == 1
 
 
-async def test_private_targets_are_for_who_may_reach_them() -> None:
+async def test_private_targets_require_permission() -> None:
     done = asyncio.Event()
 
     def rules(user: socks5.User | None, target: Target) -> bool:
@@ -180,7 +180,7 @@ async def test_a_chain_made_by_the_client() -> None:
         await opened.aclose()
 
 
-async def test_fragments_and_what_is_malformed_are_dropped() -> None:
+async def test_fragments_and_malformed_datagrams_are_dropped() -> None:
     async with (
         serve(socks5.server(udp=True), listen="127.0.0.1:0") as server,
         echo_packets() as there,
@@ -271,7 +271,7 @@ async def test_packets_break_when_the_proxy_ends_the_association() -> None:
         await packets.aclose()
 
 
-async def test_what_is_closed_here_says_so() -> None:
+async def test_closed_packets_raise_closed() -> None:
     async with serve(socks5.server(udp=True), listen="127.0.0.1:0") as server:
         packets = await socks5.associate(server.address)(None)
         with pytest.raises(ValueError, match="need a target each"):

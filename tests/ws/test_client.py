@@ -134,7 +134,7 @@ async def test_a_block_that_is_cancelled_breaks_off() -> None:
         assert await seen.get() == 1006
 
 
-async def test_a_close_that_nobody_answers_takes_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unanswered_close_takes_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llama.ws._websocket.CLOSING", 0.02)
     async with (
         answering("Sec-WebSocket-Accept: {accept}") as address,
@@ -198,7 +198,7 @@ async def test_a_server_that_breaks_the_handshake_is_refused(lines: list[str], w
 @pytest.mark.parametrize(
     ("status", "error"), [("403 Forbidden", Refused), ("200 OK", Unreachable), ("500 No", Unreachable)]
 )
-async def test_a_server_that_opens_none_is_told(status: str, error: type[Exception]) -> None:
+async def test_a_response_without_an_upgrade_is_an_error(status: str, error: type[Exception]) -> None:
     async with answering("Content-Length: 0", status=status) as address:
         with pytest.raises(error, match=f"answered {status[:3]}"):
             async with ws.connect(f"ws://{address}/"):
@@ -227,19 +227,19 @@ async def test_a_server_that_breaks_the_protocol(
 @pytest.mark.parametrize(
     "url", ["a", "ftp://a/", "ws://", "ws://user@a/", "ws:///x", "ws://a/#b", "ws://a b/"]
 )
-async def test_a_url_that_is_none_is_refused(url: str) -> None:
+async def test_an_invalid_url_is_rejected(url: str) -> None:
     with pytest.raises(ConfigError, match="is no WebSocket"):
         async with ws.connect(url):
             pass
 
 
-async def test_who_cannot_be_reached() -> None:
+async def test_an_unreachable_server() -> None:
     with pytest.raises(Unreachable):
         async with ws.connect("ws://127.0.0.1:1/"):
             pass
 
 
-async def test_settings_that_cannot_be_are_refused() -> None:
+async def test_invalid_settings_are_rejected() -> None:
     async def nobody(request: Request) -> Response:
         return Response()
 

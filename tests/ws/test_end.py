@@ -30,7 +30,7 @@ async def hear(end: End, count: int) -> list[object]:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-async def test_a_send_that_is_cancelled_before_its_turn_spoils_nothing(compressed: bool) -> None:
+async def test_a_send_cancelled_while_queued_corrupts_nothing(compressed: bool) -> None:
     server, client = ends(1000, compressed=compressed)
     first = random.Random(1).randbytes(50_000)  # which no compression makes fit
     async with asyncio.TaskGroup() as group:
@@ -67,7 +67,7 @@ async def test_a_connection_that_broke_fails_every_send() -> None:
             await server.send(b"a" * (HIGH + 1))
 
 
-async def test_a_send_that_a_close_overtakes_says_so() -> None:
+async def test_a_send_overtaken_by_a_close_raises() -> None:
     server, client = ends(1000)
     async with asyncio.TaskGroup() as group:
         for _ in range(2):

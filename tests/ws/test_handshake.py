@@ -39,7 +39,7 @@ async def test_bytes_after_the_handshake_are_frames() -> None:
         assert await client.hear_end() == b"\x88\x02\x03\xe8"
 
 
-async def test_a_subprotocol_is_none_where_nobody_offers_one() -> None:
+async def test_the_subprotocol_is_none_if_none_is_offered() -> None:
     seen: list[str | None] = []
 
     async def note(socket: WebSocket) -> None:
@@ -58,7 +58,7 @@ async def test_a_subprotocol_is_none_where_nobody_offers_one() -> None:
     assert seen == [None, None, "b"]
 
 
-async def test_what_asks_for_no_websocket_is_told_to_upgrade() -> None:
+async def test_a_request_without_a_handshake_gets_426() -> None:
     async with client_of(stack(http.server(), ws.server(), echo)) as client:
         await client.say(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         heard = await client.hear_end()
@@ -112,7 +112,7 @@ async def test_a_bad_handshake_is_refused(method: str, lines: list[str], status:
         (None, "https://evil.example", 101),
     ],
 )
-async def test_who_may_open_it(origins: Iterable[str | None] | None, origin: str | None, status: int) -> None:
+async def test_origins(origins: Iterable[str | None] | None, origin: str | None, status: int) -> None:
     async with echoing(origins=origins) as address, raw(address) as client:
         head = await client.open(*([f"Origin: {origin}"] if origin else []))
         assert head.startswith(b"HTTP/1.1 %d " % status)
@@ -130,7 +130,7 @@ OFFERS = [
 
 
 @pytest.mark.parametrize(("offer", "answer"), OFFERS)
-async def test_what_is_agreed_on_of_compression(offer: str, answer: str | None) -> None:
+async def test_negotiation_of_compression(offer: str, answer: str | None) -> None:
     async with echoing() as address, raw(address) as client:
         head = (await client.open(f"Sec-WebSocket-Extensions: permessage-deflate; {offer}")).decode()
         line = f"\r\nSec-WebSocket-Extensions: permessage-deflate; {answer}\r\n"

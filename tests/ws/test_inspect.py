@@ -74,7 +74,7 @@ async def test_an_async_hook_keeps_the_order() -> None:
         assert [await socket.receive() for _ in range(50)] == [str(number) for number in range(50)]
 
 
-async def test_a_hook_says_something_of_its_own() -> None:
+async def test_a_hook_sends_messages() -> None:
     async def greet(conversation: Conversation) -> None:
         await conversation.send_to_client("welcome")
         await conversation.send_to_server("a client has come")
@@ -94,7 +94,7 @@ async def test_a_hook_says_something_of_its_own() -> None:
         assert await socket.receive() == "this is /proxy"
 
 
-async def test_what_a_hook_says_between_messages_is_in_order() -> None:
+async def test_messages_of_a_hook_keep_their_order() -> None:
     async def twice(message: Message) -> Message:
         if message.from_client:
             await message.conversation.send_to_server(f"before {message.data!s}")
@@ -134,7 +134,7 @@ async def test_a_hook_closes() -> None:
 
 @pytest.mark.parametrize("upstream_compresses", [True, False])
 @pytest.mark.parametrize("offer", ["", "permessage-deflate; client_max_window_bits, x-what; a=b", "x-what"])
-async def test_what_is_agreed_on_of_extensions(offer: str, upstream_compresses: bool) -> None:
+async def test_negotiation_of_extensions(offer: str, upstream_compresses: bool) -> None:
     asked: list[str | None] = []
 
     async def upstream(request: Request) -> Response:
@@ -152,7 +152,7 @@ async def test_what_is_agreed_on_of_extensions(offer: str, upstream_compresses: 
     assert "x-what" not in head
 
 
-async def test_an_upgrade_to_something_else_does_not_get_by() -> None:
+async def test_an_upgrade_to_another_protocol_is_not_forwarded() -> None:
     asked: list[str] = []
 
     async def upstream(request: Request) -> Response:
@@ -257,7 +257,7 @@ async def test_the_servers_close_code_survives(code: int) -> None:
 
 @pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize("how", ["end", "break"])
-async def test_a_side_that_leaves_without_a_close_ends_the_other(side: str, how: str) -> None:
+async def test_a_disconnect_without_a_close_ends_the_other_side(side: str, how: str) -> None:
     backend = Backend()
     closed: list[int | None] = []
 
@@ -295,7 +295,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("said", "code"), BAD)
-async def test_what_breaks_the_protocol_closes_both(said: bytes, code: int) -> None:
+async def test_protocol_errors_close_both_sides(said: bytes, code: int) -> None:
     backend = Backend()
     async with inspecting(same, stack(ws.server(), backend), max_size=1000) as front, raw(front) as client:
         await client.open()
@@ -366,7 +366,7 @@ async def test_a_watcher_that_raises_is_logged_once(which: str, caplog: pytest.L
     assert record.exc_info is not None and "a bug" in str(record.exc_info[1])
 
 
-async def test_a_hook_that_gives_what_is_no_message_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hook_that_returns_another_type_fails(caplog: pytest.LogCaptureFixture) -> None:
     async with (
         inspecting(lambda message: "text", stack(ws.server(), echo)) as front,  # type: ignore[arg-type,return-value]
         ws.connect(f"ws://{front}/") as socket,
@@ -378,7 +378,7 @@ async def test_a_hook_that_gives_what_is_no_message_is_a_failure(caplog: pytest.
 
 
 @pytest.mark.parametrize("from_client", [True, False])
-async def test_who_does_not_read_makes_the_other_wait(from_client: bool) -> None:
+async def test_a_slow_reader_applies_backpressure(from_client: bool) -> None:
     backend = Backend()
     message = b"a" * 60_000
     async with (

@@ -77,7 +77,7 @@ text_or_bytes = st.one_of(st.text(max_size=200), st.binary(max_size=200))
 
 @settings(deadline=None, max_examples=15)
 @given(st.lists(text_or_bytes, max_size=8), st.integers(0, 3))
-def test_what_hooks_make_of_compressed_messages_arrives(said: list[str | bytes], drop: int) -> None:
+def test_hooks_change_compressed_messages(said: list[str | bytes], drop: int) -> None:
     def change(message: Message) -> Message | None:
         if len(message.data) % 4 == drop:
             return None
@@ -239,7 +239,7 @@ async def test_a_server_that_is_torn_down_leaves_nothing() -> None:
         clients[0].stream.abort()
 
 
-async def test_a_client_that_vanishes_within_a_frame_is_left() -> None:
+async def test_a_client_that_vanishes_within_a_frame_ends_the_conversation() -> None:
     backend = Backend()
     async with inspecting(same, stack(ws.server(), backend)) as front, raw(front) as client:
         await client.open()

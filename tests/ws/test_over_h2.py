@@ -142,7 +142,7 @@ async def test_many_at_once_find_out_together() -> None:
         assert there.alpn.count("http/1.1") == 5
 
 
-async def test_a_refusal_is_no_reason_for_another_try() -> None:
+async def test_a_refusal_is_not_retried() -> None:
     async with site() as there:
         with pytest.raises(Refused, match="answered 403"):
             async with ws.connect(f"wss:{there.url}/refuse", tls=trusting()):

@@ -22,7 +22,7 @@ HURTS = [
 
 
 @pytest.mark.parametrize(("said", "code"), HURTS)
-async def test_what_breaks_the_protocol_is_closed_with_a_code(said: bytes, code: int) -> None:
+async def test_protocol_errors_are_closed_with_a_code(said: bytes, code: int) -> None:
     seen: list[object] = []
 
     async def note(socket: WebSocket) -> None:
@@ -267,7 +267,7 @@ async def test_a_client_that_does_not_read_makes_the_sender_wait() -> None:
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_this_sides_own_close_ends_its_loop(answers: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_closing_ends_the_iteration(answers: bool, caplog: pytest.LogCaptureFixture) -> None:
     codes: asyncio.Queue[object] = asyncio.Queue()
 
     async def close_later(socket: WebSocket) -> None:
@@ -287,7 +287,7 @@ async def test_this_sides_own_close_ends_its_loop(answers: bool, caplog: pytest.
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
-async def test_a_peer_that_is_half_dead_is_given_up() -> None:
+async def test_a_peer_that_answers_no_pings_is_disconnected() -> None:
     seen: asyncio.Queue[object] = asyncio.Queue()
 
     async def note(socket: WebSocket) -> None:
@@ -343,7 +343,7 @@ async def test_a_stop_closes_with_1001() -> None:
             assert await client.hear() is None
 
 
-async def test_a_stop_does_not_wait_for_a_client_that_says_nothing() -> None:
+async def test_a_stop_does_not_wait_for_an_idle_client() -> None:
     inside = asyncio.Event()
 
     async def wait(socket: WebSocket) -> None:
@@ -409,6 +409,6 @@ def test_a_stack_of_the_wrong_kinds_is_refused() -> None:
         {"subprotocols": "chat"},
     ],
 )
-def test_settings_that_cannot_be_are_refused(options: dict[str, object]) -> None:
+def test_invalid_settings_are_rejected(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"ws\.server"):
         ws.server(**options)  # type: ignore[arg-type]

@@ -104,7 +104,7 @@ BAD = [
 
 @pytest.mark.parametrize(("said", "code"), BAD)
 @pytest.mark.parametrize("piece", [1, 1000])
-def test_what_breaks_the_protocol_has_a_code_and_ends_it(said: bytes, code: int, piece: int) -> None:
+def test_protocol_errors_have_a_close_code(said: bytes, code: int, piece: int) -> None:
     frames = at_client()
     pieces = [said[i : i + piece] for i in range(0, len(said), piece)]
     (failure,) = hear(frames, b"\x81\x02ok", *pieces)[1:]
@@ -142,7 +142,7 @@ def test_every_length_arrives(size: int, compressed: bool) -> None:
     assert hear(here, there.message(data), there.message("ä" * (size // 2))) == [data, "ä" * (size // 2)]
 
 
-def test_what_does_not_compress_may_have_the_full_size() -> None:
+def test_incompressible_messages_may_have_the_full_size() -> None:
     data = bytes(range(256)) * 40
     here, there = at_client(len(data), compressed=True), at_server(len(data), compressed=True)
     assert hear(here, there.message(data)) == [data]
@@ -152,7 +152,7 @@ def test_what_does_not_compress_may_have_the_full_size() -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_what_inflates_beyond_the_limit_is_too_large(parts: int) -> None:
+def test_a_message_that_inflates_beyond_the_limit_is_too_large(parts: int) -> None:
     here = at_client(10_000, compressed=True)
     compress = zlib.compressobj(wbits=-15)
     bomb = compress.compress(b"\0" * 10_000_000) + compress.flush(zlib.Z_SYNC_FLUSH)
@@ -165,7 +165,7 @@ def test_what_inflates_beyond_the_limit_is_too_large(parts: int) -> None:
     assert hear(here, raw) == [Failure(1009, "a message of more than 10000 bytes")]
 
 
-def test_what_is_no_deflate_is_refused() -> None:
+def test_invalid_deflate_data_is_refused() -> None:
     (failure,) = hear(at_client(compressed=True), b"\xc1\x04\xff\xff\xff\xff")
     assert isinstance(failure, Failure) and failure.code == 1002
 
@@ -182,12 +182,12 @@ def test_a_message_may_be_plain_though_compression_was_agreed_on() -> None:
 @pytest.mark.parametrize(
     ("code", "reason"), [(1006, ""), (999, ""), (5000, ""), (1005, "x"), (1000, "ä" * 62)]
 )
-def test_what_no_close_can_say_is_an_error(code: int, reason: str) -> None:
+def test_an_invalid_close_code_or_reason_is_an_error(code: int, reason: str) -> None:
     with pytest.raises(ValueError, match=r"close code|too many"):
         at_server().close(code, reason)
 
 
-def test_a_close_says_its_code() -> None:
+def test_a_close_frame_has_its_code() -> None:
     assert at_server().close(1000, "bye") == b"\x88\x05\x03\xe8bye"
     assert at_server().close(1005) == b"\x88\x00"
 
@@ -230,9 +230,7 @@ def test_any_fragments_of_another_engine_are_put_together(
 
 @settings(deadline=None)
 @given(st.binary(max_size=400), st.booleans(), st.booleans(), st.integers(1, 50))
-def test_nothing_that_comes_is_more_than_an_event(
-    raw: bytes, compressed: bool, is_client: bool, step: int
-) -> None:
+def test_any_bytes_parse_to_events(raw: bytes, compressed: bool, is_client: bool, step: int) -> None:
     frames = Frames(is_client=is_client, deflate=deflate() if compressed else None, max_size=50)
     for start in range(0, len(raw), step):
         for event in frames.feed(raw[start : start + step]):

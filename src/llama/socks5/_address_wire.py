@@ -14,9 +14,8 @@ from llama._errors import ProtocolError
 IPV4, DOMAIN, IPV6 = 1, 3, 4
 LONGEST = 255
 
-_NAME = re.compile(
-    r"[\w.\-]+"
-)  # no colon or slash, so that a name cannot become a path, a port or a scoped address
+# No colon or slash, so that a name cannot become a path, a port or a scoped address.
+_NAME = re.compile(r"[\w.\-]+")
 
 
 class Address(NamedTuple):
