@@ -302,7 +302,7 @@ def test_its_repr_names_the_application() -> None:
     assert isinstance(Request("GET", "/"), Request)
 
 
-def test_tasks_that_outlive_the_application_get_an_error() -> None:
+def test_tasks_that_outlive_the_application_receive_a_disconnect() -> None:
     left: list[asyncio.Task[Any]] = []
 
     async def listen(receive: Any) -> Any:

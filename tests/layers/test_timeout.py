@@ -53,7 +53,7 @@ def test_none_returns_the_service_unchanged() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-def test_a_timeout_of_zero_is_rejected(seconds: float) -> None:
+def test_a_timeout_that_is_not_positive_is_rejected(seconds: float) -> None:
     with pytest.raises(ConfigError, match="expected more than 0 seconds"):
         timeout(seconds)
 

@@ -125,7 +125,7 @@ async def test_a_target_that_is_not_allowed_is_refused() -> None:
     assert "connection not allowed by ruleset" in str(error)
 
 
-async def test_a_proxy_that_accepts_no_method() -> None:
+async def test_a_proxy_that_refuses_the_client() -> None:
     error = await failure("<< \x05\x01\x00", ">> \x05\xff")
     assert isinstance(error, Refused)
     assert "wants a name and password" in str(error)

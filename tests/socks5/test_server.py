@@ -90,7 +90,7 @@ class TestPasswords:
         server = socks5.server(auth={"john": "secret"}, connect=Echoes())
         await testing.play(server, HELLO, "<< \x05\xff", "<<")
 
-    async def test_an_unneeded_password_method_is_not_selected(self) -> None:
+    async def test_the_password_method_is_refused_without_auth(self) -> None:
         await testing.play(socks5.server(connect=Echoes()), ">> \x05\x01\x02", "<< \x05\xff", "<<")
 
     @pytest.mark.parametrize("asynchronous", [True, False])
