@@ -1,4 +1,4 @@
-"""Tools for testing handlers, layers and streams without sockets and sleeps."""
+"""What tests of handlers, layers and streams need: no sockets, no sleeps."""
 
 from typing import TYPE_CHECKING
 

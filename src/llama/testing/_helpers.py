@@ -1,4 +1,4 @@
-"""Helpers shared by the conformance cases."""
+"""What the cases and helpers have in common."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BULK = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StreamCase:
-    """One requirement for every Stream: `await case(make_pair)`."""
+    """One thing that every Stream must do: `await case(make_pair)`."""
 
     function: Callable[[MakePair, int], Awaitable[None]]
     bulk: int
 
     @property
     def __name__(self) -> str:
-        return self.function.__name__  # shown by pytest
+        return self.function.__name__  # what pytest shows
 
     async def __call__(self, make_pair: MakePair, /) -> None:
         await self.function(make_pair, self.bulk)
@@ -40,13 +40,13 @@ class StreamCase:
 
 
 async def rounds(count: int = 20) -> None:
-    """Yield to the loop until all ready callbacks, and those that they schedule, have run."""
+    """Let the loop go round: enough for everything that is due, and for what that sets off."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def exactly(stream: Stream, count: int) -> bytes:
-    """Read exactly `size` bytes."""
+    """So many bytes, read in as many pieces as they come."""
     parts: list[bytes] = []
     while count:
         data = await stream.read(min(count, 65536))
@@ -58,7 +58,7 @@ async def exactly(stream: Stream, count: int) -> bytes:
 
 
 async def everything(stream: Stream) -> bytes:
-    """Read to the end of the stream."""
+    """All bytes up to the end."""
     parts: list[bytes] = []
     while data := await stream.read():
         parts.append(data)
@@ -66,7 +66,7 @@ async def everything(stream: Stream) -> bytes:
 
 
 async def digest(stream: Stream) -> tuple[int, str]:
-    """Read to the end of the stream; return the number of bytes and their hash."""
+    """How many bytes come up to the end, and their hash."""
     seen, count = hashlib.sha256(), 0
     while data := await stream.read(262144):
         seen.update(data)
@@ -75,13 +75,13 @@ async def digest(stream: Stream) -> tuple[int, str]:
 
 
 def bulk(size: int, seed: int = 1) -> bytes:
-    """Return bytes that reveal lost, duplicated and reordered pieces."""
+    """Bytes in which a piece that is lost, doubled or out of its place shows."""
     block = b"".join(number.to_bytes(4, "big") for number in range(seed, seed + 4099))
     return (block * (size // len(block) + 1))[:size]
 
 
 async def outcome(awaitable: Awaitable[T]) -> T | Exception:
-    """Await and return the result, or the exception as a value."""
+    """The result, or the exception as a value."""
     try:
         return await awaitable
     except Exception as error:
@@ -93,14 +93,14 @@ def closed(result: object) -> bool:
 
 
 def broken(result: object) -> bool:
-    """Return whether this outcome reports the peer's reset."""
+    """Whether this is how the other side's break shows."""
     return isinstance(result, BREAK) and not isinstance(result, (Closed, TimeoutError))
 
 
 async def pending(
     group: asyncio.TaskGroup, call: Coroutine[Any, Any, T], count: int = 20
 ) -> asyncio.Task[T | Exception]:
-    """Start a call and check that it waits."""
+    """A call that waits: started, and still not done when the loop has gone round."""
     task = group.create_task(outcome(call))
     await rounds(count)
     assert not task.done(), f"{call!r} was expected to wait, and ended with {task.result()!r}"

@@ -1,4 +1,4 @@
-"""The waiters on one side of a channel in memory."""
+"""Who waits on one side of a channel in memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 
 class Side:
-    """A waiting coroutine or a callback; the callback is called again only after a short read or write.
+    """A coroutine that waits, or a callback; a callback that was called is called again after a call fell short.
 
-    It only wakes; the woken code makes the call. `ready` returns whether the side is ready, `delay` the seconds to
-    hold a wake-up back.
+    It only wakes; whoever was woken does the call. `ready` tells whether there is cause, `delay` for how many
+    seconds it must be held back.
     """
 
     __slots__ = ("_armed", "_callback", "_delay", "_handle", "_ready", "_waiter")
@@ -24,7 +24,7 @@ class Side:
         self._handle: asyncio.Handle | None = None
 
     async def wait(self) -> None:
-        """Wait until the side may be ready; raises the error passed to `fail`."""
+        """Return when there may be cause; raises what `fail` was given."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         timer = loop.call_later(self._delay(), self.check) if self._ready() else None
@@ -36,7 +36,7 @@ class Side:
                 timer.cancel()
 
     def on(self, callback: Callable[[], object] | None) -> None:
-        """Set or remove the callback."""
+        """Call back when there is cause, or no longer."""
         self._callback = callback
         self._armed = True
         if self._handle is not None:
@@ -45,12 +45,12 @@ class Side:
         self.check()
 
     def fell_short(self) -> None:
-        """Note a short read or write: re-arm the callback."""
+        """A call got nothing, or not all: the callback is wanted again."""
         self._armed = True
         self.check()
 
     def check(self) -> None:
-        """Wake the waiters if the side is ready."""
+        """Wake who waits if there is cause."""
         if not self._ready():
             return
         if self._waiter is not None and not self._waiter.done():
@@ -66,7 +66,7 @@ class Side:
             self._callback()
 
     def fail(self, error: Exception) -> None:
-        """Wake the coroutine with an error, and call the callback a last time so that it finds the error."""
+        """Wake who waits with an error, and call the callback a last time to find it."""
         callback, self._callback = self._callback, None
         if self._handle is not None:
             self._handle.cancel()

@@ -1,4 +1,4 @@
-"""Conformance cases for single calls of a Stream."""
+"""What every Stream must do, one call at a time."""
 
 from __future__ import annotations
 
