@@ -1,4 +1,4 @@
-"""What the parent knows of one worker."""
+"""The supervisor's record of one worker process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from llama._listeners import Listener
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
-STABLE = 10.0  # a worker that lived as long is no crash loop
+STABLE = 10.0  # seconds; a worker that lived longer than this is not in a crash loop
 
 
 class Slots:
-    """One configuration's listeners: for each worker slot those of its servers."""
+    """The listeners of one configuration: one list for each worker slot."""
 
     def __init__(self, slots: Sequence[list[Listener]]) -> None:
         self.slots = slots
@@ -29,12 +29,12 @@ class Slots:
         return [each for slot in self.slots for each in slot]
 
     def addresses(self) -> tuple[str, ...]:
-        """Where they listen; every slot listens there."""
+        """The bound addresses, the same for every slot."""
         return tuple(address for each in self.slots[0] for address in each.addresses())
 
 
 class Child:
-    """A worker process: where it stands, and the socket to talk to it, which this owns."""
+    """A worker process: its state and its control socket, which this object owns."""
 
     def __init__(self, pid: int, slots: Slots, slot: int, control: socket.socket) -> None:
         self.pid = pid
@@ -52,12 +52,12 @@ class Child:
         return time.monotonic() - self._born
 
     def tell(self, order: str) -> None:
-        """An order, if it still lives."""
+        """Send the worker an order, if it is still alive."""
         with contextlib.suppress(OSError):
             self.control.send(f"{order}\n".encode())
 
     def hear(self) -> bool:
-        """Take in what it says; False when it will say nothing more."""
+        """Read the worker's messages; False after the last one."""
         try:
             data = self.control.recv(4096)
         except BlockingIOError:
@@ -73,10 +73,10 @@ class Child:
         return bool(data)
 
     def reap(self) -> str | None:
-        """How it ended; None while it lives."""
+        """How the worker ended; None while it is alive."""
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else has waited for it
+        except ChildProcessError:  # other code has already waited for it
             return "unknown status"
         if not pid:
             return None
@@ -84,7 +84,7 @@ class Child:
         return f"exit status {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
 
     def kill(self) -> None:
-        """End it at once."""
+        """Send SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
@@ -97,7 +97,7 @@ def _signal_name(number: int) -> str:
 
 
 class Backoff:
-    """How long to wait before a slot gets its next worker: not at all, then longer each time."""
+    """The delay before a slot gets its next worker: none at first, then longer each time."""
 
     def __init__(self) -> None:
         self._deaths = 0

@@ -7,15 +7,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 YOUNG = 10_000
-"""New objects before the collector looks at them. Python's own 700 are a few requests at a time, which are in use."""
-_DEFAULTS = {(700, 10, 10), (2000, 10, 10), (2000, 10, 0)}  # of the versions of CPython
+"""New objects per collection. CPython's default of 700 is a few requests, whose objects are still in use."""
+_DEFAULTS = {(700, 10, 10), (2000, 10, 10), (2000, 10, 0)}  # the defaults of the CPython versions
 
 
 @contextmanager
 def seldom_collecting() -> Generator[None]:
-    """Within the block, look for cycles less often, and not among what was there before.
+    """Collect cycles less often within the block, and exclude the objects that existed before it.
 
-    A program that has set thresholds of its own, or switched the collector off, keeps them.
+    Does nothing if the program has set other thresholds or disabled the collector.
     """
     before = gc.get_threshold()
     if before not in _DEFAULTS or not gc.isenabled():

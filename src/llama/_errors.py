@@ -1,4 +1,4 @@
-"""The error tree: one root, and leaves that carry what they mean to an HTTP client."""
+"""The exceptions: one root, and subclasses that carry an HTTP status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class LlamaError(Exception):
     """The root of the errors that llama raises itself.
 
     `status` is the HTTP status that a server answers with, `retry_after` the seconds after which a client
-    may try again (None: unsaid). Both can be set on an instance.
+    may try again (None: unspecified). Both can be set on an instance.
     """
 
     default_status: ClassVar[int] = 500
@@ -29,37 +29,37 @@ class Busy(LlamaError, RuntimeError):
 
 
 class Truncated(LlamaError, EOFError):
-    """The other side's end came unannounced, so what was read may not be all."""
+    """The peer closed the connection without announcing the end, so the data may be incomplete."""
 
     default_status = 502
 
 
 class TooLarge(LlamaError, ValueError):
-    """What the peer sent is over a limit."""
+    """A message from the peer exceeds a limit."""
 
     default_status = 413
 
 
 class Refused(LlamaError, PermissionError):
-    """A rule does not allow this."""
+    """A rule forbids the operation."""
 
     default_status = 403
 
 
 class Overloaded(LlamaError):
-    """A limit is reached: try again later."""
+    """A capacity limit has been reached; a later attempt may succeed."""
 
     default_status = 503
 
 
 class Unreachable(LlamaError, ConnectionError):
-    """No connection to the target could be made."""
+    """The connection to the target failed."""
 
     default_status = 502
 
 
 class ProtocolError(LlamaError, ValueError):
-    """The peer sent what its protocol does not allow."""
+    """The peer violated its protocol."""
 
     default_status = 400
 
@@ -71,4 +71,4 @@ class TLSError(LlamaError, ConnectionError):
 
 
 class ConfigError(LlamaError, ValueError):
-    """A setting is wrong: the message names it and says what was expected."""
+    """A setting is invalid: the message names it and the expected value."""

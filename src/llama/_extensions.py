@@ -1,4 +1,4 @@
-"""A map keyed by type, for what layers learn and tell each other."""
+"""A map keyed by type, in which layers share information about a connection or a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Extensions:
-    """Values by their type: at most one of each."""
+    """A map from types to values, with at most one value of each type."""
 
     __slots__ = ("_values",)
 
@@ -24,19 +24,19 @@ class Extensions:
         return self._values.get(key)  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  # by type
 
     def set(self, value: object, /) -> None:
-        """Keep a value under its own type, in place of an earlier one."""
+        """Store a value under its own type, replacing an earlier one."""
         self._values[type(value)] = value
 
     def update(self, other: Extensions, /) -> None:
-        """Keep all that another map holds, in place of earlier values."""
+        """Store all values of another map, replacing earlier ones."""
         self._values.update(other._values)
 
     def discard(self, key: type) -> None:
-        """Forget the value of this type, if there is one."""
+        """Remove the value of this type, if present."""
         self._values.pop(key, None)
 
     def fork(self) -> Extensions:
-        """A copy: what is set there later does not show here, nor the other way round."""
+        """Return an independent copy: later changes to one do not affect the other."""
         copy = _new(Extensions)
         copy._values = self._values.copy()
         return copy

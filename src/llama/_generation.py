@@ -1,4 +1,4 @@
-"""One generation of servers at work: from their resources' opening to their last connection's end."""
+"""One generation of servers: it opens their resources, serves, and drains until the last connection ends."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ log = logging.getLogger("llama.server")
 
 
 class Enter(Protocol):
-    """Enters what services own, to be left by the exit stack."""
+    """Enters the resources of services and registers their exits with the exit stack."""
 
     async def __call__(self, exits: AsyncExitStack, *services: object) -> None: ...
 
 
 class Generation:
-    """Servers at work on their sockets, which it closes, with a Shutdown of their own."""
+    """Running servers with their own Shutdown; owns their sockets and closes them."""
 
     def __init__(
         self, listeners: Sequence[Listener], grace: float | None = None, enter: Enter = enter_resources
@@ -37,13 +37,13 @@ class Generation:
         self._cancelled = False
         self._failure: BaseException | None = None
         self.addresses = tuple(address for each in listeners for address in each.addresses())
-        """Where it listens, and where it did once it has been stopped."""
+        """The bound addresses; they remain after `stop`."""
 
     @asynccontextmanager
     async def at_work(self) -> AsyncGenerator[None]:
-        """Serve while the block runs; leaving it waits for what is in flight, within the grace.
+        """Serve while the block runs; leaving it waits for open connections, at most for the grace period.
 
-        A block that raises cancels it. Raises what a server failed with.
+        An exception in the block cancels all tasks. Raises the error of a server that failed.
         """
         async with AsyncExitStack() as exits:
             exits.callback(close, self.listeners)
@@ -52,12 +52,15 @@ class Generation:
                 for each in self.listeners:
                     self._serve(each)
                 await asyncio.sleep(0)
-                # After the servers' own callbacks, which take what the kernel has queued.
+                # Runs after the servers' own callbacks, which accept the connections in the kernel's queue.
                 self.shutdown.on_stop(self._close_streams)
                 self.shutdown.on_stop(self._stopped.set)
                 yield
                 if not await self.shutdown.drain(self._grace):
-                    log.warning("the grace of %g seconds is over: what was left is cancelled", self._grace)
+                    log.warning(
+                        "the grace period of %g seconds expired: cancelled the remaining connections",
+                        self._grace,
+                    )
         if self._failure is not None:
             raise self._failure
 
@@ -73,12 +76,12 @@ class Generation:
             self.shutdown.stop()
 
     def _close_streams(self) -> None:
-        # Sockets of packets carry the connections themselves: they are closed after the last of them.
+        # A datagram socket carries its connections itself, so it is closed after the last of them.
         for each in self.listeners:
             each.close((STREAM,))
 
     async def live(self, started: Callable[[], object]) -> None:
-        """Work until told to stop, then drain; `started` is called when it listens."""
+        """Serve until `stop`, then drain; call `started` when the servers listen."""
         self._task = asyncio.current_task()
         if self._cancelled:
             raise asyncio.CancelledError
@@ -87,15 +90,15 @@ class Generation:
             await self.stopped()
             if left := self.connections():
                 log.info("draining, connections left: %d", left, extra={"llama.connections": left})
-        log.info("done: the last connection is gone")
+        log.info("drained: the last connection has ended")
 
     def connections(self) -> int:
-        """How many tasks there are besides the servers' own."""
+        """The number of tasks, without those of the servers themselves."""
         return len(self.shutdown) - sum(not task.done() for task in self._serving.values())
 
     @property
     def is_at_work(self) -> bool:
-        """Whether it listens or drains; before that, it opens resources."""
+        """Whether the generation listens or drains; before that, it opens resources."""
         return bool(self._serving)
 
     def stop(self) -> None:
@@ -106,13 +109,13 @@ class Generation:
             self.now()
 
     def now(self) -> None:
-        """Cancel everything that `live` does."""
+        """Cancel `live` and all that it runs."""
         self._cancelled = True
         if self._task is not None:
             self._task.cancel()
 
     def hand_over(self, taken: Iterable[Listener]) -> None:
-        """Stop as `stop` does, but leave what is queued to those who took over these listeners."""
+        """Stop, but leave the queued connections to the generation that took over these listeners."""
         waiting = {self._serving[each] for each in taken if each in self._serving}
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -127,5 +130,5 @@ class Generation:
             self.stop()
 
     async def stopped(self) -> None:
-        """Return when it accepts nothing any more."""
+        """Return when the generation accepts no more connections."""
         await self._stopped.wait()

@@ -1,4 +1,4 @@
-"""Resources that several generations of servers share: entered once, left after the last of them."""
+"""Resources shared by several generations of servers: entered once, exited after the last generation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from llama._shutdown import Shutdown
 
 
 class Keeper:
-    """Holds each resource open for as long as a generation uses it, however many do."""
+    """Holds each resource open as long as at least one generation uses it."""
 
     def __init__(self) -> None:
         self._shutdown = Shutdown()
         self._held: dict[int, _Held] = {}
 
     async def enter(self, exits: AsyncExitStack, *services: object) -> None:
-        """Enter what these services own and nobody has entered; the exit stack gives it back."""
+        """Enter the resources of these services that are not entered yet; the exit stack releases them."""
         for each in resources(*services):
             held = self._held.get(id(each))
             if held is None:
@@ -34,7 +34,7 @@ class Keeper:
 
 
 class _Held:
-    """One resource, entered and left by a task of its own: generations come and go in theirs."""
+    """One resource, entered and exited by a dedicated task, because each generation runs in its own task."""
 
     def __init__(self, resource: AbstractAsyncContextManager[object], shutdown: Shutdown) -> None:
         self.resource = resource
@@ -52,10 +52,10 @@ class _Held:
             if self.entered.done():
                 raise
             self.entered.set_exception(error)
-            self.entered.exception()  # whoever waited may be gone
+            self.entered.exception()  # the waiting generation may have ended; mark the exception as retrieved
 
     async def leave(self) -> None:
-        """Leave it; raises what that raises."""
+        """Exit the resource; raises what its exit raises."""
         self._unused.set()
         if not self.entered.done():
             self._task.cancel()

@@ -1,4 +1,4 @@
-"""Names of a package that are loaded when somebody asks for them: what a program does not use costs it nothing."""
+"""Lazy imports: a package loads a name's module on first access, so that unused modules cost nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 def later(
     package: str, names: Sequence[str], modules: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], Sequence[str]]]:
-    """A package's `__getattr__` and `__dir__` (PEP 562): all its names, and the modules of those that are late."""
+    """Return a package's `__getattr__` and `__dir__` (PEP 562): `names` are all its names, `modules` the lazy ones."""
 
     def load(name: str) -> object:
         if name not in modules:

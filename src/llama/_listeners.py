@@ -1,4 +1,4 @@
-"""Servers with their bound sockets: bound at the start, taken over when a configuration is built anew."""
+"""Servers with their sockets: bound at the start, inherited by the next configuration on reload."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from llama._server import Peer, Server
 
 STREAM, PACKETS = socket.SOCK_STREAM, socket.SOCK_DGRAM
-KERNEL_SPREADS = sys.platform == "linux"  # elsewhere SO_REUSEPORT gives everything to one socket
+KERNEL_SPREADS = sys.platform == "linux"  # elsewhere SO_REUSEPORT delivers every connection to one socket
 
 
 class Listener:
-    """One server and the sockets it listens on, which it owns.
+    """One server and its listening sockets, which this object owns.
 
-    `took` is the earlier listener whose sockets these are too, until `settle` makes this one their heir.
+    `took` is the earlier listener that shares these sockets, until `settle` transfers them to this one.
     """
 
     def __init__(
@@ -31,21 +31,21 @@ class Listener:
         self.server = server
         self.sockets = sockets
         self.took = took
-        # An inherited socket's path is removed by whoever made it.
+        # The process that created an inherited socket removes its path.
         self.owns_path = owns_path and took is None and server.address.startswith("unix:")
 
     def addresses(self) -> list[str]:
-        """The bound addresses, as a server takes them."""
+        """The bound addresses, in the form that servers accept."""
         return [bound_address(each) for each in self.sockets]
 
     def settle(self) -> None:
-        """From now on the path of a Unix socket goes when this listener goes, not its predecessor."""
+        """Take over from the predecessor the removal of a Unix socket's path on close."""
         if self.took is not None:
             self.owns_path, self.took.owns_path = self.took.owns_path, False
             self.took = None
 
     def close(self, kinds: Sequence[int] = (STREAM, PACKETS)) -> None:
-        """Close the sockets of these kinds, and remove the path it owns. Again does nothing."""
+        """Close the sockets of these kinds, and remove the path that this listener owns. Idempotent."""
         for each in self.sockets:
             if each.fileno() >= 0 and each.type in kinds:
                 path = each.getsockname() if self.owns_path and is_unix(each) else None
@@ -62,11 +62,11 @@ def listen(
     shared: bool = False,
     beside: Sequence[Listener] = (),
 ) -> list[Listener]:
-    """Listeners for these servers: those that run already hand their sockets on, the others are bound.
+    """Return listeners for these servers, with the sockets of running listeners or newly bound ones.
 
-    A server takes the sockets of one of the same type and address. `shared` lets more be bound `beside` these
-    later, which are the same servers' for another worker. Raises OSError with the address in it; then nothing
-    is left open.
+    A server inherits the sockets of a running one of the same type and address. `shared` allows further sockets
+    on the same addresses; `beside` are the listeners of the same servers in another worker. Raises OSError that
+    names the address, and leaves no socket open then.
     """
     free = list(running)
     made: list[Listener] = []
@@ -87,7 +87,7 @@ def listen(
 
 
 def _beside(first: Listener) -> Listener:
-    """Another worker's listener: with a queue of its own where the kernel spreads connections over queues."""
+    """Return another worker's listener, with a separate queue where the kernel balances over queues."""
     server = first.server
     sockets = server.bind(shared=True, like=first.sockets) if KERNEL_SPREADS else _copies(first)
     return Listener(server, sockets, owns_path=False)
@@ -108,11 +108,11 @@ def _same(one: Server, other: Server) -> bool:
 
 
 def bound_address(sock: socket.socket) -> str:
-    """A listening socket's own address, as a server takes it."""
+    """Return a listening socket's address, in the form that servers accept."""
     address = sock.getsockname()
     return str(Peer(*address[:2])) if isinstance(address, tuple) else f"unix:{address}"
 
 
 def is_unix(sock: socket.socket) -> bool:
-    """Whether a path, not a host and a port, is its address."""
+    """Whether this is a Unix socket."""
     return sock.family == getattr(socket, "AF_UNIX", None)

@@ -1,4 +1,4 @@
-"""Loggers: `llama.server`, `llama.tls`, `llama.access` and others, silent until a program sets logging up."""
+"""Loggers: `llama.server`, `llama.tls`, `llama.access` and others, silent until the program configures logging."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ logging.getLogger("llama").addHandler(logging.NullHandler())
 
 
 def logger(name: str) -> logging.Logger:
-    """The logger `llama.NAME`."""
+    """Return the logger `llama.NAME`."""
     return logging.getLogger(f"llama.{name}")

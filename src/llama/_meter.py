@@ -1,4 +1,4 @@
-"""Meters watch what passes a stream; a stream keeps their pace."""
+"""Meters count and slow the bytes of a stream without reading them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 
 
 class Meter:
-    """Sees how many bytes pass a stream, and may slow them; it never sees or changes the bytes.
+    """Counts the bytes of a stream, and may slow them; a meter never sees or changes the bytes.
 
-    Streams and relays honour the meters attached to a stream, so that bytes still pass without a copy.
+    Streams and relays honour the meters attached to a stream, so that splice still works.
     """
 
     __slots__ = ()
@@ -17,16 +17,16 @@ class Meter:
     """The most bytes that one read or write may move, or None."""
 
     def received(self, count: int) -> float:
-        """Note bytes read from the peer; the seconds to wait before the next read."""
+        """Record bytes read from the peer; return the seconds to wait before the next read."""
         return 0.0
 
     def sent(self, count: int) -> float:
-        """Note bytes written to the peer; the seconds to wait before the next write."""
+        """Record bytes written to the peer; return the seconds to wait before the next write."""
         return 0.0
 
 
 class Pace:
-    """What a stream keeps for its meters: the size of one call, and when the next may happen."""
+    """The combined limits of a stream's meters: the size of one call, and the time of the next."""
 
     __slots__ = ("_read_at", "_write_at", "chunk", "meters")
 
@@ -37,7 +37,7 @@ class Pace:
         self._write_at: float = before._write_at if before else 0.0
 
     def received(self, count: int) -> None:
-        """Note bytes that were read."""
+        """Record bytes that were read."""
         delay = 0.0
         for each in self.meters:
             delay = max(delay, each.received(count))
@@ -45,7 +45,7 @@ class Pace:
             self._read_at = asyncio.get_running_loop().time() + delay
 
     def sent(self, count: int) -> None:
-        """Note bytes that were written."""
+        """Record bytes that were written."""
         delay = 0.0
         for each in self.meters:
             delay = max(delay, each.sent(count))
@@ -53,7 +53,7 @@ class Pace:
             self._write_at = asyncio.get_running_loop().time() + delay
 
     def cap(self, limit: int) -> int:
-        """The most bytes that one call may move."""
+        """Return the most bytes that one call may move."""
         return limit if self.chunk is None else min(limit, self.chunk)
 
     def read_delay(self) -> float:

@@ -1,4 +1,4 @@
-"""Packets: datagrams to and from one place or many."""
+"""Packets: datagrams to and from one peer or many."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from llama._target import Target
 
 
 class Packet(NamedTuple):
-    """One datagram, and where it came from."""
+    """One datagram and its source."""
 
     data: bytes
     peer: Peer
 
 
 class Packets(ABC):
-    """Datagrams, each whole and on its own: they may be lost, doubled or out of order.
+    """A datagram socket. Datagrams may be lost, duplicated or reordered.
 
-    Whoever made it owns it and closes it. One receiver at a time: a second raises Busy. `aclose` and `abort`
-    wake a pending call with Closed.
+    The code that opened it owns it and closes it. One receiver at a time: a second raises Busy. `aclose` and
+    `abort` wake a pending call with Closed.
     """
 
     __slots__ = ("_extensions",)
@@ -33,7 +33,7 @@ class Packets(ABC):
 
     @property
     def extensions(self) -> Extensions:
-        """What is known of these packets' way, by type."""
+        """Information about the association, keyed by type."""
         if self._extensions is None:
             self._extensions = Extensions()
         return self._extensions
@@ -41,31 +41,31 @@ class Packets(ABC):
     @property
     @abstractmethod
     def address(self) -> Local | None:
-        """The address that others send to, where there is one yet."""
+        """The local address; None while no socket is bound."""
 
     @abstractmethod
     async def receive(self) -> Packet:
-        """The next datagram; raises Closed after `aclose` or `abort`, OSError when the way to the peers broke.
+        """Return the next datagram; raises Closed after `aclose` or `abort`, OSError when the association broke.
 
-        A call that is cancelled loses none.
+        A cancelled call loses no datagram.
         """
 
     @abstractmethod
     async def send(self, data: Buffer, to: Target | None = None) -> None:
-        """Send one datagram; `to` may be left out where there is one peer only.
+        """Send one datagram; `to` may be omitted if there is only one peer.
 
-        Raises ValueError without a peer, Closed after `aclose` or `abort`, OSError for what cannot be sent, such
-        as a datagram that is too large.
+        Raises ValueError without a peer, Closed after `aclose` or `abort`, OSError if the datagram cannot be sent,
+        for example because it is too large.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """End it and free all. Again does nothing."""
+        """Close it and free its resources. Idempotent."""
 
     @abstractmethod
     def abort(self) -> None:
-        """End it at once; never blocks. Again does nothing."""
+        """Close it immediately; never blocks. Idempotent."""
 
 
 PacketConnector: TypeAlias = Service[Target | None, Packets]
-"""Opens packets to and from one target, or, given None, to whatever target each of them names."""
+"""Opens packets to and from one target or, called with None, to the target that each send names."""

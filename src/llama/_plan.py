@@ -1,4 +1,4 @@
-"""What is to be served: servers, a handler and its address, or a function that builds them."""
+"""The source of the servers: a list of them, a handler and its address, or a function that builds either."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Builder: TypeAlias = Callable[[], Server | Handler | Sequence[Server]]
 
 
 class Plan:
-    """Builds the servers: the same ones each time, or what a function makes of the settings of the day."""
+    """Builds the servers: the same ones each time, or the result of calling a function again."""
 
     def __init__(self, parts: Sequence[Server | Handler | Builder], listen: Where | None) -> None:
         self._listen = listen
@@ -30,11 +30,11 @@ class Plan:
 
     @property
     def can_change(self) -> bool:
-        """Whether building again may give something else."""
+        """Whether another build may return different servers."""
         return self._builder is not None
 
     def build(self) -> tuple[Server, ...]:
-        """The servers; raises what the function raises, TypeError for what it should not have returned."""
+        """Return the servers; raises what the function raises, and TypeError for an invalid result."""
         if self._builder is None:
             return self._servers
         built = self._builder()
@@ -42,7 +42,7 @@ class Plan:
 
 
 def is_builder(part: object) -> bool:
-    """Whether this is a plain function that can be called without an argument; a service takes one."""
+    """Whether this is a plain function callable without arguments; a service takes one."""
     if isinstance(part, Server) or hasattr(part, "__llama_factory__") or not callable(part):
         return False
     if inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(type(part).__call__):
@@ -55,7 +55,7 @@ def is_builder(part: object) -> bool:
 
 
 def as_servers(parts: Sequence[object], listen: object = None) -> tuple[Server, ...]:
-    """Servers as they are, and a handler with its address as a TCP server; raises TypeError otherwise."""
+    """Return servers unchanged, and a handler with an address as a TCP server; raises TypeError otherwise."""
     if listen is not None:
         if len(parts) != 1 or isinstance(parts[0], Server):
             raise TypeError("listen= goes with one service; servers have their own addresses")

@@ -1,4 +1,4 @@
-"""All in this process: signals, and generations of servers on one loop."""
+"""Serving in this process: signals, and generations of servers on one loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Process:
-    """Runs the generations that a plan builds, one after the other, until it is told to stop."""
+    """Runs the generations that a plan builds, one after another, until SIGTERM or SIGINT."""
 
     def __init__(
         self, plan: Plan, grace: float | None, on_ready: Callable[[tuple[str, ...]], object] | None
@@ -68,7 +68,7 @@ class Process:
             self._notifier.ready()
 
     async def _start(self, listeners: list[Listener]) -> Generation | None:
-        """A generation that listens; None when it was stopped before that. Raises what it failed with."""
+        """Return a listening generation; None if it was stopped earlier. Raises the error of a failed start."""
         generation = Generation(listeners, self._grace, self._keeper.enter)
         started: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._live.add(generation)
@@ -103,12 +103,14 @@ class Process:
         return False
 
     async def _reload(self, current: Generation) -> Generation:
-        """The next generation at work, or the current one where that fails."""
+        """Return the next generation once it listens, or the current one if the reload failed."""
         try:
             listeners = listen(self._plan.build(), current.listeners)
             generation = await self._start(listeners)
         except Exception as error:
-            log.error("reload failed, what runs stays: %s: %s", type(error).__name__, error)
+            log.error(
+                "reload failed, the current configuration stays active: %s: %s", type(error).__name__, error
+            )
             return current
         if generation is None:
             return current
@@ -125,12 +127,12 @@ class Process:
             self._reload_wanted = True
             self._wake.set()
         else:
-            log.info("SIGHUP is ignored: the servers were not given as a function that builds them")
+            log.info("SIGHUP ignored: run() was not given a function that builds the servers")
             self._notifier.nothing_to_reload()
 
     def _end(self) -> None:
         if self._stopping:
-            log.warning("another signal: ending at once")
+            log.warning("second signal: exiting immediately")
             let_go(*ENDING)
             self._root.cancel()
             return

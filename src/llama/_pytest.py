@@ -1,4 +1,4 @@
-"""The pytest plugin: runs coroutine test functions, with nothing to mark, and offers fixtures."""
+"""The pytest plugin: runs coroutine test functions without a marker, and provides fixtures."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 TIMEOUT = 60.0
 _FIXTURES = ("llama_proxy", "cassette")
 _MARKERS = (
-    "llama_timeout(seconds): the bound of one coroutine test, 0 for none",
-    "llama_proxy(layers, upstream_ca, record_bodies, connect): what the fixture of this name is to be like",
+    "llama_timeout(seconds): the timeout of one coroutine test, 0 for none",
+    "llama_proxy(layers, upstream_ca, record_bodies, connect): the settings of the llama_proxy fixture",
     "cassette(name, mode, match, redact, ignore, repeat, most): record once, then replay without the network",
 )
 _CASSETTE: pytest.StashKey[Cassette] = pytest.StashKey()
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--llama-timeout", type=float, default=None, metavar="SECONDS", help=help
     )
     parser.addini("llama_timeout", help, default=str(TIMEOUT))
-    help = "once: record where there is no file, else replay; none: replay only; new: add what is missing; all: anew"
+    help = "once: record if the file is missing, else replay; none: replay; new: add missing exchanges; all: rerecord"
     parser.getgroup("llama").addoption(
         "--cassette", choices=("once", "none", "new", "all"), default=None, help=f"cassettes: {help} (llama)"
     )
@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """A marker that is named after a fixture asks for it."""
+    """Request a fixture for a test that has the marker of the same name."""
     if isinstance(item, pytest.Function):
         for name in _FIXTURES:
             if name not in item.fixturenames and item.get_closest_marker(name) is not None:
@@ -57,7 +57,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def _before_its_own(item: pytest.Function) -> int:
-    """Where a test's own fixtures begin, after those that it shares with others."""
+    """Return the index of the first function-scoped fixture, after those shared with other tests."""
     known = item._fixtureinfo.name2fixturedefs
     for number, name in enumerate(item.fixturenames):
         if name not in known or known[name][-1].scope == "function":
@@ -74,12 +74,12 @@ def _llama_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture
 def llama_proxy(request: pytest.FixtureRequest, _llama_authority: Authority) -> Generator[RecordingProxy]:
-    """An intercepting proxy that records the test's HTTP exchanges: a `llama.testing.RecordingProxy`.
+    """An intercepting proxy that records the test's HTTP exchanges, a `llama.testing.RecordingProxy`.
 
-    Clients find it by the environment, as do programs that the test starts; HTTP/1.1, HTTP/2 and WebSockets pass,
-    in TLS or not. `@pytest.mark.llama_proxy(...)` takes `layers`, which see requests as those of `mitm.proxy` do,
-    `upstream_ca`, the authorities of the servers it reaches (False: any will do), `record_bodies`, how many bytes
-    of a body are kept (1 MiB; False: none), and `connect`, the connector that reaches them.
+    Clients in the test, and programs that it starts, find the proxy through environment variables. It relays
+    HTTP/1.1, HTTP/2 and WebSocket, with or without TLS. `@pytest.mark.llama_proxy(...)` takes `layers`, as
+    `mitm.proxy` does, `upstream_ca`, the certificate authorities of upstream servers (False: no verification),
+    `record_bodies`, the most bytes kept of each body (1 MiB; False: none), and `connect`, the upstream connector.
 
         def test_pays(llama_proxy):
             urlopen("https://pay.example/v1/charges")
@@ -97,7 +97,7 @@ def llama_proxy(request: pytest.FixtureRequest, _llama_authority: Authority) -> 
 
 @pytest.fixture(scope="session")
 def cassette_redaction() -> Redaction:
-    """What cassettes must not hold, where their marker does not tell: override it to have rules of your own."""
+    """The default redaction rules of cassettes; override this fixture to change them."""
     from llama.testing._plugin._redaction import Redaction
 
     return Redaction()
@@ -107,16 +107,16 @@ def cassette_redaction() -> Redaction:
 def cassette(
     request: pytest.FixtureRequest, _llama_authority: Authority, cassette_redaction: Redaction
 ) -> Generator[Cassette]:
-    """Records the test's HTTP exchanges once and replays them after that: a `llama.testing.Cassette`.
+    """Records the test's HTTP exchanges once and replays them afterwards, a `llama.testing.Cassette`.
 
-    They are in `cassettes/MODULE/TEST.har` beside the test's file, HAR 1.2, written when the test has passed.
-    Without the network a request that is not in it fails the test, by a text that says what the nearest one was,
-    and is answered 502. `--cassette=once|none|new|all` says what may be recorded.
+    The file is `cassettes/MODULE/TEST.har` beside the test module, HAR 1.2, written after the test has passed.
+    During replay a request without a recording gets 502 and fails the test with a message that shows the closest
+    recording. `--cassette=once|none|new|all` sets the mode.
 
-    `@pytest.mark.cassette(...)` takes a `name` for the file, a `mode`, `match`, by which parts of a request it is
-    known (`method`, `url`; `scheme`, `host`, `path`, `query`, `body`), `redact`, a `llama.testing.Redaction` that
-    says what is never written, `ignore`, hosts that are left alone, such as `localhost`, `repeat` to have the last
-    answer to a request again and again, and `most`, the bytes that a body may have (16 MiB).
+    `@pytest.mark.cassette(...)` takes `name`, the file name; `mode`; `match`, the parts of a request to compare
+    (`method`, `url`; `scheme`, `host`, `path`, `query`, `body`); `redact`, a `llama.testing.Redaction` with the
+    secrets to remove; `ignore`, hosts that bypass the cassette, such as `localhost`; `repeat`, which replays the
+    last response to a request any number of times; and `most`, the largest body in bytes (16 MiB).
 
         @pytest.mark.cassette
         def test_pays():
@@ -131,7 +131,7 @@ def cassette(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """A test whose cassette has not what it asked for has failed, whatever it made of the answer."""
+    """Fail a test that sent a request without a recording, whatever it did with the response."""
     try:
         yield
     except BaseException:
@@ -152,7 +152,7 @@ def _add_sections(item: pytest.Item, cassette: Cassette) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a coroutine test in a loop of its own, within a Shutdown, unless another plugin claims it."""
+    """Run a coroutine test in a new loop, within a Shutdown, unless another plugin claims it."""
     if (
         any(pyfuncitem.get_closest_marker(name) for name in _OTHERS)
         or "anyio_backend" in pyfuncitem.fixturenames
@@ -187,7 +187,7 @@ def _bound(item: pytest.Function) -> float:
 
 
 def run_bounded(test: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Run a coroutine function in a new loop, within a Shutdown; fail when it takes longer; 0: no bound."""
+    """Run a coroutine function in a new loop, within a Shutdown; fail after `seconds` (0: no timeout)."""
     with asyncio.Runner() as runner:
         stacks: list[str] = []
         try:
@@ -207,7 +207,7 @@ async def _within(test: Callable[[], Awaitable[None]], seconds: float, stacks: l
 
 @contextmanager
 def _watch(seconds: float, stacks: list[str]) -> Generator[None]:
-    """Cancel the running task after so many seconds of real time, which a fake clock does not move."""
+    """Cancel the running task after `seconds` of real time, which a fake clock does not affect."""
     loop, task, over = asyncio.get_running_loop(), asyncio.current_task(), False
     if not seconds or task is None:
         yield
@@ -246,7 +246,7 @@ def _describe(task: asyncio.Task[Any]) -> str:
 
 
 def _part(awaitable: object, name: str) -> Any:
-    """An attribute of a coroutine, a generator or an asynchronous generator's step, by its common name."""
+    """Return an attribute of a coroutine, generator or async generator step, without its type's prefix."""
     return next(
         (found for kind in ("cr", "gi", "ag") if (found := getattr(awaitable, f"{kind}_{name}", None))), None
     )

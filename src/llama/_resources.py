@@ -1,4 +1,4 @@
-"""Finds what a stack owns, and opens it: innermost first."""
+"""Finds the resources that a stack owns, and opens them, innermost first."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import cast
 
 
 def resources(*services: object) -> list[AbstractAsyncContextManager[object]]:
-    """The services that are async context managers, each once, what is within before what is around it.
+    """Return the services that are async context managers, each once, inner ones before outer ones.
 
-    Looked through: dataclass fields, containers, partials, bound methods, closure cells. A context manager
-    that is not callable, such as a lock, is no service.
+    Searches dataclass fields, containers, partials, bound methods and closure cells. A context manager
+    that is not callable, such as a lock, is not a service.
     """
     found: list[AbstractAsyncContextManager[object]] = []
     seen: dict[int, object] = {}
@@ -65,6 +65,6 @@ def _cells(function: FunctionType) -> Iterator[object]:
 
 
 async def enter(exits: AsyncExitStack, *services: object) -> None:
-    """Enter what these services own; the exit stack leaves it in the opposite order."""
+    """Enter the resources that these services own; the exit stack exits them in reverse order."""
     for each in resources(*services):
         await exits.enter_async_context(each)

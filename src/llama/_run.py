@@ -26,20 +26,21 @@ def run(
 ) -> None:
     """Serve until a signal ends it: `run(echo, listen="127.0.0.1:7007")`.
 
-    Takes any number of servers, one handler and where to `listen`, or one function without arguments that
-    returns either. SIGTERM and SIGINT stop accepting and let what is in flight finish, then `run` returns;
-    `grace` bounds that wait in seconds, a second signal ends it at once. SIGHUP calls the function again: the
-    new servers take over the sockets of those with the same address, the old ones drain, within `grace`.
+    Takes any number of servers, one handler and the address to `listen` on, or one function without arguments
+    that returns either. SIGTERM and SIGINT stop accepting and let open connections finish, then `run` returns;
+    `grace` limits that wait, in seconds, and a second signal ends it immediately. SIGHUP calls the function
+    again: the new servers take over the sockets of those with the same address, the old ones drain, within `grace`.
 
-    With `workers` this process only forks so many others, which share the addresses, and looks after them: one
-    that dies is replaced, at once and then ever later; a reload replaces all when the new ones are ready. They
-    end when it does. The servers are built before the fork, so what they hold (TLS tickets, say) is shared;
-    what a service opens as a context manager, and its limits, are each worker's own.
+    With `workers` this process forks and supervises that number of workers, which share the addresses. A worker
+    that dies is replaced, at first without delay and then with a growing one; a reload replaces all workers once
+    the new ones are ready. Workers end when this process does. The servers are built before the fork, so the
+    workers share their state at that time, such as the keys of TLS session tickets; each worker has its own
+    limits and opens its own context managers.
 
-    While it serves, the garbage collector looks for cycles after every 10,000 new objects, unless its thresholds
-    were set before. `on_ready` is called once with the bound addresses. systemd is told too (`Type=notify-reload`).
-    Raises ConfigError where `workers` cannot be, OSError when an address cannot be bound, and what the function
-    or a resource raises at the start.
+    While serving, the garbage collector runs after every 10,000 new objects, unless the program has set its
+    thresholds. `on_ready` is called once with the bound addresses; systemd is notified too (`Type=notify-reload`).
+    Raises ConfigError for an unsupported number of `workers`, OSError if an address cannot be bound, and whatever
+    the function or a resource raises at the start.
     """
     plan = Plan(parts, listen)
     _check_caller()
@@ -62,4 +63,6 @@ def _check_caller() -> None:
     else:
         raise RuntimeError("run() blocks: inside a running loop, use `async with serve(...)`")
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("run() handles signals, which reach the main thread only: use serve() elsewhere")
+        raise RuntimeError(
+            "run() handles signals, which only the main thread receives: use serve() elsewhere"
+        )

@@ -14,7 +14,7 @@ from llama._stream import Handler
 
 
 class Serving:
-    """Servers at work: where they listen, and the shutdown that owns what they do."""
+    """Running servers: their bound addresses, and the Shutdown that owns their tasks."""
 
     def __init__(self, shutdown: Shutdown, addresses: tuple[str, ...]) -> None:
         self.shutdown = shutdown
@@ -37,9 +37,9 @@ async def serve(
 ) -> AsyncGenerator[Serving]:
     """Serve while the block runs: `async with serve(echo, listen="127.0.0.1:0") as server:`.
 
-    Takes any number of servers, or one handler and where to `listen`. Leaving the block stops accepting and
-    waits for what is in flight; `grace` bounds that wait, in seconds. A block that raises cancels it.
-    Raises OSError when an address cannot be bound, TypeError for a stack that cannot work.
+    Takes any number of servers, or one handler and the address to `listen` on. Leaving the block stops accepting
+    and waits for open connections; `grace` limits that wait, in seconds. An exception in the block cancels them.
+    Raises OSError if an address cannot be bound, TypeError for an invalid stack.
     """
     generation = Generation(bind_all(as_servers(parts, listen)), grace)
     addresses = generation.addresses

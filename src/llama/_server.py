@@ -1,4 +1,4 @@
-"""What `run` and `serve` start: something that binds sockets and serves them."""
+"""Servers, which bind sockets and serve them: what `run` and `serve` start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llama._shutdown import Shutdown
 
 
 class Peer(NamedTuple):
-    """The other side's address as the socket, or a trusted PROXY header, tells it; a path has port 0."""
+    """The peer's address, from the socket or from a trusted PROXY header; the port is 0 for a path."""
 
     host: str
     port: int
@@ -22,7 +22,7 @@ class Peer(NamedTuple):
 
 
 class Local(NamedTuple):
-    """The address that the client connected to; a path has port 0."""
+    """The address that the client connected to; the port is 0 for a path."""
 
     host: str
     port: int
@@ -32,15 +32,15 @@ class Local(NamedTuple):
 
 
 class User(str):
-    """The name that a client proved to have, in the extensions of its stream or of its request."""
+    """The name of an authenticated client, in the extensions of its stream or of its request."""
 
     __slots__ = ()
 
 
 class Server(ABC):
-    """Accepts on one address and serves what comes with one service.
+    """Accepts connections on one address and serves them with one service.
 
-    Binding is apart from serving: `run` binds before it forks, and hands sockets on when it reloads.
+    Binding and serving are separate: `run` binds before it forks, and passes sockets on when it reloads.
     """
 
     __slots__ = ()
@@ -48,32 +48,32 @@ class Server(ABC):
     @property
     @abstractmethod
     def address(self) -> str:
-        """The address as it was given; servers of one type and address can take each other's sockets."""
+        """The configured address; servers of the same type and address can take over each other's sockets."""
 
     @property
     @abstractmethod
     def service(self) -> object:
-        """The outermost service, for what looks through the stack."""
+        """The outermost service, for code that inspects the stack."""
 
     @abstractmethod
     def bind(self, *, shared: bool = False, like: Sequence[socket.socket] = ()) -> list[socket.socket]:
-        """Bound and listening sockets; raises OSError with the address in it.
+        """Return bound, listening sockets; raises OSError that names the address.
 
-        `shared` lets others bind the same address too (SO_REUSEPORT), `like` gives the ports to take where
-        the address leaves them open.
+        `shared` allows other sockets on the same address (SO_REUSEPORT); for port 0 the ports are those of the
+        sockets in `like`.
         """
 
     @abstractmethod
     async def serve(self, sockets: Sequence[socket.socket], shutdown: Shutdown) -> None:
         """Serve these sockets until the shutdown begins to stop; connections may outlive this call.
 
-        Stopping takes what the kernel has queued, in its callback: the caller, whose the sockets are, may
-        close those of streams right after. Cancelling takes nothing more and leaves the queue as it is.
+        On stop, a callback accepts the connections in the kernel's queue; the caller, which owns the sockets, may
+        close stream sockets right after it. On cancellation no more connections are accepted, and the queue stays.
         """
 
 
 def is_orderly(error: Exception) -> bool:
-    """Whether a handler that raised this leaves its connection whole, so that it is closed and not aborted."""
+    """Whether the connection is still usable after a handler raised this, so that it is closed and not aborted."""
     if isinstance(error, TimeoutError):
-        return error.errno is None  # with a number it is the system's: a connection that died
+        return error.errno is None  # with a number it comes from the system: the connection is dead
     return isinstance(error, LlamaError) and not isinstance(error, Truncated)

@@ -1,4 +1,4 @@
-"""What a service and a layer are: any async callable, and what wraps one."""
+"""The types of services (async callables) and layers (functions that wrap a service)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Out = TypeVar("Out", covariant=True)
 
 
 class Service(Protocol[In, Out]):
-    """Any async callable with one input: its output, or an exception."""
+    """An async callable with one input, which returns its output or raises."""
 
     def __call__(self, input: In, /) -> Awaitable[Out]: ...
 
@@ -24,7 +24,7 @@ Layer: TypeAlias = Callable[[Service[I2, O2]], Service[I, O]]
 """Takes a service and returns a service."""
 
 Middleware: TypeAlias = Callable[[Service[I, O]], Service[I, O]]
-"""A layer that leaves the kind of service as it is.
+"""A layer whose outer and inner service have the same type.
 
-A factory of a layer for any kind spells this out instead: mypy takes an alias' variables for the factory's own.
+A generic layer factory writes the type out instead, because mypy binds an alias' type variables to the factory.
 """

@@ -1,4 +1,4 @@
-"""Who owns the tasks: nothing ends before the last one is released."""
+"""Ownership of tasks: a server ends only after its last task has."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _current: ContextVar[Shutdown | None]
 
 
 class Shutdown:
-    """Owns every task of a running server, and the order in which they end.
+    """Owns every task of a running server, and defines the order in which they end.
 
-    As an async context manager it is the current one within its block. Leaving the block waits until the last
-    task is released, then closes what was registered with `on_close`, last first. A cancelled wait cancels
+    As an async context manager it is the current Shutdown within its block. Leaving the block waits until the
+    last task has ended, then awaits the closers registered with `on_close`, last first. A cancelled wait cancels
     the tasks.
     """
 
@@ -36,7 +36,7 @@ class Shutdown:
 
     @staticmethod
     def current() -> Shutdown:
-        """The one that owns the running task; raises RuntimeError outside `run`, `serve` and `Shutdown`."""
+        """Return the Shutdown of the running task; raises RuntimeError outside `run`, `serve` and `Shutdown`."""
         shutdown = _current.get()
         if shutdown is None:
             raise RuntimeError("no llama server runs here: use `async with Shutdown():`, serve() or run()")
@@ -44,7 +44,7 @@ class Shutdown:
 
     @contextmanager
     def as_current(self) -> Generator[None]:
-        """Make this the current one of the running task, within the block; it goes on after that."""
+        """Make this the current Shutdown of the running task within the block; leaving it waits for nothing."""
         token = _current.set(self)
         try:
             yield
@@ -54,9 +54,9 @@ class Shutdown:
     def spawn(
         self, coroutine: Coroutine[Any, Any, T], *, name: str | None = None, eager: bool = False
     ) -> asyncio.Task[T]:
-        """Start a task that this shutdown owns; an exception nobody awaits is logged.
+        """Start a task that this Shutdown owns; an exception that is never retrieved is logged.
 
-        An `eager` one runs until it first waits before this returns, from Python 3.12 on.
+        From Python 3.12 on an `eager` task runs until it first waits before this returns.
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -79,7 +79,7 @@ class Shutdown:
         return len(self._tasks)
 
     def on_stop(self, callback: Callable[[], object], /) -> Callable[[], None]:
-        """Call back once when stopping begins (at once when it has); returns what takes this back."""
+        """Call back once when stopping begins (now, if it has begun); returns a function that unregisters it."""
         if self.stopping:
             callback()
             return _nothing
@@ -88,11 +88,11 @@ class Shutdown:
         return lambda: self._stoppers.pop(key, None) and None
 
     def on_close(self, closer: Callable[[], Awaitable[object]], /) -> None:
-        """Await this after the last task is released: how a resource that opened on first use is freed."""
+        """Await `closer` after the last task has ended: this frees resources that were opened on first use."""
         self._closers.append(closer)
 
     def stop(self) -> None:
-        """Begin to stop: no new work; what is in flight goes on. Again does nothing."""
+        """Begin to stop: accept no new work, let running tasks finish. Idempotent."""
         if self.stopping:
             return
         self.stopping = True
@@ -101,15 +101,15 @@ class Shutdown:
             callback()
 
     def cancel(self) -> None:
-        """End at once: cancel every task."""
+        """Cancel every task."""
         self.stop()
         for task in tuple(self._tasks):
             task.cancel()
 
     async def drain(self, grace: float | None = None) -> bool:
-        """Wait until the last task is released; after `grace` seconds cancel those left.
+        """Wait until the last task has ended; cancel the remaining ones after `grace` seconds (None: never).
 
-        True when all of them ended by themselves. None waits without bound.
+        Returns True if no task had to be cancelled.
         """
         self.stop()
         try:
@@ -133,7 +133,7 @@ class Shutdown:
                 self._idle = None
 
     async def aclose(self) -> None:
-        """Wait until the last task is released, then close what was registered: what leaving its block does."""
+        """Wait until the last task has ended, then await the closers, as leaving the block does."""
         try:
             await self.drain()
         finally:
@@ -164,14 +164,14 @@ class Shutdown:
 
 
 def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task that its caller owns, cancels and looks at: no Shutdown waits for it."""
+    """Start a task that its caller owns, cancels and awaits: no Shutdown waits for it."""
     task = asyncio.get_running_loop().create_task(coroutine)
     task.add_done_callback(_seen)
     return task
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
-    """What it failed with is its owner's to look at, who may be gone."""
+    """Mark the exception as retrieved: the owner, who would await the task, may be gone."""
     if not task.cancelled():
         task.exception()
 

@@ -1,4 +1,4 @@
-"""Signals: as callbacks of a loop, and as bytes to a process that has none."""
+"""Signals, as callbacks in an event loop, or as bytes in a process without a loop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HANGUP: int | None = getattr(signal, "SIGHUP", None)
 
 @contextmanager
 def handled(callbacks: Mapping[int, Callable[[], object]]) -> Generator[None]:
-    """Call back in the running loop for each of these signals; the earlier handlers return afterwards."""
+    """Call back in the running loop for each of these signals; restore the earlier handlers afterwards."""
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in callbacks}
     try:
@@ -48,7 +48,7 @@ def _unhandle(loop: asyncio.AbstractEventLoop, number: int) -> None:
 
 
 def let_go(*numbers: int) -> None:
-    """What comes next does what the system does by default: it ends the process."""
+    """Restore the default action of these signals: the next one ends the process."""
     loop = asyncio.get_running_loop()
     for number in numbers:
         _unhandle(loop, number)
@@ -56,7 +56,7 @@ def let_go(*numbers: int) -> None:
 
 
 class Wakeup:
-    """Signals as bytes to read, for a process that has no loop; in effect while its block runs."""
+    """Delivers signals as bytes on a socket, for a process without a loop; active within its block."""
 
     def __init__(self, *numbers: int) -> None:
         self._numbers = numbers
@@ -82,27 +82,27 @@ class Wakeup:
         self._writer.close()
 
     def arrived(self) -> list[int]:
-        """The signals since the last call, in the order in which they came."""
+        """Return the signals since the last call, in order of arrival."""
         try:
             return list(self.reader.recv(4096))
         except BlockingIOError:
             return []
 
     def hold_back(self) -> set[int]:
-        """Let these signals wait, for a fork; returns what `let_through` takes."""
+        """Block these signals around a fork; returns the mask to pass to `let_through`."""
         return signal.pthread_sigmask(signal.SIG_BLOCK, self._numbers)
 
     def leave(self) -> None:
-        """In a forked process: the signals are its parent's business; only the default of SIGCHLD returns."""
+        """Detach in a forked process: the parent handles the signals; only SIGCHLD gets its default back."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._close()
 
 
 def let_through(mask: set[int]) -> None:
-    """End what `hold_back` began."""
+    """Restore the mask that `hold_back` returned."""
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:
-    """Python wants a handler; the byte in the socket is what matters."""
+    """Do nothing: Python requires a handler for the signal to write its byte to the socket."""

@@ -1,4 +1,4 @@
-"""Stacks: layers around a service, checked when they are built, described in one line."""
+"""Stacks: layers around a service, checked when built, with a one-line description."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T16 = TypeVar("T16")
 
 
 def factory(name: str, makes: str = "layer") -> Callable[[F], F]:
-    """Mark a function as the factory of a layer or a service, so that a forgotten call is told apart."""
+    """Mark a function as the factory of a layer or a service, so that a stack detects a missing call."""
 
     def mark(function: F) -> F:
         function.__llama_factory__ = f"{name} is a {makes} factory: call it"  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def factory(name: str, makes: str = "layer") -> Callable[[F], F]:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class _Layer(Generic[I2, O2, I, O]):
-    """What layer factories return: builds the service, and knows its name and both sides' kinds."""
+    """The layer that a factory returns: it builds the service, and knows its name and the types of both sides."""
 
     name: str
     build: Callable[[Service[I2, O2]], Service[I, O]]
@@ -64,9 +64,9 @@ def named_layer(
     takes: type | None = None,
     gives: type | None = None,
 ) -> Layer[I2, O2, I, O]:
-    """A layer that shows its name and that refuses a service of the wrong kind when the stack is built.
+    """Return a layer with a name, which rejects a service of the wrong type when the stack is built.
 
-    `takes` is the type of what goes in, `gives` of what it hands to the service within; None fits all.
+    `takes` is the type of its input, `gives` the type that it passes to the inner service; None matches any.
     """
     made: _Layer[I2, O2, I, O] = _Layer(name, build, takes, gives)
     return made
@@ -90,7 +90,7 @@ class _Wrapped(Generic[I2, O2, I, O]):
 
 
 def layer(function: Callable[[I, Service[I2, O2]], Awaitable[O]], /) -> Layer[I2, O2, I, O]:
-    """Make a layer of an async function of the input and the service within."""
+    """Make a layer from an async function of the input and the inner service."""
     takes = _annotated_input(function)
 
     def build(inner: Service[I2, O2]) -> Service[I, O]:
@@ -113,7 +113,7 @@ _kinds: set[type] = set()
 
 
 def kind(cls: type[C]) -> type[C]:
-    """Declare a type that services take, such as Stream: stacks are checked by these."""
+    """Declare a type that services take, such as Stream: stacks check these types."""
     _kinds.add(cls)
     return cls
 
@@ -322,10 +322,10 @@ def stack(
     /,
 ) -> T16: ...
 def stack(*parts: Any) -> Any:
-    """Put layers around a service, in the order in which data flows: outermost first, the service last.
+    """Wrap a service in layers, in the order in which data flows: outermost first, the service last.
 
-    Raises TypeError at once for a stack that cannot work: a factory that was not called, a layer without
-    a service, kinds that do not fit.
+    Raises TypeError for an invalid stack: a factory that was not called, a layer without a service, or
+    types that do not match.
     """
     if not parts:
         raise TypeError("stack() takes layers and, last, a service")
@@ -353,7 +353,7 @@ def _apply(each: Callable[[Any], Any], inner: Any) -> Any:
 
 
 def check_service(service: object) -> None:
-    """Raise TypeError when this cannot be a service: a layer, a factory that was not called, no callable."""
+    """Raise TypeError unless this can be a service: not a layer, not an uncalled factory, but callable."""
     _check_part(service)
     if _is_layer(service):
         raise TypeError(f"{service!r} is a layer: put a service after it")
@@ -364,7 +364,7 @@ def _is_layer(part: object) -> bool:
 
 
 def check_takes(service: object, kind: type, who: str) -> None:
-    """Raise TypeError when a service is known to take something else than what `who` gives it."""
+    """Raise TypeError if a service declares another input type than `kind`, which `who` passes to it."""
     check_service(service)
     taker = _taker(service)
     if taker is not None and taker[1] is not kind:
@@ -389,25 +389,25 @@ def _check_inner(outer: _Layer[Any, Any, Any, Any], inner: object) -> None:
 
 
 def kind_taken(service: object) -> type | None:
-    """The type a service is known to take: its own, or that of the service within it."""
+    """Return the declared input type of a service, or of its inner service; None if unknown."""
     taker = _taker(service)
     return None if taker is None else taker[1]
 
 
 def _taker(service: object) -> tuple[object, type] | None:
-    """Who in the chain says first what it takes, and what; None when nobody does."""
+    """Return the first service of the chain that declares its input type, and that type; None if there is none."""
     while service is not None:
         known = getattr(service, "__takes__", None)
         if isinstance(known, type):
             return service, known
-        if isinstance(service, _Wrapped):  # a function that says nothing may change the kind
+        if isinstance(service, _Wrapped):  # an unannotated function may change the type
             return None
         service = getattr(service, "inner", None)
     return None
 
 
 def describe(service: object) -> str:
-    """The chain of services in one line, outermost first: `tcp.limit(10000) > echo`."""
+    """Return the chain of services in one line, outermost first: `tcp.limit(10000) > echo`."""
     names: list[str] = []
     while service is not None:
         names.append(name_of(service))
@@ -416,7 +416,7 @@ def describe(service: object) -> str:
 
 
 def name_of(service: object) -> str:
-    """What to call one service or layer in a message."""
+    """Return the name of one service or layer, for messages."""
     if inspect.isroutine(service):
         return _function_name(service)
     if type(service).__repr__ is object.__repr__:
@@ -430,7 +430,7 @@ def _function_name(function: object) -> str:
 
 
 def spoken(service: object) -> tuple[str, ...]:
-    """The ALPN protocols that the first service in a chain to declare any speaks."""
+    """Return the ALPN protocols of the first service in the chain that declares any."""
     while service is not None:
         found: tuple[str, ...] | None = getattr(service, "__alpn__", None)
         if found is not None:

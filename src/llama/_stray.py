@@ -1,4 +1,4 @@
-"""Exceptions of a hook that would end more than what the hook was called for."""
+"""Exceptions of a hook that would end more than the call: SystemExit and CancelledError."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ Stray = (SystemExit, asyncio.CancelledError)
 
 
 def contained(error: BaseException, hook: object) -> Exception | None:
-    """What to raise for an error; None where it is a cancellation of the running task, to be raised as it is.
+    """Return the exception to raise for a hook's error; None for a cancellation of the running task: reraise it.
 
-    A SystemExit would end the program, and a CancelledError that comes of something else that was cancelled, such as
-    a future of the hook's own, would pass for a client that has left.
+    A SystemExit would end the program. A CancelledError from something else, such as a future that the hook
+    awaited, would be mistaken for a client that has disconnected.
     """
     if isinstance(error, Exception):
         return error
@@ -21,6 +21,6 @@ def contained(error: BaseException, hook: object) -> Exception | None:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             return None
-        failure = RuntimeError(f"the hook {hook} was cancelled, by nobody here")
+        failure = RuntimeError(f"the hook {hook} raised CancelledError, but its task was not cancelled")
     failure.__cause__ = error
     return failure

@@ -1,4 +1,4 @@
-"""Streams: bytes both ways."""
+"""Streams: bidirectional byte streams, and the types of their handlers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CHUNK = 65536
 
 @kind
 class Stream(ABC):
-    """Bytes both ways, with one reader and one writer at a time.
+    """A bidirectional byte stream, with one reader and one writer at a time.
 
-    Whoever made a stream owns it and closes it. A second reader or writer raises Busy. `aclose` and `abort`
-    wake pending calls with Closed. A read that is cancelled loses no byte; after a write that was cancelled
+    The code that opened a stream owns it and closes it. A second reader or writer raises Busy. `aclose` and
+    `abort` wake pending calls with Closed. A cancelled read loses no bytes; after a write that was cancelled
     halfway, later writes raise Closed.
     """
 
@@ -33,7 +33,7 @@ class Stream(ABC):
 
     @property
     def extensions(self) -> Extensions:
-        """What is known of this connection, by type."""
+        """Information about the connection, keyed by type."""
         if self._extensions is None:
             self._extensions = Extensions()
         return self._extensions
@@ -44,11 +44,11 @@ class Stream(ABC):
 
     @property
     def pace(self) -> Pace | None:
-        """What the meters ask for, where any is attached."""
+        """The combined limits of the attached meters; None without meters."""
         return self._pace
 
     def attach(self, meter: Meter, /) -> None:
-        """Report every byte from now on to a meter."""
+        """Report every byte to a meter from now on."""
         self._pace = Pace((*(self._pace.meters if self._pace else ()), meter), self._pace)
 
     def detach(self, meter: Meter, /) -> None:
@@ -59,110 +59,110 @@ class Stream(ABC):
 
     @abstractmethod
     async def read(self, limit: int = CHUNK, /) -> bytes:
-        """At least one and at most `limit` bytes; b"" at the end, and from then on.
+        """Return between one and `limit` bytes; b"" at the end of the stream, and from then on.
 
-        Raises Truncated where the protocol announces its end and the peer did not, Closed after `aclose` or
-        `abort`, Busy beside another read, OSError when the connection broke.
+        Raises Truncated if the peer closed without the announcement that its protocol requires, Closed after
+        `aclose` or `abort`, Busy during another read, OSError if the connection broke.
         """
 
     @abstractmethod
     async def write(self, data: Buffer, /) -> None:
-        """Write all of `data`; returns when the transport took everything.
+        """Write all of `data`; returns when the transport has accepted it.
 
-        Raises Closed after `aclose`, `abort`, `write_eof` or a write that was cancelled halfway, Busy beside
-        another write, OSError when the connection broke.
+        Raises Closed after `aclose`, `abort`, `write_eof` or a write that was cancelled halfway, Busy during
+        another write, OSError if the connection broke.
         """
 
     def write_soon(self, data: bytes, /) -> bool:
-        """Take a small message to be sent when this round of the event loop is over, together with those of others.
+        """Queue a small message, to be sent at the end of this iteration of the event loop.
 
-        False where it was not taken: `write` it then. What is written later comes after it, and `aclose` sends it;
-        an error is found by the next call. For answers and requests of which many are made in one round: whoever
-        they go to is woken once.
+        Returns False if it was not queued; call `write` instead. Later writes follow it, `aclose` sends it, and
+        the next call raises its error. Use it for requests and responses that are made in large numbers in one
+        iteration: a peer that receives several wakes up once.
         """
         return False
 
     @abstractmethod
     async def write_eof(self) -> None:
-        """Say that nothing more will be written; the peer's bytes can still be read. Again does nothing."""
+        """Close the write side (half-close); the peer's bytes can still be read. Idempotent."""
 
     @abstractmethod
     def unread(self, data: bytes, /) -> None:
-        """Put back what was read too far: the next read returns it first. Meters do not see it twice."""
+        """Put back bytes: the next read returns them first. Meters do not count them twice."""
 
     @abstractmethod
     async def aclose(self) -> None:
-        """End both directions in the protocol's own way, within bounds, and free all. Again does nothing."""
+        """Close both directions as the protocol requires, in bounded time, and free all resources. Idempotent."""
 
     @abstractmethod
     def abort(self) -> None:
-        """End at once, so that the peer sees a break rather than an end; never blocks. Again does nothing."""
+        """Reset the connection, so that the peer sees an error, not an end; never blocks. Idempotent."""
 
 
 class ReadyStream(Stream):
-    """A stream that can also be driven by readiness callbacks, which is how relays move bytes.
+    """A stream that can also be driven by readiness callbacks, as relays do.
 
-    The `_nowait` calls belong to whoever could call `read` or `write` at that moment.
+    The `_nowait` methods count as the one reader or writer: do not call them during a `read` or `write`.
     """
 
     __slots__ = ()
 
     @property
     def more(self) -> bool:
-        """Whether `read_nowait` may have something without another call back; True where that is not known."""
+        """Whether `read_nowait` may return data without another callback; True if unknown."""
         return True
 
     @abstractmethod
     def read_nowait(self, limit: int = CHUNK, /) -> Buffer | None:
-        """What is there now: at most `limit` bytes, b"" at the end, None when nothing is there yet.
+        """Return the available bytes, at most `limit`; b"" at the end of the stream, None if none are available.
 
-        A memoryview that comes back is borrowed: it is good until the next call on any stream of this loop.
+        A returned memoryview is borrowed: it is valid until the next call on any stream of this loop.
         """
 
     @abstractmethod
     def write_nowait(self, data: Buffer, /) -> int:
-        """Take as much as goes without waiting: the count of bytes taken, which may be 0."""
+        """Write as much as possible without waiting; returns the number of bytes accepted, which may be 0."""
 
     @abstractmethod
     def write_eof_nowait(self) -> None:
-        """As `write_eof`; `flush_nowait` tells when it has left."""
+        """Close the write side without waiting; `flush_nowait` returns True once the end has been sent."""
 
     @abstractmethod
     def flush_nowait(self) -> bool:
-        """Push on what was taken; True when the transport has all of it."""
+        """Send buffered bytes; True when the transport has accepted all of them."""
 
     @abstractmethod
     def on_readable(self, callback: Callable[[], object] | None, /) -> None:
-        """Call back when `read_nowait` may have something, and again after it has returned None.
+        """Call back when `read_nowait` may return data, and again each time after it has returned None.
 
-        Setting a callback calls it once soon when there may be something already; None ends it. Closing the
+        If data may be available already, a new callback is called once soon. None unregisters it. Closing the
         stream calls it a last time.
         """
 
     @abstractmethod
     def on_writable(self, callback: Callable[[], object] | None, /) -> None:
-        """Call back when `write_nowait` or `flush_nowait` may get further, after one of them fell short.
+        """Call back when `write_nowait` or `flush_nowait` may make progress, after one of them accepted too little.
 
-        Setting a callback calls it once soon when they may already; None ends it. Closing the stream calls it
-        a last time.
+        If they may make progress already, a new callback is called once soon. None unregisters it. Closing the
+        stream calls it a last time.
         """
 
     def on_broken(self, callback: Callable[[], object] | None, /) -> None:
-        """Call back when the peer has broken the connection off while nobody reads; None ends it.
+        """Call back when the peer resets the connection while no read is pending; None unregisters it.
 
-        Whoever reads finds it that way. A transport that cannot tell without a read never calls back.
+        A pending read raises the error itself. A transport that detects a reset only by reading never calls back.
         """
 
 
 Handler: TypeAlias = Service[Stream, None]
-"""What a listener calls for each connection."""
+"""A connection handler: a listener calls it with each connection."""
 
 
 def closed(stream: Stream) -> Closed:
-    """The error of every call on a stream that this side has closed."""
+    """Return the error of every call on a stream that was closed on this side."""
     return Closed(f"{stream!r} is closed")
 
 
 def busy(stream: Stream, doing: str) -> Busy:
-    """The error of a second reader or writer."""
+    """Return the error of a second reader or writer."""
     return Busy(f"{stream!r} is {doing} already: one reader and one writer at a time")

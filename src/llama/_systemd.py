@@ -1,4 +1,4 @@
-"""Tells a service manager how far the process is (sd_notify(3), for `Type=notify-reload`)."""
+"""Notifies a service manager of the process' state (sd_notify(3), for `Type=notify-reload`)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ log = logging.getLogger("llama.server")
 
 
 class Notifier:
-    """Datagrams to the socket that NOTIFY_SOCKET names; without one, nothing."""
+    """Sends notifications to the socket that NOTIFY_SOCKET names; does nothing if the variable is unset."""
 
     def __init__(self) -> None:
         path = os.environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + path[1:] if path.startswith("@") else path
 
     def ready(self) -> None:
-        """Started, or done with a reload."""
+        """Report that the start or a reload has finished."""
         self._send("READY=1", f"MAINPID={os.getpid()}")
 
     def reloading(self) -> None:
-        """A reload begins."""
+        """Report that a reload begins."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def nothing_to_reload(self) -> None:
-        """A manager that asked for a reload waits for its begin and its end, whatever it changed."""
+        """Report the begin and the end of a reload without changes: the manager waits for both."""
         self.reloading()
         self.ready()
 
     def stopping(self) -> None:
-        """The end begins."""
+        """Report that the process is stopping."""
         self._send("STOPPING=1")
 
     def _send(self, *lines: str) -> None:

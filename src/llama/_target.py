@@ -1,4 +1,4 @@
-"""Targets, what reaches them, and the bridge between a client and its target."""
+"""Targets, connectors, and the bridge between a client and its target."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama._stream import Stream
 @kind
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a connection is to go: a host name, an address or `unix:PATH`, and a port (0 for a path)."""
+    """The destination of a connection: a host name, an address or `unix:PATH`, and a port (0 for a path)."""
 
     host: str
     port: int
@@ -24,18 +24,18 @@ class Target:
 
     @classmethod
     def parse(cls, text: str, *, default_port: int | None = None) -> Target:
-        """Read `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; raises ConfigError that says what was expected."""
+        """Parse `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; raises ConfigError for anything else."""
         if text == "unix:":
-            raise ConfigError(f"{text!r} names no path: expected unix:PATH")
+            raise ConfigError(f"{text!r} has an empty path: expected unix:PATH")
         if text.startswith("unix:"):
             return cls(text, 0)
         host, port = split_address(text, default_port)
         if not host:
-            raise ConfigError(f"{text!r} names no host: expected HOST:PORT, [IPV6]:PORT or unix:PATH")
+            raise ConfigError(f"{text!r} has an empty host: expected HOST:PORT, [IPV6]:PORT or unix:PATH")
         return cls(host, port)
 
     def fork(self, extensions: Extensions) -> Target:
-        """The same place with a copy of these extensions and of its own, which win."""
+        """Return this target with a copy of `extensions`, overridden by the target's own."""
         merged = extensions.fork()
         if len(self.extensions):
             merged.update(self.extensions)
@@ -51,10 +51,10 @@ _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]*))(?::([0-9]{1,5}))?", re.AS
 
 
 def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
-    """`HOST:PORT`, `[IPV6]:PORT`, `:PORT` or, with a default port, `HOST` alone."""
-    if "@" in text:  # what stands before it may be a password, which is not shown
+    """Split `HOST:PORT`, `[IPV6]:PORT`, `:PORT` or, with a default port, `HOST`."""
+    if "@" in text:  # the text before it may be a password: keep it out of the message
         here = text.rpartition("@")[2]
-        raise ConfigError(f"the address before {here!r} names a user: expected HOST:PORT alone")
+        raise ConfigError(f"the address ending in {here!r} has a user: expected HOST:PORT")
     match = _ADDRESS.fullmatch(text)
     if match is None:
         hint = ": write an IPv6 address in brackets, as [::1]:443" if text.count(":") > 1 else ""
@@ -66,14 +66,14 @@ def split_address(text: str, default_port: int | None = None) -> tuple[str, int]
 
 
 Connector: TypeAlias = Service[Target, Stream]
-"""Reaches a target."""
+"""Connects to a target and returns the stream."""
 
 
 @kind
 class Bridge:
-    """A client, the target it asked for, and the way there; the upstream opens when it is first wanted.
+    """A client, the target that it requested, and the connector; the upstream connection opens on first use.
 
-    The bridge owns the upstream and closes it; the client belongs to whoever made the bridge.
+    The bridge owns the upstream and closes it; the creator of the bridge owns the client.
     """
 
     __slots__ = ("_upstream", "client", "connect", "target")
@@ -90,7 +90,7 @@ class Bridge:
         return self.client.extensions
 
     async def upstream(self) -> Stream:
-        """The stream to the target, opened once; to open another, call `connect`."""
+        """Return the stream to the target, opened once; to open another, call `connect`."""
         if self._upstream is None:
             self._upstream = await self.connect(self.target)
         return self._upstream
@@ -101,10 +101,10 @@ class Bridge:
             await self._upstream.aclose()
 
     def abort(self) -> None:
-        """Break the upstream, if it was opened."""
+        """Abort the upstream, if it was opened."""
         if self._upstream is not None:
             self._upstream.abort()
 
 
 Relay: TypeAlias = Service[Bridge, None]
-"""Carries what passes over a bridge."""
+"""Carries the bytes between the two ends of a bridge."""

@@ -1,4 +1,4 @@
-"""Chains of proxies from URLs."""
+"""Connectors through chains of proxies, from URLs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _ODD_HOST = re.compile(r"[\"%<>\\^`{|}]")
 
 @dataclass(frozen=True, slots=True)
 class _Hops:
-    """What each proxy of a chain is given."""
+    """The settings shared by all proxies of a chain."""
 
     ca: PathLike | None
     handshake_timeout: float | None
     keylog: PathLike | None
 
     def add(self, url: str, over: Connector) -> Connector:
-        """The connector through one more proxy."""
+        """Return the connector through one more proxy."""
         if url == ENV:
             return self._from_environment(os.environ, over)
         scheme, proxy, user, password = _parse(url)
@@ -68,7 +68,7 @@ class _Hops:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class EnvironmentConnect:
-    """Reaches targets as the environment's proxy variables say."""
+    """Connects to targets directly or through a proxy, as the proxy environment variables specify."""
 
     inner: Connector
     http: Connector
@@ -87,9 +87,9 @@ class EnvironmentConnect:
 
 
 def _variable(variables: Mapping[str, str], name: str) -> tuple[str, str]:
-    """A variable by its name in lower case or, where that is not set, in upper case; its name, and "" if unset."""
+    """Return the name and value of a variable in lower case or, if unset, in upper case; "" if both are unset."""
     upper = name.upper()
-    # A CGI program gets HTTP_PROXY from a request's Proxy field, which anybody can send.
+    # In a CGI program HTTP_PROXY comes from the request's Proxy header, which any client can send ("httpoxy").
     fake = upper == "HTTP_PROXY" and "REQUEST_METHOD" in variables
     if name in variables or fake:
         return name, variables.get(name, "").strip()
@@ -97,7 +97,7 @@ def _variable(variables: Mapping[str, str], name: str) -> tuple[str, str]:
 
 
 def _no_proxy(name: str, value: str) -> TargetSet:
-    """What is reached directly: a name stands for itself and all below it, with or without a dot in front."""
+    """Return the targets to reach directly: a name matches itself and its subdomains, with or without a leading dot."""
     patterns: list[str] = []
     for entry in value.replace(",", " ").split():
         plain = entry.removeprefix("*").removeprefix(".") if entry != "*" else entry
@@ -118,35 +118,37 @@ def _is_numeric(entry: str) -> bool:
 
 
 def _parse(url: str) -> tuple[str, Target, str | None, str | None]:
-    """The scheme, the proxy, and the credentials; the message of a ConfigError does not show the password."""
+    """Return the scheme, the proxy and the credentials; the message of a ConfigError never shows the password."""
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # its own words may hold a part of the password
+    except ValueError:  # its message may contain a part of the password
         raise _malformed("is malformed") from None
-    if _ODD.search(url) is not None:  # urlsplit takes some of these off
+    if _ODD.search(url) is not None:  # urlsplit strips some of these silently
         raise _malformed("has a space or a control character")
-    if parts.netloc.count("@") > 1:  # of which one may be where the password ends
+    if parts.netloc.count("@") > 1:  # ambiguous: one of them may end the password
         raise _malformed("has more than one @")
     if _ODD_HOST.search(parts.hostname or "") is not None:
-        raise _malformed("has a host that is none")
+        raise _malformed("has an invalid host")
     here = url.rpartition("@")[2]
     shown = f"{parts.scheme}://{here}" if "@" in url else url
     if parts.scheme not in PORTS or "://" not in url:
         raise ConfigError(
-            f"{(shown if '://' in url else here)!r} is no proxy: expected socks5://, "
+            f"{(shown if '://' in url else here)!r} is not a proxy URL: expected socks5://, "
             f"socks5h://, http:// or https://, as in socks5h://HOST:PORT, or {ENV}"
         )
     if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ConfigError(f"{shown!r} is no proxy: expected {parts.scheme}://[USER:PASSWORD@]HOST[:PORT]")
+        raise ConfigError(
+            f"{shown!r} is not a proxy URL: expected {parts.scheme}://[USER:PASSWORD@]HOST[:PORT]"
+        )
     user, password = _credentials(parts)
     return parts.scheme, Target(parts.hostname, PORTS[parts.scheme] if port is None else port), user, password
 
 
 def _malformed(how: str) -> ConfigError:
     return ConfigError(
-        f"a proxy URL {how}: expected SCHEME://[USER:PASSWORD@]HOST[:PORT], with %XX for other "
-        "characters of the user and password, %40 for @"
+        f"a proxy URL {how}: expected SCHEME://[USER:PASSWORD@]HOST[:PORT], with other "
+        "characters of the user and password as %XX, for example %40 for @"
     )
 
 
@@ -166,14 +168,15 @@ def via(
 ) -> Connector:
     """Connect through proxies, each reached through the one before: `via("socks5h://a", "https://b:8443")`.
 
-    A URL is `SCHEME://[USER:PASSWORD@]HOST[:PORT]`: `http` and `https` use CONNECT, `https` by TLS to the proxy
+    A URL is `SCHEME://[USER:PASSWORD@]HOST[:PORT]`: `http` and `https` use CONNECT, `https` over TLS to the proxy
     (`ca` replaces the system's authorities); `socks5h` lets the proxy resolve names, `socks5` resolves them
-    here, as curl has it. `env` stands for the proxy variables: http_proxy for targets on port 80, https_proxy
-    for others, all_proxy where these are not set, and what no_proxy names is reached directly. They are read at
-    once.
+    locally, as in curl. `env` uses the proxy environment variables: http_proxy for targets on port 80,
+    https_proxy for others, all_proxy if these are unset; targets in no_proxy are reached directly. The variables
+    are read when `via` is called.
 
-    `over` reaches the first proxy, by default `tcp.connect()`; `handshake_timeout` in seconds bounds each
-    proxy's answer; `keylog` is that of `tls.connect`, for `https` proxies. Raises ConfigError for a URL that is none.
+    `over` connects to the first proxy, by default `tcp.connect()`; `handshake_timeout` limits, in seconds, the
+    handshake with each proxy; `keylog` is that of `tls.connect`, for `https` proxies. Raises ConfigError for an
+    invalid URL.
     """
     connect = over or tcp_connect()
     check_takes(connect, Target, "via(over=)")

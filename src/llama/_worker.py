@@ -1,4 +1,4 @@
-"""A worker: the forked process that serves, as its parent says."""
+"""A worker: the forked process that serves, controlled by the supervisor."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = logging.getLogger("llama.server")
 
 
 def work(listeners: Sequence[Listener], control: socket.socket, grace: float | None, mask: set[int]) -> int:
-    """Serve until the parent, its end or SIGTERM says otherwise; returns the exit status.
+    """Serve until SIGTERM, an order from the parent, or the parent's death; returns the exit status.
 
-    SIGTERM may come twice, from a service manager and from the parent: it drains, however often it comes.
+    SIGTERM may arrive twice, from a service manager and from the parent; it always means drain.
     """
     worker = _Worker(listeners, control, grace, mask)
     try:
@@ -64,7 +64,7 @@ class _Worker:
         self._generation.shutdown.on_stop(lambda: self.tell("stopped"))
 
     def tell(self, *words: str) -> None:
-        """One line to the parent, if it still lives."""
+        """Send one line to the parent, if it is still alive."""
         with contextlib.suppress(OSError):
             self._control.send(" ".join(words).replace("\n", " ").encode() + b"\n")
 
@@ -77,7 +77,7 @@ class _Worker:
             data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
-            log.warning("the parent process is gone: draining")
+            log.warning("the parent process has died: draining")
             self._generation.stop()
         *lines, self._heard = (self._heard + data).split(b"\n")
         for line in lines:

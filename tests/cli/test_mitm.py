@@ -134,7 +134,7 @@ def test_users_and_tls_in_front(start: Start, cloud: Site) -> None:
 def test_a_transparent_door_takes_only_what_was_led_there(start: Start, files: Path) -> None:
     server = start("mitm", "--mode", "transparent", "--ca", "ca")
     assert run("curl", "-qsS", "--noproxy", "", f"http://{server.address}/").returncode != 0
-    server.expect("came here of itself")
+    server.expect("was not redirected here")
     server.stop()
 
 

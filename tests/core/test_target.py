@@ -21,12 +21,12 @@ def test_a_target_is_read_and_shown_as_it_is_written(text: str, host: str, port:
     ("text", "complaint"),
     [
         ("::1:443", "write an IPv6 address in brackets"),
-        (":80", "names no host"),
+        (":80", "has an empty host"),
         ("a.example", "expected HOST:PORT"),
         ("a.example:65536", "a port from 0 to 65535"),
-        ("unix:", "names no path"),
-        ("john@a.example:80", "'a.example:80' names a user"),
-        ("john:secret@@ss", "'ss' names a user"),
+        ("unix:", "has an empty path"),
+        ("john@a.example:80", "the address ending in 'a.example:80' has a user"),
+        ("john:secret@@ss", "'ss' has a user"),
     ],
 )
 def test_what_is_no_target_says_what_was_expected(text: str, complaint: str) -> None:

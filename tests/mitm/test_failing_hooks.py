@@ -255,7 +255,7 @@ def moody_message(moody: Moody) -> ws.Hook:
         ("data", "TypeError"),
         ("surrogate", "UnicodeEncodeError"),
         ("exit", "the hook on_message raised SystemExit"),
-        ("cancelled", "the hook on_message was cancelled, by nobody here"),
+        ("cancelled", "the hook on_message raised CancelledError, but its task was not cancelled"),
     ],
 )
 async def test_a_message_hook_ends_its_own_conversation_alone(
@@ -364,7 +364,7 @@ async def echo_bytes(stream: Stream) -> None:
         (b"\x00raise", "chunks: ZeroDivisionError: a bug of the hook"),
         (b"\x00nonsense", "returned 'nonsense', not bytes"),
         (b"\x00exit", "raised SystemExit"),
-        (b"\x00cancelled", "was cancelled, by nobody here"),
+        (b"\x00cancelled", "raised CancelledError, but its task was not cancelled"),
     ],
 )
 async def test_a_chunk_hook_ends_its_own_connection_alone(

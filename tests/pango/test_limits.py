@@ -33,7 +33,7 @@ def test_an_idle_connection_ends_with_one_line(proxy: Start, echo: str) -> None:
         assert 0.4 < time.monotonic() - started < 5
     server.stop()
     (complaint,) = server.complaints()
-    assert "nothing moved for 0.5 s" in complaint
+    assert "no traffic for 0.5 s" in complaint
 
 
 def test_a_busy_connection_is_not_idle(proxy: Start, echo: str) -> None:

@@ -146,7 +146,9 @@ async def test_a_reload_that_fails_changes_nothing(proxy: Start, files: Path) ->
         old = await crowd.serial()
         (files / "c.pem").write_text("no certificate")
         server.send(signal.SIGHUP)
-        server.expect(r"reload failed, what runs stays: .*--cert: c\.pem: holds no certificate")
+        server.expect(
+            r"reload failed, the current configuration stays active: .*--cert: c\.pem: holds no certificate"
+        )
         assert await crowd.serial() == old
         server.stop()
 

@@ -45,7 +45,7 @@ run(build, on_ready=ready, workers=WORKERS and 1)
     assert ask(old, b"it") == b" answers it"
     server.line("^leave 1$")
     assert ask(new, b"it") == b" answers it"
-    assert server.stop().endswith("leave 2\nINFO done: the last connection is gone\nINFO stopped\n")
+    assert server.stop().endswith("leave 2\nINFO drained: the last connection has ended\nINFO stopped\n")
 
 
 def test_what_generations_share_is_entered_once(program: Start) -> None:
@@ -61,11 +61,11 @@ run(lambda: tcp.server("127.0.0.1:0", shared), on_ready=ready)
     assert old.recv(1) == b"7"
     server.reload()
     assert ask(old, b"it") == b" answers it"
-    server.line("INFO done")
+    server.line("INFO drained")
     assert ask(dial(port), b"it") == b"7 answers it"
     output = server.stop()
     assert output.count("enter 7") == output.count("leave 7") == 1
-    assert output.endswith("leave 7\nINFO done: the last connection is gone\nINFO stopped\n")
+    assert output.endswith("leave 7\nINFO drained: the last connection has ended\nINFO stopped\n")
 
 
 def test_a_resource_that_cannot_open_leaves_what_runs(program: Start) -> None:
@@ -89,7 +89,7 @@ run(build, on_ready=ready)
     )
     port = server.port()
     server.signal(signal.SIGHUP)
-    server.line("^ERROR reload failed, what runs stays: OSError: no database$")
+    server.line("^ERROR reload failed, the current configuration stays active: OSError: no database$")
     assert ask(dial(port), b"it") == b"1 answers it"
     server.reload()
     assert ask(dial(port), b"it") == b"3 answers it"
@@ -130,6 +130,6 @@ def test_a_server_that_breaks_costs_a_worker(program: Start) -> None:
     server = program(BREAKS, WORKERS="1")
     port = server.port()
     worker = int(rest(dial(port)))
-    server.line(f"^ERROR worker {worker} died: exit status 1; it is replaced at once$")
+    server.line(f"^ERROR worker {worker} died: exit status 1; replacing it at once$")
     assert int(rest(dial(port))) != worker
     server.discard()

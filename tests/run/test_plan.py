@@ -128,7 +128,7 @@ def test_outside_the_main_thread_run_names_serve() -> None:
     thread = threading.Thread(target=start)
     thread.start()
     thread.join()
-    assert errors == ["run() handles signals, which reach the main thread only: use serve() elsewhere"]
+    assert errors == ["run() handles signals, which only the main thread receives: use serve() elsewhere"]
 
 
 def test_an_error_at_the_start_is_raised(workers: str) -> None:

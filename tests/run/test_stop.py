@@ -118,7 +118,7 @@ def test_a_second_signal_ends_at_once(program: Start, workers: str) -> None:
     server.signal(signal.SIGTERM)
     server.line("connections left: 1")
     server.signal(signal.SIGTERM)
-    server.line("WARNING another signal: ending at once")
+    server.line("WARNING second signal: exiting immediately")
     assert lost(client)
     server.end()
 

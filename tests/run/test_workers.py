@@ -28,7 +28,7 @@ def test_a_killed_worker_loses_only_its_own_connections(program: Start) -> None:
     owners = [int(client.recv(20)) for client in clients]
     victim, other = sorted(set(owners))
     os.kill(victim, signal.SIGKILL)
-    server.line(f"^ERROR worker {victim} died: killed by SIGKILL; it is replaced at once$")
+    server.line(f"^ERROR worker {victim} died: killed by SIGKILL; replacing it at once$")
     later = [dial(port) for _ in range(50)]
     heirs = {int(client.recv(20)) for client in later}
     assert len(heirs) == 2 and other in heirs and victim not in heirs
@@ -67,7 +67,7 @@ def test_a_worker_that_dies_again_and_again_is_replaced_ever_later(program: Star
     port = server.port()
     for when in ("at once", "in 0.1 s", "in 0.2 s", "in 0.4 s"):
         with dial(port):
-            server.line(f"^ERROR worker [0-9]+ died: exit status 3; it is replaced {when}$")
+            server.line(f"^ERROR worker [0-9]+ died: exit status 3; replacing it {when}$")
     server.stop()
 
 
@@ -80,7 +80,7 @@ def test_a_worker_that_cannot_start_leaves_what_runs(program: Start) -> None:
     server = program(FAILS.replace("BUILDS", "2"), WORKERS="2")
     port = server.port()
     server.signal(signal.SIGHUP)
-    server.line("^ERROR reload failed, what runs stays: ConfigError: no space left$")
+    server.line("^ERROR reload failed, the current configuration stays active: ConfigError: no space left$")
     assert rest(dial(port)) == b"1"
     server.reload()
     assert rest(dial(port)) == b"3"
@@ -114,11 +114,11 @@ def test_workers_whose_parent_dies_drain_and_end(program: Start) -> None:
     client = dial(port)
     client.recv(20)
     server.signal(signal.SIGKILL)
-    server.line("WARNING the parent process is gone: draining")
-    server.line("WARNING the parent process is gone: draining")
+    server.line("WARNING the parent process has died: draining")
+    server.line("WARNING the parent process has died: draining")
     assert ask(client, b"it") == b" answers it"
     output = server.end(-signal.SIGKILL)  # the output ends when the last worker does
-    assert output.count("INFO done") == 2
+    assert output.count("INFO drained") == 2
     with pytest.raises(ConnectionRefusedError):
         dial(port)
 

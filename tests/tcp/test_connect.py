@@ -115,7 +115,7 @@ async def test_a_name_without_addresses() -> None:
 
 
 async def test_a_resolver_that_gives_no_addresses_but_names() -> None:
-    with pytest.raises(Unreachable, match=r"the resolver gave 'other\.example', which is no address"):
+    with pytest.raises(Unreachable, match=r"the resolver gave 'other\.example', which is not an IP address"):
         await tcp.connect(resolver=resolver("other.example"))(Target("name.example", 80))
 
 

@@ -47,7 +47,7 @@ async def test_a_client_that_leaves_cancels_the_work(leave: Callable[[Stream], A
         task = shutdown.spawn(unless_gone(server, work.run(), "the end"))
         await rounds()
         await leave(client)
-        with pytest.raises(ClientLeft, match="the client left before the end"):
+        with pytest.raises(ClientLeft, match="the client disconnected before the end"):
             await task
     assert work.ended == "cancelled"
     client.abort()

@@ -53,8 +53,8 @@ async def test_writing_counts_as_moving() -> None:
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
-        (tcp.idle_timeout(0.05), "nothing moved for 0.05 s"),
-        (tcp.lifetime(0.05), "the connection's 0.05 s are over"),
+        (tcp.idle_timeout(0.05), "no traffic for 0.05 s"),
+        (tcp.lifetime(0.05), "the connection's lifetime of 0.05 s has ended"),
     ],
 )
 async def test_an_expired_connection_gets_an_end_and_one_line(

@@ -498,7 +498,7 @@ async def test_when_nothing_moves_the_relay_ends(kind: Ends) -> None:
             await clock.advance(30)
             assert done.done()
         error = await done
-        assert isinstance(error, TimeoutError) and str(error) == "nothing moved for 60 s"
+        assert isinstance(error, TimeoutError) and str(error) == "no traffic for 60 s"
 
 
 @every_kind

@@ -297,7 +297,7 @@ async def test_tls_around_offers_what_the_routes_speak() -> None:
 def test_routes_that_cannot_be_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match=r"tcp\.route\(\) has no routes"):
         tcp.route()
-    with pytest.raises(ConfigError, match="b'' is no beginning"):
+    with pytest.raises(ConfigError, match="got b''"):
         tcp.route((b"", Noting()))
     with pytest.raises(ConfigError, match=r"tcp\.route\(limit=3"):
         tcp.route(tls=Noting(), limit=3)

@@ -391,7 +391,7 @@ def test_out_of_descriptors_the_listener_pauses_and_recovers() -> None:
     )
     assert done.stdout.split() == ["calm", "served", "10"], done.stderr
     assert 1 <= done.stderr.count("ERROR") <= 5, done.stderr  # not one for each try
-    assert "accepting pauses: [Errno 24] Too many open files" in done.stderr
+    assert "accepting is paused: [Errno 24] Too many open files" in done.stderr
 
 
 async def test_a_socket_of_packets_cannot_listen() -> None:

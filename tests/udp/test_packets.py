@@ -85,7 +85,7 @@ async def test_a_port_on_every_address() -> None:
 
 async def test_a_port_that_is_taken() -> None:
     there = await udp.bind("127.0.0.1:0")
-    with pytest.raises(OSError, match=r"cannot take packets at 127\.0\.0\.1 port"):
+    with pytest.raises(OSError, match=r"cannot bind a UDP socket to 127\.0\.0\.1 port"):
         await udp.bind(f"127.0.0.1:{where(there).port}")
     await there.aclose()
 

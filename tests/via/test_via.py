@@ -43,23 +43,23 @@ def test_a_chain_is_built(urls: list[str], chain: str) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("a.example:1080", "'a.example:1080' is no proxy: expected socks5://"),
-        ("ftp://a.example", "'ftp://a.example' is no proxy: expected socks5://"),
+        ("a.example:1080", "'a.example:1080' is not a proxy URL: expected socks5://"),
+        ("ftp://a.example", "'ftp://a.example' is not a proxy URL: expected socks5://"),
         ("socks5://", "expected socks5://[USER:PASSWORD@]HOST[:PORT]"),
         ("http://a.example/path", "expected http://"),
         ("http://a.example?x=1", "expected http://"),
         ("http://a.example:99999", "malformed"),
         ("http://[::1", "malformed"),
         ("socks5://john@a.example", "takes 1 to 255"),
-        ("", "is no proxy"),
+        ("", "is not a proxy URL"),
         ("http://u:pa@@ss", "more than one @"),
         ("http://u:p@ss@a.example:80", "%40 for @"),
         ("http://u:p/ss@a.example", "malformed"),
         ("http://a.exa\nmple", "a space or a control character"),
         (" http://a.example", "a space or a control character"),
         ("http://a b.example", "a space or a control character"),
-        ("http://a\\b.example", "a host that is none"),
-        ("http://a%40b.example", "a host that is none"),
+        ("http://a\\b.example", "an invalid host"),
+        ("http://a%40b.example", "an invalid host"),
     ],
 )
 def test_what_is_no_proxy_is_an_error_at_start(url: str, words: str) -> None:

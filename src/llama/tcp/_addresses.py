@@ -1,4 +1,4 @@
-"""Where a connection comes from and goes to."""
+"""The local address of a connection."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from llama._server import Local
 
 
 def local_address(extensions: Extensions) -> Local | None:
-    """The address that a client connected to; asked of the socket where nobody has set it."""
+    """Return the address that a client connected to, from the extensions or else from the socket."""
     local = extensions.get(Local)
     sock = None if local is not None else extensions.get(socket.socket)
     if sock is not None:
-        with contextlib.suppress(OSError):  # closed by now
+        with contextlib.suppress(OSError):  # already closed
             name = sock.getsockname()
             local = Local(*name[:2]) if isinstance(name, tuple) else Local(str(name), 0)
             extensions.set(local)

@@ -1,4 +1,4 @@
-"""A connection that says nothing does not hold up a stop."""
+"""A deadline for a client's first bytes once the server stops, so that silent connections do not delay it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from llama._errors import Closed
 from llama._shutdown import Shutdown
 from llama._stream import Stream
 
-ARRIVING = 1.0  # seconds that the first words of a connection may take once stopping has begun
+ARRIVING = 1.0  # seconds for the first bytes of a connection once stopping has begun
 
 
 class Arriving:
-    """Bounds what a client has to say first, from the moment in which stopping begins.
+    """Limits the time for a client's first bytes, counted from the moment in which stopping begins.
 
-    A context manager around the reading of it: afterwards the stream is broken off, and TimeoutError raised in
-    place of Closed.
+    A context manager around the code that reads them: after ARRIVING seconds it aborts the stream, and raises
+    TimeoutError instead of Closed.
     """
 
     __slots__ = ("_forget", "_late", "_stream", "_timer")
@@ -28,7 +28,7 @@ class Arriving:
     def __enter__(self) -> None:
         try:
             self._forget = Shutdown.current().on_stop(self._stop)
-        except RuntimeError:  # run by hand, without a server
+        except RuntimeError:  # called without a server
             self._forget = _nothing
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -36,7 +36,7 @@ class Arriving:
         if self._timer is not None:
             self._timer.cancel()
         if self._late and isinstance(error, Closed):
-            raise TimeoutError("the server stopped before the client had said enough") from None
+            raise TimeoutError("the server stopped before the client had sent enough") from None
 
     def _stop(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(ARRIVING, self._abort)

@@ -1,4 +1,4 @@
-"""Addresses to bound sockets."""
+"""Binding of TCP and Unix sockets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from llama._errors import ConfigError
 from llama._target import split_address
 
 Address = str | int | tuple[str, int] | socket.socket
-SocketAddress = tuple[Any, ...]  # the socket module's: host, port, and two more numbers for IPv6
+SocketAddress = tuple[Any, ...]  # of the socket module: host, port, and for IPv6 two more numbers
 
 
 def bind(
     where: Address, backlog: int, *, shared: bool = False, like: Sequence[socket.socket] = ()
 ) -> list[socket.socket]:
-    """Listening, non-blocking sockets for an address; on any failure none is left open."""
+    """Return listening, non-blocking sockets for an address; on failure no socket is left open."""
     if isinstance(where, socket.socket):
         return [_inherited(f"fd:{where.fileno()}", where.dup(), backlog)]
     if isinstance(where, str) and where.startswith("fd:"):
@@ -46,13 +46,15 @@ def _bind_hosts(
                 address = (address[0], known.getsockname()[1], *address[2:])
             try:
                 if shared and not like:
-                    # The first of the sharers: it is not to share with strangers that listen there already.
+                    # The first of the shared sockets: fail if another program listens there already.
                     _bind_one(family, address, None, shared=False, dual=not host).close()
                 opened.append(_bind_one(family, address, backlog, shared=shared, dual=not host))
             except OSError as error:
                 if error.errno != errno.EADDRNOTAVAIL:
                     raise
-                missing = error  # a name may stand for more than this machine has: `::1` where IPv6 is off
+                missing = (
+                    error  # a name may have addresses that this machine lacks, such as `::1` without IPv6
+                )
         if missing is not None and not opened:
             raise missing
     except BaseException:
@@ -85,7 +87,7 @@ def _bind_one(
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if sys.platform != "win32":  # there it would let two programs share a port
+        if sys.platform != "win32":  # on Windows it would let two programs share a port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -113,7 +115,7 @@ def _bind_path(path: str, backlog: int) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody listens on any more; a live one makes `bind` fail."""
+    """Remove a socket file without a listener; one with a listener makes `bind` fail."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return
@@ -125,7 +127,7 @@ def _remove_stale(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-        except BlockingIOError:  # it lives, and its queue is full
+        except BlockingIOError:  # it has a listener, whose queue is full
             return
 
 

@@ -1,4 +1,4 @@
-"""The TCP connector: names resolved, addresses raced, options set."""
+"""The TCP connector: it resolves names, races addresses, and sets socket options."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from llama.tcp._dialled import Dialled
 from llama.tcp._targets import allowed
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Host name and port to addresses, the preferred first; raises OSError when there are none."""
+"""Resolves a host name and port to addresses, the preferred one first; raises OSError if there are none."""
 
 STAGGER = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Connect:
-    """Reaches a target over TCP."""
+    """Connects to a target over TCP."""
 
     timeout: float | None
     resolver: Resolver
@@ -54,7 +54,7 @@ class Connect:
             raise
         except OSError as error:
             if isinstance(error, TimeoutError) and error.errno is None:
-                raise  # a clock's, not the system's
+                raise  # from a timeout, not from the system
             reason = error.strerror or str(error)
             raise Unreachable(f"cannot connect to {target}: {reason}") from error
 
@@ -71,7 +71,7 @@ class Connect:
             raise
 
     def _dial_literal(self, target: Target) -> Dial | None:
-        """Begin to connect to a target that needs no resolver."""
+        """Start to connect to a target that needs no resolver; None for a host name."""
         host = target.host
         if host.startswith("unix:"):
             return Dial(socket.AF_UNIX, host[5:], target)
@@ -96,7 +96,9 @@ class Connect:
     async def _open(self, address: str, target: Target) -> Stream:
         family = _family(address)
         if family is None:
-            raise OSError(errno.EADDRNOTAVAIL, f"the resolver gave {address!r}, which is no address")
+            raise OSError(
+                errno.EADDRNOTAVAIL, f"the resolver returned {address!r}, which is not an IP address"
+            )
         dial = Dial(family, (address, target.port), target, self._set_options)
         return dial.stream() or await dial.wait()
 
@@ -118,24 +120,24 @@ def connect(
     keepalive: float | None = None,
     nodelay: bool = True,
 ) -> Connector:
-    """Connect over TCP; where a name has several addresses, they race (RFC 8305).
+    """Connect over TCP; the addresses of a name are raced (Happy Eyeballs, RFC 8305).
 
-    A target `unix:PATH` is reached by its path.
+    A target `unix:PATH` is a Unix-domain socket.
 
     `timeout` in seconds covers resolving and connecting; `resolver` replaces the system's; `bind` is the
-    local address and port (0: any); `keepalive` probes a silent peer after so many seconds; `nodelay`
-    sends small writes at once. Raises Unreachable, or TimeoutError.
+    local address and port (0: any); `keepalive` is the number of idle seconds before the first TCP keep-alive
+    probe; `nodelay` sends small writes immediately. Raises Unreachable, or TimeoutError.
     """
     return Connect(timeout, resolver or resolve, bind, keepalive, nodelay)
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The system's resolver, in its own order."""
+    """Resolve a name with the system's resolver, in its order."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # a label that is empty or too long
-        raise socket.gaierror(socket.EAI_NONAME, f"{host[:80]!r} is no host name: {error}") from None
+    except UnicodeError as error:  # an empty or too long label
+        raise socket.gaierror(socket.EAI_NONAME, f"{host[:80]!r} is not a host name: {error}") from None
     return list(dict.fromkeys(str(each[4][0]) for each in found))
 
 
@@ -151,7 +153,7 @@ def _family(host: str) -> socket.AddressFamily | None:
 
 
 def interleave(addresses: Sequence[str]) -> list[str]:
-    """Take addresses of both families in turn, beginning with the first one's (RFC 8305, section 4)."""
+    """Interleave the addresses of both families, starting with the first one's (RFC 8305, section 4)."""
     if not addresses:
         return []
     first = [each for each in addresses if _family(each) == _family(addresses[0])]
@@ -163,7 +165,7 @@ def interleave(addresses: Sequence[str]) -> list[str]:
 
 
 async def _race(attempts: Sequence[Callable[[], Awaitable[Stream]]]) -> Stream:
-    """Start an attempt every quarter second, or at once when one failed; the first connection wins."""
+    """Start an attempt every quarter second, or immediately after a failure; the first connection wins."""
     won: list[Stream] = []
     errors: list[OSError] = []
 
@@ -206,11 +208,11 @@ async def _stagger(
 
 
 class _Won(Exception):
-    """Ends the race."""
+    """Raised by the winning attempt to end the race."""
 
 
 def set_keepalive(sock: socket.socket, seconds: float) -> None:
-    """Probe a peer that is silent for so many seconds, and three times more, as the system rounds."""
+    """Enable keep-alive probes after `seconds` (at least 1) of silence, repeated at that interval."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     idle = max(1, round(seconds))
     for name, value in (("TCP_KEEPIDLE", idle), ("TCP_KEEPALIVE", idle), ("TCP_KEEPINTVL", idle)):

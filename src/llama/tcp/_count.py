@@ -1,4 +1,4 @@
-"""Counts connections and their bytes."""
+"""Counters of connections and their bytes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from llama.tcp._middleware import middleware
 
 
 class Traffic(Meter):
-    """What `tcp.count` counted so far."""
+    """The counters of `tcp.count`."""
 
     __slots__ = ("bytes_received", "bytes_sent", "connections", "live")
 
     def __init__(self) -> None:
         self.connections = 0
-        """How many began."""
+        """The number of connections so far."""
         self.live = 0
-        """How many have not ended."""
+        """The number of open connections."""
         self.bytes_received = 0
-        """Bytes that peers sent."""
+        """Bytes received from peers."""
         self.bytes_sent = 0
-        """Bytes that were sent to peers."""
+        """Bytes sent to peers."""
 
     def received(self, count: int) -> float:
         self.bytes_received += count
@@ -68,11 +68,11 @@ class Count:
 
 @factory("tcp.count")
 def count(into: Traffic) -> Middleware[Stream, None]:
-    """Count connections and their bytes, both ways, into a Traffic; several stacks can share one.
+    """Count connections and their bytes, in both directions, in a Traffic; several stacks can share one.
 
         traffic = tcp.Traffic()
         stack(tcp.count(traffic), tcp.forward("127.0.0.1:8080"))
 
-    Bytes are those on the wire where it stands: before `tls.server`, encrypted ones. Each worker has its own.
+    The position in the stack matters: outside `tls.server` it counts encrypted bytes. Each worker counts separately.
     """
     return middleware("tcp.count()", lambda inner: Count(inner, into))

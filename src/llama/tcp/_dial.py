@@ -1,4 +1,4 @@
-"""One connection to one address: begun at once, waited for only where it must be."""
+"""One connection attempt to one address, which waits only if the kernel does not connect immediately."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 
 
 class Dial:
-    """A connection that is being made; it owns its socket until the stream has it.
+    """A connection attempt; it owns its socket until the stream takes it over.
 
-    Raises OSError for a connection that fails at once.
+    Raises OSError for a connection that fails immediately.
     """
 
     __slots__ = ("_address", "_by_loop", "_code", "_sock", "_target")
@@ -43,7 +43,7 @@ class Dial:
                 sock.setblocking(False)
             if prepare is not None:
                 prepare(sock)
-            # By the loop: where it tells no readiness, and where a failed connection is never ready.
+            # The loop connects if it reports no readiness, and on Windows, where a failure never becomes ready.
             self._by_loop = sys.platform == "win32" or not has_readiness(asyncio.get_running_loop())
             self._code = errno.EINPROGRESS if self._by_loop else self._begin()
         except BaseException:
@@ -52,20 +52,22 @@ class Dial:
 
     def _begin(self) -> int:
         code = self._sock.connect_ex(self._address)
-        if code == errno.EINPROGRESS:  # on this machine it is often done by now, without a round of the loop
+        if (
+            code == errno.EINPROGRESS
+        ):  # a local connection is often complete by now: this saves a loop iteration
             code = self._sock.connect_ex(self._address)
         if code not in _UNDER_WAY:
             _check(code)
         return code
 
     def stream(self) -> SocketStream | None:
-        """The connected stream, where that takes no waiting."""
+        """Return the stream if the connection is complete, else None."""
         if self._code in _UNDER_WAY:
             return None
         return SocketStream(self._sock, self._target, Port(self._sock.fileno(), readable=False))
 
     async def wait(self) -> Stream:
-        """The connected stream; raises OSError. The socket is closed when this fails."""
+        """Return the stream once connected; on failure close the socket and raise OSError."""
         try:
             port = await (self._wait_for_loop() if self._by_loop else self._wait())
         except BaseException:
@@ -76,7 +78,7 @@ class Dial:
     async def _wait_for_loop(self) -> None:
         try:
             await asyncio.get_running_loop().sock_connect(self._sock, self._address)
-        except OSError as error:  # asyncio's text says the address again
+        except OSError as error:  # asyncio's message repeats the address
             raise OSError(error.errno, os.strerror(error.errno or 0)) from None
 
     async def _wait(self) -> Port:

@@ -1,4 +1,4 @@
-"""How a connection was made, for who asks."""
+"""The timing of a connection attempt."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ _numbers = itertools.count(1)
 
 
 class Dialled:
-    """Put into a target's extensions, it is told how long a connection took; then it is in those of the stream."""
+    """Timing of a connection: the connector fills it in a target's extensions, and sets it in the stream's."""
 
     __slots__ = ("address", "began", "dns", "ended", "number", "port", "tls", "told", "was_there")
 
     def __init__(self, *, was_there: bool = False) -> None:
         self.began = time.monotonic()
         self.ended = self.began
-        """When the connection was there, without TLS."""
+        """The monotonic time at which the TCP connection was established."""
         self.dns: float | None = None
-        """Seconds that the resolver took; None where it was not asked."""
+        """Seconds that the resolver took; None if it was not used."""
         self.tls: float | None = None
         """Seconds that the TLS handshake took."""
         self.address = ""
-        """The other side's address."""
+        """The peer's address."""
         self.port = 0
-        """Its port."""
+        """The peer's port."""
         self.number = next(_numbers)
-        """One for each connection of this process."""
+        """A number unique to this connection within the process."""
         self.was_there = was_there
-        """Whether somebody else made it, so that nothing is known of it but TLS."""
+        """Whether other code opened the connection, so that only the time of TLS is known."""
         self.told: object = None
-        """What was told first that it took this time: the one exchange that it was opened for."""
+        """The exchange for which the connection was opened: only its trace reports this timing."""
 
     def done(self, stream: Stream) -> None:
-        """The connection is there."""
+        """Record that the connection is established."""
         self.ended = time.monotonic()
         self.address, self.port = _address_of(stream)
         stream.extensions.set(self)
 
     def secured(self) -> None:
-        """TLS is there as well."""
+        """Record that the TLS handshake has finished."""
         self.tls = time.monotonic() - self.ended
 
     @property
     def over(self) -> float:
-        """When all of it was there."""
+        """The monotonic time at which the connection, including TLS, was ready."""
         return self.ended + (self.tls or 0.0)
 
 
@@ -57,6 +57,6 @@ def _address_of(stream: Stream) -> tuple[str, int]:
         return "", 0
     try:
         host, port = sock.getpeername()[:2]
-    except OSError:  # it is gone already
+    except OSError:  # already closed
         return "", 0
     return str(host).partition("%")[0], int(port)

@@ -1,4 +1,4 @@
-"""What a connection's first bytes say of its protocol."""
+"""Detection of a protocol from a connection's first bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Matcher: TypeAlias = Callable[[bytes], bool | None]
-"""Tells of the first bytes whether they begin a protocol; None when it takes more of them to tell."""
+"""Returns whether the first bytes begin a protocol; None if more bytes are needed."""
 
-TLS = (
-    b"\x16\x03"  # a handshake record (RFC 8446 section 5.1), which every version begins its ClientHello with
-)
+TLS = b"\x16\x03"  # a handshake record (RFC 8446 section 5.1): every version starts its ClientHello with it
 SOCKS4 = b"\x04"
 SOCKS5 = b"\x05"
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # the preface (RFC 9113 section 3.4)
@@ -23,14 +21,14 @@ _HTTP1_PART = re.compile(rb"%s(?: (?:%s(?::/?)?)?)?" % (_METHOD, _SCHEME))
 
 
 def is_http1(data: bytes) -> bool | None:
-    """Whether a request line begins here: a method, and a target in one of its four forms (RFC 9112 section 3.2)."""
+    """Whether these bytes begin a request line: a method and one of the four target forms (RFC 9112 section 3.2)."""
     if _HTTP1.match(data) is not None:
         return True
     return None if not data or _HTTP1_PART.fullmatch(data) else False
 
 
 def begins_with(prefix: bytes) -> Matcher:
-    """Tells whether these very bytes come first."""
+    """Return a matcher for a fixed prefix."""
 
     def matches(data: bytes) -> bool | None:
         if data.startswith(prefix):

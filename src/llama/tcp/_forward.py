@@ -1,4 +1,4 @@
-"""Forwarding: a fixed target, reached by a connector, handed to a relay."""
+"""Forwarding of connections to a fixed target."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Forward:
 def forward(to: str | Target, *, connect: Connector | None = None, relay: Relay | None = None) -> Handler:
     """Relay every connection to one target, `HOST:PORT` or a Target.
 
-    `connect` reaches it, by default `tcp.connect()`; `relay` carries the bytes, by default `tcp.relay()`.
-    Raises ConfigError for an address that cannot be one.
+    `connect` connects to it, by default `tcp.connect()`; `relay` copies the bytes, by default `tcp.relay()`.
+    Raises ConfigError for an invalid address.
     """
     target = Target.parse(to) if isinstance(to, str) else to
     connect = connect or tcp_connect()

@@ -1,4 +1,4 @@
-"""Ends connections on which nothing moves."""
+"""Timeout of connections without traffic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.tcp._middleware import expire, middleware, off
 
 
 class Watch(Meter):
-    """Ends a call when nothing moved for a while: one timer, which follows what moved only when it fires."""
+    """Ends a call after a time without traffic: one timer, which checks for traffic only when it fires."""
 
     __slots__ = ("_call", "_loop", "_moved_at", "_seconds", "_timer")
 
@@ -43,13 +43,13 @@ class Watch(Meter):
             self._call.expire()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Cancel the timer."""
         self._timer.cancel()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class IdleTimeout:
-    """Ends a connection on which nothing moved for so long."""
+    """Ends a connection after `seconds` without traffic."""
 
     inner: Handler
     seconds: float
@@ -68,7 +68,7 @@ class IdleTimeout:
         except asyncio.CancelledError:
             if not call.is_over():
                 raise
-            await expire(stream, f"nothing moved for {self.seconds:g} s")
+            await expire(stream, f"no traffic for {self.seconds:g} s")
         finally:
             stream.detach(watch)
             watch.stop()
@@ -77,10 +77,10 @@ class IdleTimeout:
 
 @factory("tcp.idle_timeout")
 def idle_timeout(seconds: float | None) -> Middleware[Stream, None]:
-    """End a connection on which no byte moved either way for so many seconds; None never does.
+    """End a connection after `seconds` without traffic in either direction; None disables the timeout.
 
-    The handler is cancelled, the connection closed, and TimeoutError is raised. It costs one timer for a
-    connection, and bytes may still pass by splice.
+    It cancels the handler, closes the connection, and raises TimeoutError. It costs one timer for each
+    connection, and bytes can still be spliced.
 
         stack(tcp.idle_timeout(300), tcp.forward("127.0.0.1:8080"))
     """

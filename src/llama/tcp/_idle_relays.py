@@ -1,28 +1,28 @@
-"""Finds relays on which nothing moves: one timer for all of them, and none for each."""
+"""Detection of idle relays, with one timer for all relays of a timeout."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Protocol
 
-LOOKS = 4  # so many in a timeout: an idle relay is found within a quarter of it
-_NEW = (0, -1)  # the first look comes before a whole quarter has passed
+LOOKS = 4  # checks in one timeout: an idle relay is detected at most a quarter late
+_NEW = (0, -1)  # the first check comes before a whole quarter has passed
 
 
 class Relaying(Protocol):
-    """What is looked at."""
+    """A relay that IdleRelays checks."""
 
     def moved(self) -> int:
-        """The bytes that have moved so far."""
+        """Return the number of bytes relayed so far."""
         ...
 
     def idle(self, seconds: float) -> None:
-        """Nothing has moved for so long."""
+        """End the relay after `seconds` without traffic."""
         ...
 
 
 class IdleRelays:
-    """The relays of one timeout, each with what had moved when it was looked at last, and how often that was."""
+    """The relays of one timeout, each with its byte count and the number of checks that found it unchanged."""
 
     __slots__ = ("_loop", "_relays", "_seconds", "_timer")
 
@@ -33,7 +33,7 @@ class IdleRelays:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, relay: Relaying) -> None:
-        """Look at a relay from now on."""
+        """Check a relay from now on."""
         self._relays[relay] = _NEW
         if self._timer is None:
             self._begin(asyncio.get_running_loop())
@@ -43,7 +43,7 @@ class IdleRelays:
             self._begin(asyncio.get_running_loop())
 
     def discard(self, relay: Relaying) -> None:
-        """It has ended. The timer stays for the next ones, and ends when it finds none."""
+        """Remove a relay that has ended. The timer continues, and ends when it finds no relay."""
         self._relays.pop(relay, None)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:

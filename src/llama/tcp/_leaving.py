@@ -1,4 +1,4 @@
-"""Work for a client that may leave meanwhile."""
+"""Cancellation of work whose client disconnects."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ T = TypeVar("T")
 
 
 class ClientLeft(ConnectionAbortedError):
-    """The client is gone, so there is nobody to answer."""
+    """The client has disconnected, so a response cannot be sent."""
 
 
 async def unless_gone(stream: Stream, work: Awaitable[T], about: str) -> T:
-    """Await `work`, and cancel it when the client ends or breaks its stream; nobody else may be reading that.
+    """Await `work`, and cancel it if the client closes or resets the stream; other code must not read meanwhile.
 
-    Raises ClientLeft then. What the client says meanwhile stays in the stream, and from then on
-    its leaving goes unnoticed, as it does on streams without readiness callbacks. Work that does not
-    wait is not watched.
+    Raises ClientLeft then. Bytes that arrive meanwhile stay in the stream; after them a disconnect is not
+    detected, and never on streams without readiness callbacks. Work that does not wait is not watched.
     """
     if not isinstance(stream, ReadyStream):
         return await work
@@ -31,7 +30,7 @@ async def unless_gone(stream: Stream, work: Awaitable[T], about: str) -> T:
         return await _Waiting(work, watch.begin)
     except asyncio.CancelledError:
         if watch.cancelled_by_it():
-            raise ClientLeft(f"the client left before {about}") from None
+            raise ClientLeft(f"the client disconnected before {about}") from None
         raise
     finally:
         watch.end()
@@ -40,24 +39,24 @@ async def unless_gone(stream: Stream, work: Awaitable[T], about: str) -> T:
 async def unless_left(
     stream: Stream, work: Awaitable[T], about: str, *, ahead: int, grace: float | None
 ) -> T:
-    """The same for streams of any kind: up to `ahead` bytes are read meanwhile, and put back.
+    """Do the same for streams of any type, by reading up to `ahead` bytes, which are put back.
 
-    When those have come its leaving goes unnoticed. After an orderly end the work has `grace` more seconds; None
-    where such an end is none, as it may be half of one.
+    After that number of bytes a disconnect is not detected. After an orderly end the work has `grace` more
+    seconds; None ignores such an end, which may be a half-close.
     """
     watch = _Ahead(stream, ahead, grace)
     try:
         return await _Waiting(work, watch.begin)
     except asyncio.CancelledError:
         if watch.cancelled_by_it():
-            raise ClientLeft(f"a side left before {about}") from None
+            raise ClientLeft(f"a side disconnected before {about}") from None
         raise
     finally:
         await watch.end()
 
 
 class _Waiting(Generic[T]):
-    """Awaits something, and calls back when that waits for the first time."""
+    """Awaits `work`, and calls `begin` when it waits for the first time."""
 
     __slots__ = ("_begin", "_work")
 
@@ -83,7 +82,7 @@ class _Waiting(Generic[T]):
 
 
 class _Cancelling:
-    """Cancels the running task once, and knows that it was not somebody else."""
+    """Cancels the running task once, and distinguishes its own cancellation from others."""
 
     __slots__ = ("_before", "_gone", "_task")
 
@@ -92,14 +91,14 @@ class _Cancelling:
         self._task: asyncio.Task[object] | None = None
 
     def begin(self) -> None:
-        """It waits from here on."""
+        """Record the running task, which waits from now on."""
         self._task = asyncio.current_task()
         if self._task is None:
-            raise RuntimeError("who watches a client runs in a task")
+            raise RuntimeError("a client can be watched only from within a task")
         self._before = self._task.cancelling()
 
     def left(self) -> None:
-        """The client is gone."""
+        """Cancel the task: the client has disconnected."""
         if self._task is not None and not self._gone:
             self._gone = True
             self._task.cancel()
@@ -122,7 +121,7 @@ class _Watch(_Cancelling):
         self._stream.on_readable(self.look)
 
     def end(self) -> None:
-        """Leave the stream to others."""
+        """Release the stream."""
         self._over = True
         if self._task is not None:
             self._stream.on_readable(None)
@@ -174,7 +173,7 @@ class _Ahead(_Cancelling):
             self.left()
 
     async def end(self) -> None:
-        """Leave the stream to others, with all that came."""
+        """Release the stream, and put back the bytes that were read."""
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait((self._reader,))

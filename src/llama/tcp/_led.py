@@ -1,4 +1,4 @@
-"""Listeners that take connections to any address: Linux' TPROXY."""
+"""Listeners that accept connections to any address, for TPROXY on Linux."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 
 @dataclass(frozen=True, slots=True)
 class Led:
-    """The port of the listener that a connection came by, which takes those to any address."""
+    """The port of the transparent listener that accepted a connection."""
 
     port: int
 
 
 def take_any(sockets: Sequence[socket.socket]) -> None:
-    """Let listening sockets take connections to any address; raises ConfigError, OSError without the privilege."""
+    """Make listening sockets accept connections to any address; raises ConfigError, OSError without the privilege."""
     if not sys.platform.startswith("linux"):
-        raise ConfigError("tcp.server(transparent=True) is for Linux alone")
+        raise ConfigError("tcp.server(transparent=True) is supported on Linux only")
     for sock in sockets:
         level, option = (
             (socket.IPPROTO_IPV6, _IPV6_TRANSPARENT)
@@ -37,13 +37,13 @@ def take_any(sockets: Sequence[socket.socket]) -> None:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOPROTOOPT, errno.EOPNOTSUPP):
                 raise
-            text = f"{sock.getsockname()} cannot take connections to any address: {error.strerror}"
-            raise OSError(error.errno, f"{text} (it takes the capability NET_ADMIN)") from None
+            text = f"{sock.getsockname()} cannot accept connections to any address: {error.strerror}"
+            raise OSError(error.errno, f"{text} (it requires the capability NET_ADMIN)") from None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class LedHere:
-    """Tells of each connection by which port it came."""
+    """Records on each connection the port of its listener."""
 
     inner: Handler
     port: int

@@ -1,4 +1,4 @@
-"""Ends connections that are old."""
+"""Maximum lifetime of connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.tcp._middleware import expire, middleware, off
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Lifetime:
-    """Ends a connection after so long, whatever it is doing."""
+    """Ends a connection after `seconds`, even during traffic."""
 
     inner: Handler
     seconds: float
@@ -34,16 +34,16 @@ class Lifetime:
         except asyncio.CancelledError:
             if not call.is_over():
                 raise
-            await expire(stream, f"the connection's {self.seconds:g} s are over")
+            await expire(stream, f"the connection's lifetime of {self.seconds:g} s has ended")
         finally:
             self.deadlines.end(call)
 
 
 @factory("tcp.lifetime")
 def lifetime(seconds: float | None) -> Middleware[Stream, None]:
-    """End every connection after so many seconds, whatever it is doing; None never does.
+    """End every connection after `seconds`, even during traffic; None disables the limit.
 
-    The handler is cancelled, the connection closed, and TimeoutError is raised.
+    It cancels the handler, closes the connection, and raises TimeoutError.
 
         stack(tcp.lifetime(3600), tcp.forward("127.0.0.1:8080"))
     """

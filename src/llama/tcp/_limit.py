@@ -1,4 +1,4 @@
-"""Bounds the connections that one service serves at once."""
+"""Maximum number of concurrent connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llama.tcp._middleware import middleware, off
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class TcpLimit:
-    """Serves so many connections at once; the listener accepts no more."""
+    """Serves a limited number of concurrent connections; at the limit the listener stops accepting."""
 
     inner: Handler
     slots: Slots
@@ -41,11 +41,11 @@ class TcpLimit:
 
 @factory("tcp.limit")
 def limit(connections: int | None) -> Middleware[Stream, None]:
-    """Serve so many connections at once; None is no limit.
+    """Serve at most `connections` concurrent connections; None disables the limit.
 
-    At the limit the listener stops accepting, and the kernel's queue holds who comes next. Where it cannot
-    see this layer, behind a plain function, connections are accepted and wait in turn. Each worker counts
-    for itself.
+    At the limit the listener stops accepting, and further connections wait in the kernel's queue. If a plain
+    function hides this layer from the listener, connections are accepted and then wait in order. Each worker
+    counts separately.
 
         stack(tcp.limit(10_000), tcp.forward("127.0.0.1:8080"))
     """

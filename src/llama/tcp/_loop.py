@@ -16,7 +16,7 @@ if sys.platform == "linux":
     _BATCH = 1024
 
     class PortSelector(selectors.EpollSelector):
-        """The stock selector, and around it an epoll whose ports are told at once."""
+        """The stock selector, nested in an epoll whose ports are called directly."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -28,18 +28,18 @@ if sys.platform == "linux":
             self._ports = Ports(self._outer)
 
         def serve(self, loop: asyncio.AbstractEventLoop) -> None:
-            """Tell the ports of this loop."""
+            """Report to the ports of this loop."""
             self._loop = loop
             self._poller = OwnPoller(loop, self._ports)
             adopt(self._poller)
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """Wait for the stock selector's files, which it returns, and for ports."""
+            """Wait for ports, which are called, and for the stock selector's files, which are returned."""
             if self._poller is not None and self._poller.senders:
                 self._poller.send_all()
             if timeout is None:
                 timeout = -1
-            elif timeout > 0:  # in milliseconds, and never too early
+            elif timeout > 0:  # epoll takes milliseconds: round up, never wake early
                 timeout = math.ceil(timeout * 1e3) * 1e-3
             ready: list[tuple[selectors.SelectorKey, int]] = []
             report = self._ports.report
@@ -65,9 +65,10 @@ if sys.platform == "linux":
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A stock event loop whose selector knows llama's sockets: what `run` uses, for `asyncio.Runner` too.
+    """Return a stock event loop whose selector waits on llama's sockets directly; `run` uses it.
 
-    On Linux that saves a round through the loop for each event; elsewhere it is the platform's own loop.
+    Pass it to `asyncio.Runner` as `loop_factory`. On Linux it saves a loop iteration for each event; elsewhere
+    it is the platform's default loop.
     """
     if sys.platform != "linux":
         return asyncio.new_event_loop()

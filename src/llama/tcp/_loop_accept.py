@@ -1,4 +1,4 @@
-"""Accepting on a loop that reports no readiness."""
+"""Accepting on a loop without readiness callbacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llama._shutdown import own_task
 
 
 class LoopAccept:
-    """A listening socket's readiness and its `take`, by asking the loop for one connection after the other."""
+    """A listening socket with the interface of a Port, over the loop's `sock_accept`."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -18,7 +18,7 @@ class LoopAccept:
         self._left = False
 
     def take(self) -> tuple[socket.socket, Any]:
-        """The next connection; BlockingIOError when it is still to come."""
+        """Return the next connection; raises BlockingIOError if there is none yet."""
         task = self._accepting
         if task is not None and task.done() and not task.cancelled():
             self._accepting = None
@@ -28,16 +28,16 @@ class LoopAccept:
         raise BlockingIOError
 
     async def wait_readable(self) -> None:
-        """Return when `take` has something."""
+        """Return when `take` has a connection."""
         if self._accepting is None:
             self._accepting = own_task(asyncio.get_running_loop().sock_accept(self._sock))
         await asyncio.wait((self._accepting,))
 
     def unreadable(self) -> None:
-        """A take would block."""
+        """Do nothing: `take` keeps its own state."""
 
     def leave(self, *, closing: bool = True) -> None:
-        """Ask the loop no more; `take` then asks the system."""
+        """Stop using the loop; afterwards `take` calls accept directly."""
         self._left = True
         if self._accepting is not None:
             self._accepting.cancel()

@@ -1,4 +1,4 @@
-"""A stream over a socket on a loop that reports no readiness: it asks the loop to receive and to send."""
+"""A stream over a socket on a loop without readiness callbacks: the loop receives and sends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.tcp._stream import LINGER, RESET_ON_CLOSE
 class LoopSocketStream(Stream):
     """A connected stream socket on a loop such as Windows' proactor; it owns the socket and closes it.
 
-    What the loop receives for a read that was cancelled is kept for the next one.
+    Bytes that the loop receives for a cancelled read are kept for the next one.
     """
 
     __slots__ = (
@@ -51,7 +51,7 @@ class LoopSocketStream(Stream):
 
     @property
     def socket(self) -> socket.socket:
-        """The socket itself, for options and addresses; the stream goes on owning it."""
+        """The socket, for options and addresses; the stream still owns it."""
         return self._sock
 
     def __repr__(self) -> str:
@@ -86,7 +86,7 @@ class LoopSocketStream(Stream):
             self._eof = True
         elif self._pace is not None:
             self._pace.received(len(data))
-        if len(data) > limit:  # it was asked for by a read that was cancelled
+        if len(data) > limit:  # received for a cancelled read with a larger limit
             self.unread(data)
             return self._take(limit)
         return data
@@ -136,7 +136,7 @@ class LoopSocketStream(Stream):
         try:
             while count < len(view):
                 count += await self._send(view[count:])
-        except OSError:  # the system, or the closed stream, goes on saying so
+        except OSError:  # later calls raise it again
             raise
         except BaseException:
             self._broken = self._broken or count > 0
@@ -174,7 +174,7 @@ class LoopSocketStream(Stream):
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
-            self._broken = True  # nobody knows how much of it has left
+            self._broken = True  # it is unknown how many bytes were sent
             task.cancel()
             raise
         if self._closed:
@@ -194,7 +194,7 @@ class LoopSocketStream(Stream):
             raise closed(self)
         if not self._eof_sent:
             self._eof_sent = True
-            with contextlib.suppress(OSError):  # the peer may have reset: the next call tells
+            with contextlib.suppress(OSError):  # the peer may have reset: the next call raises it
                 self._sock.shutdown(socket.SHUT_WR)
 
     async def aclose(self) -> None:
@@ -224,7 +224,7 @@ class LoopSocketStream(Stream):
             call.cancel()
 
     def _calls(self) -> list[asyncio.Task[bytes] | asyncio.Task[None]]:
-        """What the loop is still at: it has the descriptor until these have ended."""
+        """The pending loop calls, which use the descriptor until they end."""
         return [call for call in (self._receiving, self._sending) if call is not None and not call.done()]
 
     def _close_after_calls(self) -> None:
@@ -236,7 +236,7 @@ class LoopSocketStream(Stream):
             self._sock.close()
 
     async def _linger(self) -> None:
-        # Closing over bytes that nobody read sends a reset, which can overtake what was written last.
+        # Closing with unread bytes sends a reset, which can destroy the last bytes written.
         with contextlib.suppress(OSError, TimeoutError):
             if not self._sock.recv(CHUNK):
                 return

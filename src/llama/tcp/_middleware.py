@@ -1,4 +1,4 @@
-"""What TCP middleware is made by: layers from handler to handler."""
+"""Helpers for TCP middleware: layers that wrap a connection handler."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from llama._stream import Handler, Stream
 
 
 def middleware(name: str, build: Callable[[Handler], Handler]) -> Middleware[Stream, None]:
-    """A layer that takes streams, gives streams and shows its name."""
+    """Return a named layer that takes streams and passes on streams."""
     return named_layer(name, build, takes=Stream, gives=Stream)
 
 
 def off(name: str) -> Middleware[Stream, None]:
-    """What a factory returns when it has nothing to do: switched off, a layer costs nothing."""
+    """Return a disabled layer: it returns its inner service, and costs nothing."""
     return middleware(name, lambda inner: inner)
 
 
 async def expire(stream: Stream, reason: str) -> NoReturn:
-    """End a connection whose time is over: by its protocol's own end where that gets through, and raise."""
+    """End a connection after a timeout, with its protocol's orderly close if the peer accepts it, and raise."""
     await stream.aclose()
     raise TimeoutError(reason)

@@ -1,4 +1,4 @@
-"""Sets of networks: who is in, who is out."""
+"""Access control by the client's network."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from llama.layers._peer_key import packed, peer_host
 from llama.tcp._middleware import middleware, off
 
 Network: TypeAlias = str | IPv4Network | IPv6Network
-"""`192.0.2.0/24`, `2001:db8::/32`, a single address, or `unix` for who comes over a Unix socket."""
+"""`192.0.2.0/24`, `2001:db8::/32`, a single address, or `unix` for clients of a Unix socket."""
 
 UNIX = "unix"
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 class Networks:
-    """Networks to look addresses up in, whatever their number; IPv4 within IPv6 is IPv4."""
+    """A set of networks with fast look-up, however many; an IPv4-mapped IPv6 address counts as IPv4."""
 
     __slots__ = ("_starts", "_unix", "names")
 
@@ -63,7 +63,7 @@ def _parse(network: str | IPv4Network | IPv6Network) -> IPv4Network | IPv6Networ
         parsed = ip_network(network) if isinstance(network, str) else network
     except ValueError as error:
         raise ConfigError(
-            f"{network!r} is no network ({error}): expected one such as 192.0.2.0/24, an address, or unix"
+            f"{network!r} is not a network ({error}): expected one such as 192.0.2.0/24, an address, or unix"
         ) from None
     if isinstance(parsed, IPv6Network) and parsed.subnet_of(_MAPPED):
         start = int(parsed.network_address) & 0xFFFFFFFF
@@ -73,7 +73,7 @@ def _parse(network: str | IPv4Network | IPv6Network) -> IPv4Network | IPv6Networ
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Guard:
-    """Lets connections in by their peer's address."""
+    """Accepts or refuses connections by their peer's address."""
 
     inner: Handler
     networks: Networks
@@ -93,21 +93,23 @@ class Guard:
 
 @factory("tcp.allow")
 def allow(*networks: Network) -> Middleware[Stream, None]:
-    """Serve only peers from these networks; others are broken off at once, with Refused.
+    """Serve only peers from these networks; connections of others are reset, with Refused.
 
-    A network is `192.0.2.0/24`, `2001:db8::/32`, a single address, or `unix` for Unix sockets. An IPv4 address
-    within IPv6 counts as IPv4. Raises ConfigError for what is no network.
+    A network is `192.0.2.0/24`, `2001:db8::/32`, a single address, or `unix` for Unix sockets. An IPv4-mapped
+    IPv6 address counts as IPv4. Raises ConfigError for an invalid network.
 
         stack(tcp.allow("10.0.0.0/8", "::1"), tcp.forward("127.0.0.1:8080"))
     """
     if not networks:
-        raise ConfigError("tcp.allow(): expected at least one network: without any it would serve nobody")
+        raise ConfigError(
+            "tcp.allow(): expected at least one network, otherwise it would refuse every client"
+        )
     return _guard(networks, allows=True)
 
 
 @factory("tcp.deny")
 def deny(*networks: Network) -> Middleware[Stream, None]:
-    """Break peers from these networks off at once, with Refused; the networks are written as for `tcp.allow`.
+    """Reset connections of peers from these networks, with Refused; the syntax is that of `tcp.allow`.
 
     stack(tcp.deny("203.0.113.0/24"), tcp.forward("127.0.0.1:8080"))
     """

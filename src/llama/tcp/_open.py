@@ -1,4 +1,4 @@
-"""The stream that fits the running loop."""
+"""Creation of the stream type that the running loop supports."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from llama.tcp._stream import SocketStream
 
 
 def has_readiness(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether a loop tells when descriptors are ready; Windows' proactor does not."""
+    """Whether a loop has readiness callbacks (add_reader); the proactor loop of Windows does not."""
     return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
 def open_stream(
     sock: socket.socket, peer: object = "", *, port: Port | None = None, by: LoopPoller | None = None
 ) -> SocketStream | LoopSocketStream:
-    """A stream over a connected, non-blocking socket, which it then owns.
+    """Return a stream over a connected, non-blocking socket, which the stream then owns.
 
-    `port` is the socket's readiness where it is known, `by` who is to watch it.
+    `port` is the socket's readiness, if there is one already; `by` is the poller for a new one.
     """
     if port is None and not has_readiness(asyncio.get_running_loop()):
         return LoopSocketStream(sock, peer)

@@ -1,4 +1,4 @@
-"""Bounds the connections of each peer."""
+"""Maximum number of concurrent connections for each peer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llama.tcp._middleware import middleware, off
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class PerPeerLimit:
-    """Refuses a peer's next connection while it has its share."""
+    """Refuses further connections of a peer that has reached the limit."""
 
     inner: Handler
     connections: int
@@ -48,11 +48,11 @@ class PerPeerLimit:
 
 @factory("tcp.per_peer_limit")
 def per_peer_limit(connections: int | None, *, ipv6_prefix: int = 128) -> Middleware[Stream, None]:
-    """Serve so many connections of one address at once, and break off more with Overloaded; None is no limit.
+    """Serve at most `connections` concurrent connections of one address, and reset others with Overloaded.
 
-    `ipv6_prefix` counts all IPv6 addresses with the same first bits as one: 64 is what one customer usually
-    has. A peer that a trusted PROXY header names counts by its own address when `tcp.proxy_protocol` stands
-    before this layer. Each worker counts for itself.
+    None disables the limit. IPv6 addresses with the same first `ipv6_prefix` bits count as one peer: a customer
+    usually has a /64. Put `tcp.proxy_protocol` before this layer to count the addresses of trusted PROXY headers.
+    Each worker counts separately.
 
         stack(tcp.per_peer_limit(20, ipv6_prefix=64), tcp.forward("127.0.0.1:8080"))
     """

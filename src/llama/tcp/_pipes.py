@@ -1,4 +1,4 @@
-"""Pipes for splice, within a budget: the system gives an ordinary user only so many pages."""
+"""Pipes for splice, within a budget: the system limits the pipe pages of an ordinary user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _open = 0
 
 
 def take() -> tuple[int, int] | None:
-    """An empty pipe, read end first, or None when the budget or the system has none."""
+    """Return an empty pipe, read end first; None if the budget is used up or the system refuses one."""
     global _open
     if _open >= BUDGET:
         return None
@@ -22,7 +22,7 @@ def take() -> tuple[int, int] | None:
         pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with contextlib.suppress(OSError):  # over the user's share: the default size may do
+    with contextlib.suppress(OSError):  # above the user's limit: the default size may suffice
         fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, SIZE)
     if fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ) < SMALLEST:
         _close(pipe)
@@ -32,7 +32,7 @@ def take() -> tuple[int, int] | None:
 
 
 def give(pipe: tuple[int, int]) -> None:
-    """Close a pipe that `take` gave."""
+    """Close a pipe from `take`."""
     global _open
     _open -= 1
     _close(pipe)

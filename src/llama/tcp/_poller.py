@@ -1,9 +1,25 @@
-"""Who tells a loop's sockets that they are ready.
+"""The poller of an event loop: it reports to ports (`llama.tcp._port`) when their descriptors are ready.
 
-On Linux an epoll of ours watches the sockets, edge-triggered: a socket is registered once in its life, and an
-event costs a dictionary look-up in place of a round through the loop's selector, its handles and its mappings.
-In a loop of `new_event_loop` that epoll is the one the loop waits on, elsewhere the loop watches it. Where
-there is no epoll the loop's own add_reader and add_writer do.
+What can happen: a socket becomes readable while no read is pending, a callback closes other sockets whose
+events are in the same batch, the kernel reuses their descriptor numbers, and a callback raises. What must
+never happen: a lost wake-up, a busy loop over a descriptor that nothing reads, a callback for a closed socket,
+or one failing callback that stops the others of its batch.
+
+- On Linux all sockets of a loop are in one epoll, edge-triggered. A socket is registered once in its life
+  instead of once for each wait, and an event costs one dictionary look-up. The alternative, the loop's
+  add_reader and add_writer, costs a system call and a new Handle for each wait, and a pass through the
+  selector's key map and the loop's ready queue for each event; asyncio's transports cost more again.
+- An edge is reported once. A port therefore remembers readiness until a system call returns EAGAIN; only then
+  does it wait for the next edge. This is why no wake-up is lost and why an unread socket does not spin.
+- EPOLLOUT is added on the first write that would block and stays: most sockets never need it.
+- EPOLLRDHUP sets `hangup`: one more read returns the end or the error, even after a short read.
+- A descriptor leaves the table before it is closed. If its number is reused within one batch of events, the
+  new port gets one spurious report, which costs one call that returns EAGAIN.
+- Each report is guarded: an exception goes to the loop's exception handler, and the batch continues.
+- `new_event_loop` makes loops whose selector waits on this epoll directly (`OwnPoller`). In other loops, uvloop
+  included, the loop watches the epoll's own descriptor (`EpollPoller`), which costs one more system call.
+- Without epoll, `LoopPoller` uses add_reader and add_writer, which are level-triggered: each is removed when it
+  has reported, and added again when the port waits.
 """
 
 from __future__ import annotations
@@ -17,12 +33,12 @@ import weakref
 from time import monotonic
 from typing import Protocol
 
-_BATCH = 256
-_HELD = 0.002  # seconds that a message may wait for others of its round
+_BATCH = 256  # events of one epoll_wait
+_HELD = 0.002  # seconds that a queued message may wait for others of the same iteration
 
 
 class Port(Protocol):
-    """What a poller reports to; `llama.tcp._port` has the one there is."""
+    """The receiver of a poller's reports, implemented by `llama.tcp._port.Port`."""
 
     fd: int
     hangup: bool
@@ -30,24 +46,24 @@ class Port(Protocol):
     both: bool
 
     def now_readable(self) -> None:
-        """There is something to read, the end and an error among it."""
+        """A read will not block: there are bytes, the end of the stream, or an error."""
 
     def now_writable(self) -> None:
-        """There is room to write, or an error to find."""
+        """A write will not block: there is room, or an error."""
 
     def now_broken(self) -> None:
         """The connection broke."""
 
 
 class Sender(Protocol):
-    """What has something to send at the end of a round."""
+    """An object that sends queued bytes at the end of a loop iteration."""
 
     def send_taken(self) -> None:
-        """Send it."""
+        """Send the queued bytes."""
 
 
 class LoopPoller:
-    """Over add_reader and add_writer, which report again and again: each is taken back when it has reported."""
+    """A poller over add_reader and add_writer, which are level-triggered: each is removed when it has reported."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -55,7 +71,7 @@ class LoopPoller:
         self._first = 0.0
 
     def send_soon(self, sender: Sender) -> None:
-        """Have it send when this round of the loop is over, or after a while of it."""
+        """Call `sender.send_taken()` at the end of this loop iteration, or earlier if the iteration is long."""
         senders = self.senders
         senders.append(sender)
         if len(senders) == 1:
@@ -65,7 +81,7 @@ class LoopPoller:
             self.send_all()
 
     def send_all(self) -> None:
-        """The round is over."""
+        """Let all senders send: the iteration is over."""
         senders, self.senders = self.senders, []
         for each in senders:
             each.send_taken()
@@ -74,15 +90,15 @@ class LoopPoller:
         self.loop.call_soon(self.send_all)
 
     def watch_read(self, port: Port) -> None:
-        """Report once when there is something to read."""
+        """Report once when a read will not block."""
         self.loop.add_reader(port.fd, self._read, port)
 
     def watch_write(self, port: Port) -> None:
-        """Report once when there is room to write."""
+        """Report once when a write will not block."""
         self.loop.add_writer(port.fd, self._write, port)
 
     def watch_break(self, port: Port) -> None:
-        """Report when the connection breaks; here only a read tells."""
+        """Report when the connection breaks. Does nothing here: add_reader does not distinguish a break."""
 
     def _read(self, port: Port) -> None:
         self.loop.remove_reader(port.fd)
@@ -93,15 +109,15 @@ class LoopPoller:
         port.now_writable()
 
     def forget(self, port: Port, *, closing: bool) -> None:
-        """Report nothing more; call it while the descriptor is open. `closing`: it will not be for long."""
+        """Stop reporting; call this while the descriptor is open. `closing`: the caller closes it next."""
         self.loop.remove_reader(port.fd)
         self.loop.remove_writer(port.fd)
 
     def hold(self) -> None:
-        """Stay open until `drop`, while nothing is registered too."""
+        """Keep the poller open until `drop`, even without registered ports."""
 
     async def drop(self) -> None:
-        """Take `hold` back."""
+        """Undo one `hold`."""
 
 
 if sys.platform == "linux":
@@ -122,28 +138,28 @@ if sys.platform == "linux":
             return len(self._ports)
 
         def add(self, port: Port, *, both: bool = False) -> None:
-            """Register a descriptor; what is ready already is reported."""
+            """Register a descriptor; readiness that exists already is reported."""
             self.epoll.register(port.fd, _BOTH if both else _READ)
             self._ports[port.fd] = port
             port.registered, port.both = True, both
 
         def add_write(self, port: Port) -> None:
-            """Report room to write too, what there is already among it."""
+            """Report room to write too, including room that exists already."""
             port.both = True
             self.epoll.modify(port.fd, _BOTH)
 
         def remove(self, port: Port, *, closing: bool) -> None:
-            """Report a descriptor no more."""
+            """Stop reporting a descriptor."""
             port.registered = port.both = False
             del self._ports[port.fd]
-            if not closing:  # closing it takes it out of the epoll too
+            if not closing:  # close() removes it from the epoll too, which saves this system call
                 self.epoll.unregister(port.fd)
 
         def report(self, fd: int, events: int) -> None:
-            """Tell a port.
+            """Report an event to its port.
 
-            A number that was closed and taken again in one batch gets a report that is not its own, which
-            costs it one call that would block.
+            A descriptor number that was closed and reused within one batch gets a report of its predecessor,
+            which costs one call that returns EAGAIN.
             """
             port = self._ports.get(fd)
             if port is None:
@@ -161,7 +177,7 @@ if sys.platform == "linux":
                 port.now_writable()
 
     class EpollPoller(LoopPoller):
-        """An epoll that the loop watches; it exists while a port is registered or someone holds it."""
+        """An epoll whose descriptor the loop watches; it is open while a port is registered or `hold` is active."""
 
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             super().__init__(loop)
@@ -197,7 +213,7 @@ if sys.platform == "linux":
         def _ports(self) -> Ports:
             if self._open is None:
                 self._open = Ports(select.epoll())
-                # The callback must not keep alive the context of whoever came first.
+                # An empty context: the callback must not keep the context of the first caller alive.
                 contextvars.Context().run(self.loop.add_reader, self._open.epoll.fileno(), self._dispatch)
             return self._open
 
@@ -219,14 +235,14 @@ if sys.platform == "linux":
                 self._open = None
 
     class OwnPoller(EpollPoller):
-        """The epoll that the loop itself waits on, which is open as long as the loop."""
+        """The epoll that the loop itself waits on, which stays open as long as the loop."""
 
         def __init__(self, loop: asyncio.AbstractEventLoop, ports: Ports) -> None:
             super().__init__(loop)
             self._open = ports
 
         def _at_end(self) -> None:
-            pass  # the loop's selector sees to it
+            pass  # PortSelector calls send_all
 
         def _close_unused(self) -> None:
             pass
@@ -242,12 +258,12 @@ _own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPoller] = weakref
 
 
 def adopt(poller: LoopPoller) -> None:
-    """Use this poller in its loop from now on."""
+    """Make this the poller of its loop."""
     _own[poller.loop] = poller
 
 
 def poller() -> LoopPoller:
-    """The running loop's poller."""
+    """Return the running loop's poller."""
     loop = asyncio.get_running_loop()
     if _current.loop is not loop or _current.poller is None:
         if (found := _own.get(loop)) is None:

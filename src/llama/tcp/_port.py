@@ -1,4 +1,24 @@
-"""One descriptor's readiness: what is known of it, and who waits for it."""
+"""Ports: the readiness of one descriptor, and the coroutine or callback that waits for it.
+
+What can happen: a report arrives before anything waits, a waiter is cancelled, a callback closes the port, a
+meter delays a read that is ready, and the socket is closed while a coroutine waits. What must never happen:
+lost bytes, a lost wake-up, a waiter that never returns, or a callback after it was removed.
+
+- A port only wakes; the code that was woken makes the system call. Between the wake-up and the call nothing has
+  been taken from the socket, so a wait that is cancelled at any moment loses nothing. asyncio's `sock_recv` and
+  its transports read on behalf of the waiter instead, and must keep or drop bytes that arrive after a
+  cancellation.
+- `readable` and `writable` mean "a call may succeed". They start True, because most calls succeed at once and
+  asking the kernel first would cost a system call; EAGAIN clears them (`unreadable`, `unwritable`) and a report
+  sets them again. Edge-triggered reports make this necessary: clearing a flag without EAGAIN (or a short read)
+  would wait for an edge that has already passed.
+- A callback that is set while the flag is True runs in the next loop iteration, never inside the setter, so
+  that setting a callback is not reentrant.
+- A read waiter and a read callback exclude each other; streams enforce this with Busy.
+- A meter delays a callback by a timer (`hold_readable`, `hold_writable`); reports do not call it meanwhile.
+- `fail` wakes every waiter with an error and calls every callback a last time; `leave` unregisters the
+  descriptor. Both come before the close, since a closed number may belong to another socket already.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +29,11 @@ from llama.tcp._poller import LoopPoller, Sender, poller
 
 
 class Port:
-    """The readiness of a non-blocking descriptor, which stays its owner's; `leave` goes before closing that.
+    """The readiness of a non-blocking descriptor, which the caller owns; call `leave` before closing it.
 
-    `readable` and `writable` say what may be tried: whoever finds that a call would block sets them to False,
-    and they come back when the descriptor is reported. It only wakes; whoever was woken does the call. That
-    is why a cancelled wait loses nothing.
+    `readable` and `writable` say whether a call may succeed: the caller clears them when a call would block, and
+    the poller's next report sets them. A port only wakes the waiter, which then makes the call itself, so that a
+    cancelled wait loses nothing.
     """
 
     __slots__ = (
@@ -41,7 +61,9 @@ class Port:
         self.fd = fd
         self.readable = readable
         self.writable = writable
-        self.hangup = False  # the peer ended or the connection broke, which one more read will tell
+        self.hangup = (
+            False  # the peer closed or the connection broke: one more read returns the end or the error
+        )
         self.registered = self.both = self.broken = False
         self._poller = by or poller()
         self.loop = self._poller.loop
@@ -66,13 +88,13 @@ class Port:
             self._poller.watch_write(self)
 
     def send_soon(self, sender: Sender) -> None:
-        """Have it send when this round of the loop is over."""
+        """Call `sender.send_taken()` at the end of this loop iteration."""
         self._poller.send_soon(sender)
 
     # called by the poller
 
     def now_readable(self) -> None:
-        """There is something to read, the end and an error among it."""
+        """A read will not block: there are bytes, the end of the stream, or an error."""
         self.readable = True
         callback = self._on_read
         if callback is not None:
@@ -82,7 +104,7 @@ class Port:
             waiter.set_result(None)
 
     def now_writable(self) -> None:
-        """There is room to write, or an error to find."""
+        """A write will not block: there is room, or an error."""
         self.writable = True
         if self._on_write is not None:
             if self._write_timer is None:
@@ -100,7 +122,7 @@ class Port:
     # for coroutines
 
     async def wait_readable(self) -> None:
-        """Return when a read may be tried; raises what `fail` was given."""
+        """Return when a read may succeed; raises the error passed to `fail`."""
         while not self.readable:
             self._poller.watch_read(self)
             self._read_waiter = self.loop.create_future()
@@ -110,14 +132,14 @@ class Port:
                 self._read_waiter = None
 
     def when_readable(self) -> asyncio.Future[None]:
-        """What ends when a read may be tried, for who found that it may not; raises what `fail` was given."""
+        """Return a future for the next readiness, after a read would block; it raises the error passed to `fail`."""
         if not self.registered:
             self._poller.watch_read(self)
         self._read_waiter = waiter = self.loop.create_future()
         return waiter
 
     async def wait_writable(self) -> None:
-        """Return when a write may be tried; raises what `fail` was given."""
+        """Return when a write may succeed; raises the error passed to `fail`."""
         while not self.writable:
             self._poller.watch_write(self)
             self._write_waiter = self.loop.create_future()
@@ -127,7 +149,7 @@ class Port:
                 self._write_waiter = None
 
     async def pause_read(self, delay: float) -> None:
-        """Return after `delay` seconds; raises what `fail` was given."""
+        """Return after `delay` seconds or on a report; raises the error passed to `fail`."""
         self._read_waiter = waiter = self.loop.create_future()
         try:
             await _pause(waiter, delay)
@@ -135,7 +157,7 @@ class Port:
             self._read_waiter = None
 
     async def pause_write(self, delay: float) -> None:
-        """Return after `delay` seconds; raises what `fail` was given."""
+        """Return after `delay` seconds or on a report; raises the error passed to `fail`."""
         self._write_waiter = waiter = self.loop.create_future()
         try:
             await _pause(waiter, delay)
@@ -145,20 +167,20 @@ class Port:
     # for callbacks
 
     def on_readable(self, callback: Callable[[], object] | None) -> None:
-        """Call back when a read may be tried, at once in the next round if it may be now."""
+        """Call back when a read may succeed, in the next iteration if it may now."""
         self._on_read = callback
         if self._read_timer is not None:
             self._read_timer = _cancel(self._read_timer)
         if callback is not None:
             if not self.registered:
-                self._poller.watch_read(self)  # which reports what is there already
+                self._poller.watch_read(self)  # registering reports readiness that exists already
             elif self.readable:
                 self.loop.call_soon(self._again_readable)
         elif self.broken and self._on_break is not None:
             self.loop.call_soon(self.now_broken)
 
     def on_writable(self, callback: Callable[[], object] | None) -> None:
-        """Call back when a write may be tried, at once in the next round if it may be now."""
+        """Call back when a write may succeed, in the next iteration if it may now."""
         self._on_write = callback
         if self._write_timer is not None:
             self._write_timer = _cancel(self._write_timer)
@@ -169,18 +191,18 @@ class Port:
                 self._poller.watch_write(self)
 
     def on_broken(self, callback: Callable[[], object] | None) -> None:
-        """Call back when the connection breaks while nobody reads, where the poller tells that."""
+        """Call back when the connection breaks while no read is pending, if the poller can detect that."""
         self._on_break = callback
         if callback is not None and not self.registered:
             self._poller.watch_break(self)
 
     def hold_readable(self, delay: float) -> None:
-        """Keep the callback back for `delay` seconds."""
+        """Delay the callback by `delay` seconds."""
         self._read_timer = _cancel(self._read_timer)
         self._read_timer = self.loop.call_later(delay, self._again_readable)
 
     def hold_writable(self, delay: float) -> None:
-        """Keep the callback back for `delay` seconds."""
+        """Delay the callback by `delay` seconds."""
         self._write_timer = _cancel(self._write_timer)
         self._write_timer = self.loop.call_later(delay, self._again_writable)
 
@@ -195,7 +217,7 @@ class Port:
             self._on_write()
 
     def fail(self, error: Callable[[], Exception]) -> None:
-        """Wake who waits with an error, and call callbacks a last time to find it."""
+        """Wake waiters with an error, and call the callbacks a last time, whose next call raises it."""
         self.readable = self.writable = True
         for waiter in (self._read_waiter, self._write_waiter):
             if waiter is not None and not waiter.done():
@@ -208,14 +230,14 @@ class Port:
         self._on_break = None
 
     def leave(self, *, closing: bool = True) -> None:
-        """Leave the poller, before the descriptor is closed; `closing=False` when it stays open."""
+        """Unregister the descriptor, before it is closed; pass `closing=False` if it stays open."""
         self._poller.forget(self, closing=closing)
 
 
 async def _pause(waiter: asyncio.Future[None], delay: float) -> None:
     timer = asyncio.get_running_loop().call_later(delay, _wake, waiter)
     try:
-        # Readiness that is reported meanwhile wakes early, and the caller looks at the clock again.
+        # A readiness report wakes the waiter early; the caller checks the delay again.
         await waiter
     finally:
         timer.cancel()

@@ -21,7 +21,7 @@ from llama.tcp._stream import SocketStream
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class ProxyProtocol:
-    """Takes the client's address from the header that a trusted proxy sends first."""
+    """Takes the client's address from the PROXY header of a trusted proxy."""
 
     inner: Handler
     trust: Networks
@@ -57,7 +57,7 @@ class ProxyProtocol:
 
 
 async def _read_header(stream: Stream, limit: int) -> ProxyHeader | None:
-    """The header; None from a peer that leaves without a word, as health checks do."""
+    """Return the header; None if the peer disconnects without sending a byte, as health checks do."""
     data = b""
     while (found := parse(data, limit)) is None:
         part = await stream.read()
@@ -81,7 +81,7 @@ def _apply(header: ProxyHeader, stream: Stream) -> None:
     where = (header.destination, 0) if isinstance(header.destination, str) else _plain(header.destination)
     stream.extensions.set(Local(*where))
     if isinstance(stream, SocketStream):
-        stream.peer = str(peer)  # what the log calls this connection
+        stream.peer = str(peer)  # the name of this connection in the log
 
 
 def _plain(address: tuple[str, int]) -> tuple[str, int]:
@@ -96,13 +96,13 @@ def proxy_protocol(
     timeout: float | None = None,
     limit: int = V2_LIMIT,
 ) -> Middleware[Stream, None]:
-    """Take the client's address from the PROXY header, of version 1 or 2, that peers from `trust` send first.
+    """Take the client's address from a PROXY header, version 1 or 2, of peers in `trust`.
 
-    From them a header is required: without one the connection ends with ProtocolError. Others are served as
-    they are, their first bytes untouched; with `require` they are refused. `Peer`, `Local` and the
-    `ProxyHeader` itself, with its TLVs, are left in the extensions; where the proxy speaks for itself (LOCAL,
-    UNKNOWN) the addresses stay as they were. `timeout` in seconds is for the whole header, `limit` is the size
-    of a version 2 one in bytes. Networks are written as for `tcp.allow`.
+    These peers must send a header: without one the connection ends with ProtocolError. Other peers are served
+    without reading a header or, with `require`, refused. `Peer`, `Local` and the `ProxyHeader` itself, with its
+    TLVs, are set in the extensions; for a connection of the proxy itself (LOCAL, UNKNOWN) the addresses do not
+    change. `timeout` in seconds is for the whole header; `limit` is the largest version 2 header in bytes.
+    The networks have the syntax of `tcp.allow`.
 
         stack(tcp.proxy_protocol(trust=["10.0.0.0/8"], timeout=5), tcp.forward("127.0.0.1:8080"))
     """

@@ -13,7 +13,7 @@ Tlv: TypeAlias = tuple[int, bytes]
 
 
 class TlvType(IntEnum):
-    """The types that the PROXY protocol names; 0xE0 to 0xEF are the application's own."""
+    """The types that the PROXY protocol defines; 0xE0 to 0xEF are reserved for applications."""
 
     ALPN = 0x01
     AUTHORITY = 0x02
@@ -50,32 +50,32 @@ _TEXTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ProxySSL:
-    """What a PROXY header says of the TLS between the client and its sender."""
+    """The TLS information of a PROXY header, about the connection between the client and the proxy."""
 
     tls: bool = True
-    """Whether the client came over TLS."""
+    """Whether the client used TLS."""
     certificate_now: bool = False
-    """Whether it gave a certificate on this connection."""
+    """Whether the client sent a certificate on this connection."""
     certificate_in_session: bool = False
-    """Whether it gave one in the TLS session, perhaps on an earlier connection."""
+    """Whether the client sent one in the TLS session, perhaps on an earlier connection."""
     verified: bool = False
-    """Whether it gave a certificate and that was accepted."""
+    """Whether the client sent a certificate and the proxy verified it."""
     version: str | None = None
     """The TLS version, as `TLSv1.3`."""
     common_name: str | None = None
     """The common name of the client's certificate."""
     cipher: str | None = None
     signature_algorithm: str | None = None
-    """How the sender's certificate is signed."""
+    """The signature algorithm of the proxy's certificate."""
     key_algorithm: str | None = None
-    """The key of the sender's certificate, as `EC256`."""
+    """The key algorithm of the proxy's certificate, as `EC256`."""
     group: str | None = None
     signature_scheme: str | None = None
     client_certificate: bytes | None = None
     """The client's certificate, in DER."""
 
     def encode(self) -> bytes:
-        """The content of the TLV."""
+        """Return the content of the TLV."""
         client = (
             self.tls * _OVER_TLS
             | self.certificate_now * _CERT_NOW
@@ -89,7 +89,7 @@ class ProxySSL:
 
     @classmethod
     def decode(cls, content: bytes) -> "ProxySSL":
-        """Read the content of the TLV; types that are not known are skipped."""
+        """Parse the content of the TLV; unknown types are skipped."""
         if len(content) < _ssl_start.size:
             raise ProtocolError(f"a PROXY TLV for SSL has {len(content)} bytes: expected 5 or more")
         client, verify = _ssl_start.unpack_from(content)
@@ -99,7 +99,7 @@ class ProxySSL:
             tls=bool(client & _OVER_TLS),
             certificate_now=bool(client & _CERT_NOW),
             certificate_in_session=bool(client & _CERT_IN_SESSION),
-            # Zero is also what a sender says that asked for no certificate.
+            # A proxy that requested no certificate sends zero too.
             verified=verify == 0 and bool(client & (_CERT_NOW | _CERT_IN_SESSION)),
             client_certificate=inner.get(TlvType.SSL_CLIENT_CERT),
             **texts,
@@ -107,7 +107,7 @@ class ProxySSL:
 
 
 def decode_text(content: bytes) -> str:
-    """UTF-8, which the protocol asks for, or ProtocolError."""
+    """Decode UTF-8, which the protocol requires; raises ProtocolError."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
@@ -115,9 +115,9 @@ def decode_text(content: bytes) -> str:
 
 
 def decode_tlvs(header: bytes, at: int) -> tuple[Tlv, ...]:
-    """The TLVs from an offset to the header's end: what they hold is checked, and then the checksum.
+    """Return the TLVs from an offset to the header's end, after checking their contents and the checksum.
 
-    Padding and the checksum are left out.
+    The result does not include padding and the checksum.
     """
     kept: list[Tlv] = []
     checksum: int | None = None
@@ -174,15 +174,15 @@ def _join(tlvs: Iterable[Tlv]) -> bytes:
 
 
 def encode_tlvs(tlvs: Iterable[Tlv], checksum: bool) -> bytes:
-    """The TLVs in a row, the last one with room for a checksum if there is to be one (see `seal`)."""
+    """Encode the TLVs; with `checksum` the last one is space for it (see `seal`)."""
     own = list(tlvs)
     if any(kind == TlvType.CRC32C for kind, _ in own):
-        raise ValueError("ask for a checksum instead of giving one as a TLV")
+        raise ValueError("a checksum cannot be passed as a TLV: use checksum=True")
     return _join([*own, (TlvType.CRC32C, bytes(4))] if checksum else own)
 
 
 def seal(header: bytes) -> bytes:
-    """Fill in the checksum of a header that ends in the room for one."""
+    """Fill in the checksum of a header that ends in space for one."""
     return header[:-4] + crc32c(header).to_bytes(4, "big")
 
 
@@ -196,7 +196,7 @@ _CRC32C = tuple(_crc32c_of(byte) for byte in range(256))
 
 
 def crc32c(data: bytes) -> int:
-    """The CRC-32C, Castagnoli's (RFC 9260, appendix A)."""
+    """Return the CRC-32C (Castagnoli; RFC 9260, appendix A)."""
     value = 0xFFFFFFFF
     for byte in data:
         value = _CRC32C[(value ^ byte) & 0xFF] ^ (value >> 8)

@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2, both ways: bytes to a header and back (HAProxy's proxy-protocol.txt).
+"""Parser and encoder of the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt).
 
-The header comes before a connection's own bytes and tells where it really came from. Only a peer that is
-trusted may send one, and from it one is required: to guess would let any client choose its address.
+The header precedes a connection's own bytes and names the original client. Only a trusted peer may send one, and
+it must: an optional header would let any client choose its address.
 """
 
 import ipaddress
@@ -13,13 +13,13 @@ from llama._errors import ProtocolError, TooLarge
 from llama.tcp._proxy_tlv_wire import ProxySSL, Tlv, TlvType, decode_text, decode_tlvs, encode_tlvs, seal
 
 Family: TypeAlias = Literal["tcp4", "tcp6", "udp4", "udp6", "unix", "unix-datagram", "unspecified"]
-"""What kind of addresses a header has: `unspecified` has none."""
+"""The address family of a header: `unspecified` has no addresses."""
 
 Address: TypeAlias = tuple[str, int] | str
-"""An IP address and a port, or the path of a Unix socket: with a NUL first it is an abstract one."""
+"""An IP address and a port, or the path of a Unix socket (abstract if it starts with NUL)."""
 
 V2_LIMIT: Final = 4096
-"""The largest header of version 2 that is read unless told otherwise, in bytes."""
+"""The default limit for a version 2 header, in bytes."""
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _V1_LIMIT = 107
@@ -47,10 +47,10 @@ _unix = Struct(f"{_PATH}s{_PATH}s")
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """Where a connection really comes from, and where it went to.
+    """The original source and destination of a connection.
 
-    With command `local` the proxy speaks for itself, as for a health check: the connection's own addresses
-    count, as they do for the family `unspecified`. IPv6 addresses are read in their shortest form.
+    Command `local` means a connection of the proxy itself, such as a health check: the connection's own addresses
+    apply, as they do for the family `unspecified`. Parsed IPv6 addresses are in their shortest form.
     """
 
     command: Literal["local", "proxy"] = "local"
@@ -58,7 +58,7 @@ class ProxyHeader:
     source: Address | None = None
     destination: Address | None = None
     tlvs: tuple[Tlv, ...] = ()
-    """What else the sender says, as (type, content) in the order sent, without checksum and padding."""
+    """Further information, as (type, content) in the order received, without checksum and padding."""
 
     def __post_init__(self) -> None:
         addresses = 0 if self.family == "unspecified" else 2
@@ -69,9 +69,9 @@ class ProxyHeader:
 
     @classmethod
     def between(cls, source: Address | None, destination: Address | None, *tlvs: Tlv) -> "ProxyHeader":
-        """The header for a TCP or Unix connection between two addresses; IPv4 beside IPv6 is mapped into it.
+        """Return the header of a TCP or Unix connection; if only one address is IPv4, it is mapped into IPv6.
 
-        Without one of them, or with a path beside an IP address, the family is `unspecified`.
+        If an address is missing, or only one is a path, the family is `unspecified`.
         """
         if isinstance(source, str) and isinstance(destination, str):
             return cls("proxy", "unix", source, destination, tlvs)
@@ -82,7 +82,7 @@ class ProxyHeader:
         return cls("proxy", "tcp6", _mapped(source), _mapped(destination), tlvs)
 
     def encode_v1(self) -> bytes:
-        """The header as a line of text; beyond TCP it says UNKNOWN. TLVs have no place in it: ValueError."""
+        """Encode as a line of text: UNKNOWN for anything but TCP. Raises ValueError if there are TLVs."""
         if self.tlvs:
             raise ValueError("version 1 of the PROXY protocol has no TLVs")
         if self.family not in ("tcp4", "tcp6"):
@@ -92,7 +92,7 @@ class ProxyHeader:
         return line.encode("ascii")
 
     def encode_v2(self, *, checksum: bool = False) -> bytes:
-        """The header in binary form, with a CRC-32C if asked for. ValueError for what has no such form."""
+        """Encode in binary form, with an optional CRC-32C. Raises ValueError if it cannot be encoded."""
         body = _encode_addresses(self) + encode_tlvs(self.tlvs, checksum)
         if len(body) > 0xFFFF:
             raise ValueError(f"a PROXY header of {len(body)} bytes: at most 65535 fit")
@@ -101,7 +101,7 @@ class ProxyHeader:
         return seal(head + body) if checksum else head + body
 
     def get(self, kind: int) -> bytes | None:
-        """The content of the first TLV of a type, or None."""
+        """Return the content of the first TLV of a type, or None."""
         return next((content for own, content in self.tlvs if own == kind), None)
 
     @property
@@ -111,12 +111,12 @@ class ProxyHeader:
 
     @property
     def authority(self) -> str | None:
-        """The host name that the client asked for, as the sender wrote it."""
+        """The host name that the client requested, as sent by the proxy."""
         return self._text(TlvType.AUTHORITY)
 
     @property
     def unique_id(self) -> bytes | None:
-        """What the sender calls this connection: up to 128 bytes."""
+        """The proxy's unique identifier of the connection, at most 128 bytes."""
         return self.get(TlvType.UNIQUE_ID)
 
     @property
@@ -126,7 +126,7 @@ class ProxyHeader:
 
     @property
     def ssl(self) -> ProxySSL | None:
-        """What the sender knows of the client's TLS, or None where it said nothing."""
+        """The information about the client's TLS, or None if the proxy sent none."""
         content = self.get(TlvType.SSL)
         return None if content is None else ProxySSL.decode(content)
 
@@ -136,10 +136,10 @@ class ProxyHeader:
 
 
 def parse(data: bytes | bytearray | memoryview, limit: int = V2_LIMIT) -> tuple[ProxyHeader, int] | None:
-    """The header that a connection's first bytes hold and its length, or None while more bytes are needed.
+    """Parse the header in a connection's first bytes; returns it and its length, or None if bytes are missing.
 
-    Raises ProtocolError for what is no PROXY header, at the first byte that does not fit, and TooLarge for
-    one of version 2 beyond `limit` bytes. While a header is not whole, a call looks at 107 bytes at the most.
+    Raises ProtocolError at the first byte that does not belong to a PROXY header, and TooLarge for a version 2
+    header of more than `limit` bytes. While the header is incomplete, a call examines at most 107 bytes.
     """
     head = bytes(data[:_V1_LIMIT])
     if head[:1] == b"\r":
@@ -173,7 +173,7 @@ def _v1_header(line: str) -> ProxyHeader:
         raise ValueError("it does not end in CR LF")
     words = line[:-2].split(" ")
     if words[1] == "UNKNOWN":
-        return ProxyHeader("proxy")  # whatever follows is to be ignored
+        return ProxyHeader("proxy")  # the specification says to ignore the rest of the line
     family = _V1_FAMILIES.get(words[1])
     if family is None or len(words) != 6:
         raise ValueError("expected TCP4 or TCP6, two addresses and two ports, or UNKNOWN")
@@ -188,7 +188,7 @@ def _v1_header(line: str) -> ProxyHeader:
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and str(int(text)) == text):
-        raise ValueError(f"{text!r} is no port")
+        raise ValueError(f"{text!r} is not a port")
     return int(text)
 
 
@@ -202,7 +202,10 @@ def _parse_v2(data: bytes | bytearray | memoryview, limit: int) -> tuple[ProxyHe
     if len(data) < size:
         return None
     if command == _LOCAL:
-        return ProxyHeader(), size  # the rest of the header, its family included, is to be ignored
+        return (
+            ProxyHeader(),
+            size,
+        )  # the specification says to ignore the rest of the header, including its family
     family = _FAMILIES.get(code)
     if family is None:
         raise ProtocolError(f"PROXY family and transport 0x{code:02x} are not known")
@@ -247,14 +250,14 @@ def _packed(address: tuple[str, int]) -> bytes:
 
 
 def _ip(address: Address | None, family: Family) -> tuple[str, int]:
-    """The address as it is written, after making sure that it belongs to the family."""
+    """Return the normalized address, after checking that it belongs to the family."""
     if not isinstance(address, tuple):
-        raise ValueError(f"{address!r} is no address for {family}")
+        raise ValueError(f"{address!r} is not an address of family {family}")
     host, port = address
     if not 0 <= port <= 65535:
-        raise ValueError(f"{port} is no port")
+        raise ValueError(f"{port} is not a port")
     if "%" in host:
-        raise ValueError(f"{host!r} has a zone, which means nothing elsewhere")
+        raise ValueError(f"{host!r} has a zone, which is meaningless on another host")
     kind = ipaddress.IPv4Address if family in ("tcp4", "udp4") else ipaddress.IPv6Address
     return str(kind(host)), port
 
@@ -267,16 +270,16 @@ def _mapped(address: tuple[str, int]) -> tuple[str, int]:
 
 def _path(address: Address | None) -> bytes:
     if not isinstance(address, str):
-        raise ValueError(f"{address!r} is no path of a Unix socket")
+        raise ValueError(f"{address!r} is not a path of a Unix socket")
     path = address.encode("utf-8", "surrogateescape")
     if len(path) > _PATH or _read_path(path) != address:
         raise ValueError(
-            f"{address!r} is no path of a Unix socket: {_PATH} bytes at the most, NUL only first"
+            f"{address!r} is not a path of a Unix socket: expected at most {_PATH} bytes, and NUL only as the first"
         )
     return path
 
 
 def _read_path(data: bytes) -> str:
-    """A path ends at a NUL; an abstract one begins with one, and ends where nothing but padding follows."""
+    """Decode a path, which ends at NUL; an abstract one starts with NUL, and ends where only padding follows."""
     path = data.rstrip(b"\0") if data[:1] == b"\0" else data.partition(b"\0")[0]
     return path.decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""One direction of a relay, driven by readiness callbacks: no task, no timer, no buffer while idle."""
+"""One direction of a relay, driven by readiness callbacks: it has no task, no timer, and no buffer while idle."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from llama._stream import Buffer, ReadyStream
 from llama.tcp._stream import SCRATCH
 
-ROUNDS = 4  # so many reads before others have their turn
+ROUNDS = 4  # reads in one callback, before other connections run
 
 
 class Pump:
-    """Moves bytes from one stream to another until the end, which it passes on.
+    """Moves bytes from one stream to another until the end of the source, which it passes on as a half-close.
 
-    `ended` is called once, with the error that ended it or None. The streams stay their owner's. Where
-    `last` is set the end is not passed on: whoever closes the destination next says it. Where `lost` is set
-    the source is known to be broken, so that its end is none.
+    `ended` is called once, with the error that ended the pump, or None. The caller owns the streams. If `last` is
+    set the end is not passed on, because the caller closes the destination next. If `lost` is set the source has
+    broken, and its end is reported as that error.
     """
 
     __slots__ = ("_dst", "_ended", "_pending", "_src", "count", "last", "lost", "over")
@@ -33,11 +33,11 @@ class Pump:
         self.lost: Exception | None = None
 
     def start(self) -> None:
-        """Begin; `ended` may be called from the next round of the loop on."""
+        """Start; `ended` may be called from the next loop iteration on."""
         self._src.on_readable(self.step)
 
     def stop(self) -> None:
-        """Let go of both streams; `ended` is not called any more."""
+        """Remove the callbacks from both streams; `ended` is no longer called."""
         if not self.over:
             self.over = True
             self._src.on_readable(None)
@@ -49,7 +49,7 @@ class Pump:
             self._ended(self, error)
 
     def step(self) -> None:
-        """Move what is there."""
+        """Move the available bytes, in at most ROUNDS reads."""
         for _ in range(ROUNDS):
             try:
                 data = self._src.read_nowait(SCRATCH)
@@ -63,10 +63,10 @@ class Pump:
                 return
             if not self._put(data) or not self._src.more:
                 return
-        self._src.on_readable(self.step)  # the others' turn first
+        self._src.on_readable(self.step)  # in the next iteration: let other connections run
 
     def _put(self, data: Buffer) -> bool:
-        """Write; True when the next read may follow at once."""
+        """Write; True if the next read may follow immediately."""
         try:
             taken = self._dst.write_nowait(data)
             whole = taken == len(data) and self._dst.flush_nowait()
@@ -79,13 +79,13 @@ class Pump:
         return whole
 
     def _stall(self, rest: Buffer) -> None:
-        """Keep what the destination does not take, and read no more until it does."""
+        """Keep the bytes that the destination did not accept, and stop reading until it does (backpressure)."""
         self._pending = rest
         self._src.on_readable(None)
         self._dst.on_writable(self._resume)
 
     def _resume(self) -> None:
-        """The destination takes bytes again."""
+        """Continue: the destination accepts bytes again."""
         try:
             while self._dst.flush_nowait() and self._pending:
                 taken = self._dst.write_nowait(self._pending)
@@ -129,7 +129,7 @@ class Pump:
 
 
 class WriteFailed(Exception):
-    """The destination takes no more; the cause says why. Its own direction may still hold bytes."""
+    """A write to the destination failed with `cause`. Bytes from the destination may still be unread."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
@@ -137,7 +137,7 @@ class WriteFailed(Exception):
 
 
 class PumpingStream(ReadyStream):
-    """A stream that knows a better way to or from some others than by its own readiness."""
+    """A stream with a faster pump to or from certain other streams."""
 
     __slots__ = ()
 
@@ -145,4 +145,4 @@ class PumpingStream(ReadyStream):
     def make_pump(
         self, src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception | None], None], /
     ) -> Pump | None:
-        """The pump between two streams, of which it is one; None for the usual one."""
+        """Return a pump between two streams, one of which is this one; None for the generic Pump."""

@@ -1,4 +1,26 @@
-"""The relay: bytes between a client and its target, both ways, untouched."""
+"""The relay: it copies bytes between a client and its target, in both directions, unchanged.
+
+What can happen: either side ends first (half-close), resets, stops reading, or stays silent, and a write can
+fail while bytes from the same side are still unread. What must never happen: a reset that the other side sees
+as an orderly end, which would make truncated data look complete; lost final bytes, such as the error response
+of a server that closes early; unbounded buffering; or a relay that outlives both its connections.
+
+- Each direction is a pump (`llama.tcp._pump`, `_socket_pump`), driven by readiness callbacks. A relay needs one
+  future instead of two tasks and holds no buffer while idle; a pump stops reading while the destination does
+  not accept bytes, so that backpressure reaches the sender through TCP's own window. The first version, two
+  coroutines, remains for streams without readiness callbacks (`_Copying`).
+- A FIN is passed on as a FIN by shutting down the write side, and the other direction continues. After the
+  second end both connections are closed anyway, so it is not passed on separately (`last`).
+- A read error ends both directions: the bridge resets the other side.
+- A failed write ends only its own direction. The destination accepts nothing more, but the bytes that it sent
+  before may still be in the receive queue, so the other direction runs to its end and the error is raised
+  then. The kernel reports a reset once; a read after a failed write returns an end. `lost` marks that end as
+  false, except after EPIPE, where the peer has closed in order.
+- While backpressure stops the reads from a client, only `on_broken` reports its reset; without it, a target
+  that accepts nothing would keep the relay alive after its client has gone.
+- `IdleRelays` finds idle relays with one timer for all relays of a timeout, instead of one for each.
+- Every end sets `Transferred` in the bridge's extensions, also after an error or a cancellation.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +50,7 @@ class Transferred(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class TcpRelay:
-    """Copies bytes both ways; each end's end is passed on by itself."""
+    """Copies bytes in both directions, and passes each half-close on separately."""
 
     idle_timeout: float | None
     watch: IdleRelays | None
@@ -50,11 +72,11 @@ class TcpRelay:
 
 @factory("tcp.relay", "relay")
 def relay(*, idle_timeout: float | None = None) -> Relay:
-    """Copy bytes between a bridge's two ends until both have ended.
+    """Copy bytes between the two streams of a bridge until both have ended.
 
-    Half-closes pass through, a reset resets the other side, `Transferred` is left in the bridge's extensions.
-    `idle_timeout` in seconds ends a bridge on which nothing moves either way, with TimeoutError. On Linux
-    bytes between plain sockets go by splice once a direction proves to be bulk.
+    A half-close is passed on, a reset resets the other side, and `Transferred` is set in the bridge's extensions.
+    `idle_timeout` ends a bridge without traffic in either direction after that many seconds, with TimeoutError.
+    On Linux bytes between plain sockets are spliced once a direction has proved to be a bulk transfer.
     """
     return TcpRelay(idle_timeout, None if idle_timeout is None else IdleRelays(idle_timeout))
 
@@ -105,10 +127,10 @@ class _Relaying:
     def _ended(self, pump: Pump, error: Exception | None) -> None:
         other = self._down if pump is self._up else self._up
         if isinstance(error, WriteFailed):
-            # The far end takes nothing more, but what it said before may still be on its way to the client.
+            # The destination accepts nothing more, but bytes that it sent before may still be unread.
             self._error = error.cause
             if not other.over:
-                # A reset is told once: what the other direction would find is an end.
+                # The kernel reports a reset once: a read in the other direction would return an end.
                 other.lost = None if isinstance(error.cause, BrokenPipeError) else error.cause
                 return
         elif error is not None:
@@ -117,10 +139,10 @@ class _Relaying:
         if other.over:
             self._finish(self._error)
         else:
-            other.last = True  # both ends are closed after that one, so it need not be passed on
+            other.last = True  # both streams are closed after it, so its end need not be passed on
 
     def _broke(self) -> None:
-        """The client is gone, and what it said is held up: a target that takes nothing would never learn it."""
+        """End the relay: the client has reset, and its unread bytes wait for a target that does not read."""
         self._finish(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
 
     def _finish(self, error: Exception | None) -> None:
@@ -134,11 +156,11 @@ class _Relaying:
         return self._up.count + self._down.count
 
     def idle(self, seconds: float) -> None:
-        self._finish(TimeoutError(f"nothing moved for {seconds:g} s"))
+        self._finish(TimeoutError(f"no traffic for {seconds:g} s"))
 
 
 class _Copying:
-    """Two coroutines, for streams of any kind."""
+    """A relay of two coroutines, for streams of any type."""
 
     __slots__ = ("_bridge", "_client", "_down", "_idle", "_refused", "_target", "_up")
 
@@ -149,7 +171,7 @@ class _Copying:
         self._idle = idle
         self._up = self._down = 0
         self._refused: dict[Stream, Exception] = {}
-        """The streams that take nothing more, and why."""
+        """The streams to which a write failed, with the error."""
 
     async def run(self) -> None:
         try:
@@ -158,7 +180,7 @@ class _Copying:
                 group.create_task(self._copy(self._target, self._client, clock, up=False))
                 await self._copy(self._client, self._target, clock, up=True)
         except TimeoutError:
-            raise TimeoutError(f"nothing moved for {self._idle:g} s") from None
+            raise TimeoutError(f"no traffic for {self._idle:g} s") from None
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         finally:
@@ -170,7 +192,7 @@ class _Copying:
         while data := await src.read():
             try:
                 await dst.write(data)
-            except (OSError, LlamaError) as error:  # what it said before may still be on its way
+            except (OSError, LlamaError) as error:  # bytes that `dst` sent before may still be unread
                 self._refused[dst] = error
                 return
             if up:
@@ -178,7 +200,7 @@ class _Copying:
             else:
                 self._down += len(data)
             self._moved(clock)
-        # A reset is told once: where a write has found it, the end that is read is none.
+        # The kernel reports a reset once: after a write has raised it, an end on read is not an orderly one.
         if isinstance(self._refused.get(src), BrokenPipeError | None):
             await dst.write_eof()
 

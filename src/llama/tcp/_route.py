@@ -1,4 +1,4 @@
-"""Routing by the first bytes, which stay in the stream: one port for several protocols."""
+"""Routing of connections by their first bytes, which stay in the stream: several protocols on one port."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llama.tcp._first_bytes_wire import HTTP2, SOCKS4, SOCKS5, TLS, Matcher, beg
 
 Rule: TypeAlias = tuple[bytes | Matcher, Handler]
 SHOWN = 16
-ARRIVING = 1.0  # seconds that the first bytes of a connection may take once stopping has begun
-SHORTEST = 64  # all protocols that are known here can be told by less
+ARRIVING = 1.0  # seconds for the first bytes of a connection once stopping has begun
+SHORTEST = 64  # bytes; enough for every built-in protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A protocol, by what it begins with, and who speaks it."""
+    """A protocol, the matcher of its first bytes, and its handler."""
 
     name: str
     matches: Matcher
@@ -30,7 +30,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Route:
-    """Gives each connection to the handler of the protocol that its first bytes begin."""
+    """Passes each connection to the handler of the protocol that its first bytes belong to."""
 
     choices: tuple[Choice, ...]
     default: Handler | None
@@ -41,7 +41,7 @@ class Route:
 
     @property
     def __alpn__(self) -> tuple[str, ...]:
-        """What TLS around it may offer: all that its handlers speak."""
+        """The ALPN protocols that a TLS layer around it may offer: those of all handlers."""
         handlers = [each.handler for each in self.choices]
         return tuple(dict.fromkeys(name for each in (*handlers, self.default) for name in spoken(each)))
 
@@ -55,7 +55,7 @@ class Route:
         shutdown = _current()
         left, data, late = await self._look(stream, shutdown)
         if late and shutdown is not None and shutdown.stopping:
-            return  # which closes it: nobody has begun to speak
+            return  # the server is stopping and no byte has arrived: returning closes the connection
         if data:
             stream.unread(data)
         seen = data[: self.limit]
@@ -65,11 +65,11 @@ class Route:
         elif late:
             raise TimeoutError(f"{_shown(data)} within {self.timeout:g} s")
         elif data:
-            raise ProtocolError(f"there is no route for {_shown(data)}")
-        # else nothing came at all: a port scan, or a health check
+            raise ProtocolError(f"no route for {_shown(data)}")
+        # else the connection closed without a byte: a port scan, or a health check
 
     async def _look(self, stream: Stream, shutdown: Shutdown | None) -> tuple[Sequence[Choice], bytes, bool]:
-        """Read until it is clear: the choices that are left, all that was read, and whether time is up."""
+        """Read until the route is decided; returns the remaining choices, the bytes read, and whether time is up."""
         left: Sequence[Choice] = self.choices
         data, bound = b"", asyncio.timeout(self.timeout)
         ignore_stop: Callable[[], object] = bool
@@ -99,12 +99,12 @@ class Route:
 def _current() -> Shutdown | None:
     try:
         return Shutdown.current()
-    except RuntimeError:  # run by hand, without a server
+    except RuntimeError:  # called without a server
         return None
 
 
 def _hurry(bound: asyncio.Timeout) -> None:
-    """Stopping has begun: who says nothing does not hold it up."""
+    """Shorten the deadline: a silent connection must not delay a stop that has begun."""
     soon = asyncio.get_running_loop().time() + ARRIVING
     if not bound.expired() and (bound.when() or soon) >= soon:
         bound.reschedule(soon)
@@ -126,16 +126,16 @@ def route(
     timeout: float | None = None,
     limit: int = 256,
 ) -> Handler:
-    """One port for several protocols: give each connection to a handler by the first bytes that come.
+    """Serve several protocols on one port: pass each connection to a handler by its first bytes.
 
-    `tls` gets what begins a handshake, `socks5` and `socks4` that version of SOCKS, `http` HTTP/1 requests, and
-    `http2` what sends HTTP/2's preface, by default `http` too. `routes` are pairs of your own, asked before those:
-    the bytes that a protocol begins with, or a function that tells of the bytes so far whether it is this one, with
-    None where it takes more. The first that fits gets the connection, once all before it have said that it is not
-    theirs. All bytes are still in the stream then.
+    `tls` gets connections that start with a TLS handshake, `socks5` and `socks4` those of that SOCKS version, `http`
+    HTTP/1 requests, and `http2` the HTTP/2 preface, by default `http` too. `routes` are additional pairs, tried
+    before those: a prefix, or a function from the bytes so far to True, False, or None if it needs more bytes. The
+    first match gets the connection, once all earlier ones have ruled it out. The bytes remain in the stream.
 
-    `default` gets the others, and after `timeout` seconds also who has not sent enough, such as a client of a
-    protocol in which the server speaks first. Without it they are closed. `limit` is how many bytes are looked at.
+    `default` gets all other connections, and after `timeout` seconds also those that have not sent enough bytes,
+    such as clients of a protocol in which the server speaks first. Without it they are closed. `limit` is the
+    number of bytes examined.
 
         tcp.route((b"SSH-", tcp.forward("127.0.0.1:22")), tls=tcp.forward("127.0.0.1:8443"), default=echo)
     """
@@ -166,4 +166,4 @@ def _own(routes: tuple[Rule, ...], limit: int) -> Iterator[Choice]:
         elif test and len(test) <= limit:
             yield Choice(repr(test), begins_with(test), handler)
         else:
-            raise ConfigError(f"tcp.route(): {test!r} is no beginning of 1 to {limit} bytes")
+            raise ConfigError(f"tcp.route(): expected a prefix of 1 to {limit} bytes, got {test!r}")

@@ -18,12 +18,12 @@ from llama.tcp._proxy_tlv_wire import Tlv
 from llama.tcp._proxy_wire import ProxyHeader
 
 Tlvs: TypeAlias = Callable[[Target], Iterable[Tlv]]
-"""What else to say of a client, from the extensions that came with its target."""
+"""Returns additional TLVs about a client, from a target and its extensions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class SendProxy:
-    """Tells the target first who the client is."""
+    """Sends a PROXY header with the client's address before all other bytes."""
 
     inner: Connector
     version: Literal[1, 2]
@@ -56,11 +56,14 @@ class SendProxy:
 
 
 def header_for(peer: Peer, local: Local | None, tlvs: tuple[Tlv, ...] = ()) -> ProxyHeader:
-    """The header of a client's connection; what did not come over IP has no addresses in it."""
+    """Return the header of a client's connection; without addresses if the client did not use IP."""
     source = _ip(peer)
     if source is None:
         return ProxyHeader.between(None, None, *tlvs)
-    nowhere = ("::" if ":" in source[0] else "0.0.0.0", 0)  # the client's address is still worth telling
+    nowhere = (
+        "::" if ":" in source[0] else "0.0.0.0",
+        0,
+    )  # unknown, but the client's address is still useful
     return ProxyHeader.between(source, _ip(local) or nowhere, *tlvs)
 
 
@@ -78,12 +81,12 @@ def send_proxy(
     tlvs: Tlvs | None = None,
     checksum: bool = False,
 ) -> Connector:
-    """Connect, and first tell the target in a PROXY header where the client came from and went to.
+    """Connect, and first send a PROXY header with the client's source and destination addresses.
 
-    `over` connects, by default `tcp.connect()`. The client's addresses are those in the target's extensions,
-    as bridges set them; where they have none, the header says that the proxy speaks for itself (LOCAL;
-    UNKNOWN in version 1). `tlvs` is called with the target for what else to say in version 2, as
-    `(type, bytes)`; `checksum` adds a CRC-32C. TLS to the target goes over this: the header comes before it.
+    `over` connects, by default `tcp.connect()`. The addresses are those in the target's extensions, where bridges
+    set them; without them the header declares a connection of the proxy itself (LOCAL; UNKNOWN in version 1).
+    `tlvs` is called with the target and returns further version 2 fields, as `(type, bytes)`; `checksum` adds a
+    CRC-32C. Put TLS to the target around this connector: the header precedes the handshake.
 
         tcp.forward("127.0.0.1:8080", connect=tcp.send_proxy())
     """

@@ -1,4 +1,4 @@
-"""The listener: its own accept loop, each connection a task of the current Shutdown."""
+"""The TCP and Unix listener: its accept loop, and one task of the current Shutdown for each connection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class TcpServer(Server):
-    """Accepts TCP or Unix connections and gives each to a handler."""
+    """Accepts TCP or Unix connections and passes each to a handler."""
 
     where: str | int | tuple[str, int] | socket.socket
     handler: Handler
@@ -84,21 +84,21 @@ def server(
     backlog: int = 4096,
     transparent: bool = False,
 ) -> TcpServer:
-    """Accept connections at an address and call a handler for each.
+    """Accept connections on an address and call a handler for each.
 
-    Address: `HOST:PORT`, `:PORT` for every address of both families, a port (0: any free one), `unix:PATH`,
-    `fd:N` or a bound socket that was inherited. `backlog` is how many connections the kernel queues.
-    `transparent` takes connections to any address that a rule of Linux' `TPROXY` leads here (for `tcp.transparent()`,
-    with the capability NET_ADMIN). Raises TypeError when the handler takes no stream.
+    The address is `HOST:PORT`, `:PORT` for all IPv4 and IPv6 addresses, a port (0: any free one), `unix:PATH`,
+    `fd:N`, or an inherited bound socket. `backlog` is the size of the kernel's queue. `transparent` accepts
+    connections to any address that a TPROXY rule redirects here (Linux, with the capability NET_ADMIN; for
+    `tcp.transparent()`). Raises TypeError if the handler does not take a stream.
     """
     check_takes(handler, Stream, "tcp.server()")
     if transparent and isinstance(address, str) and address.startswith("unix:"):
-        raise ConfigError(f"tcp.server({address!r}, transparent=True): expected an address of TCP")
+        raise ConfigError(f"tcp.server({address!r}, transparent=True): expected a TCP address")
     return TcpServer(address, handler, backlog, transparent)
 
 
 def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
-    """The `ready` methods along the chain, outermost first."""
+    """Return the `ready` methods of the chain, outermost first."""
     found: list[Callable[[], Awaitable[None]]] = []
     while handler is not None:
         ready: Callable[[], Awaitable[None]] | None = getattr(handler, "ready", None)
@@ -109,7 +109,7 @@ def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
 
 
 def _quick_accept(listener: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:
-    """`listener.accept` without what it does beside: it turns family and type into enumerations each time."""
+    """Return a faster `listener.accept`, which does not convert family and type to enumerations each time."""
     take = cast("Callable[[], tuple[int, Any]]", listener._accept)  # type: ignore[attr-defined]
     family, kind = int(listener.family), int(listener.type)
 
@@ -123,7 +123,7 @@ def _quick_accept(listener: socket.socket) -> Callable[[], tuple[socket.socket, 
 def _ways(
     sock: socket.socket, by: LoopPoller
 ) -> tuple[Port | LoopAccept, Callable[[], tuple[socket.socket, Any]]]:
-    """How to wait for a connection, and how to take it."""
+    """Return the readiness of a listening socket, and a function that accepts a connection."""
     if not has_readiness(by.loop):
         asking = LoopAccept(sock)
         return asking, asking.take
@@ -156,14 +156,14 @@ class _Acceptor:
         self._short_of_descriptors = False
 
     def stop_with(self, task: asyncio.Task[None], backlog: int) -> None:
-        """When the shutdown stops, take what the kernel has queued: closing the socket would reset it.
+        """On stop, accept the connections in the kernel's queue: closing the socket would reset them.
 
-        A task that is cancelled before that leaves the queue to whoever has the socket too.
+        A task that is cancelled before that leaves the queue to the process that shares the socket.
         """
 
         def stop() -> None:
             if task.cancel():
-                self._port.leave(closing=False)  # now: the socket may be closed before the task has ended
+                self._port.leave(closing=False)  # immediately: the socket may be closed before the task ends
                 self._take_queued(backlog)
 
         task.add_done_callback(lambda _: forget())
@@ -175,12 +175,14 @@ class _Acceptor:
                 task, stream = self._accept_one()
                 task.add_done_callback(
                     _abort(stream)
-                )  # a task that is cancelled before it begins closes nothing
+                )  # a task that is cancelled before its first step would not close the stream
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _NO_DESCRIPTORS:
-                    log.error("%s: connections in the queue are lost: %s", self._sock.getsockname(), error)
+                    log.error(
+                        "%s: lost the connections in the listen queue: %s", self._sock.getsockname(), error
+                    )
                     return
 
     async def run(self) -> None:
@@ -211,7 +213,7 @@ class _Acceptor:
         peer = Peer(address[0], address[1]) if isinstance(address, tuple) else Peer("unix", 0)
         stream = open_stream(sock, peer, by=self._poller)
         stream.extensions.set(peer)
-        stream.extensions.set(sock)  # for its own address, and its options
+        stream.extensions.set(sock)  # for its local address and its options
         return self._shutdown.spawn(self._connection(stream)), stream
 
     async def _recover(self, error: OSError) -> None:
@@ -219,7 +221,7 @@ class _Acceptor:
             return
         if not self._short_of_descriptors:
             self._short_of_descriptors = True
-            log.error("%s: accepting pauses: %s", self._sock.getsockname(), error)
+            log.error("%s: accepting is paused: %s", self._sock.getsockname(), error)
         await asyncio.sleep(PAUSE)
 
     async def _connection(self, stream: SocketStream | LoopSocketStream) -> None:
@@ -229,9 +231,9 @@ class _Acceptor:
         except Exception as error:
             self._report(stream, error)
             if is_orderly(error):
-                await stream.aclose()  # what was said last, such as an alert, is to arrive
+                await stream.aclose()  # orderly, so that the last bytes, such as an alert, arrive
         finally:
-            stream.abort()  # a break that the other side must see
+            stream.abort()  # a reset, so that the peer sees an error
 
     def _report(self, stream: SocketStream | LoopSocketStream, error: Exception) -> None:
         peer = str(stream.peer)

@@ -1,4 +1,25 @@
-"""The pump between two plain sockets: no layers of calls, and splice once a direction proves to be bulk."""
+"""The pump between two plain sockets: direct system calls, and splice for bulk transfers (Linux).
+
+What can happen: a direction changes between bulk and small messages, a source delivers in small segments, the
+system has no more pipes, a destination blocks with bytes in the pipe, and a meter slows either side. What must
+never happen: bytes reordered or lost between a pipe and a buffer, a pipe with bytes of another connection, or a
+pipe held by every idle connection.
+
+- Most connections carry little. They are copied through the loop's shared buffer with `recv_into` and `send`:
+  no pipe, no copy to the heap, no call through the stream's methods. Streams with meters or with bytes that were
+  put back (`special`) take the generic path.
+- PROOF full reads in a row make a direction bulk, not a total of bytes: a long-lived connection with small
+  messages would otherwise splice them, at two system calls and a pipe for each.
+- splice moves bytes from socket to pipe to socket inside the kernel: 0.30 to 0.45 s/GB measured, against 0.47
+  to 0.6 for asyncio protocols. A pipe is filled only when it is empty, so EAGAIN from the first splice
+  always means an empty socket (with a full pipe it would be ambiguous), and EAGAIN from the second means a full
+  one. Bytes left in the pipe stop the reads: this is the backpressure.
+- Small segments fill the pipe's pages poorly (about 3 KB for each call), so DOUBT small splices in a row return
+  the direction to copying. The pipe is empty at that moment.
+- Pipes come from a budget (`_pipes`): the system gives an ordinary user a limited number of pages. Without a
+  pipe the direction continues to copy, and tries again after PROOF further full reads.
+- A pipe belongs to one pump, and is closed, never reused, so bytes of one connection cannot reach another.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +35,14 @@ if sys.platform == "linux":
     from llama.tcp import _pipes
 
 BULK = 65536  # a read of this size is a full one
-PROOF = 4  # so many full reads in a row make a direction bulk
-SMALL = 16384
-DOUBT = 8  # so many small splices in a row end it
+PROOF = 4  # consecutive full reads that make a direction bulk
+SMALL = 16384  # a splice of fewer bytes is a small one
+DOUBT = 8  # consecutive small splices that end splicing
 _SPLICE = 3  # SPLICE_F_MOVE | SPLICE_F_NONBLOCK
 
 
 class SocketPump(Pump):
-    """Moves bytes between two socket streams. What was unread and what meters ask for goes the usual way."""
+    """Moves bytes between two socket streams; uses the generic path for meters and for bytes that were put back."""
 
     __slots__ = ("_full", "_pipe", "_piped", "_receive", "_send", "_sink", "_source")
 
@@ -47,7 +68,7 @@ class SocketPump(Pump):
             _pipes.give(pipe)
 
     def step(self) -> None:
-        # Every byte that is not spliced comes this way, so calls are spared that the usual way makes.
+        # The hot path of every byte that is not spliced, so it avoids the method calls of the generic path.
         source, sink = self._source, self._sink
         if source.special or sink.special:
             super().step()
@@ -86,20 +107,20 @@ class SocketPump(Pump):
                 return
             if not port.readable:
                 return
-        source.on_readable(self.step)  # the others' turn first
+        source.on_readable(self.step)  # in the next iteration: let other connections run
 
     def _put(self, data: Buffer) -> bool:
         return super()._put(data) and self._go_on(len(data))
 
     def _go_on(self, size: int) -> bool:
-        """True while the direction is not bulk."""
+        """Count full reads; True while the direction is not bulk."""
         if size < BULK:
             self._full = 0
             return True
         self._full += 1
         return self._full < PROOF or not self._begin_splice()
 
-    # By splice, while the direction is bulk.
+    # Splicing, while the direction is bulk.
 
     def _begin_splice(self) -> bool:
         self._full = 0
@@ -134,7 +155,7 @@ class SocketPump(Pump):
         source.on_readable(self._splice)
 
     def _fill_pipe(self, pipe: tuple[int, int]) -> int | None:
-        """Take what the source has; None when that is nothing now, or when it has ended."""
+        """Splice from the source into the pipe; None if the source has no bytes now, or has ended."""
         source, limit = self._source, SCRATCH
         try:
             if (pace := source.pace) is not None:
@@ -159,7 +180,7 @@ class SocketPump(Pump):
         return size
 
     def _empty_pipe(self, pipe: tuple[int, int]) -> bool:
-        """Push what the pipe holds; True when it is empty, or nobody takes it any more."""
+        """Splice from the pipe into the destination; True if the pipe is empty or the write failed."""
         sink = self._sink
         pace = sink.pace
         try:

@@ -1,4 +1,29 @@
-"""A stream over a non-blocking socket, read and written directly: no asyncio transport in between."""
+"""A stream over a non-blocking socket, read and written directly, without an asyncio transport.
+
+What can happen: any call is cancelled at any await, the peer resets between two calls, a write is accepted in
+part, another task closes the stream during a read, and the peer still sends while this side closes. What must
+never happen: a cancelled read that loses bytes, a second write after half of the first, a reset that a later
+read reports as an orderly end, or a closed descriptor number that is still in the poller.
+
+- A read waits for readiness and then makes the system call itself, with no await in between, so cancellation
+  cannot lose bytes. A write that is cancelled after some bytes were accepted leaves the peer with half a
+  message: `_broken` makes every later write raise. asyncio's transports were tried: they are the slow part of
+  asyncio's TLS, they buffer without the caller's knowledge, and their cancellation rules differ.
+- A call is tried first and waited for on EAGAIN only; a short read means an empty queue, which saves the call
+  that would return EAGAIN, unless the peer has closed (`hangup`): then one more read returns its end.
+- Reads by callback share one 256 KB buffer for each loop, so that an idle connection holds none; a returned
+  memoryview is valid until the next call. `recv` of 256 KB allocates by mmap and costs five times as much.
+- The kernel reports a reset once and an end from then on: `_lost` keeps the error for later reads. EPIPE is not
+  such an error, since it also follows an orderly close of the peer.
+- `write_soon` keeps at most one small message until the end of the loop iteration: a peer to which several
+  connections send in one iteration wakes once. Every later write, half-close and close sends it first.
+- `special` is true while meters or bytes that were put back require the slow path of a pump.
+- Closing with unread bytes in the queue would send a reset, which can destroy the last bytes in flight. `aclose`
+  therefore shuts the write side down and discards input until the peer's end, for at most LINGER seconds.
+  `abort` sets SO_LINGER to 0 to send a reset deliberately.
+- `aclose` and `abort` wake pending calls with Closed, not CancelledError, which would look like a cancelled task,
+  and unregister the descriptor before they close it.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +42,13 @@ from llama._stream import CHUNK, Buffer, ReadyStream, busy, closed
 from llama.tcp._port import Port
 
 SCRATCH = 262144
-SOON = 16384  # bytes of a message that write_soon takes
-LINGER = 1.0
+SOON = 16384  # bytes; the largest message that write_soon accepts
+LINGER = 1.0  # seconds that aclose waits for the peer's end
 RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class _Scratch(threading.local):
-    """One large buffer for each thread, and so for each running loop: an idle connection holds none."""
+    """One large buffer for each thread, and thus for each running loop: idle connections hold none."""
 
     def __init__(self) -> None:
         self.view = memoryview(bytearray(SCRATCH))
@@ -33,15 +58,15 @@ _scratch = _Scratch()
 
 
 def scratch() -> memoryview:
-    """The running loop's buffer: good until the next call on any of its streams."""
+    """Return the running loop's buffer: its content is valid until the next call on any stream of the loop."""
     return _scratch.view
 
 
 class SocketStream(ReadyStream):
     """A connected stream socket, TCP or Unix; it owns the socket and closes it.
 
-    The descriptor leaves the loop before it is closed. `peer` names the other side, for messages;
-    `port` is the socket's readiness, for what drives it directly.
+    The descriptor is unregistered before it is closed. `peer` names the peer in messages; `port` is the socket's
+    readiness, for code that drives the socket directly.
     """
 
     __slots__ = (
@@ -66,7 +91,9 @@ class SocketStream(ReadyStream):
         self.port = port or Port(sock.fileno())
         self._unread = b""
         self._taken = b""  # by write_soon
-        self.special = False  # more than the socket counts: meters, bytes that were unread or not sent
+        self.special = (
+            False  # meters, or bytes put back or not yet sent: a pump must not use the socket directly
+        )
         self._reading = self._writing = False
         self._eof = self._eof_sent = self._closed = self._broken = False
         self._lost: int | None = None
@@ -74,7 +101,7 @@ class SocketStream(ReadyStream):
 
     @property
     def socket(self) -> socket.socket:
-        """The socket itself, for options and addresses; the stream goes on owning it."""
+        """The socket, for options and addresses; the stream still owns it."""
         return self._sock
 
     @property
@@ -82,12 +109,12 @@ class SocketStream(ReadyStream):
         return self.port.readable or self._eof or bool(self._unread)
 
     def mark_eof(self) -> None:
-        """Note that whoever drives the socket found its end."""
+        """Record the end of the input, which code that drives the socket directly has read."""
         self._eof = True
 
     def _lose(self, error: OSError) -> None:
-        """Note that the connection broke: the system tells it once, and an end from then on."""
-        if not isinstance(error, BrokenPipeError):  # which the peer's close brings too, after its end
+        """Record that the connection broke: the kernel reports it once, and an end from then on."""
+        if not isinstance(error, BrokenPipeError):  # which also follows an orderly close of the peer
             self._lost = error.errno
 
     def __repr__(self) -> str:
@@ -129,7 +156,7 @@ class SocketStream(ReadyStream):
         return ValueError(f"a read of {limit} bytes: expected at least 1")
 
     async def _paced(self, limit: int) -> int:
-        """Wait until the meters let another read happen; how much it may read."""
+        """Wait until the meters permit another read; returns its size limit."""
         if self._pace is None:
             return limit
         limit = self._pace.cap(limit)
@@ -143,7 +170,7 @@ class SocketStream(ReadyStream):
                 raise OSError(self._lost, os.strerror(self._lost))
             self._eof = True
             return
-        if count < limit and not self.port.hangup:  # the queue is empty: asking again would be a wasted call
+        if count < limit and not self.port.hangup:  # the queue is empty: another call would return EAGAIN
             self.port.unreadable()
         if self._pace is not None:
             self._pace.received(count)
@@ -220,13 +247,13 @@ class SocketStream(ReadyStream):
         return True
 
     def send_taken(self) -> None:
-        """Send what `write_soon` took: the round is over."""
+        """Send the message that `write_soon` queued: the loop iteration is over."""
         if not self._push():
             self.special = True
             self.port.on_writable(self._push_on)
 
     def _push(self) -> bool:
-        """Send what `write_soon` took; True when all of it has left."""
+        """Send the message that `write_soon` queued; True once the kernel has all of it."""
         data = self._taken
         if not data:
             return True
@@ -234,7 +261,7 @@ class SocketStream(ReadyStream):
             count = self._sock.send(data)
         except BlockingIOError:
             count = 0
-        except OSError as error:  # which the next call finds too
+        except OSError as error:  # the next call raises it too
             self._lose(error)
             count = len(data)
         self._taken = data = data[count:]
@@ -252,7 +279,7 @@ class SocketStream(ReadyStream):
             self.port.on_writable(None)
 
     async def _push_all(self) -> None:
-        """Send what `write_soon` took, before anything else."""
+        """Send the message that `write_soon` queued, before anything else."""
         if self._push():
             return
         self.port.on_writable(None)
@@ -291,7 +318,7 @@ class SocketStream(ReadyStream):
                 if (taken := self.write_nowait(data[count:])) == 0:
                     await self._wait_writable()
                 count += taken
-        except OSError:  # the system, or the closed stream, goes on saying so
+        except OSError:  # later calls raise it again
             raise
         except BaseException:
             self._broken = count > 0
@@ -361,7 +388,7 @@ class SocketStream(ReadyStream):
                 self.port.on_writable(self._push_on)
 
     def _shut(self) -> None:
-        with contextlib.suppress(OSError):  # the peer may have reset: the next call tells
+        with contextlib.suppress(OSError):  # the peer may have reset: the next call raises it
             self._sock.shutdown(socket.SHUT_WR)
 
     def _closed_error(self) -> Exception:
@@ -396,7 +423,7 @@ class SocketStream(ReadyStream):
             self._sock.close()
 
     async def _linger(self) -> None:
-        # Closing over bytes that nobody read sends a reset, which can overtake what was written last.
+        # Closing with unread bytes sends a reset, which can destroy the last bytes written.
         with contextlib.suppress(OSError, TimeoutError):
             if not self._sock.recv_into(_scratch.view):
                 return

@@ -1,4 +1,4 @@
-"""Sets of targets: names, networks and ports that rules are made of."""
+"""Sets of targets for rules: names, networks and ports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llama.tcp._networks import Networks
 
 
 class _Hosts:
-    """Hosts: all, by name, by the domain they are in, by network."""
+    """A set of hosts: all, by name, by parent domain, or by network."""
 
     __slots__ = ("all", "domains", "names", "networks")
 
@@ -58,16 +58,16 @@ def _is_network(text: str) -> bool:
     except ValueError:
         if "/" in text:
             raise ConfigError(
-                f"{text!r} is no network: expected one such as 192.0.2.0/24 or 2001:db8::/32"
+                f"{text!r} is not a network: expected one such as 192.0.2.0/24 or 2001:db8::/32"
             ) from None
         return False
     return True
 
 
 class TargetSet:
-    """Targets by patterns: `a.example`, `*.a.example` (what is below it), `192.0.2.0/24`, `[::1]`, `*`.
+    """Targets by patterns: `a.example`, `*.a.example` (its subdomains), `192.0.2.0/24`, `[::1]`, `*`.
 
-    Each may end in `:PORT`. Names are matched as clients give them: `in` resolves nothing.
+    Each may end in `:PORT`. Names are matched as clients send them: `in` does not resolve them.
     """
 
     __slots__ = ("_by_port", "patterns")
@@ -88,7 +88,7 @@ class TargetSet:
         return (port in found and host in found[port]) or (None in found and host in found[None])
 
     def has_networks(self, port: int) -> bool:
-        """Whether addresses count at a port, so that what a name resolves to matters."""
+        """Whether a network applies to a port, so that names have to be resolved."""
         return any(self._by_port[each].networks.names for each in (port, None) if each in self._by_port)
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class TargetSet:
 def _split(pattern: str) -> tuple[str, int | None]:
     if pattern.count(":") > 1 and not pattern.startswith("["):  # an IPv6 address or network alone
         if not _is_network(pattern):
-            raise ConfigError(f"{pattern!r} is no target: write an IPv6 address with a port as [::1]:443")
+            raise ConfigError(f"{pattern!r} is not a target: write an IPv6 address with a port as [::1]:443")
         return pattern, None
     host, port = split_address(pattern, 0)
     return host, port or None

@@ -1,4 +1,4 @@
-"""Which targets may be reached: what keeps a proxy from being a door to the machine it runs on."""
+"""Restriction of targets, which keeps clients of a proxy from its own machine and private networks (SSRF)."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AddressFilter:
-    """In a target's extensions: the addresses that it may turn out to be, asked once its name is resolved.
+    """A filter of resolved addresses, in a target's extensions.
 
-    `allows` gets an address without brackets or scope. What resolves names itself, as `tcp.connect` and
-    `udp.connect` do, drops the addresses that are not allowed, and raises Refused where none is left.
+    `allows` gets an address without brackets or scope. Connectors that resolve names, such as `tcp.connect` and
+    `udp.connect`, drop the addresses that are not allowed, and raise Refused if none remains.
     """
 
     allows: Callable[[str], bool]
     reason: str
 
     def refusal(self, target: Target) -> Refused:
-        """The error for a target none of whose addresses is allowed."""
+        """Return the error for a target without an allowed address."""
         return Refused(f"{target} is not allowed: {self.reason}")
 
 
 def restrict(target: Target, allows: Callable[[str], bool], reason: str) -> Target:
-    """A copy of a target, which is narrowed by one more filter; Refused for an address that is not allowed."""
+    """Return a copy of a target with one more filter; raises Refused for an address that is not allowed."""
     copy = Target(target.host, target.port, target.extensions.fork())
     narrow(copy, allows, reason)
     return copy
 
 
 def narrow(target: Target, allows: Callable[[str], bool], reason: str) -> None:
-    """Put one more filter into a target's extensions; Refused for an address that is not allowed."""
+    """Add a filter to a target's extensions; raises Refused for an address that is not allowed."""
     earlier = target.extensions.get(AddressFilter)
     only = AddressFilter(_both(earlier.allows, allows) if earlier else allows, reason)
     if packed(target.host) is not None and not allows(target.host):
@@ -55,7 +55,7 @@ def narrow(target: Target, allows: Callable[[str], bool], reason: str) -> None:
 
 
 def allowed(target: Target, addresses: Sequence[str]) -> Sequence[str]:
-    """Those of a target's addresses that its filter allows; Refused where it drops all of them."""
+    """Return the addresses that the target's filter allows; raises Refused if there are none."""
     only = target.extensions.get(AddressFilter)
     if only is None or not addresses:
         return addresses
@@ -71,9 +71,9 @@ def _both(one: Callable[[str], bool], two: Callable[[str], bool]) -> Callable[[s
 
 @lru_cache(4096)
 def is_public(host: str) -> bool:
-    """Whether an address is one of the public internet's: not loopback, private, link-local or reserved.
+    """Whether an address is public: not loopback, private, link-local or reserved.
 
-    An IPv4 address within IPv6 (mapped, 6to4, Teredo, NAT64) counts too. A name is none.
+    An IPv4 address embedded in IPv6 (mapped, 6to4, Teredo, NAT64) must be public too. False for a name.
     """
     raw = packed(host)
     if raw is None:
@@ -98,7 +98,7 @@ def _embedded(
 
 
 def only_public(target: Target) -> Target:
-    """A copy of a target that reaches public addresses only; Refused at once where that can be told."""
+    """Return a copy of a target restricted to public addresses; raises Refused for an address that is not public."""
     name = target.host if target.host.startswith("unix:") else normalized_host(target.host)
     reason = "only public addresses may be reached from here"
     if name == "localhost" or name.endswith(".localhost") or name.startswith("unix:"):
@@ -107,11 +107,10 @@ def only_public(target: Target) -> Target:
 
 
 def guard(target: Target, client: Extensions, private: bool | None) -> Target:
-    """What a proxy does to a target that its client names.
+    """Apply the address restriction to a target that a client requests.
 
-    `private` tells whether loopback, private and other addresses that are not public may be reached: None
-    means that clients may who came in by a loopback address or a Unix socket, which are on this machine
-    themselves. Raises Refused.
+    `private` permits loopback, private and other addresses that are not public; None permits them to clients
+    that connected to a loopback address or a Unix socket, which are on this machine. Raises Refused.
     """
     if private is None:
         private = came_by_loopback(client)
@@ -119,7 +118,7 @@ def guard(target: Target, client: Extensions, private: bool | None) -> Target:
 
 
 def came_by_loopback(client: Extensions) -> bool:
-    """Whether a client came in at a loopback address or a Unix socket; False where that is not known."""
+    """Whether a client connected to a loopback address or a Unix socket; False if unknown."""
     local = local_address(client)
     if local is None:
         return False
@@ -133,9 +132,9 @@ def _is_loopback(host: str) -> bool | None:
 
 
 def hop(proxy: Target, target: Target) -> Target:
-    """The way to a proxy that is to reach `target`.
+    """Return the target for a connection to the proxy that connects to `target`.
 
-    What the target's extensions ask for is for the target alone; of the client, its addresses are told.
+    It has the client's addresses, but not the other extensions, which apply to `target` only.
     """
     extensions = proxy.extensions.fork()
     for kind in (Peer, Local):
@@ -146,7 +145,7 @@ def hop(proxy: Target, target: Target) -> Target:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class PublicOnly:
-    """Reaches public addresses only."""
+    """Connects to public addresses only."""
 
     inner: Connector
 
@@ -161,10 +160,10 @@ class PublicOnly:
 
 @factory("tcp.public_only")
 def public_only() -> Middleware[Target, Stream]:
-    """Refuse targets that are not on the public internet: loopback, private, link-local, reserved addresses.
+    """Refuse targets that are not public: loopback, private, link-local and reserved addresses.
 
-    A name is judged by what it resolves to, where the connector within resolves it, as `tcp.connect` does;
-    a proxy that is handed the name has to see to it itself. Raises Refused.
+    A name is checked by the addresses that it resolves to, if the inner connector resolves it, as `tcp.connect`
+    does; a connector that sends the name to a proxy leaves the check to that proxy. Raises Refused.
 
         stack(tcp.public_only(), tcp.connect())
     """

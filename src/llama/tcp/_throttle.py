@@ -1,4 +1,4 @@
-"""Slows connections to so many bytes a second."""
+"""Bandwidth limits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from llama._stream import CHUNK, Handler, Stream
 from llama.tcp._middleware import middleware, off
 
 SMALLEST = 1024
-GRAIN = 0.125  # seconds of the rate that one read or write may move, and that may be made up for
+GRAIN = 0.125  # seconds; the bytes of one read or write, and of a burst after a pause, at the rate
 
 
 class Bucket:
-    """One direction's bytes a second, kept as the time at which the bytes so far are paid for."""
+    """The bandwidth limit of one direction, kept as the time at which the bytes so far are within the rate."""
 
     __slots__ = ("_paid_at", "_rate")
 
@@ -27,14 +27,14 @@ class Bucket:
         self._paid_at = 0.0
 
     def take(self, count: int) -> float:
-        """Note bytes that moved; the seconds until more may."""
+        """Record bytes that moved; return the seconds until more may."""
         now = asyncio.get_running_loop().time()
         self._paid_at = max(self._paid_at, now - GRAIN) + count / self._rate
         return max(0.0, self._paid_at - now)
 
 
 class Brake(Meter):
-    """Slows each direction to its rate."""
+    """A meter that limits each direction to its rate."""
 
     __slots__ = ("_read", "_write", "chunk")
 
@@ -53,7 +53,7 @@ class Brake(Meter):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Throttle:
-    """Lets so many bytes a second pass each way."""
+    """Limits the bandwidth of connections."""
 
     inner: Handler
     read: float | None
@@ -78,10 +78,10 @@ class Throttle:
 def throttle(
     *, read: float | None = None, write: float | None = None, shared: bool = False
 ) -> Middleware[Stream, None]:
-    """Slow connections to so many bytes a second: `read` from the peer, `write` to it; None is any number.
+    """Limit bandwidth, in bytes per second: `read` from the peer, `write` to it; None disables a limit.
 
-    Each connection has the rate to itself, or all of them together with `shared`. Bytes are not buffered here:
-    who sends too fast is slowed down. At least 1024 bytes move at a time.
+    The limit applies to each connection or, with `shared`, to all connections together. Nothing is buffered:
+    backpressure slows the sender. At least 1024 bytes move at a time.
 
         stack(tcp.throttle(write=1_000_000), tcp.forward("127.0.0.1:8080"))
     """

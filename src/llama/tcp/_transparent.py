@@ -1,4 +1,4 @@
-"""Connections that the kernel led here, on their way elsewhere: Linux' REDIRECT and TPROXY."""
+"""Transparent proxying: connections that the kernel redirects, by REDIRECT or TPROXY on Linux."""
 
 from __future__ import annotations
 
@@ -17,35 +17,37 @@ from llama.tcp._led import Led
 from llama.tcp._relay import relay as tcp_relay
 from llama.tcp._stream import SocketStream
 
-_SO_ORIGINAL_DST = 80  # of the levels of IPv4 and IPv6 alike
+_SO_ORIGINAL_DST = 80  # the same number at the IPv4 and the IPv6 level
 _V4, _V6 = struct.Struct("!2xH4s8x"), struct.Struct("!2xH4x16s4x")
 
 
 def original_target(stream: Stream) -> Target:
-    """Where a connection wanted to go before the kernel led it here (`REDIRECT`, `TPROXY`, Linux alone).
+    """Return the original destination of a connection that the kernel redirected (REDIRECT or TPROXY, Linux only).
 
-    Raises Refused for one that came here of itself.
+    Raises Refused for a connection that was not redirected.
     """
     sock = stream.socket if isinstance(stream, SocketStream) else stream.extensions.get(socket.socket)
     if sock is None:
-        raise Refused(f"{stream!r} is no TCP socket, so where it wanted to go cannot be asked")
+        raise Refused(f"{stream!r} is not a TCP socket, so it has no original destination")
     led = stream.extensions.get(Led)
     if led is not None and (own := sock.getsockname())[1] != led.port:
-        return Target(_plain(own[0]), own[1])  # TPROXY leaves a connection the address that it went to
+        return Target(_plain(own[0]), own[1])  # with TPROXY the local address is the original destination
     try:
         host, port = _ask(sock)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENOTCONN):
             raise
-        raise Refused(f"{stream!r} came here of itself: no rule of the kernel has led it") from None
+        raise Refused(
+            f"{stream!r} was not redirected here: no REDIRECT or TPROXY rule applied to it"
+        ) from None
     name = sock.getsockname()
     if _plain(name[0]) == host and name[1] == port:
-        raise Refused(f"{stream!r} came here of itself, and would go round in a circle")
+        raise Refused(f"{stream!r} was not redirected here: relaying it would loop")
     return Target(host, port)
 
 
 def _ask(sock: socket.socket) -> tuple[str, int]:
-    """What the kernel has written down; a socket of both families asks as IPv4 where the client was that."""
+    """Return the kernel's original destination; a dual-stack socket queries it as IPv4 for an IPv4 client."""
     if sock.family == socket.AF_INET6 and not str(sock.getpeername()[0]).startswith("::ffff:"):
         port, address = _V6.unpack(sock.getsockopt(socket.IPPROTO_IPV6, _SO_ORIGINAL_DST, _V6.size))
         return socket.inet_ntop(socket.AF_INET6, address), port
@@ -59,7 +61,7 @@ def _plain(host: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Transparent:
-    """Relays each connection to where it wanted to go."""
+    """Relays each connection to its original destination."""
 
     connect: Connector
     relay: Relay
@@ -80,12 +82,13 @@ class Transparent:
 
 @factory("tcp.transparent", "handler")
 def transparent(*, connect: Connector | None = None, relay: Relay | None = None) -> Handler:
-    """Relay connections that the kernel led here to where they wanted to go, as a transparent proxy does.
+    """Relay redirected connections to their original destination, as a transparent proxy.
 
-    Linux alone, with a rule such as `iptables -t nat -A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8443`;
-    this program's own connections have to be left out of it. For `TPROXY`, which translates no addresses, the
-    listener is `tcp.server(address, handler, transparent=True)`. `connect` and `relay` are those of `tcp.forward`.
-    A connection that no rule has led here is Refused; so is one by TPROXY to the listener's own port elsewhere.
+    Linux only, with a rule such as `iptables -t nat -A PREROUTING -p tcp --dport 443 -j REDIRECT --to-ports 8443`,
+    which must not match this program's own connections. For TPROXY, which does not translate addresses, use the
+    listener `tcp.server(address, handler, transparent=True)`. `connect` and `relay` are those of `tcp.forward`.
+    Raises Refused for a connection that was not redirected, and for one by TPROXY to the listener's port on
+    another address.
     """
     connect = connect or tcp_connect()
     relay = relay or tcp_relay()

@@ -1,4 +1,4 @@
-"""UDP: packets to and from one place or many."""
+"""UDP: packets to and from one peer or many."""
 
 from llama.udp._connect import bind, connect
 from llama.udp._packets import Transferred

@@ -1,4 +1,4 @@
-"""Addresses to bound UDP sockets."""
+"""Binding of UDP sockets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 def bind_packets(
     host: str, port: int, *, shared: bool = False, like: Sequence[socket.socket] = ()
 ) -> list[socket.socket]:
-    """Bound, non-blocking sockets for an address, one for each family; on any failure none is left open.
+    """Return bound, non-blocking sockets for an address, one for each family; on failure none is left open.
 
-    No host stands for every address of both families. `shared` and `like` are those of `Server.bind`.
-    Raises OSError with the address in it.
+    An empty host means all IPv4 and IPv6 addresses. `shared` and `like` are those of `Server.bind`.
+    Raises OSError that names the address.
     """
     opened: list[socket.socket] = []
     try:
@@ -20,7 +20,7 @@ def bind_packets(
             known = like[len(opened)] if len(opened) < len(like) else next(iter(opened), None)
             at = port or (int(known.getsockname()[1]) if known is not None else 0)
             if shared and not like:
-                _bind(family, name, at).close()  # the first of the sharers does not share with strangers
+                _bind(family, name, at).close()  # fail if another program is bound there already
             opened.append(_bind(family, name, at, shared=shared))
     except BaseException:
         for each in opened:
@@ -36,7 +36,7 @@ def _places(host: str, port: int) -> list[tuple[int, str]]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise OSError(error.errno, f"cannot take packets at {host}: {error.strerror}") from None
+        raise OSError(error.errno, f"cannot bind a UDP socket to {host}: {error.strerror}") from None
     return list({int(each[0]): str(each[4][0]) for each in found}.items())
 
 
@@ -51,5 +51,7 @@ def _bind(family: int, host: str, port: int, *, shared: bool = False) -> socket.
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"cannot take packets at {host} port {port}: {error.strerror}") from None
+        raise OSError(
+            error.errno, f"cannot bind a UDP socket to {host} port {port}: {error.strerror}"
+        ) from None
     return sock

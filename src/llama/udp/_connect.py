@@ -1,4 +1,4 @@
-"""What opens packets over UDP."""
+"""The UDP packet connector, and binding of UDP packets to an address."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from llama.tcp._targets import allowed
 from llama.udp._packets import UdpPackets
 from llama.udp._table import Table
 
-NAMES = 256  # so many answers are kept for packets that name their targets
+NAMES = 256  # resolved names that are cached for packets with a target each
 KEPT = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Names:
-    """Resolves targets, and keeps what it learned for a minute."""
+    """Resolves targets, and caches the addresses for a minute."""
 
     resolver: Resolver
     known: Table[str, tuple[float, tuple[str, ...]]] = field(
@@ -55,7 +55,7 @@ class _Names:
 
 
 def _plain(address: str) -> str:
-    """An address as the system writes it, so that it compares equal to where an answer comes from."""
+    """Return an address in the system's spelling, so that it compares equal to the source of a reply."""
     raw = packed(address)
     if raw is None or "%" in address:
         return address
@@ -93,10 +93,10 @@ class UdpConnect:
 
 @factory("udp.connect", "packet connector")
 def connect(*, resolver: Resolver | None = None) -> PacketConnector:
-    """Open packets over UDP: to and from one target, or, called with None, to whatever target each names.
+    """Open packets over UDP, to and from one target or, called with None, to the target that each send names.
 
-    Those to many targets come back only from addresses that something was sent to; the last 1024 count. A
-    name's addresses are kept for a minute, and the first one is used; `resolver` replaces the system's.
+    Without a fixed target, datagrams are received only from the last 1024 addresses that one was sent to. The
+    addresses of a name are cached for a minute, and the first one is used; `resolver` replaces the system's.
     Raises Unreachable, or Refused for a target that its own filter does not allow.
 
         packets = await udp.connect()(Target("192.0.2.1", 53))
@@ -107,9 +107,9 @@ def connect(*, resolver: Resolver | None = None) -> PacketConnector:
 
 
 async def bind(address: str | tuple[str, int], *, resolver: Resolver | None = None) -> Packets:
-    """Packets at an address, `HOST:PORT` or `:PORT` for every address of both families, from whoever sends.
+    """Return packets at a local address, from any sender: `HOST:PORT`, or `:PORT` for all addresses.
 
-    Port 0 takes a free one: see `Packets.address`. Raises OSError with the address in it.
+    Port 0 takes a free one: see `Packets.address`. Raises OSError that names the address.
     """
     host, port = split_address(address) if isinstance(address, str) else address
     packets = UdpPackets(_Names(resolver or system_resolver), strangers=True)
@@ -130,7 +130,7 @@ async def _places(host: str, port: int) -> list[tuple[int, str]]:
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except socket.gaierror as error:
-        raise OSError(error.errno, f"cannot take packets at {host}: {error.strerror}") from None
+        raise OSError(error.errno, f"cannot bind a UDP socket to {host}: {error.strerror}") from None
     return list({int(each[0]): str(each[4][0]) for each in found}.items())
 
 
@@ -143,5 +143,5 @@ def _bind(family: int, address: tuple[str, int]) -> socket.socket:
     except OSError as error:
         sock.close()
         where = f"{address[0]} port {address[1]}"
-        raise OSError(error.errno, f"cannot take packets at {where}: {error.strerror}") from None
+        raise OSError(error.errno, f"cannot bind a UDP socket to {where}: {error.strerror}") from None
     return sock

@@ -1,4 +1,4 @@
-"""Packets over UDP sockets, read and written directly."""
+"""Packets over UDP sockets, read and written without an asyncio transport."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from llama.tcp._port import Port
 from llama.udp._table import Table
 
 LARGEST = 65535
-PEERS = 1024  # an open socket answers so many others at a time
+PEERS = 1024  # recent peers from which an unconnected socket accepts datagrams
 
 Resolve = Callable[[Target], Awaitable[Peer]]
-"""A target's address; raises Unreachable or Refused."""
+"""Resolves a target to an address; raises Unreachable or Refused."""
 
 
 class Transferred(NamedTuple):
-    """The bytes of the datagrams that a UDP association carried: `sent` from the client, `received` for it."""
+    """The payload bytes of a UDP association: `sent` by the client, `received` for it."""
 
     sent: int
     received: int
 
 
 class UdpPackets(Packets):
-    """Packets over one socket for each family of addresses, which it owns and closes.
+    """Packets over one socket for each address family, which this object owns and closes.
 
-    Given a `peer`, the sockets are connected to it. Else `strangers` tells whether packets come from whoever
-    sends some, or only from those that something was sent to; a family without a socket gets one when needed.
+    With a `peer`, the sockets are connected to it. Otherwise datagrams are received only from peers that one was
+    sent to or, with `strangers`, from any sender; the socket of a family is opened when it is needed.
     """
 
     __slots__ = ("_closed", "_open", "_peer", "_peers", "_ports", "_resolve", "_sending", "_waiter")
@@ -50,7 +50,7 @@ class UdpPackets(Packets):
         self._waiter: asyncio.Future[None] | None = None
 
     def add(self, sock: socket.socket) -> None:
-        """Take a socket over."""
+        """Take over a socket."""
         sock.setblocking(False)
         port = Port(sock.fileno())
         self._open[sock.family] = sock
@@ -94,7 +94,7 @@ class UdpPackets(Packets):
                 except BlockingIOError:
                     port.unreadable()
                     break
-                except ConnectionError:  # something that was sent earlier has come back
+                except ConnectionError:  # an ICMP error for a datagram that was sent earlier
                     if self._peer is not None:
                         raise
                     continue
@@ -109,10 +109,10 @@ class UdpPackets(Packets):
         peer = self._peer
         if to is not None and (peer is None or (to.host, to.port) != peer):
             if peer is not None:
-                raise ValueError(f"{self!r} goes to {peer} only, not to {to}")
+                raise ValueError(f"{self!r} sends to {peer} only, not to {to}")
             peer = await self._resolve(to)
         if peer is None:
-            raise ValueError(f"{self!r} has no peer of its own: name a target for each packet")
+            raise ValueError(f"{self!r} has no fixed peer: pass a target with each packet")
         family = socket.AF_INET6 if ":" in peer.host else socket.AF_INET
         if family not in self._open:
             self._add_family(family, peer)
@@ -125,7 +125,7 @@ class UdpPackets(Packets):
             raise self._closed_error()
         if self._open and self._peers is None:
             raise Unreachable(f"cannot send to {peer} from {self.address}") from OSError(
-                errno.EAFNOSUPPORT, "another family of addresses"
+                errno.EAFNOSUPPORT, "no socket of this address family"
             )
         try:
             sock = socket.socket(family, socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""A dictionary that forgets its oldest entries."""
+"""A bounded dictionary that evicts its oldest entries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class Table(Generic[K, V]):
-    """At most `size` entries; one that is set again counts as new."""
+    """A dictionary of at most `size` entries; setting a key again makes it the newest."""
 
     __slots__ = ("_entries", "size")
 
@@ -18,11 +18,11 @@ class Table(Generic[K, V]):
         self._entries: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
-        """The value under a key, or None."""
+        """Return the value of a key, or None."""
         return self._entries.get(key)
 
     def set(self, key: K, value: V) -> None:
-        """Keep a value, in place of the oldest one if need be."""
+        """Store a value; evict the oldest entry if the table is full."""
         entries = self._entries
         entries.pop(key, None)
         if len(entries) >= self.size:

@@ -13,7 +13,7 @@ from llama.tcp._connect import connect as tcp_connect
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class UnixConnect:
-    """Reaches one socket path, whatever the target's name is."""
+    """Connects to one socket path, and ignores the target's name."""
 
     inner: Connector
     path: Target
@@ -29,5 +29,5 @@ class UnixConnect:
 
 @factory("unix.connect", "connector")
 def connect(path: str, *, timeout: float | None = None) -> Connector:
-    """Connect to a Unix-domain socket; `timeout` in seconds. Raises Unreachable, or TimeoutError."""
+    """Return a connector to a Unix-domain socket; `timeout` in seconds. It raises Unreachable or TimeoutError."""
     return UnixConnect(tcp_connect(timeout=timeout), Target(f"unix:{path}", 0))
