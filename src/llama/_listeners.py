@@ -87,7 +87,7 @@ def listen(
 
 
 def _beside(first: Listener) -> Listener:
-    """Return another worker's listener, with a separate queue where the kernel balances over queues."""
+    """Return another worker's listener, with its own queue if the kernel spreads connections over several."""
     server = first.server
     sockets = server.bind(shared=True, like=first.sockets) if KERNEL_SPREADS else _copies(first)
     return Listener(server, sockets, owns_path=False)

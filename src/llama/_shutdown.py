@@ -171,7 +171,7 @@ def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
-    """Mark the exception as retrieved: the owner, who would await the task, may be gone."""
+    """Mark the exception as retrieved: the task's owner may have ended without awaiting it."""
     if not task.cancelled():
         task.exception()
 

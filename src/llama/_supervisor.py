@@ -1,7 +1,7 @@
 """The supervisor of workers: it binds the sockets, forks, replaces dead workers, and reloads.
 
-What can happen: a worker can die at any time, a configuration can fail to build, bind or start, a reload can
-arrive during a reload, and signals can arrive between any two instructions. What must never happen: a refused
+Situations to handle: a worker can die at any time, a configuration can fail to build, bind or start, a reload can
+arrive during a reload, and signals can arrive between any two instructions. Failures to rule out: a refused
 or reset connection because of a reload or a dead worker, a failed reload that damages the running
 configuration, a fork loop at full speed, or a worker that outlives this process.
 

@@ -19,7 +19,7 @@ LEAVES = [
 ]
 
 
-def test_there_is_one_root_and_at_most_ten_leaves() -> None:
+def test_the_error_tree_has_one_root_and_at_most_ten_leaves() -> None:
     assert set(LEAVES) == set(LlamaError.__subclasses__())
     public = [below for leaf in LEAVES for below in leaf.__subclasses__() if hasattr(llama, below.__name__)]
     assert not public
@@ -39,7 +39,7 @@ def test_there_is_one_root_and_at_most_ten_leaves() -> None:
         (llama.ConfigError, ValueError),
     ],
 )
-def test_an_error_is_also_what_the_standard_library_calls_it(
+def test_errors_derive_from_standard_library_exceptions(
     error: type[LlamaError], builtin: type[Exception]
 ) -> None:
     assert issubclass(error, builtin)
@@ -58,19 +58,19 @@ def test_an_error_is_also_what_the_standard_library_calls_it(
         (llama.Overloaded, 503),
     ],
 )
-def test_an_error_knows_its_http_status(error: type[LlamaError], status: int) -> None:
+def test_errors_have_an_http_status(error: type[LlamaError], status: int) -> None:
     assert error("so").status == status
     assert error("so", status=418).status == 418
     assert error("so").status == status
 
 
-def test_an_error_can_say_when_to_come_back() -> None:
+def test_errors_can_carry_retry_after() -> None:
     assert llama.Overloaded("full").retry_after is None
     error = llama.Overloaded("full", retry_after=1.5)
     assert error.retry_after == 1.5 and str(error) == "full"
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
-def test_an_error_reads_as_its_message(leaf: type[LlamaError]) -> None:
+def test_the_text_of_an_error_is_its_message(leaf: type[LlamaError]) -> None:
     assert str(leaf("what happened")) == "what happened"
     assert str(pickle.loads(pickle.dumps(leaf("what happened")))) == "what happened"

@@ -17,20 +17,20 @@ def test_a_value_is_found_by_its_type() -> None:
     assert User in extensions and len(extensions) == 2
 
 
-def test_what_is_missing_is_a_key_error_or_none() -> None:
+def test_a_missing_value_is_a_key_error_or_none() -> None:
     extensions = Extensions()
     assert extensions.get(User) is None and User not in extensions
     with pytest.raises(KeyError):
         extensions[User]
 
 
-def test_there_is_one_value_of_a_type() -> None:
+def test_a_type_has_one_value() -> None:
     extensions = Extensions(User("john"))
     extensions.set(User("mary"))
     assert extensions[User].name == "mary" and len(extensions) == 1
 
 
-def test_a_subclass_is_another_type() -> None:
+def test_a_subclass_is_a_separate_key() -> None:
     class Admin(User):
         pass
 
@@ -38,7 +38,7 @@ def test_a_subclass_is_another_type() -> None:
     assert User not in extensions and extensions[Admin].name == "root"
 
 
-def test_a_fork_and_its_origin_do_not_see_each_others_changes() -> None:
+def test_a_fork_is_independent_of_its_origin() -> None:
     first = Extensions(User("john"))
     second = first.fork()
     second.set(Peer("192.0.2.1", 5))
@@ -49,5 +49,5 @@ def test_a_fork_and_its_origin_do_not_see_each_others_changes() -> None:
     assert second[User].name == "mary" and Peer in second
 
 
-def test_it_shows_its_values() -> None:
+def test_the_repr_shows_the_values() -> None:
     assert repr(Extensions(User("john"), 5)) == "Extensions(User(name='john'), 5)"

@@ -119,12 +119,12 @@ def test_a_resource_is_found_in(holder: str) -> None:
     assert resources(HOLDERS[holder](pool)) == [pool]
 
 
-def test_one_that_is_held_twice_is_found_once() -> None:
+def test_a_resource_that_is_held_twice_is_found_once() -> None:
     pool = Pool()
     assert resources(Around(pool, pool), pool, [pool, closure(pool)]) == [pool]
 
 
-def test_two_that_are_equal_are_two() -> None:
+def test_two_equal_resources_are_found_separately() -> None:
     class Alike(Pool):
         def __eq__(self, other: object) -> bool:
             return isinstance(other, Alike)
@@ -137,7 +137,7 @@ def test_two_that_are_equal_are_two() -> None:
     assert len(found) == 2 and any(each is first for each in found) and any(each is second for each in found)
 
 
-def test_a_circle_is_walked_once() -> None:
+def test_a_reference_cycle_is_searched_once() -> None:
     @dataclass(eq=False)
     class Node:
         others: list[Any] = field(default_factory=list)
@@ -150,7 +150,7 @@ def test_a_circle_is_walked_once() -> None:
     assert resources(one) == [pool]
 
 
-def test_a_lock_is_no_service() -> None:
+def test_a_lock_is_not_a_service() -> None:
     assert resources(Around(Pool().method, [asyncio.Lock(), asyncio.Semaphore(), threading.Lock()]))[1:] == []
 
 
@@ -158,7 +158,7 @@ def test_a_class_is_not_entered() -> None:
     assert resources(Around(Pool)) == []
 
 
-def test_a_very_long_chain_is_no_recursion() -> None:
+def test_a_very_long_chain_does_not_recurse() -> None:
     pool = Pool()
     service: Any = pool
     for _ in range(5000):
@@ -166,7 +166,7 @@ def test_a_very_long_chain_is_no_recursion() -> None:
     assert resources(service) == [pool]
 
 
-async def test_what_is_within_is_entered_first_and_left_last() -> None:
+async def test_inner_resources_are_entered_first_and_exited_last() -> None:
     log: list[str] = []
     chain = OwningData(Around(OwningData(Pool("inner", log), "middle", log)), "outer", log)
     async with AsyncExitStack() as exits:
@@ -175,7 +175,7 @@ async def test_what_is_within_is_entered_first_and_left_last() -> None:
     assert log[3:] == ["leave outer", "leave middle", "leave inner"]
 
 
-async def test_when_one_fails_to_enter_the_earlier_ones_are_left() -> None:
+async def test_when_one_resource_fails_to_enter_the_earlier_ones_are_exited() -> None:
     log: list[str] = []
 
     class Fails(OwningData):
@@ -188,7 +188,7 @@ async def test_when_one_fails_to_enter_the_earlier_ones_are_left() -> None:
     assert log == ["enter inner", "leave inner"]
 
 
-async def test_serve_leaves_resources_after_the_last_connection() -> None:
+async def test_serve_exits_resources_after_the_last_connection() -> None:
     log: list[str] = []
     inside, finish = asyncio.Event(), asyncio.Event()
 
@@ -206,7 +206,7 @@ async def test_serve_leaves_resources_after_the_last_connection() -> None:
     assert log == ["enter slow", "connection ends", "leave slow"]
 
 
-async def test_testing_connect_enters_them_too() -> None:
+async def test_testing_connect_enters_resources_too() -> None:
     log: list[str] = []
     async with testing.connect(Around(Pool("pool", log))) as stream:
         assert await stream.read() == b""

@@ -20,7 +20,7 @@ async def open_to(address: str) -> Stream:
     return await connect(Target.parse(address))
 
 
-async def test_addresses_are_the_bound_ones(tmp_path: Path) -> None:
+async def test_addresses_are_the_bound_addresses(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
     servers = (tcp.server("127.0.0.1:0", echo), tcp.server("[::1]:0", echo), tcp.server(f"unix:{path}", echo))
     async with serve(*servers) as server:
@@ -40,7 +40,7 @@ async def test_a_path_has_port_0(tmp_path: Path) -> None:
         assert server.port == 0
 
 
-async def test_leaving_the_block_waits_for_what_is_in_flight() -> None:
+async def test_leaving_the_block_waits_for_open_connections() -> None:
     finish, left = asyncio.Event(), asyncio.Event()
 
     async def slow(stream: Stream) -> None:
@@ -70,7 +70,7 @@ async def test_leaving_the_block_waits_for_what_is_in_flight() -> None:
     await stream.aclose()
 
 
-async def test_while_it_drains_nothing_new_is_accepted() -> None:
+async def test_a_draining_server_accepts_no_new_connections() -> None:
     finish = asyncio.Event()
 
     async def slow(stream: Stream) -> None:
@@ -87,7 +87,7 @@ async def test_while_it_drains_nothing_new_is_accepted() -> None:
     await stream.aclose()
 
 
-async def test_what_the_kernel_had_queued_is_still_served() -> None:
+async def test_connections_in_the_listen_queue_are_still_served() -> None:
     clients: list[socket.socket] = []
     async with serve(echo, listen="127.0.0.1:0") as server:
         for _ in range(200):  # without a round of the loop in between
@@ -101,7 +101,7 @@ async def test_what_the_kernel_had_queued_is_still_served() -> None:
             assert client.recv(100) == b""
 
 
-async def test_after_its_grace_it_cancels_what_is_left() -> None:
+async def test_after_the_grace_period_remaining_connections_are_cancelled() -> None:
     ended: list[str] = []
     begun = asyncio.Event()
 
@@ -124,7 +124,7 @@ async def test_after_its_grace_it_cancels_what_is_left() -> None:
     stream.abort()
 
 
-async def test_a_block_that_raises_cancels_at_once() -> None:
+async def test_an_exception_in_the_block_cancels_immediately() -> None:
     begun = asyncio.Event()
 
     async def stuck(stream: Stream) -> None:
@@ -142,7 +142,7 @@ async def test_a_block_that_raises_cancels_at_once() -> None:
     streams[0].abort()
 
 
-async def test_nothing_stays_bound_when_one_address_cannot_be(tmp_path: Path) -> None:
+async def test_no_socket_stays_bound_when_one_address_fails(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         free = tmp_path / "free"
@@ -205,7 +205,7 @@ async def test_after_a_normal_return_the_stream_is_closed() -> None:
         (ConnectionResetError("gone"), logging.INFO, "gone"),
     ],
 )
-async def test_after_an_exception_it_is_aborted_and_that_is_logged_once(
+async def test_after_an_exception_the_stream_is_aborted_and_logged_once(
     error: Exception, level: int, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fails(stream: Stream) -> None:
@@ -225,7 +225,7 @@ async def test_after_an_exception_it_is_aborted_and_that_is_logged_once(
 
 
 @pytest.mark.parametrize("error", [TimeoutError("no hello within 5 s"), Refused("not you"), TimeoutError()])
-async def test_when_the_handler_gave_up_by_itself_the_connection_ends_in_good_order(
+async def test_an_orderly_error_of_a_handler_closes_the_connection_without_reset(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fails(stream: Stream) -> None:
@@ -243,7 +243,7 @@ async def test_when_the_handler_gave_up_by_itself_the_connection_ends_in_good_or
     assert (str(error) or "TimeoutError") in record.getMessage()
 
 
-async def test_one_that_fails_harms_no_other() -> None:
+async def test_a_failing_connection_does_not_affect_others() -> None:
     async def picky(stream: Stream) -> None:
         if await stream.read() == b"bad":
             raise ValueError("bad")

@@ -61,7 +61,7 @@ async def test_stop_calls_back_once_and_leaves_tasks_alone() -> None:
         gate.set()
 
 
-async def test_taking_a_callback_back_while_stopping_is_no_error() -> None:
+async def test_a_callback_can_be_unregistered_while_stopping() -> None:
     calls: list[str] = []
     async with Shutdown() as shutdown:
 
@@ -85,7 +85,7 @@ async def test_drain_without_grace_waits_without_bound() -> None:
         assert await drained is True
 
 
-async def test_after_its_grace_drain_cancels_what_is_left() -> None:
+async def test_drain_cancels_remaining_tasks_after_the_grace_period() -> None:
     async with testing.clock() as clock, Shutdown() as shutdown, asyncio.TaskGroup() as group:
         stuck = shutdown.spawn(asyncio.Event().wait())
         quick = shutdown.spawn(asyncio.sleep(2, "done"))
@@ -97,7 +97,7 @@ async def test_after_its_grace_drain_cancels_what_is_left() -> None:
         assert await drained is False
 
 
-async def test_what_is_cancelled_may_clean_up() -> None:
+async def test_cancelled_tasks_may_clean_up() -> None:
     log: list[str] = []
 
     async def careful() -> None:
@@ -114,7 +114,7 @@ async def test_what_is_cancelled_may_clean_up() -> None:
     assert log == ["cleaned"]
 
 
-async def test_cancel_ends_at_once() -> None:
+async def test_cancel_ends_all_tasks_immediately() -> None:
     async with Shutdown() as shutdown:
         tasks = [shutdown.spawn(asyncio.Event().wait()) for _ in range(3)]
         await asyncio.sleep(0)
@@ -133,7 +133,7 @@ async def test_a_cancelled_drain_cancels_the_tasks() -> None:
     assert drain.cancelled() and task.cancelled()
 
 
-async def test_a_block_that_raises_cancels_the_tasks() -> None:
+async def test_an_exception_in_the_block_cancels_the_tasks() -> None:
     tasks: list[asyncio.Task[bool]] = []
     with pytest.raises(ValueError, match="in the block"):
         async with Shutdown() as shutdown:
@@ -143,7 +143,7 @@ async def test_a_block_that_raises_cancels_the_tasks() -> None:
     assert tasks[0].cancelled()
 
 
-async def test_what_was_registered_is_closed_after_the_tasks_last_first() -> None:
+async def test_closers_run_after_the_tasks_last_first() -> None:
     log: list[str] = []
 
     async def close(name: str) -> None:
@@ -161,7 +161,7 @@ async def test_what_was_registered_is_closed_after_the_tasks_last_first() -> Non
     assert log == ["work", "close second", "close first"]
 
 
-async def test_one_that_fails_to_close_is_logged_and_the_others_close(
+async def test_a_failing_closer_is_logged_and_the_others_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log: list[str] = []
@@ -179,7 +179,7 @@ async def test_one_that_fails_to_close_is_logged_and_the_others_close(
     assert "stuck" in caplog.text
 
 
-async def test_what_is_registered_while_closing_is_closed_too() -> None:
+async def test_a_closer_registered_while_closing_runs_too() -> None:
     log: list[str] = []
 
     async with Shutdown() as shutdown:
@@ -195,7 +195,7 @@ async def test_what_is_registered_while_closing_is_closed_too() -> None:
     assert log == ["first", "again"]
 
 
-async def test_the_current_one_is_that_of_the_innermost_block() -> None:
+async def test_the_current_shutdown_is_that_of_the_innermost_block() -> None:
     outer = Shutdown.current()  # each test runs in one
     async with Shutdown() as inner:
         assert Shutdown.current() is inner
@@ -207,7 +207,7 @@ async def test_the_current_one_is_that_of_the_innermost_block() -> None:
     assert Shutdown.current() is outer
 
 
-def test_outside_of_all_there_is_none() -> None:
+def test_without_a_shutdown_current_raises() -> None:
     async def look() -> None:
         with pytest.raises(RuntimeError, match="no llama server runs here"):
             Shutdown.current()
@@ -215,7 +215,7 @@ def test_outside_of_all_there_is_none() -> None:
     asyncio.run(look())
 
 
-async def test_a_task_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_task_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     async def fails() -> None:
         raise ValueError("alone")
 
@@ -226,7 +226,7 @@ async def test_a_task_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture
     assert good.result() == "fine"
 
 
-def test_an_exception_nobody_awaits_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_that_is_never_retrieved_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def fails() -> None:
         raise ValueError("nobody looks")
 
@@ -240,7 +240,7 @@ def test_an_exception_nobody_awaits_is_logged(caplog: pytest.LogCaptureFixture) 
     assert "nobody looks" in caplog.text or "never retrieved" in caplog.text
 
 
-async def test_an_eager_task_is_owned_and_is_itself_the_current_one() -> None:
+async def test_an_eager_task_is_owned_and_is_the_current_task() -> None:
     gate = asyncio.Event()
     seen: list[asyncio.Task[object] | None] = []
 
@@ -257,7 +257,7 @@ async def test_an_eager_task_is_owned_and_is_itself_the_current_one() -> None:
     assert task.result() == "done" and seen == [task] and len(shutdown) == 0
 
 
-async def test_an_eager_task_that_never_waits_is_done_with_the_shutdown() -> None:
+async def test_an_eager_task_that_never_waits_is_released() -> None:
     async def work() -> str:
         return "done"
 

@@ -99,7 +99,7 @@ async def test_data_flows_through_the_layers_in_the_order_written() -> None:
     assert await stack(adds(3), adds(10), double)(1) == 28
 
 
-async def test_a_layer_sees_what_comes_back() -> None:
+async def test_a_layer_sees_the_result_of_its_inner_service() -> None:
     @layer
     async def negate(value: int, inner: Service[int, int]) -> int:
         return -await inner(value)
@@ -120,7 +120,7 @@ async def test_a_layer_decorates_a_service() -> None:
     assert describe(half) == "increment > half"
 
 
-async def test_sixteen_layers_are_typed_and_more_are_run() -> None:
+async def test_stacks_are_typed_up_to_sixteen_layers_and_run_with_more() -> None:
     @layer
     async def increment(value: int, inner: Service[int, int]) -> int:
         return await inner(value + 1)
@@ -152,7 +152,7 @@ def _escape(text: str, mark: str) -> str:
     return text.replace(mark, "\\" + mark)
 
 
-def test_a_factory_that_was_not_called() -> None:
+def test_an_uncalled_factory_is_rejected() -> None:
     with says("timeout is a layer factory: call it"):
         untyped(timeout, echo)
     with says("timeout is a layer factory: call it"):
@@ -165,7 +165,7 @@ def test_a_factory_that_was_not_called() -> None:
         forward("127.0.0.1:1", relay=tcp.relay)
 
 
-async def test_a_layer_with_nothing_after_it() -> None:
+async def test_a_layer_without_a_service_is_rejected() -> None:
     with says("tls.server(c.pem) is a layer: put a service after it"):
         untyped(timeout(5), tls_server("c.pem"))
     with says("tls.server(c.pem) is a layer: put a service after it"):
@@ -177,7 +177,7 @@ async def test_a_layer_with_nothing_after_it() -> None:
             pass
 
 
-def test_two_layers_in_the_wrong_order() -> None:
+def test_two_layers_in_the_wrong_order_are_rejected() -> None:
     async def exchange(request: Request) -> None:
         pass
 
@@ -188,14 +188,14 @@ def test_two_layers_in_the_wrong_order() -> None:
     assert callable(untyped(tls_server("c.pem"), http_server(), exchange))
 
 
-def test_a_service_before_the_end() -> None:
+def test_a_service_before_the_end_is_rejected() -> None:
     with says("double is a service, not a layer: only the last part of a stack can be one"):
         untyped(double, echo)
     with says("tcp.forward(127.0.0.1:1) is a service: only the last part of a stack can be one"):
         untyped(forward("127.0.0.1:1"), echo)
 
 
-def test_a_service_of_the_wrong_kind() -> None:
+def test_a_service_of_the_wrong_type_is_rejected() -> None:
     with says("tcp.server() gives Stream, tcp.connect() takes Target"):
         server("127.0.0.1:0", tcp.connect())
     with says("tcp.server() gives Stream, tcp.relay() takes Bridge"):
@@ -206,7 +206,7 @@ def test_a_service_of_the_wrong_kind() -> None:
         untyped(tls_server("c.pem"), timeout(5), tcp.connect())
 
 
-def test_the_annotation_of_a_layer_function_is_its_kind() -> None:
+def test_the_annotation_of_a_layer_function_is_its_input_type() -> None:
     @layer
     async def over_targets(target: Target, inner: Service[Target, Stream]) -> Stream:
         return await inner(target)
@@ -228,7 +228,7 @@ def test_the_annotation_of_a_layer_function_is_its_kind() -> None:
     check_takes(untyped(over_anything, over_targets, tcp.connect()), Stream, "here")
 
 
-def test_an_annotation_that_cannot_be_read_is_none() -> None:
+def test_an_unreadable_annotation_is_ignored() -> None:
     @layer
     async def odd(input: "NoSuchName", inner: Any) -> Any:  # type: ignore[name-defined]  # noqa: F821
         return await inner(input)
@@ -236,7 +236,7 @@ def test_an_annotation_that_cannot_be_read_is_none() -> None:
     assert callable(untyped(tls_server("c.pem"), odd, echo))
 
 
-def test_what_cannot_be_called() -> None:
+def test_a_part_that_is_not_callable_is_rejected() -> None:
     with says("5 is neither a layer nor a service: it cannot be called"):
         untyped(timeout(5), 5)
     with says("'echo' is neither a layer nor a service: it cannot be called"):
@@ -247,7 +247,7 @@ def test_what_cannot_be_called() -> None:
         check_service(None)
 
 
-def test_a_layer_that_returns_no_service() -> None:
+def test_a_layer_that_does_not_return_a_service_is_rejected() -> None:
     def forgets(inner: Any) -> None:
         pass
 
@@ -255,7 +255,7 @@ def test_a_layer_that_returns_no_service() -> None:
         untyped(forgets, echo)
 
 
-async def test_what_run_and_serve_refuse() -> None:
+async def test_run_and_serve_reject_invalid_stacks() -> None:
     with says("echo has no address: give listen=, or wrap it in tcp.server()"):
         async with serve(echo):
             pass
@@ -273,7 +273,7 @@ async def test_what_run_and_serve_refuse() -> None:
 # What describe says.
 
 
-def test_the_chain_is_written_outermost_first() -> None:
+def test_describe_lists_the_chain_outermost_first() -> None:
     inner = tcp.forward("127.0.0.1:8080")
     assert describe(stack(timeout(5), tls_server("b.pem"), inner)) == (
         "timeout(5) > tls.server(b.pem) > tcp.forward(127.0.0.1:8080)"
@@ -281,7 +281,7 @@ def test_the_chain_is_written_outermost_first() -> None:
     assert describe(echo) == "echo"
 
 
-def test_names_of_what_has_no_repr_of_its_own() -> None:
+def test_services_without_a_repr_are_described_by_name() -> None:
     class Handler:
         async def __call__(self, stream: Stream) -> None:
             pass
@@ -299,7 +299,7 @@ def test_names_of_what_has_no_repr_of_its_own() -> None:
     assert repr(watch) == "watch"
 
 
-def test_factories_show_as_they_are_written() -> None:
+def test_the_repr_of_a_layer_is_its_source_form() -> None:
     assert repr(tcp.connect()) == "tcp.connect()"
     assert repr(tcp.relay(idle_timeout=2.5)) == "tcp.relay(idle_timeout=2.5)"
     assert repr(tcp.server("127.0.0.1:0", echo)) == "tcp.server(127.0.0.1:0)"

@@ -12,7 +12,7 @@ from llama import ConfigError, Target
         ("unix:/run/web", "unix:/run/web", 0),
     ],
 )
-def test_a_target_is_read_and_shown_as_it_is_written(text: str, host: str, port: int) -> None:
+def test_a_parsed_target_is_shown_as_it_was_written(text: str, host: str, port: int) -> None:
     target = Target.parse(text)
     assert (target.host, target.port, str(target)) == (host, port, text)
 
@@ -29,12 +29,12 @@ def test_a_target_is_read_and_shown_as_it_is_written(text: str, host: str, port:
         ("john:secret@@ss", "'ss' has a user"),
     ],
 )
-def test_what_is_no_target_says_what_was_expected(text: str, complaint: str) -> None:
+def test_an_invalid_target_names_the_expected_form(text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         Target.parse(text)
 
 
-def test_the_complaint_does_not_show_a_password() -> None:
+def test_the_error_message_does_not_show_a_password() -> None:
     with pytest.raises(ConfigError) as raised:
         Target.parse("john:secret@a.example:80")
     assert "secret" not in str(raised.value)

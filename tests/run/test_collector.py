@@ -18,7 +18,7 @@ def thresholds() -> Generator[None]:
     gc.set_threshold(*before)
 
 
-def test_it_is_seldom_within_the_block_and_as_before_after_it() -> None:
+def test_the_thresholds_are_raised_within_the_block_and_restored_after() -> None:
     with seldom_collecting():
         assert gc.get_threshold() == (YOUNG, 10, 10)
         assert gc.get_freeze_count() > 0
@@ -26,14 +26,14 @@ def test_it_is_seldom_within_the_block_and_as_before_after_it() -> None:
     assert gc.get_freeze_count() == 0
 
 
-def test_what_a_program_has_set_itself_stays() -> None:
+def test_thresholds_set_by_the_program_are_kept() -> None:
     gc.set_threshold(900, 5, 5)
     with seldom_collecting():
         assert gc.get_threshold() == (900, 5, 5)
         assert gc.get_freeze_count() == 0
 
 
-def test_a_collector_that_is_off_stays_off() -> None:
+def test_a_disabled_collector_stays_disabled() -> None:
     gc.disable()
     with seldom_collecting():
         assert not gc.isenabled()

@@ -34,7 +34,7 @@ class Stopper:
 
 
 @pytest.mark.parametrize("rounds", range(1, 6))
-async def test_a_server_that_is_stopped_as_it_begins_has_not_failed(rounds: int) -> None:
+async def test_a_server_that_is_stopped_during_its_start_has_not_failed(rounds: int) -> None:
     stopper = Stopper()
     stopper.rounds = rounds
     stopper.generation = Generation(listen(as_servers((stopper,), "127.0.0.1:0")))

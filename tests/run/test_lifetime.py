@@ -48,7 +48,7 @@ run(build, on_ready=ready, workers=WORKERS and 1)
     assert server.stop().endswith("leave 2\nINFO drained: the last connection has ended\nINFO stopped\n")
 
 
-def test_what_generations_share_is_entered_once(program: Start) -> None:
+def test_shared_resources_are_entered_once(program: Start) -> None:
     server = program(
         NOTED
         + """
@@ -68,7 +68,7 @@ run(lambda: tcp.server("127.0.0.1:0", shared), on_ready=ready)
     assert output.endswith("leave 7\nINFO drained: the last connection has ended\nINFO stopped\n")
 
 
-def test_a_resource_that_cannot_open_leaves_what_runs(program: Start) -> None:
+def test_a_failing_resource_keeps_the_current_configuration(program: Start) -> None:
     server = program(
         NOTED
         + """
@@ -120,13 +120,13 @@ run(tcp.server("127.0.0.1:0", greet), Breaks(), on_ready=ready, workers=WORKERS)
 """
 
 
-def test_a_server_that_breaks_ends_the_process(program: Start) -> None:
+def test_a_failing_server_ends_the_process(program: Start) -> None:
     server = program(BREAKS)
     assert rest(dial(server.port())) == str(server.pid).encode()
     assert server.end(1).endswith("RuntimeError: the accept loop broke\n")
 
 
-def test_a_server_that_breaks_costs_a_worker(program: Start) -> None:
+def test_a_failing_server_ends_its_worker(program: Start) -> None:
     server = program(BREAKS, WORKERS="1")
     port = server.port()
     worker = int(rest(dial(port)))

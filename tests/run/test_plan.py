@@ -47,7 +47,7 @@ def any_number(*streams: Stream) -> Awaitable[None]:
 @pytest.mark.parametrize(
     "part", [build, lambda: build(), partial(build_at, "127.0.0.1:0"), partial(build_at, address=":0")]
 )
-def test_a_function_that_needs_no_argument_builds(part: object) -> None:
+def test_a_function_without_required_arguments_is_a_builder(part: object) -> None:
     assert is_builder(part)
 
 
@@ -66,7 +66,7 @@ def test_a_function_that_needs_no_argument_builds(part: object) -> None:
         7,
     ],
 )
-def test_a_service_does_not_build(part: object) -> None:
+def test_a_service_is_not_a_builder(part: object) -> None:
     assert not is_builder(part)
 
 
@@ -101,12 +101,12 @@ def test_servers_are_built_once_a_function_is_called_each_time() -> None:
         (lambda: run(lambda: echo), "echo has no address"),
     ],
 )
-def test_what_cannot_be_served_is_an_error_at_once(call: Callable[[], None], message: str) -> None:
+def test_an_invalid_server_is_an_immediate_error(call: Callable[[], None], message: str) -> None:
     with pytest.raises(TypeError, match=re.escape(message)):
         call()
 
 
-def test_inside_a_loop_run_names_serve() -> None:
+def test_run_inside_a_loop_recommends_serve() -> None:
     async def main() -> None:
         with pytest.raises(
             RuntimeError, match=re.escape("inside a running loop, use `async with serve(...)`")
@@ -116,7 +116,7 @@ def test_inside_a_loop_run_names_serve() -> None:
     asyncio.run(main())
 
 
-def test_outside_the_main_thread_run_names_serve() -> None:
+def test_run_outside_the_main_thread_recommends_serve() -> None:
     errors: list[str] = []
 
     def start() -> None:
@@ -142,7 +142,7 @@ def test_an_error_at_the_start_is_raised(workers: str) -> None:
         run(echo, listen="192.0.2.1:1", workers=count)
 
 
-def test_on_ready_that_fails_ends_the_start(workers: str) -> None:
+def test_a_failing_on_ready_ends_the_start(workers: str) -> None:
     def fail(addresses: tuple[str, ...]) -> None:
         raise ZeroDivisionError(*addresses)
 

@@ -22,7 +22,7 @@ def test_a_thousand_connections_in_flight_survive_a_reload(program: Start, worke
     server.stop()
 
 
-def test_new_connections_find_no_gap_during_twenty_reloads(program: Start, workers: str) -> None:
+def test_no_new_connection_is_refused_during_twenty_reloads(program: Start, workers: str) -> None:
     server = program(GREETER, WORKERS=workers)
     port = server.port()
     enough = threading.Event()
@@ -52,7 +52,7 @@ def test_new_connections_find_no_gap_during_twenty_reloads(program: Start, worke
     server.stop()
 
 
-def test_a_function_that_fails_leaves_what_runs(program: Start, workers: str) -> None:
+def test_a_failing_builder_keeps_the_current_configuration(program: Start, workers: str) -> None:
     server = program(
         """
         async def greet(stream):
@@ -95,7 +95,7 @@ run(build, on_ready=ready, workers=WORKERS)
 """
 
 
-def test_addresses_come_and_go(program: Start, workers: str, tmp_path: Path) -> None:
+def test_a_reload_adds_and_removes_addresses(program: Start, workers: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         first, second = (f"127.0.0.1:{each.getsockname()[1]}" for each in (one, two))
     config = tmp_path / "listen"
@@ -111,7 +111,9 @@ def test_addresses_come_and_go(program: Start, workers: str, tmp_path: Path) -> 
     server.stop()
 
 
-def test_an_address_in_use_leaves_what_runs(program: Start, workers: str, tmp_path: Path) -> None:
+def test_an_address_in_use_keeps_the_current_configuration(
+    program: Start, workers: str, tmp_path: Path
+) -> None:
     config = tmp_path / "listen"
     config.write_text("127.0.0.1:0\n")
     server = program(BY_FILE, WORKERS=workers, LISTEN=str(config))
@@ -178,7 +180,7 @@ def test_an_inherited_socket_outlives_the_process(program: Start, workers: str, 
 
 
 @pytest.mark.parametrize("workers", ["None", "1"], ids=["in process", "1 worker"])
-def test_a_hundred_reloads_leave_no_descriptor_and_no_process(program: Start, workers: str) -> None:
+def test_a_hundred_reloads_leak_no_descriptors_or_processes(program: Start, workers: str) -> None:
     server = program(GREETER, WORKERS=workers)
     port = server.port()
     before = descriptors(server)
@@ -191,7 +193,7 @@ def test_a_hundred_reloads_leave_no_descriptor_and_no_process(program: Start, wo
     server.stop()
 
 
-def test_without_a_function_a_hangup_changes_nothing(program: Start, workers: str) -> None:
+def test_without_a_builder_sighup_is_ignored(program: Start, workers: str) -> None:
     server = program(
         """
         async def greet(stream):

@@ -11,7 +11,7 @@ from tests.run.conftest import GREETER, Start, ask, dial, lost, rest
 HALF = 50_000
 
 
-def test_a_thousand_transfers_end_whole(program: Start, workers: str) -> None:
+def test_a_thousand_transfers_complete_during_a_stop(program: Start, workers: str) -> None:
     server = program(
         f"""
         async def send(stream):
@@ -33,7 +33,7 @@ def test_a_thousand_transfers_end_whole(program: Start, workers: str) -> None:
     server.end()
 
 
-def test_what_waits_in_the_kernel_is_served(program: Start, workers: str, tmp_path: Path) -> None:
+def test_connections_in_the_listen_queue_are_served(program: Start, workers: str, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     server = program(
@@ -62,7 +62,7 @@ def test_what_waits_in_the_kernel_is_served(program: Start, workers: str, tmp_pa
     server.end()
 
 
-def test_no_new_connection_is_taken(program: Start, workers: str) -> None:
+def test_a_stopping_server_refuses_new_connections(program: Start, workers: str) -> None:
     server = program(GREETER, WORKERS=workers)
     port = server.port()
     client = dial(port)
@@ -80,7 +80,7 @@ def test_no_new_connection_is_taken(program: Start, workers: str) -> None:
     assert server.end().endswith("INFO stopped\n")
 
 
-def test_the_interrupt_of_a_terminal_drains_too(program: Start, workers: str) -> None:
+def test_sigint_from_a_terminal_drains_too(program: Start, workers: str) -> None:
     server = program(GREETER, WORKERS=workers)
     client = dial(server.port())
     assert client.recv(1) == b"1"
@@ -90,7 +90,7 @@ def test_the_interrupt_of_a_terminal_drains_too(program: Start, workers: str) ->
     server.end()
 
 
-def test_a_service_manager_that_tells_every_process_drains_too(program: Start) -> None:
+def test_sigterm_to_every_process_drains_too(program: Start) -> None:
     server = program(GREETER, WORKERS="2")
     client = dial(server.port())
     assert client.recv(1) == b"1"
@@ -100,7 +100,7 @@ def test_a_service_manager_that_tells_every_process_drains_too(program: Start) -
     server.end()
 
 
-def test_a_grace_cuts_what_is_left(program: Start, workers: str) -> None:
+def test_the_grace_period_limits_the_drain(program: Start, workers: str) -> None:
     server = program(GREETER.replace("on_ready", "grace=0.05, on_ready"), WORKERS=workers)
     client = dial(server.port())
     assert client.recv(1) == b"1"
@@ -111,7 +111,7 @@ def test_a_grace_cuts_what_is_left(program: Start, workers: str) -> None:
     server.end()
 
 
-def test_a_second_signal_ends_at_once(program: Start, workers: str) -> None:
+def test_a_second_signal_exits_immediately(program: Start, workers: str) -> None:
     server = program(GREETER, WORKERS=workers)
     client = dial(server.port())
     assert client.recv(1) == b"1"
@@ -123,7 +123,7 @@ def test_a_second_signal_ends_at_once(program: Start, workers: str) -> None:
     server.end()
 
 
-def test_a_worker_that_hears_nothing_is_killed(program: Start) -> None:
+def test_an_unresponsive_worker_is_killed(program: Start) -> None:
     server = program(
         """
         import time
@@ -146,7 +146,7 @@ def test_a_worker_that_hears_nothing_is_killed(program: Start) -> None:
         server.end()
 
 
-def test_handlers_of_signals_are_as_before(program: Start, workers: str) -> None:
+def test_signal_handlers_are_restored(program: Start, workers: str) -> None:
     server = program(
         """
         import signal

@@ -27,7 +27,9 @@ def named(manager: socket.socket) -> str:
     return f"@{name[1:].decode()}" if isinstance(name, bytes) else str(name)
 
 
-def test_a_service_manager_can_follow(manager: socket.socket, program: Start, workers: str) -> None:
+def test_a_service_manager_is_notified_of_each_state(
+    manager: socket.socket, program: Start, workers: str
+) -> None:
     server = program(GREETER, WORKERS=workers, NOTIFY_SOCKET=named(manager))
     ready = f"READY=1\nMAINPID={server.pid}"
     assert manager.recv(4096).decode() == ready
@@ -39,7 +41,9 @@ def test_a_service_manager_can_follow(manager: socket.socket, program: Start, wo
     server.end()
 
 
-def test_a_reload_of_nothing_begins_and_ends(manager: socket.socket, program: Start, workers: str) -> None:
+def test_a_reload_without_changes_is_notified_too(
+    manager: socket.socket, program: Start, workers: str
+) -> None:
     server = program(
         GREETER.replace("run(build", "run(build()"), WORKERS=workers, NOTIFY_SOCKET=named(manager)
     )
@@ -50,7 +54,7 @@ def test_a_reload_of_nothing_begins_and_ends(manager: socket.socket, program: St
     server.stop()
 
 
-def test_a_manager_that_is_gone_is_no_reason_to_stop(program: Start, tmp_path: Path) -> None:
+def test_a_missing_service_manager_does_not_stop_the_server(program: Start, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     server = program(GREETER, NOTIFY_SOCKET=os.fspath(gone))
     server.line(f"WARNING NOTIFY_SOCKET {gone}: ")

@@ -41,7 +41,7 @@ def test_a_killed_worker_loses_only_its_own_connections(program: Start) -> None:
     server.stop()
 
 
-def test_one_worker_is_watched_too(program: Start) -> None:
+def test_a_single_worker_is_supervised_too(program: Start) -> None:
     server = program(WHO, WORKERS="1")
     port = server.port()
     client = dial(port)
@@ -55,7 +55,7 @@ def test_one_worker_is_watched_too(program: Start) -> None:
     server.stop()
 
 
-def test_a_worker_that_dies_again_and_again_is_replaced_ever_later(program: Start) -> None:
+def test_a_worker_that_dies_repeatedly_is_replaced_with_a_growing_delay(program: Start) -> None:
     server = program(
         """
         async def die(stream):
@@ -76,7 +76,7 @@ def test_a_worker_that_cannot_start_ends_the_start(program: Start) -> None:
     assert "llama._errors.ConfigError: no space left" in server.end(1)
 
 
-def test_a_worker_that_cannot_start_leaves_what_runs(program: Start) -> None:
+def test_a_worker_that_cannot_start_keeps_the_current_configuration(program: Start) -> None:
     server = program(FAILS.replace("BUILDS", "2"), WORKERS="2")
     port = server.port()
     server.signal(signal.SIGHUP)
@@ -123,7 +123,7 @@ def test_workers_whose_parent_dies_drain_and_end(program: Start) -> None:
         dial(port)
 
 
-def test_an_address_is_not_shared_with_strangers(program: Start) -> None:
+def test_an_address_is_not_shared_with_other_programs(program: Start) -> None:
     with socket.socket() as stranger:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         stranger.bind(("127.0.0.1", 0))
@@ -154,12 +154,12 @@ async def nothing(stream: Stream) -> None:
     del stream
 
 
-def test_there_is_no_less_than_one_worker() -> None:
+def test_fewer_than_one_worker_is_an_error() -> None:
     with pytest.raises(ConfigError, match=re.escape("workers=0: expected at least 1")):
         run(nothing, listen="127.0.0.1:0", workers=0)
 
 
-def test_a_platform_without_fork_has_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_an_error_on_a_platform_without_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "fork")
     with pytest.raises(ConfigError, match=f"workers=2: {sys.platform} cannot fork"):
         run(nothing, listen="127.0.0.1:0", workers=2)

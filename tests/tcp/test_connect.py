@@ -74,19 +74,19 @@ async def test_an_address_needs_no_resolver() -> None:
         assert await hears_greeting(stream)
 
 
-async def test_the_systems_resolver_knows_localhost() -> None:
+async def test_the_system_resolver_resolves_localhost() -> None:
     async with greeter() as port:
         assert await hears_greeting(await tcp.connect()(Target("localhost", port)))
 
 
-async def test_a_path_is_reached_by_its_target(tmp_path: Path) -> None:
+async def test_a_unix_target_is_connected_by_its_path(tmp_path: Path) -> None:
     path = f"unix:{tmp_path}/sock"
     async with serve(greet, listen=path):
         assert await hears_greeting(await tcp.connect()(Target.parse(path)))
         assert await hears_greeting(await unix.connect(f"{tmp_path}/sock")(Target("ignored.example", 80)))
 
 
-async def test_nobody_listens() -> None:
+async def test_a_port_without_a_listener_is_unreachable() -> None:
     with closed_port() as port, pytest.raises(Unreachable) as caught:
         await tcp.connect()(Target("127.0.0.1", port))
     assert str(caught.value) == f"cannot connect to 127.0.0.1:{port}: Connection refused"
@@ -94,12 +94,12 @@ async def test_nobody_listens() -> None:
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
-async def test_there_is_no_such_path(tmp_path: Path) -> None:
+async def test_a_missing_path_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match=f"cannot connect to unix:{tmp_path}/no: No such file or directory"):
         await unix.connect(f"{tmp_path}/no")(Target("x", 0))
 
 
-async def test_a_name_that_is_not_known() -> None:
+async def test_an_unknown_name_is_unreachable() -> None:
     async def unknown(host: str, port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -107,14 +107,14 @@ async def test_a_name_that_is_not_known() -> None:
         await tcp.connect(resolver=unknown)(Target("no.example", 80))
 
 
-async def test_a_name_without_addresses() -> None:
+async def test_a_name_without_addresses_is_unreachable() -> None:
     with pytest.raises(
         Unreachable, match=r"cannot connect to name\.example:80: name\.example has no address"
     ):
         await tcp.connect(resolver=resolver())(Target("name.example", 80))
 
 
-async def test_a_resolver_that_gives_no_addresses_but_names() -> None:
+async def test_a_resolver_that_returns_names_is_an_error() -> None:
     with pytest.raises(Unreachable, match=r"the resolver gave 'other\.example', which is not an IP address"):
         await tcp.connect(resolver=resolver("other.example"))(Target("name.example", 80))
 
@@ -122,13 +122,13 @@ async def test_a_resolver_that_gives_no_addresses_but_names() -> None:
 # Several addresses.
 
 
-async def test_when_the_first_address_refuses_the_next_is_tried_at_once() -> None:
+async def test_after_a_refused_address_the_next_is_tried_immediately() -> None:
     async with greeter("127.0.0.2") as port, testing.clock():  # in which no time passes
         stream = await tcp.connect(resolver=resolver("127.0.0.1", "127.0.0.2"))(Target("name.example", port))
         assert await hears_greeting(stream)
 
 
-async def test_when_the_first_address_is_silent_the_next_is_tried_after_a_quarter_second() -> None:
+async def test_after_a_silent_address_the_next_is_tried_in_a_quarter_second() -> None:
     with black_hole("127.0.0.1") as port:
         async with greeter("127.0.0.2", port), testing.clock(autojump=True) as clock:
             before = clock.time()
@@ -153,14 +153,14 @@ async def refused(awaitable: Awaitable[object]) -> Exception:
     return caught.value
 
 
-async def test_when_every_address_refuses_the_first_error_is_told() -> None:
+async def test_when_every_address_refuses_the_first_error_is_raised() -> None:
     with closed_port() as port:
         connect = tcp.connect(resolver=resolver("127.0.0.1", "127.0.0.2", "127.0.0.3"))
         with pytest.raises(Unreachable, match=f"cannot connect to name.example:{port}: Connection refused"):
             await connect(Target("name.example", port))
 
 
-async def test_the_losers_of_the_race_are_closed() -> None:
+async def test_the_other_connections_of_the_race_are_closed() -> None:
     accepted: list[str] = []
     gone = asyncio.Event()
 
@@ -179,7 +179,7 @@ async def test_the_losers_of_the_race_are_closed() -> None:
     assert len(accepted) >= 1  # and the suite's own fixture finds no descriptor left
 
 
-async def test_a_cancelled_race_leaves_nothing() -> None:
+async def test_a_cancelled_race_leaks_nothing() -> None:
     with black_hole("127.0.0.1") as port:
         connect = tcp.connect(resolver=resolver("127.0.0.1", "127.0.0.1", "127.0.0.1"))
         async with asyncio.TaskGroup() as group:
@@ -209,7 +209,7 @@ async def keep(awaitable: Awaitable[Stream]) -> Stream:
         (["fe80::1%eth0", "192.0.2.1"], ["fe80::1%eth0", "192.0.2.1"]),
     ],
 )
-def test_families_take_turns_and_the_first_one_begins(given: list[str], taken: list[str]) -> None:
+def test_address_families_are_interleaved_starting_with_the_first(given: list[str], taken: list[str]) -> None:
     assert interleave(given) == taken
 
 
@@ -233,7 +233,7 @@ async def test_the_timeout_covers_the_resolver() -> None:
             await tcp.connect(timeout=3, resolver=slow)(Target("name.example", 80))
 
 
-async def test_a_timeout_of_the_callers_own_is_the_callers() -> None:
+async def test_a_timeout_of_the_caller_is_not_converted() -> None:
     with black_hole("127.0.0.1") as port:
         async with testing.clock(autojump=True):
             with pytest.raises(TimeoutError) as caught:
@@ -243,7 +243,7 @@ async def test_a_timeout_of_the_callers_own_is_the_callers() -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 5])
-async def test_when_the_system_gives_up_the_target_is_unreachable(
+async def test_a_timeout_of_the_kernel_is_unreachable(
     timeout: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gives_up(dial: object) -> int:
@@ -257,7 +257,7 @@ async def test_when_the_system_gives_up_the_target_is_unreachable(
 # Options.
 
 
-async def test_it_binds_to_an_address_and_port() -> None:
+async def test_the_local_address_and_port_can_be_bound() -> None:
     async with greeter() as port:
         stream = await tcp.connect(bind=("127.0.0.9", 0))(Target("127.0.0.1", port))
         assert isinstance(stream, SocketStream)
@@ -270,14 +270,14 @@ async def test_an_address_that_cannot_be_bound_is_an_error() -> None:
         await tcp.connect(bind=("192.0.2.1", 0))(Target("127.0.0.1", 9))
 
 
-async def test_where_to_bind_chooses_among_the_families() -> None:
+async def test_the_bind_address_selects_the_family() -> None:
     async with greeter() as port:
         connect = tcp.connect(bind=("127.0.0.1", 0), resolver=resolver("::1", "127.0.0.1"))
         assert await hears_greeting(await connect(Target("name.example", port)))
 
 
 @pytest.mark.parametrize("on", [True, False])
-async def test_small_writes_leave_at_once_unless_told_otherwise(on: bool) -> None:
+async def test_nodelay_is_on_by_default(on: bool) -> None:
     async with greeter() as port:
         stream = await tcp.connect(nodelay=on)(Target("127.0.0.1", port))
         assert isinstance(stream, SocketStream)
@@ -298,7 +298,7 @@ async def test_keep_alive_is_opt_in() -> None:
             await stream.aclose()
 
 
-async def test_bytes_that_came_before_the_connector_returned_are_there() -> None:
+async def test_bytes_that_arrive_before_the_connector_returns_are_kept() -> None:
     async with greeter() as port:
         for _ in range(20):
             stream = await tcp.connect()(Target("127.0.0.1", port))

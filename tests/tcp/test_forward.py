@@ -28,7 +28,7 @@ async def test_every_connection_goes_to_the_target() -> None:
             await stream.aclose()
 
 
-async def test_the_target_may_be_a_path(tmp_path: Path) -> None:
+async def test_the_target_may_be_a_unix_socket(tmp_path: Path) -> None:
     path = f"unix:{tmp_path}/origin"
     async with serve(echo, listen=path):
         await testing.play(tcp.forward(path), ">> hi", "<< hi", ">>", "<<")
@@ -52,7 +52,7 @@ async def test_the_connector_gets_the_target_with_the_clients_extensions() -> No
     assert target.extensions[Peer] == Peer("192.0.2.1", 50000)
 
 
-async def test_a_target_of_ones_own_keeps_its_extensions() -> None:
+async def test_a_given_target_keeps_its_extensions() -> None:
     seen: list[Target] = []
 
     async def connect(target: Target) -> Stream:
@@ -68,7 +68,7 @@ async def test_a_target_of_ones_own_keeps_its_extensions() -> None:
     assert Peer not in mine.extensions
 
 
-async def test_the_relay_gets_the_bridge_and_may_do_without_an_upstream() -> None:
+async def test_the_relay_gets_the_bridge_and_need_not_open_the_upstream() -> None:
     async def refuse(bridge: Bridge) -> None:
         await bridge.client.write(f"no way to {bridge.target}".encode())
 
@@ -96,7 +96,7 @@ async def test_the_upstream_is_opened_once_and_closed_at_the_end() -> None:
     assert await far.read() == b""
 
 
-async def test_a_relay_that_fails_breaks_the_upstream() -> None:
+async def test_a_failing_relay_aborts_the_upstream() -> None:
     near, far = testing.memory_pair()
 
     async def connect(target: Target) -> Stream:
@@ -111,7 +111,7 @@ async def test_a_relay_that_fails_breaks_the_upstream() -> None:
             await far.read()
 
 
-async def test_an_unreachable_target_ends_the_connection_with_one_line(
+async def test_an_unreachable_target_is_logged_in_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with socket.socket() as holder:
@@ -126,7 +126,7 @@ async def test_an_unreachable_target_ends_the_connection_with_one_line(
     assert f"cannot connect to {target}: Connection refused [tcp.forward({target})]" in line
 
 
-async def test_a_layer_around_it_can_tell_what_was_carried() -> None:
+async def test_an_outer_layer_can_read_the_transferred_bytes() -> None:
     carried: list[Transferred] = []
 
     @layer
@@ -139,7 +139,7 @@ async def test_a_layer_around_it_can_tell_what_was_carried() -> None:
     assert carried == [Transferred(sent=5, received=5)]
 
 
-async def test_a_client_that_leaves_while_the_target_is_being_reached_leaves_nothing() -> None:
+async def test_a_client_that_disconnects_during_the_connect_leaks_nothing() -> None:
     reached = asyncio.Event()
 
     async def connect(target: Target) -> Stream:
@@ -154,11 +154,11 @@ async def test_a_client_that_leaves_while_the_target_is_being_reached_leaves_not
 
 
 @pytest.mark.parametrize("address", ["nonsense", ":80", "host:99999", "::1:80"])
-def test_an_address_that_cannot_be_one(address: str) -> None:
+def test_an_invalid_address_is_an_error(address: str) -> None:
     with pytest.raises(ConfigError):
         tcp.forward(address)
 
 
-def test_it_shows_its_target() -> None:
+def test_the_repr_shows_the_target() -> None:
     assert repr(tcp.forward("[::1]:80")) == "tcp.forward([::1]:80)"
     assert repr(tcp.forward("unix:/run/app")) == "tcp.forward(unix:/run/app)"

@@ -40,7 +40,7 @@ async def reset(client: Stream) -> None:
 
 
 @pytest.mark.parametrize("leave", [close, shut, reset])
-async def test_a_client_that_leaves_cancels_the_work(leave: Callable[[Stream], Awaitable[None]]) -> None:
+async def test_a_disconnect_cancels_the_work(leave: Callable[[Stream], Awaitable[None]]) -> None:
     client, server = testing.memory_pair()
     work = Work()
     async with Shutdown() as shutdown:
@@ -69,7 +69,7 @@ async def test_a_client_that_stays_gets_the_result() -> None:
     server.abort()
 
 
-async def test_another_cancellation_stays_one() -> None:
+async def test_a_cancellation_from_outside_stays_a_cancellation() -> None:
     client, server = testing.memory_pair()
     work = Work()
     async with Shutdown() as shutdown:
@@ -82,7 +82,7 @@ async def test_another_cancellation_stays_one() -> None:
     server.abort()
 
 
-async def test_a_client_that_had_left_already() -> None:
+async def test_an_earlier_disconnect_is_detected() -> None:
     client, server = testing.memory_pair()
     await client.aclose()
     with pytest.raises(ClientLeft):
@@ -90,7 +90,7 @@ async def test_a_client_that_had_left_already() -> None:
     server.abort()
 
 
-async def test_the_streams_next_reader_finds_everything() -> None:
+async def test_the_next_reader_gets_every_byte() -> None:
     client, server = testing.memory_pair()
     assert await unless_gone(server, asyncio.sleep(0, "at once"), "the end") == "at once"
     await client.write(b"later")

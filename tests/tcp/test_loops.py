@@ -33,7 +33,7 @@ async def echo(stream: Stream) -> None:
 
 
 @on_every_loop
-def test_the_stream_is_the_loops_own_kind(loop: Loop) -> None:
+def test_the_stream_type_matches_the_loop(loop: Loop) -> None:
     kinds: list[type] = []
 
     async def look(stream: Stream) -> None:
@@ -70,7 +70,7 @@ def test_many_connections_at_once(loop: Loop) -> None:
 
 
 @on_every_loop
-def test_what_the_kernel_had_queued_is_still_served(loop: Loop) -> None:
+def test_connections_in_the_listen_queue_are_still_served(loop: Loop) -> None:
     clients: list[socket.socket] = []
 
     async def main() -> None:
@@ -89,7 +89,7 @@ def test_what_the_kernel_had_queued_is_still_served(loop: Loop) -> None:
 
 
 @on_every_loop
-def test_a_forwarded_transfer_is_whole_both_ways(loop: Loop) -> None:
+def test_a_forwarded_transfer_is_complete_in_both_directions(loop: Loop) -> None:
     data = os.urandom(5_000_000)
 
     async def send(stream: Stream) -> None:
@@ -114,7 +114,7 @@ def test_a_forwarded_transfer_is_whole_both_ways(loop: Loop) -> None:
 
 
 @on_every_loop
-def test_nobody_listens(loop: Loop) -> None:
+def test_a_port_without_a_listener_is_unreachable(loop: Loop) -> None:
     async def main() -> None:
         with socket.socket() as holder:
             holder.bind(("127.0.0.1", 0))
@@ -126,7 +126,7 @@ def test_nobody_listens(loop: Loop) -> None:
 
 
 @on_every_loop
-def test_a_reset_passes_through_a_forward(loop: Loop) -> None:
+def test_a_forward_relays_a_reset(loop: Loop) -> None:
     async def breaks(stream: Stream) -> None:
         await stream.write(b"half a fi")
         await stream.read()
@@ -147,7 +147,7 @@ def test_a_reset_passes_through_a_forward(loop: Loop) -> None:
     run(main, loop)
 
 
-def test_what_a_cancelled_read_had_asked_for_is_given_in_pieces() -> None:
+def test_bytes_of_a_cancelled_read_are_returned_within_the_next_limit() -> None:
     """The loop was asked for 65536 bytes; the next read wants three."""
 
     async def main() -> None:

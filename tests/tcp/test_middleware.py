@@ -94,7 +94,7 @@ def unaccepted(port: int) -> int:
     raise AssertionError(f"nobody listens on {port}")
 
 
-async def test_a_limit_behind_a_plain_function_holds_after_accepting() -> None:
+async def test_a_limit_behind_a_plain_function_applies_after_accepting() -> None:
     guests = Guests()
     limited: Handler = stack(tcp.limit(1), guests)
 
@@ -114,7 +114,7 @@ async def test_a_limit_behind_a_plain_function_holds_after_accepting() -> None:
             guests.leave()
 
 
-async def test_a_limit_within_other_layers_is_seen_and_two_listeners_share_it() -> None:
+async def test_a_limit_inside_other_layers_is_found_and_shared_by_two_listeners() -> None:
     @layer
     async def outer(stream: Stream, inner: Handler) -> None:
         await inner(stream)
@@ -137,7 +137,7 @@ async def test_a_limit_within_other_layers_is_seen_and_two_listeners_share_it() 
                 guests.leave()
 
 
-async def test_a_failing_handler_gives_its_place_back() -> None:
+async def test_a_failing_handler_releases_its_slot() -> None:
     async def broken(stream: Stream) -> None:
         await stream.read()
         raise ConnectionResetError
@@ -150,7 +150,7 @@ async def test_a_failing_handler_gives_its_place_back() -> None:
                     await stream.read()
 
 
-async def test_a_peer_over_its_share_is_let_go_and_others_are_not() -> None:
+async def test_only_a_peer_over_its_limit_is_refused() -> None:
     guests = Guests()
     handler = tcp.per_peer_limit(1)(guests)
     async with testing.connect(handler, peer=Peer("192.0.2.1", 1)) as first:
@@ -181,7 +181,7 @@ async def test_the_refusal_names_the_peer_and_its_count(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize(("prefix", "counts_as_one"), [(64, True), (128, False)])
-async def test_ipv6_peers_count_by_their_prefix(prefix: int, counts_as_one: bool) -> None:
+async def test_ipv6_peers_are_counted_by_prefix(prefix: int, counts_as_one: bool) -> None:
     guests = Guests()
     handler = tcp.per_peer_limit(1, ipv6_prefix=prefix)(guests)
     async with testing.connect(handler, peer=Peer("2001:db8::1", 1)) as first:
@@ -220,7 +220,7 @@ def test_addresses_are_found_in_networks(host: str, inside: bool) -> None:
     assert None not in networks
 
 
-def test_a_network_of_ipv4_within_ipv6_is_one_of_ipv4() -> None:
+def test_an_ipv4_mapped_network_counts_as_ipv4() -> None:
     assert "10.1.2.3" in Networks(["::ffff:10.0.0.0/104"])
     assert "unix" not in Networks(["0.0.0.0/0", "::/0"])
 
@@ -252,7 +252,7 @@ async def test_a_denied_peer_is_named_in_the_log(caplog: pytest.LogCaptureFixtur
     assert "127.0.0.1 is not allowed by tcp.deny(127.0.0.0/8)" in record.getMessage()
 
 
-def test_switched_off_layers_leave_the_handler_as_it_is() -> None:
+def test_disabled_layers_return_the_handler_unchanged() -> None:
     off = (
         tcp.limit(None),
         tcp.per_peer_limit(None),
@@ -264,7 +264,7 @@ def test_switched_off_layers_leave_the_handler_as_it_is() -> None:
     assert all(each(echo) is echo for each in off)
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_settings_are_errors() -> None:
     with pytest.raises(
         ConfigError, match=r"'10.0.0.1/8' is not a network \(.*host bits.*\): expected one such"
     ):
@@ -284,14 +284,14 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         tcp.throttle(read=0)
 
 
-def test_they_fit_handlers_only() -> None:
+def test_the_layers_take_connection_handlers_only() -> None:
     with pytest.raises(TypeError, match=r"tcp.limit\(5\) gives Stream, tcp.connect\(\) takes Target"):
         stack(tcp.limit(5), tcp.connect())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"tcp\.limit is a layer factory: call it"):
         stack(tcp.limit, echo)  # type: ignore[arg-type]
 
 
-def test_a_stack_shows_what_it_is_made_of() -> None:
+def test_the_description_of_a_stack_lists_its_layers() -> None:
     handler = stack(
         tcp.limit(9), tcp.idle_timeout(3), tcp.lifetime(60), tcp.throttle(read=5e3, shared=True), echo
     )

@@ -19,7 +19,7 @@ async def silent(stream: Stream) -> None:
         pass
 
 
-async def test_a_connection_on_which_nothing_moves_ends() -> None:
+async def test_an_idle_connection_ends() -> None:
     async with (
         testing.clock() as clock,
         testing.connect(stack(tcp.idle_timeout(10), echo)) as stream,
@@ -37,7 +37,7 @@ async def test_a_connection_on_which_nothing_moves_ends() -> None:
         assert await stream.read() == b""
 
 
-async def test_writing_counts_as_moving() -> None:
+async def test_writes_count_as_traffic() -> None:
     async def ticks(stream: Stream) -> None:
         for _ in range(5):
             await asyncio.sleep(3)
@@ -57,7 +57,7 @@ async def test_writing_counts_as_moving() -> None:
         (tcp.lifetime(0.05), "the connection's lifetime of 0.05 s has ended"),
     ],
 )
-async def test_an_expired_connection_gets_an_end_and_one_line(
+async def test_an_expired_connection_is_closed_in_order_and_logged_in_one_line(
     layer: Middleware[Stream, None], words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serve(layer(silent), listen="127.0.0.1:0") as server:
@@ -88,7 +88,7 @@ async def test_an_expired_relay_ends_both_sides() -> None:
             await stream.aclose()
 
 
-async def test_a_timeout_of_the_handlers_own_keeps_its_words(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_timeout_error_of_the_handler_keeps_its_message(caplog: pytest.LogCaptureFixture) -> None:
     async def slow(stream: Stream) -> None:
         raise TimeoutError("the upstream sleeps")
 
@@ -116,7 +116,7 @@ async def receive_all(stream: Stream) -> int:
 
 
 @pytest.mark.parametrize("rate", [500.0, 10_000.0, 5_000_000.0])
-async def test_what_is_written_takes_its_time(rate: float) -> None:
+async def test_writes_are_throttled(rate: float) -> None:
     size = int(rate * 8)
 
     async def pour(stream: Stream) -> None:
@@ -129,7 +129,7 @@ async def test_what_is_written_takes_its_time(rate: float) -> None:
         assert 6 < clock.time() - began < 9
 
 
-async def test_what_is_read_takes_its_time_and_slows_the_sender() -> None:
+async def test_reads_are_throttled_and_slow_the_sender() -> None:
     done: list[int] = []
 
     async def drain(stream: Stream) -> None:
@@ -146,7 +146,7 @@ async def test_what_is_read_takes_its_time_and_slows_the_sender() -> None:
     assert done == [1_000_000]
 
 
-async def test_each_way_has_its_own_rate() -> None:
+async def test_each_direction_has_its_own_rate() -> None:
     handler = stack(tcp.throttle(read=1e9, write=1000), echo)
     async with testing.clock(autojump=True) as clock, testing.connect(handler) as stream:
         began = clock.time()
@@ -174,7 +174,7 @@ async def test_a_shared_rate_is_for_all_connections_together() -> None:
         assert 18 < clock.time() - began < 21
 
 
-async def test_connections_and_bytes_are_counted_while_they_live() -> None:
+async def test_connections_and_bytes_are_counted_while_open() -> None:
     traffic = tcp.Traffic()
     async with serve(stack(tcp.count(traffic), echo), listen="127.0.0.1:0") as server:
         stream = await tcp.connect()(Target("127.0.0.1", server.port))
@@ -188,7 +188,7 @@ async def test_connections_and_bytes_are_counted_while_they_live() -> None:
 SIZE = 8_000_000
 
 
-async def test_bytes_that_pass_a_relay_are_counted_all_of_them() -> None:
+async def test_all_bytes_of_a_relay_are_counted() -> None:
     sums: list[str] = []
 
     async def target(stream: Stream) -> None:

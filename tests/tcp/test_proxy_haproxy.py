@@ -59,7 +59,7 @@ def receive_header(back: socket.socket) -> ProxyHeader:
 @pytest.mark.parametrize(
     "how", ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id"]
 )
-def test_what_haproxy_sends_is_read(tmp_path: Path, how: str) -> None:
+def test_headers_from_haproxy_are_parsed(tmp_path: Path, how: str) -> None:
     with haproxy(tmp_path, "", how) as (address, back), socket.create_connection(address) as client:
         header = receive_header(back)
         mine, its = client.getsockname(), client.getpeername()
@@ -67,7 +67,7 @@ def test_what_haproxy_sends_is_read(tmp_path: Path, how: str) -> None:
     assert header.unique_id == (b"id-of-127.0.0.1" if "unique-id" in how else None)
 
 
-def test_what_haproxy_says_of_tls_is_read(tmp_path: Path) -> None:
+def test_tls_information_from_haproxy_is_parsed(tmp_path: Path) -> None:
     pair = AUTHORITY.issue("a.example")
     (tmp_path / "site.pem").write_bytes(pair.cert_pem + pair.key_pem)
     AUTHORITY.write_pem(tmp_path / "ca.pem")
@@ -100,7 +100,7 @@ def test_what_haproxy_says_of_tls_is_read(tmp_path: Path) -> None:
         ProxyHeader("proxy", "tcp6", ("2001:db8::1", 56324), ("2001:db8::2", 443)),
     ],
 )
-def test_haproxy_understands_what_is_sent(tmp_path: Path, header: ProxyHeader) -> None:
+def test_haproxy_accepts_encoded_headers(tmp_path: Path, header: ProxyHeader) -> None:
     rich = ProxyHeader(
         header.command,
         header.family,
@@ -117,7 +117,7 @@ def test_haproxy_understands_what_is_sent(tmp_path: Path, header: ProxyHeader) -
             assert (got.source, got.destination) == (header.source, header.destination)
 
 
-def test_of_a_local_connection_haproxy_takes_the_connection_s_own_addresses(tmp_path: Path) -> None:
+def test_haproxy_uses_the_socket_addresses_of_a_local_connection(tmp_path: Path) -> None:
     settings = tmp_path, "accept-proxy", "send-proxy-v2"
     with haproxy(*settings) as (address, back), socket.create_connection(address) as client:
         client.sendall(ProxyHeader("local").encode_v2())

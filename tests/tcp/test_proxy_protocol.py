@@ -58,7 +58,7 @@ def guarded(handler: Handler, **settings: bool | float) -> Handler:
 
 
 @pytest.mark.parametrize("header", [HEADER.encode_v2(), HEADER.encode_v2(checksum=True)])
-async def test_a_header_tells_the_addresses_and_its_tlvs(seen: Seen, header: bytes) -> None:
+async def test_a_header_sets_the_addresses_and_its_tlvs(seen: Seen, header: bytes) -> None:
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(header + b"hello")
         assert await stream.read() == b"hello"
@@ -66,7 +66,7 @@ async def test_a_header_tells_the_addresses_and_its_tlvs(seen: Seen, header: byt
     assert seen.extensions[0][ProxyHeader].authority == "a.example"
 
 
-async def test_a_line_of_version_1_does_as_well(seen: Seen) -> None:
+async def test_a_version_1_line_sets_the_addresses_too(seen: Seen) -> None:
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(b"PROXY TCP6 2001:db8::9 2001:db8::1 5555 443\r\nhello")
         assert await stream.read() == b"hello"
@@ -81,7 +81,7 @@ async def test_a_header_may_come_byte_by_byte(seen: Seen) -> None:
     assert seen.addresses == (Peer(*CLIENT), Local(*SITE))
 
 
-async def test_ipv4_within_ipv6_is_ipv4(seen: Seen) -> None:
+async def test_an_ipv4_mapped_address_is_ipv4(seen: Seen) -> None:
     mapped = ProxyHeader.between(("::ffff:203.0.113.9", 5555), ("::ffff:198.51.100.1", 443))
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(mapped.encode_v2())
@@ -89,27 +89,27 @@ async def test_ipv4_within_ipv6_is_ipv4(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("header", [ProxyHeader().encode_v2(), b"PROXY UNKNOWN\r\n"])
-async def test_a_proxy_that_speaks_for_itself_keeps_its_address(seen: Seen, header: bytes) -> None:
+async def test_a_local_header_keeps_the_socket_addresses(seen: Seen, header: bytes) -> None:
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(header + b"health")
         assert await stream.read() == b"health"
     assert seen.addresses[0] == PROXY
 
 
-async def test_paths_of_unix_sockets_are_no_addresses(seen: Seen) -> None:
+async def test_paths_of_unix_sockets_are_not_addresses(seen: Seen) -> None:
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(ProxyHeader.between("10.0.0.7", "/run/site").encode_v2())
     assert seen.addresses == (Peer("unix", 0), Local("/run/site", 0))
 
 
-async def test_a_stranger_is_served_as_it_is_and_its_header_is_data(seen: Seen) -> None:
+async def test_an_untrusted_header_is_passed_on_as_data(seen: Seen) -> None:
     async with testing.connect(guarded(seen), peer=STRANGER) as stream:
         await stream.write(HEADER.encode_v2())
         assert await stream.read() == HEADER.encode_v2()
     assert seen.addresses[0] == STRANGER and ProxyHeader not in seen.extensions[0]
 
 
-async def test_a_stranger_is_refused_where_a_header_is_required(seen: Seen) -> None:
+async def test_an_untrusted_peer_is_refused_with_require(seen: Seen) -> None:
     async with testing.connect(guarded(seen, require=True), peer=STRANGER) as stream:
         assert await stream.read() == b""
     assert not seen.extensions
@@ -124,7 +124,7 @@ async def test_a_stranger_is_refused_where_a_header_is_required(seen: Seen) -> N
         (HEADER.encode_v2()[:20], "the connection ended after 20 bytes of a PROXY header"),
     ],
 )
-async def test_a_trusted_peer_without_a_good_header_is_let_go(
+async def test_a_trusted_peer_without_a_valid_header_is_refused(
     seen: Seen, sent: bytes, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
@@ -136,7 +136,7 @@ async def test_a_trusted_peer_without_a_good_header_is_let_go(
     assert words in record.getMessage() and not seen.extensions
 
 
-async def test_a_trusted_peer_that_says_nothing_is_let_go_without_a_word(
+async def test_a_trusted_peer_that_sends_nothing_is_closed_without_a_log_line(
     seen: Seen, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
@@ -145,7 +145,7 @@ async def test_a_trusted_peer_that_says_nothing_is_let_go_without_a_word(
     assert not seen.extensions and not caplog.records
 
 
-async def test_a_header_must_come_in_time(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_header_after_the_timeout_is_an_error(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
     async with testing.clock() as clock, testing.connect(guarded(seen, timeout=3), peer=PROXY) as stream:
         await stream.write(b"PROXY TCP4 ")
         await clock.advance(3)
@@ -154,7 +154,7 @@ async def test_a_header_must_come_in_time(seen: Seen, caplog: pytest.LogCaptureF
     assert record.getMessage() == "no PROXY header within 3 s"
 
 
-async def test_the_layers_behind_it_and_the_log_know_the_client(caplog: pytest.LogCaptureFixture) -> None:
+async def test_inner_layers_and_the_log_see_the_client_address(caplog: pytest.LogCaptureFixture) -> None:
     handler = stack(
         tcp.proxy_protocol(trust=["127.0.0.0/8"]), tcp.deny("203.0.113.0/24"), tcp.forward("127.0.0.1:1")
     )
@@ -168,7 +168,7 @@ async def test_the_layers_behind_it_and_the_log_know_the_client(caplog: pytest.L
     assert record.getMessage().startswith("203.0.113.9:5555: 203.0.113.9 is not allowed by tcp.deny")
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_settings_are_errors() -> None:
     with pytest.raises(ConfigError, match="expected the networks"):
         tcp.proxy_protocol(trust=[])
     with pytest.raises(ConfigError, match="more than 0 seconds"):
@@ -181,7 +181,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         tcp.send_proxy(over=tcp.forward("127.0.0.1:1"))  # type: ignore[arg-type]
 
 
-def test_they_show_what_they_are() -> None:
+def test_the_reprs_show_the_settings() -> None:
     assert describe(guarded(tcp.forward("127.0.0.1:1"))) == (
         "tcp.proxy_protocol(trust=[10.0.0.0/8]) > tcp.forward(127.0.0.1:1)"
     )
@@ -201,7 +201,7 @@ async def recording() -> AsyncGenerator[tuple[str, Callable[[], Awaitable[bytes]
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_what_is_sent_is_what_is_read(seen: Seen, version: int) -> None:
+async def test_a_sent_header_is_read_back(seen: Seen, version: int) -> None:
     behind = stack(tcp.proxy_protocol(trust=["127.0.0.1"], require=True), seen)
     async with serve(behind, listen="127.0.0.1:0") as inner:
         forward = tcp.forward(inner.address, connect=tcp.send_proxy(version=version))  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ async def test_what_is_sent_is_what_is_read(seen: Seen, version: int) -> None:
     assert seen.addresses == (Peer(*mine), Local("127.0.0.1", outer.port))
 
 
-async def test_a_chain_of_proxies_passes_the_first_clients_address_on(seen: Seen) -> None:
+async def test_a_chain_of_proxies_passes_on_the_original_client_address(seen: Seen) -> None:
     def trusting(handler: Handler) -> Handler:
         return tcp.proxy_protocol(trust=["127.0.0.1"])(handler)
 
@@ -254,13 +254,13 @@ async def sent_for(extensions: Extensions) -> bytes:
         (Extensions(Peer("unix", 0), Local("/run/site", 0)), ProxyHeader.between(None, None)),
     ],
 )
-async def test_what_is_known_of_the_client_is_what_is_said(
+async def test_the_header_has_the_known_addresses_of_the_client(
     extensions: Extensions, header: ProxyHeader
 ) -> None:
     assert await sent_for(extensions) == header.encode_v2()
 
 
-async def test_tlvs_are_asked_for_with_the_target() -> None:
+async def test_the_tlvs_function_gets_the_target() -> None:
     def tlvs(target: Target) -> list[tcp.Tlv]:
         return [(TlvType.UNIQUE_ID, f"to port {target.port}".encode())]
 
@@ -275,7 +275,7 @@ async def test_tlvs_are_asked_for_with_the_target() -> None:
     )
 
 
-async def test_the_local_address_is_asked_of_the_socket_once_and_kept(tmp_path: Path) -> None:
+async def test_the_local_address_is_read_from_the_socket_once(tmp_path: Path) -> None:
     found: list[tuple[Local | None, Local | None]] = []
 
     async def handler(stream: Stream) -> None:

@@ -34,7 +34,7 @@ async def own_address_of_an_echo(host: str, port: int) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("how", ["send-proxy", "send-proxy-v2 proxy-v2-options crc32c"])
-async def test_what_haproxy_says_is_believed(tmp_path: Path, how: str) -> None:
+async def test_a_proxy_header_from_haproxy_is_accepted(tmp_path: Path, how: str) -> None:
     seen = Seen()
     handler = stack(tcp.proxy_protocol(trust=["127.0.0.1"], require=True, timeout=20), seen)
     with haproxy(tmp_path, "", how) as (front, back):
@@ -45,7 +45,7 @@ async def test_what_haproxy_says_is_believed(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_haproxy_believes_what_is_sent_and_passes_it_on(tmp_path: Path, version: int) -> None:
+async def test_haproxy_accepts_the_header_and_passes_it_on(tmp_path: Path, version: int) -> None:
     seen = Seen()
     behind = stack(tcp.proxy_protocol(trust=["127.0.0.1"], require=True), seen)
     sending = tcp.send_proxy(version=version, checksum=version == 2)  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ IP4 = bytes([192, 0, 2, 1, 198, 51, 100, 2]) + (56324).to_bytes(2, "big") + (443
         (b"PROXY UNKNOWN\r\n", ProxyHeader("proxy")),
     ],
 )
-def test_a_line_of_version_1(line: bytes, header: ProxyHeader) -> None:
+def test_a_version_1_line_is_parsed(line: bytes, header: ProxyHeader) -> None:
     assert parse(line + b"GET /") == (header, len(line))
     assert header.encode_v1() == line
 
@@ -58,25 +58,25 @@ def test_the_longest_line_of_version_1_is_107_bytes() -> None:
         parse(unknown)
 
 
-def test_what_follows_unknown_is_ignored() -> None:
+def test_the_rest_of_an_unknown_line_is_ignored() -> None:
     assert parse(b"PROXY UNKNOWN ffff::1 \xff 1 2 3\r\n") == (ProxyHeader("proxy"), 31)
 
 
-def test_addresses_are_read_in_their_shortest_form() -> None:
+def test_addresses_are_normalized_to_their_shortest_form() -> None:
     found = parse(b"PROXY TCP6 2001:DB8:0:0:0:0:0:1 ::ffff:192.0.2.1 1 2\r\n")
     assert found is not None
     assert found[0].source == ("2001:db8::1", 1)
     assert found[0].destination in (("::ffff:c000:201", 2), ("::ffff:192.0.2.1", 2))
 
 
-def test_a_header_of_version_2() -> None:
+def test_a_version_2_header_is_parsed() -> None:
     data = bytes.fromhex("0d0a0d0a000d0a515549540a 21 11 000c c0000201 c6336402 dc04 01bb")
     header = ProxyHeader("proxy", "tcp4", A, B)
     assert parse(data + b"\x16\x03\x01") == (header, 28)
     assert header.encode_v2() == data
 
 
-def test_a_header_of_version_2_with_ipv6_and_tlvs() -> None:
+def test_a_version_2_header_with_ipv6_and_tlvs_is_parsed() -> None:
     data = bytes.fromhex(
         "0d0a0d0a000d0a515549540a 21 21 0035"
         "20010db8000000000000000000000001 20010db8000000000000000000000002 dc04 01bb"
@@ -92,13 +92,13 @@ def test_a_header_of_version_2_with_ipv6_and_tlvs() -> None:
 
 @pytest.mark.parametrize("body", [b"", IP4, b"\xff" * 40])
 @pytest.mark.parametrize("family", [0x00, 0x11, 0x99])
-def test_of_a_local_connection_everything_else_is_ignored(body: bytes, family: int) -> None:
+def test_a_local_header_ignores_its_addresses_and_tlvs(body: bytes, family: int) -> None:
     assert parse(v2(0x20, family, body)) == (ProxyHeader("local"), 16 + len(body))
     assert ProxyHeader("local").encode_v2() == v2(0x20, 0, b"")
     assert ProxyHeader("local").encode_v1() == b"PROXY UNKNOWN\r\n"
 
 
-def test_datagrams_and_unix_sockets() -> None:
+def test_datagram_and_unix_families_are_parsed() -> None:
     udp = ProxyHeader("proxy", "udp4", A, B)
     assert udp.encode_v2() == v2(0x21, 0x12, IP4)
     assert udp.encode_v1() == b"PROXY UNKNOWN\r\n"
@@ -109,18 +109,18 @@ def test_datagrams_and_unix_sockets() -> None:
     assert parse(unnamed.encode_v2()) == (unnamed, 232)
 
 
-def test_a_path_ends_at_a_nul() -> None:
+def test_a_path_ends_at_nul() -> None:
     found = parse(v2(0x21, 0x31, b"/a\0junk".ljust(108, b"\0") + bytes(108)))
     assert found is not None
     assert (found[0].source, found[0].destination) == ("/a", "")
 
 
-def test_a_sender_may_know_no_addresses_and_say_something_else() -> None:
+def test_a_header_without_addresses_may_have_tlvs() -> None:
     data = v2(0x21, 0x00, tlv(TlvType.UNIQUE_ID, b"7"))
     assert parse(data) == (ProxyHeader("proxy", tlvs=((TlvType.UNIQUE_ID, b"7"),)), 20)
 
 
-def test_padding_is_left_out_and_unknown_tlvs_are_kept() -> None:
+def test_padding_is_removed_and_unknown_tlvs_are_kept() -> None:
     data = v2(0x21, 0x11, IP4 + tlv(TlvType.NOOP, bytes(9)) + tlv(0xE0, b"own") + tlv(TlvType.NOOP, b""))
     assert parse(data) == (ProxyHeader("proxy", "tcp4", A, B, ((0xE0, b"own"),)), len(data))
 
@@ -139,7 +139,7 @@ def test_the_checksum_is_verified() -> None:
             parse(wrong)
 
 
-def test_the_checksum_may_stand_anywhere() -> None:
+def test_the_checksum_may_be_at_any_position() -> None:
     body = IP4 + tlv(TlvType.CRC32C, bytes(4)) + tlv(TlvType.ALPN, b"h2")
     data = v2(0x21, 0x11, body)
     data = data[:31] + crc32c(data).to_bytes(4, "big") + data[35:]
@@ -153,7 +153,7 @@ def test_crc32c_against_its_published_values() -> None:
     assert crc32c(bytes(range(32))) == 0x46DD794E
 
 
-def test_what_is_said_of_tls() -> None:
+def test_tls_information_is_parsed() -> None:
     content = (
         bytes.fromhex("07 00000000") + tlv(0x21, b"TLSv1.3") + tlv(0x22, "jürgen".encode()) + tlv(0x99, b"?")
     )
@@ -171,7 +171,7 @@ def test_what_is_said_of_tls() -> None:
     assert ssl.encode() == content[:-4]
 
 
-def test_without_a_certificate_nothing_was_verified() -> None:
+def test_without_a_certificate_the_client_is_not_verified() -> None:
     assert not ProxySSL.decode(b"\1\0\0\0\0").verified
     assert not ProxySSL.decode(b"\3\0\0\0\1").verified
     assert ProxySSL.decode(b"\3\0\0\0\0").verified
@@ -233,7 +233,7 @@ def test_a_malformed_line_is_refused(line: bytes, reason: str) -> None:
         (v2(0x21, 0x11, IP4 + tlv(0x20, bytes(5) + tlv(0x22, b"\xff"))), "is not UTF-8"),
     ],
 )
-def test_what_is_no_header_is_refused(data: bytes, reason: str) -> None:
+def test_other_bytes_are_not_a_header(data: bytes, reason: str) -> None:
     with pytest.raises(ProtocolError, match=re.escape(reason)):
         parse(data)
 
@@ -245,7 +245,7 @@ def test_two_checksums_are_refused() -> None:
         parse(data)
 
 
-def test_a_header_over_the_limit_is_refused_before_it_comes() -> None:
+def test_a_header_over_the_limit_is_refused_before_it_arrives() -> None:
     start = v2(0x21, 0x11, b"", length=5000)
     assert parse(start[:15]) is None
     with pytest.raises(TooLarge, match="a PROXY header of 5016 bytes: the limit is 4096"):
@@ -256,7 +256,7 @@ def test_a_header_over_the_limit_is_refused_before_it_comes() -> None:
 @pytest.mark.parametrize(
     "line", [b"PROXY TCP4 192.0.2.1 198.51.100.2 1 2\r\n", v2(0x21, 0x11, IP4 + tlv(1, b"h2"))]
 )
-def test_more_bytes_are_asked_for_until_the_header_is_whole(line: bytes) -> None:
+def test_an_incomplete_header_needs_more_bytes(line: bytes) -> None:
     assert [parse(line[:end]) for end in range(len(line))] == [None] * len(line)
     for kind in (bytes, bytearray, memoryview):
         found = parse(kind(line + b"rest"))
@@ -264,7 +264,7 @@ def test_more_bytes_are_asked_for_until_the_header_is_whole(line: bytes) -> None
         assert found[1] == len(line)
 
 
-def test_a_header_that_cannot_be_is_refused_when_it_is_made() -> None:
+def test_an_inconsistent_header_cannot_be_constructed() -> None:
     with pytest.raises(ValueError, match="a PROXY header for tcp4 has 2 addresses"):
         ProxyHeader("proxy", "tcp4", A)
     with pytest.raises(ValueError, match="a PROXY header for unspecified has 0 addresses"):
@@ -288,12 +288,12 @@ def test_a_header_that_cannot_be_is_refused_when_it_is_made() -> None:
         (ProxyHeader("proxy", tlvs=((1, bytes(65533)),)), "a PROXY header of 65536 bytes"),
     ],
 )
-def test_a_header_that_has_no_form_is_refused_when_it_is_written(header: ProxyHeader, reason: str) -> None:
+def test_a_header_without_an_encoding_raises_when_encoded(header: ProxyHeader, reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
         header.encode_v2()
 
 
-def test_version_1_has_no_place_for_tlvs() -> None:
+def test_version_1_cannot_encode_tlvs() -> None:
     with pytest.raises(ValueError, match="has no TLVs"):
         ProxyHeader("proxy", "tcp4", A, B, ((1, b"h2"),)).encode_v1()
 
@@ -315,7 +315,7 @@ def test_the_family_follows_from_the_addresses(
     assert ProxyHeader.between(source, destination) == header
 
 
-def test_ipv4_beside_ipv6_is_mapped() -> None:
+def test_mixed_ipv4_and_ipv6_is_mapped_into_ipv6() -> None:
     header = ProxyHeader.between(A, B6, (1, b"h2"))
     assert (header.family, header.destination, header.tlvs) == ("tcp6", B6, ((1, b"h2"),))
     assert header.encode_v2()[16:32] == bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 1])
@@ -361,7 +361,7 @@ def headers(draw: st.DrawFn) -> ProxyHeader:
 
 
 @given(headers(), st.booleans(), st.binary(max_size=5))
-def test_what_is_written_in_version_2_is_read_back(header: ProxyHeader, checksum: bool, rest: bytes) -> None:
+def test_a_version_2_header_round_trips(header: ProxyHeader, checksum: bool, rest: bytes) -> None:
     data = header.encode_v2(checksum=checksum)
     assert parse(data + rest) == (header, len(data))
 
@@ -370,7 +370,7 @@ in_version_1: list[Family] = ["tcp4", "tcp6"]
 
 
 @given(st.sampled_from(in_version_1), st.data())
-def test_what_is_written_in_version_1_is_read_back(family: Family, data: st.DataObject) -> None:
+def test_a_version_1_header_round_trips(family: Family, data: st.DataObject) -> None:
     header = ProxyHeader("proxy", family, data.draw(families[family]), data.draw(families[family]))
     line = header.encode_v1()
     assert len(line) <= 107
@@ -378,7 +378,7 @@ def test_what_is_written_in_version_1_is_read_back(family: Family, data: st.Data
 
 
 @given(st.builds(ProxySSL, *[st.booleans()] * 4, *[texts] * 7, st.none() | st.binary(max_size=99)))
-def test_what_is_written_of_tls_is_read_back(ssl: ProxySSL) -> None:
+def test_tls_information_round_trips(ssl: ProxySSL) -> None:
     has_certificate = ssl.certificate_now or ssl.certificate_in_session
     read = ProxySSL.decode(ssl.encode())
     assert read.encode() == ssl.encode() or not has_certificate
@@ -386,7 +386,7 @@ def test_what_is_written_of_tls_is_read_back(ssl: ProxySSL) -> None:
 
 
 @given(headers(), st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_changed_byte_is_read_or_refused(header: ProxyHeader, changes: list[tuple[int, int]]) -> None:
+def test_a_changed_byte_is_parsed_or_refused(header: ProxyHeader, changes: list[tuple[int, int]]) -> None:
     data = bytearray(header.encode_v2())
     for at, byte in changes:
         data[at % len(data)] = byte
@@ -394,7 +394,7 @@ def test_a_changed_byte_is_read_or_refused(header: ProxyHeader, changes: list[tu
 
 
 @given(st.binary(max_size=150))
-def test_random_bytes_raise_nothing_else(data: bytes) -> None:
+def test_random_bytes_raise_no_other_exception(data: bytes) -> None:
     for start in (
         b"",
         SIGNATURE,

@@ -120,7 +120,7 @@ async def everything(stream: Stream) -> bytes:
 
 
 @every_kind
-async def test_bytes_pass_both_ways_and_each_end_by_itself(kind: Ends) -> None:
+async def test_bytes_and_half_closes_pass_in_both_directions(kind: Ends) -> None:
     async with relayed(kind) as (client, target, bridge, done):
         await client.write(b"question")
         assert await target.read() == b"question" or kind is of_any_kind
@@ -148,7 +148,7 @@ async def test_the_target_may_end_first(kind: Ends) -> None:
 
 @every_kind
 @pytest.mark.parametrize("who", ["client", "target"])
-async def test_a_reset_passes_as_a_reset(kind: Ends, who: str) -> None:
+async def test_a_reset_is_relayed_as_a_reset(kind: Ends, who: str) -> None:
     async with relayed(kind) as relay:
         dies, lives = (relay.client, relay.target) if who == "client" else (relay.target, relay.client)
         await dies.write(b"half a fi")
@@ -160,7 +160,7 @@ async def test_a_reset_passes_as_a_reset(kind: Ends, who: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [over_sockets, over_sockets_of_any_kind])
-async def test_a_reset_that_a_write_finds_is_no_end_either(kind: Ends) -> None:
+async def test_a_reset_found_by_a_write_is_relayed_as_a_reset(kind: Ends) -> None:
     """The system tells a reset once: here to the write, so that the read would find an end."""
     async with relayed(kind) as (client, target, _bridge, done):
         async with asyncio.TaskGroup() as group:
@@ -187,7 +187,7 @@ async def ignore_errors(run: Awaitable[None]) -> None:
 
 
 @pytest.mark.parametrize("kind", [over_sockets, over_sockets_of_any_kind])
-async def test_what_the_target_said_before_it_left_arrives(kind: Ends) -> None:
+async def test_bytes_sent_by_the_target_before_it_closed_arrive(kind: Ends) -> None:
     """An early answer: the target answers and closes while the client still sends."""
     async with relayed(kind) as (client, target, _bridge, _done), asyncio.TaskGroup() as group:
         sender = group.create_task(ignore_errors(keep_writing(client)))
@@ -201,7 +201,7 @@ async def test_what_the_target_said_before_it_left_arrives(kind: Ends) -> None:
         sender.cancel()
 
 
-async def test_what_the_target_said_arrives_though_it_takes_nothing_more() -> None:
+async def test_bytes_from_a_target_that_accepts_no_more_arrive() -> None:
     refused = asyncio.Event()
 
     class Deaf(FaultyStream):
@@ -226,7 +226,7 @@ async def test_what_the_target_said_arrives_though_it_takes_nothing_more() -> No
 
 
 @every_kind
-async def test_cancelling_the_relay_lets_go_of_both_streams(kind: Ends) -> None:
+async def test_cancelling_the_relay_releases_both_streams(kind: Ends) -> None:
     async with kind() as (client, inside, outside, target):
 
         async def connect(_: Target) -> Stream:
@@ -254,7 +254,7 @@ async def run_relay(bridge: Bridge) -> None:
 
 
 @every_kind
-async def test_what_was_unread_goes_first(kind: Ends) -> None:
+async def test_bytes_that_were_put_back_go_first(kind: Ends) -> None:
     async with kind() as (client, inside, outside, target):
 
         async def connect(_: Target) -> Stream:
@@ -320,7 +320,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @linux_only
-async def test_bulk_both_ways_goes_by_splice_and_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bulk_in_both_directions_is_spliced_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     size, spliced = 128 * 1024 * 1024, count_calls(monkeypatch)
     there, back = os.urandom(1024 * 1024), os.urandom(1024 * 1024)
     async with relayed(over_sockets) as (client, target, bridge, done):
@@ -336,7 +336,7 @@ async def test_bulk_both_ways_goes_by_splice_and_is_whole(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kind", [in_memory, in_lockstep, of_any_kind])
-async def test_bulk_both_ways_is_whole(kind: Ends) -> None:
+async def test_bulk_in_both_directions_is_complete(kind: Ends) -> None:
     size = 4 * MB
     there, back = os.urandom(MB), os.urandom(MB)
     async with relayed(kind) as (client, target, _bridge, done):
@@ -350,7 +350,7 @@ async def test_bulk_both_ways_is_whole(kind: Ends) -> None:
 
 
 @linux_only
-async def test_small_messages_do_not_go_by_splice(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_small_messages_are_not_spliced(monkeypatch: pytest.MonkeyPatch) -> None:
     spliced = count_calls(monkeypatch)
     async with relayed(over_sockets) as (client, target, _bridge, _done):
         for _ in range(100):
@@ -360,7 +360,7 @@ async def test_small_messages_do_not_go_by_splice(monkeypatch: pytest.MonkeyPatc
 
 
 @linux_only
-async def test_a_direction_that_is_bulk_no_more_goes_back_to_plain_reads(
+async def test_a_direction_with_small_messages_returns_from_splice_to_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spliced = count_calls(monkeypatch)
@@ -419,7 +419,7 @@ async def exactly_count(stream: Stream, count: int) -> bytes:
 
 
 @linux_only
-async def test_a_reset_in_the_middle_of_a_splice_passes_and_its_pipe_is_returned(
+async def test_a_reset_during_a_splice_is_relayed_and_its_pipe_released(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     spliced = count_calls(monkeypatch)
@@ -443,7 +443,7 @@ async def test_a_reset_in_the_middle_of_a_splice_passes_and_its_pipe_is_returned
 
 
 @linux_only
-async def test_without_pipes_bulk_goes_by_plain_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_pipes_bulk_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(flags: int) -> tuple[int, int]:
         raise OSError(24, "Too many open files")
 
@@ -470,7 +470,7 @@ class Counter(Meter):
 
 
 @every_kind
-async def test_meters_see_what_a_relay_moves(kind: Ends) -> None:
+async def test_meters_count_relayed_bytes(kind: Ends) -> None:
     counter, size = Counter(), 2 * MB
     async with relayed(kind) as (client, target, bridge, _done):
         bridge.client.attach(counter)
@@ -486,7 +486,7 @@ async def test_meters_see_what_a_relay_moves(kind: Ends) -> None:
 
 
 @every_kind
-async def test_when_nothing_moves_the_relay_ends(kind: Ends) -> None:
+async def test_an_idle_relay_ends_with_a_timeout(kind: Ends) -> None:
     async with relayed(kind, tcp.relay(idle_timeout=60)) as (client, target, _bridge, done):
         async with testing.clock() as clock:
             await client.write(b"hi")
@@ -502,7 +502,7 @@ async def test_when_nothing_moves_the_relay_ends(kind: Ends) -> None:
 
 
 @every_kind
-async def test_without_an_idle_timeout_a_relay_waits_for_ever(kind: Ends) -> None:
+async def test_without_an_idle_timeout_a_relay_waits_forever(kind: Ends) -> None:
     async with relayed(kind) as (client, target, _bridge, done):
         async with testing.clock() as clock:
             await clock.advance(1e6)
@@ -511,7 +511,7 @@ async def test_without_an_idle_timeout_a_relay_waits_for_ever(kind: Ends) -> Non
         assert await exactly(target, 11) == b"still there"
 
 
-async def test_an_upstream_that_cannot_be_reached_is_the_relays_error() -> None:
+async def test_an_unreachable_upstream_is_the_error_of_the_relay() -> None:
     _client, inside = testing.memory_pair()
 
     async def connect(target: Target) -> MemoryStream:
@@ -522,7 +522,7 @@ async def test_an_upstream_that_cannot_be_reached_is_the_relays_error() -> None:
         await tcp.relay()(bridge)
 
 
-async def test_sockets_and_other_streams_may_be_the_two_ends() -> None:
+async def test_a_relay_works_between_a_socket_and_another_stream() -> None:
     async with streams(*tcp_sockets()) as (client, inside):
         outside, target = testing.lockstep(piece=7)
 

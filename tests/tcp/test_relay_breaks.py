@@ -38,7 +38,7 @@ async def fill(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "over TLS"])
-async def test_a_client_that_breaks_off_is_noticed_though_the_target_takes_nothing(kind: str) -> None:
+async def test_a_client_reset_is_detected_while_the_target_does_not_read(kind: str) -> None:
     left: asyncio.Future[OSError] = asyncio.get_running_loop().create_future()
     stalled = Stalled()
     async with asyncio.timeout(10), serve(stalled, listen="127.0.0.1:0") as there:
@@ -67,7 +67,7 @@ async def test_a_client_that_breaks_off_is_noticed_though_the_target_takes_nothi
             assert error is not None and error.errno == errno.ECONNRESET
 
 
-async def test_a_break_that_comes_with_what_went_before_is_noticed_too() -> None:
+async def test_a_reset_that_arrives_with_data_is_detected_too() -> None:
     """All of it is there before the first byte is read, so that there is but one report."""
     told, left, stalled = asyncio.Event(), asyncio.Event(), Stalled()
 

@@ -96,20 +96,22 @@ async def send(handler: Handler, data: bytes, step: int = 65536) -> None:
         (b"", "default"),
     ],
 )
-async def test_the_first_bytes_decide_and_none_is_lost(data: bytes, taken: str, step: int) -> None:
+async def test_the_first_bytes_select_the_handler_and_stay_in_the_stream(
+    data: bytes, taken: str, step: int
+) -> None:
     notes, handler = everything()
     await send(handler, data, step)
     assert {name: note.data for name, note in notes.items() if note.calls} == {taken: data}
 
 
-async def test_http2_goes_to_http_unless_it_has_its_own() -> None:
+async def test_http2_goes_to_the_http_handler_by_default() -> None:
     note, other = Noting(), Noting()
     await send(tcp.route(http=note), PREFACE, 3)
     await send(tcp.route(http2=other), PREFACE, 3)
     assert note.data == other.data == PREFACE
 
 
-async def test_no_more_is_waited_for_than_it_takes() -> None:
+async def test_routing_waits_only_for_the_bytes_that_it_needs() -> None:
     got: list[bytes] = []
 
     async def once(stream: Stream) -> None:
@@ -128,7 +130,7 @@ async def test_no_more_is_waited_for_than_it_takes() -> None:
     assert len(got) == 5
 
 
-async def test_a_default_alone_gets_the_connection_at_once() -> None:
+async def test_a_default_alone_gets_the_connection_immediately() -> None:
     async def greets(stream: Stream) -> None:
         await stream.write(b"220 mail\r\n")
 
@@ -139,7 +141,7 @@ async def test_a_default_alone_gets_the_connection_at_once() -> None:
 # rules of one's own
 
 
-async def test_a_function_may_ask_for_more_and_then_goes_first() -> None:
+async def test_a_matcher_that_needs_more_bytes_keeps_its_precedence() -> None:
     first, second = Noting(), Noting()
 
     def is_long(data: bytes) -> bool | None:
@@ -151,7 +153,7 @@ async def test_a_function_may_ask_for_more_and_then_goes_first() -> None:
     assert (first.data, second.data) == (b"GET / HTTP/1.1\r\n\r\n and more", b"GET / HTTP")
 
 
-async def test_a_function_that_never_tells_is_asked_within_the_limit() -> None:
+async def test_an_undecided_matcher_is_called_up_to_the_limit() -> None:
     seen: list[int] = []
 
     def never(data: bytes) -> None:
@@ -164,7 +166,7 @@ async def test_a_function_that_never_tells_is_asked_within_the_limit() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"x"])
-async def test_a_function_is_asked_about_bytes_only(data: bytes) -> None:
+async def test_a_matcher_is_called_with_bytes(data: bytes) -> None:
     asked_about: list[bytes] = []
 
     def first_is_nine(data: bytes) -> bool:
@@ -175,7 +177,7 @@ async def test_a_function_is_asked_about_bytes_only(data: bytes) -> None:
     assert set(asked_about) == {data} - {b""}
 
 
-async def test_an_error_of_a_function_ends_the_connection() -> None:
+async def test_an_error_of_a_matcher_ends_the_connection() -> None:
     def broken(data: bytes) -> bool:
         raise LookupError("a bug")
 
@@ -186,12 +188,12 @@ async def test_an_error_of_a_function_ends_the_connection() -> None:
 # who has no route, and who is slow
 
 
-async def test_without_a_default_the_error_shows_how_it_began() -> None:
+async def test_without_a_default_the_error_shows_the_first_bytes() -> None:
     with pytest.raises(ProtocolError, match="no route for a connection that begins b'hello'"):
         await asked(tcp.route(tls=Noting()), b"hello")
 
 
-async def test_who_sends_nothing_and_leaves_is_no_error() -> None:
+async def test_a_connection_without_a_byte_is_not_an_error() -> None:
     await asked(tcp.route(tls=Noting()), b"")
 
 
@@ -207,7 +209,7 @@ async def asked(handler: Handler, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x16", b"GET "])
-async def test_after_the_timeout_the_default_gets_who_is_slow(data: bytes) -> None:
+async def test_after_the_timeout_the_default_gets_slow_clients(data: bytes) -> None:
     heard: list[bytes] = []
 
     async def greets(stream: Stream) -> None:
@@ -229,7 +231,7 @@ async def test_after_the_timeout_the_default_gets_who_is_slow(data: bytes) -> No
     assert heard == [data]
 
 
-async def test_without_a_default_who_is_slow_is_closed() -> None:
+async def test_without_a_default_slow_clients_are_closed() -> None:
     client, server = testing.memory_pair()
     await client.write(b"\x16")
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
@@ -247,7 +249,7 @@ async def refused(handler: Handler, stream: Stream) -> str:
 
 
 @pytest.mark.parametrize("data", [b"", b"GE"])
-async def test_who_says_nothing_does_not_hold_up_the_end(data: bytes) -> None:
+async def test_a_silent_client_does_not_delay_the_stop(data: bytes) -> None:
     default = Noting()
     client, server = testing.memory_pair()
     async with testing.clock() as clock, Shutdown() as shutdown:
@@ -265,7 +267,7 @@ async def test_who_says_nothing_does_not_hold_up_the_end(data: bytes) -> None:
     server.abort()
 
 
-async def test_the_timeout_is_not_for_what_the_handler_does() -> None:
+async def test_the_timeout_does_not_cover_the_handler() -> None:
     note = Noting()
     async with testing.clock() as clock, testing.connect(tcp.route(tls=note, timeout=5)) as stream:
         await stream.write(HELLO)
@@ -279,7 +281,7 @@ async def test_the_timeout_is_not_for_what_the_handler_does() -> None:
 # with what it is for
 
 
-async def test_tls_around_offers_what_the_routes_speak() -> None:
+async def test_an_outer_tls_layer_offers_the_protocols_of_the_routes() -> None:
     async def hello(request: Request) -> Response:
         return Response(body=b"hello")
 
@@ -294,7 +296,7 @@ async def test_tls_around_offers_what_the_routes_speak() -> None:
 # settings
 
 
-def test_routes_that_cannot_be_are_told_at_once() -> None:
+def test_invalid_routes_are_immediate_errors() -> None:
     with pytest.raises(ConfigError, match=r"tcp\.route\(\) has no routes"):
         tcp.route()
     with pytest.raises(ConfigError, match="got b''"):
@@ -307,7 +309,7 @@ def test_routes_that_cannot_be_are_told_at_once() -> None:
         tcp.route(tls=tls.require_sni())  # type: ignore[arg-type]
 
 
-def test_the_routes_are_described() -> None:
+def test_the_description_lists_the_routes() -> None:
     def mine(data: bytes) -> bool:
         return False
 
@@ -317,7 +319,7 @@ def test_the_routes_are_described() -> None:
     assert describe(route) == f"tcp.route(b'SSH-': {to}, mine: {to}, tls: {to}, default: {to})"
 
 
-def test_what_begins_a_request() -> None:
+def test_bytes_that_begin_a_request_are_recognized() -> None:
     assert is_http1(b"") is None
     assert is_http1(b"GET") is None
     assert is_http1(b"GET htt") is None

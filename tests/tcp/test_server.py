@@ -55,14 +55,14 @@ async def test_without_a_host_it_listens_on_both_families(address: str | int) ->
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", ("127.0.0.1", 0)])
-async def test_an_ipv4_address(address: str | tuple[str, int]) -> None:
+async def test_an_ipv4_address_is_bound(address: str | tuple[str, int]) -> None:
     async with serve(tcp.server(address, echo)) as server:
         assert server.addresses == (f"127.0.0.1:{server.port}",)
         assert await answers("127.0.0.1", server.port)
 
 
 @needs_ipv6
-async def test_an_ipv6_address_is_not_an_ipv4_one() -> None:
+async def test_an_ipv6_address_does_not_accept_ipv4() -> None:
     async with serve(tcp.server("[::1]:0", echo)) as server:
         assert server.addresses == (f"[::1]:{server.port}",)
         assert await answers("::1", server.port)
@@ -86,7 +86,7 @@ async def test_a_name_listens_on_all_its_addresses_at_one_port(monkeypatch: pyte
 
 
 @needs_unix
-async def test_an_address_of_a_name_that_this_machine_has_not_is_passed_over(
+async def test_a_names_address_missing_on_this_machine_is_skipped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def two_addresses(host: str, port: int, **options: object) -> list[object]:
@@ -103,7 +103,7 @@ async def test_an_address_of_a_name_that_this_machine_has_not_is_passed_over(
             each.close()
 
 
-async def test_a_path_is_removed_at_the_end(tmp_path: Path) -> None:
+async def test_a_socket_path_is_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "sock"
     async with serve(tcp.server(f"unix:{path}", echo)) as server:
         assert server.addresses == (f"unix:{path}",)
@@ -112,7 +112,7 @@ async def test_a_path_is_removed_at_the_end(tmp_path: Path) -> None:
 
 
 @needs_unix
-async def test_the_socket_file_of_who_is_gone_is_replaced(tmp_path: Path) -> None:
+async def test_a_stale_socket_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "sock"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
@@ -123,7 +123,7 @@ async def test_the_socket_file_of_who_is_gone_is_replaced(tmp_path: Path) -> Non
 
 
 @needs_unix
-async def test_the_socket_file_of_who_lives_is_left_alone(tmp_path: Path) -> None:
+async def test_a_socket_file_with_a_listener_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "sock"
     async with serve(tcp.server(f"unix:{path}", echo)):
         with pytest.raises(OSError, match=f"cannot listen on unix:{path}: Address already in use"):
@@ -133,7 +133,7 @@ async def test_the_socket_file_of_who_lives_is_left_alone(tmp_path: Path) -> Non
 
 
 @needs_unix
-async def test_one_that_lives_and_has_a_full_queue_is_left_alone(tmp_path: Path) -> None:
+async def test_a_socket_file_whose_listener_has_a_full_queue_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "sock"
     with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as waiting:
         full.bind(str(path))
@@ -146,7 +146,7 @@ async def test_one_that_lives_and_has_a_full_queue_is_left_alone(tmp_path: Path)
 
 
 @needs_unix
-async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+async def test_a_regular_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     path.write_text("precious")
     with pytest.raises(OSError, match=f"cannot listen on unix:{path}"):
@@ -155,7 +155,7 @@ async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-async def test_an_inherited_descriptor() -> None:
+async def test_an_inherited_descriptor_is_served() -> None:
     with socket.create_server(("127.0.0.1", 0)) as inherited:
         async with serve(tcp.server(f"fd:{inherited.fileno()}", echo)) as server:
             assert server.port == inherited.getsockname()[1]
@@ -163,7 +163,7 @@ async def test_an_inherited_descriptor() -> None:
         assert inherited.getsockname()  # it is still its owner's
 
 
-async def test_a_bound_socket_that_does_not_listen_yet() -> None:
+async def test_a_bound_socket_that_does_not_listen_yet_is_served() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         async with serve(tcp.server(bound, echo)) as server:
@@ -182,18 +182,18 @@ async def refusal(address: object) -> str:
     return str(caught.value)
 
 
-async def test_a_busy_port_is_named() -> None:
+async def test_the_error_names_a_busy_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         message = await refusal(f"127.0.0.1:{port}")
     assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in message
 
 
-async def test_an_address_that_is_not_ours_is_named() -> None:
+async def test_the_error_names_an_address_of_another_machine() -> None:
     assert "cannot listen on 192.0.2.1 port 80" in await refusal("192.0.2.1:80")
 
 
-async def test_a_name_without_addresses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_error_names_a_name_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object, **__: object) -> list[object]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -213,17 +213,17 @@ async def test_a_name_without_addresses_is_named(monkeypatch: pytest.MonkeyPatch
         ("127.0.0.1:http", "HOST:PORT"),
     ],
 )
-async def test_an_address_that_cannot_be_one(address: str, says: str) -> None:
+async def test_an_invalid_address_is_an_error(address: str, says: str) -> None:
     message = await refusal(address)
     assert says in message and address in message
 
 
-async def test_a_descriptor_that_is_not_open() -> None:
+async def test_a_closed_descriptor_is_an_error() -> None:
     assert "cannot listen on fd:987654: Bad file descriptor" in await refusal("fd:987654")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors as on Linux")
-async def test_a_descriptor_that_is_no_socket(tmp_path: Path) -> None:
+async def test_a_descriptor_that_is_not_a_socket_is_an_error(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         assert f"cannot listen on fd:{file.fileno()}" in await refusal(f"fd:{file.fileno()}")
 
@@ -266,7 +266,7 @@ async def test_a_handler_that_is_not_ready_leaves_connections_in_the_queue() -> 
             await stream.aclose()
 
 
-async def test_readiness_is_asked_of_every_layer_that_has_it() -> None:
+async def test_every_ready_method_of_the_stack_is_awaited() -> None:
     asked: list[str] = []
 
     class Asks:
@@ -293,7 +293,7 @@ async def test_a_storm_of_connections_is_served() -> None:
     assert all(task.result() for task in results)
 
 
-async def test_a_client_that_is_gone_before_it_was_accepted_harms_nothing() -> None:
+async def test_a_client_that_disconnects_before_accept_is_harmless() -> None:
     async with serve(echo, listen="127.0.0.1:0") as server:
         for _ in range(20):
             with socket.create_connection(("127.0.0.1", server.port)) as client:
@@ -301,7 +301,7 @@ async def test_a_client_that_is_gone_before_it_was_accepted_harms_nothing() -> N
         assert await answers("127.0.0.1", server.port)
 
 
-async def test_what_waits_in_the_queue_when_all_is_cancelled_is_closed() -> None:
+async def test_queued_connections_are_closed_on_cancellation() -> None:
     clients: list[socket.socket] = []
     with pytest.raises(ValueError, match="enough"):
         async with serve(tcp.server("127.0.0.1:0", echo)) as server:
@@ -314,7 +314,7 @@ async def test_what_waits_in_the_queue_when_all_is_cancelled_is_closed() -> None
                 assert each.recv(1) == b""
 
 
-async def test_small_writes_leave_at_once() -> None:
+async def test_accepted_connections_have_nodelay() -> None:
     nodelay: list[object] = []
 
     async def look(stream: Stream) -> None:
@@ -394,13 +394,13 @@ def test_out_of_descriptors_the_listener_pauses_and_recovers() -> None:
     assert "accepting is paused: [Errno 24] Too many open files" in done.stderr
 
 
-async def test_a_socket_of_packets_cannot_listen() -> None:
+async def test_a_datagram_socket_cannot_listen() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as packets:
         for address in (packets, f"fd:{packets.fileno()}"):
             assert f"cannot listen on fd:{packets.fileno()}" in await refusal(address)
 
 
-async def test_a_server_can_take_the_sockets_of_another() -> None:
+async def test_a_server_can_inherit_the_sockets_of_another() -> None:
     first = tcp.server("127.0.0.1:0", echo)
     sockets = first.bind(shared=hasattr(socket, "SO_REUSEPORT"))
     try:
@@ -415,7 +415,7 @@ async def test_a_server_can_take_the_sockets_of_another() -> None:
             each.close()
 
 
-def test_it_shows_as_it_is_written() -> None:
+def test_the_repr_is_the_source_form() -> None:
     assert repr(tcp.server("127.0.0.1:80", echo)) == "tcp.server(127.0.0.1:80)"
     assert tcp.server(("::1", 80), echo).address == "[::1]:80"
     assert tcp.server(8080, stack(echo)).address == "8080"

@@ -21,11 +21,11 @@ def run(case: testing.StreamCase, kind: testing.MakePair, loop: Loop) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("case", testing.stream_cases())
-def test_a_stream_over_tcp_passes(case: testing.StreamCase, loop: Loop) -> None:
+def test_a_stream_over_tcp_passes_the_stream_checks(case: testing.StreamCase, loop: Loop) -> None:
     run(case, over_tcp, loop)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("case", testing.stream_cases(breaks=False))
-def test_a_stream_over_a_unix_socket_passes(case: testing.StreamCase, loop: Loop) -> None:
+def test_a_stream_over_a_unix_socket_passes_the_stream_checks(case: testing.StreamCase, loop: Loop) -> None:
     run(case, over_socketpair, loop)

@@ -35,23 +35,23 @@ from llama.tcp._targets import AddressFilter, came_by_loopback, guard, hop, is_p
         "",
     ],
 )
-def test_not_public(host: str) -> None:
+def test_addresses_that_are_not_public(host: str) -> None:
     assert not is_public(host)
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "2a00:1450:4001::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
-def test_public(host: str) -> None:
+def test_public_addresses(host: str) -> None:
     assert is_public(host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "LOCALHOST.", "x.localhost", "unix:/x"])
-def test_a_target_on_this_machine_is_refused_at_once(host: str) -> None:
+def test_a_target_on_this_machine_is_refused_immediately(host: str) -> None:
     with pytest.raises(Refused, match="only public addresses"):
         only_public(Target(host, 80))
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "0177.0.0.1", "rebinds.example"])
-async def test_a_name_is_judged_by_what_it_resolves_to(host: str) -> None:
+async def test_a_name_is_checked_by_its_resolved_addresses(host: str) -> None:
     async def resolver(name: str, port: int) -> list[str]:
         return ["127.0.0.1", "::1"]
 
@@ -60,7 +60,7 @@ async def test_a_name_is_judged_by_what_it_resolves_to(host: str) -> None:
         await connect(Target(host, 80))
 
 
-async def test_of_several_addresses_the_allowed_ones_are_tried() -> None:
+async def test_only_the_allowed_addresses_of_a_name_are_tried() -> None:
     async def resolver(name: str, port: int) -> list[str]:
         return ["127.0.0.1", "127.0.0.2"]
 
@@ -77,7 +77,7 @@ async def test_of_several_addresses_the_allowed_ones_are_tried() -> None:
     assert tried == ["127.0.0.1", "127.0.0.2"]
 
 
-def test_filters_add_up() -> None:
+def test_several_filters_all_apply() -> None:
     target = restrict(Target("a.example", 80), lambda address: address != "192.0.2.1", "not that one")
     narrow = restrict(target, lambda address: address != "192.0.2.2", "nor that one")
     both = narrow.extensions[AddressFilter]
@@ -95,7 +95,7 @@ def test_filters_add_up() -> None:
         (None, False),
     ],
 )
-def test_who_came_by_loopback_is_on_this_machine(local: Local | None, on_loopback: bool) -> None:
+def test_a_client_of_a_loopback_address_is_local(local: Local | None, on_loopback: bool) -> None:
     extensions = Extensions(*([local] if local else []))
     assert came_by_loopback(extensions) is on_loopback
     target = Target("127.0.0.1", 22)
@@ -109,7 +109,7 @@ def test_who_came_by_loopback_is_on_this_machine(local: Local | None, on_loopbac
         guard(target, extensions, private=False)
 
 
-def test_a_hop_hears_of_the_client_but_not_what_the_target_is_asked_for() -> None:
+def test_a_hop_gets_the_client_addresses_but_no_other_extensions() -> None:
     target = only_public(Target("a.example", 443))
     target.extensions.set(Peer("192.0.2.1", 50000))
     proxy = hop(Target("127.0.0.1", 1080), target)
@@ -122,7 +122,7 @@ async def test_a_malformed_name_is_unreachable() -> None:
             await tcp.connect()(Target(name, 80))
 
 
-def test_the_layer_shows_its_name() -> None:
+def test_the_repr_of_the_layer_is_its_name() -> None:
     async def nowhere(target: Target) -> Stream:
         raise OSError
 

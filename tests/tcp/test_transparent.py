@@ -14,7 +14,7 @@ from llama._target import Target
 from llama.tcp._transparent import original_target
 
 
-async def test_a_connection_that_came_of_itself_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_connection_that_was_not_redirected_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     async with serve(tcp.transparent(), listen="127.0.0.1:0") as server:
         stream = await tcp.connect()(Target("127.0.0.1", server.port))
         assert await stream.read() == b""
@@ -22,7 +22,7 @@ async def test_a_connection_that_came_of_itself_is_refused(caplog: pytest.LogCap
     assert "was not redirected here" in caplog.text
 
 
-async def test_a_stream_that_is_no_socket_is_refused() -> None:
+async def test_a_stream_without_a_socket_is_refused() -> None:
     stream, other = testing.memory_pair()
     with pytest.raises(Refused, match="no TCP socket"):
         original_target(stream)
@@ -77,7 +77,7 @@ asyncio.run(main())
         ("ip6tables", "[::]:9999", ["[2001:db8::1]:443"]),
     ],
 )
-def test_the_kernels_rule_leads_here_and_the_target_is_known(
+def test_the_original_destination_of_a_redirected_connection_is_known(
     command: str, listen: str, targets: list[str], tmp_path: Path
 ) -> None:
     program = tmp_path / "program.py"
@@ -116,7 +116,7 @@ def run(script: str) -> str:
         ("6", "[::]:9999", "2001:db8::/32", ["[2001:db8::1]:443"]),
     ],
 )
-def test_connections_by_tproxy_keep_the_address_that_they_went_to(
+def test_a_tproxy_connection_keeps_its_destination_address(
     version: str, listen: str, net: str, targets: list[str], tmp_path: Path
 ) -> None:
     program = tmp_path / "program.py"
@@ -148,7 +148,7 @@ async def test_a_connection_to_the_listener_itself_is_refused(caplog: pytest.Log
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone")
-def test_who_may_not_take_connections_to_any_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transparent_listener_without_the_capability_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llama.tcp._led._IP_TRANSPARENT", 9999)  # an option that nobody may set
     with pytest.raises(OSError, match="NET_ADMIN"):
         tcp.server("127.0.0.1:0", tcp.transparent(), transparent=True).bind()

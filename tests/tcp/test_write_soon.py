@@ -48,7 +48,9 @@ def fill(stream: SocketStream) -> int:
 
 
 @pytest.mark.parametrize("new_loop", LOOPS)
-def test_a_message_is_sent_when_the_round_is_over(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_a_message_is_sent_at_the_end_of_the_iteration(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
     async def main() -> None:
         async with pair() as (near, far):
             assert near.write_soon(b"hello")
@@ -59,7 +61,7 @@ def test_a_message_is_sent_when_the_round_is_over(new_loop: Callable[[], asyncio
         runner.run(main())
 
 
-async def test_messages_that_wait_for_a_long_round_are_sent_within_it(
+async def test_a_long_iteration_sends_queued_messages_early(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("llama.tcp._poller._HELD", -1.0)
@@ -70,7 +72,7 @@ async def test_messages_that_wait_for_a_long_round_are_sent_within_it(
         assert has_come(far) == b"one"
 
 
-async def test_what_is_written_next_comes_next() -> None:
+async def test_later_writes_follow_the_queued_message() -> None:
     async with pair() as (near, far):
         assert near.write_soon(b"one ")
         assert not near.write_soon(b"")
@@ -81,14 +83,14 @@ async def test_what_is_written_next_comes_next() -> None:
         assert has_come(far) == b"one two three four"
 
 
-async def test_the_end_comes_after_it() -> None:
+async def test_a_half_close_follows_the_queued_message() -> None:
     async with pair() as (near, far):
         assert near.write_soon(b"one")
         await near.write_eof()
         assert await all_of(far) == b"one"
 
 
-async def test_closing_sends_it_and_aborting_does_not() -> None:
+async def test_closing_sends_the_queued_message_and_aborting_does_not() -> None:
     async with pair() as (near, far):
         assert near.write_soon(b"one")
         assert far.write_soon(b"two")
@@ -100,7 +102,7 @@ async def test_closing_sends_it_and_aborting_does_not() -> None:
         assert await all_of(far) == b""
 
 
-async def test_what_a_full_socket_does_not_take_follows_when_it_does() -> None:
+async def test_a_full_socket_delays_the_queued_message() -> None:
     async with pair() as (near, far):
         count = fill(near)
         assert near.write_soon(b"x" * SOON)
@@ -115,7 +117,7 @@ async def test_what_a_full_socket_does_not_take_follows_when_it_does() -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_a_write_waits_for_it(cancelled: bool) -> None:
+async def test_a_write_waits_for_the_queued_message(cancelled: bool) -> None:
     async with pair() as (near, far), asyncio.TaskGroup() as group:
         fill(near)
         assert near.write_soon(b"x" * SOON)
@@ -140,7 +142,7 @@ async def _until_sent(near: SocketStream, far: SocketStream) -> None:
         await far.read()
 
 
-async def test_the_end_waits_for_it_too() -> None:
+async def test_a_half_close_waits_for_the_queued_message() -> None:
     async with pair() as (near, far):
         fill(near)
         assert near.write_soon(b"x" * SOON + b"")
@@ -149,7 +151,7 @@ async def test_the_end_waits_for_it_too() -> None:
         assert (await all_of(far)).endswith(b"." + b"x" * SOON)
 
 
-async def test_closing_waits_for_it() -> None:
+async def test_closing_waits_for_the_queued_message() -> None:
     async with pair() as (near, far), asyncio.TaskGroup() as group:
         fill(near)
         assert near.write_soon(b"x" * SOON)
@@ -158,7 +160,7 @@ async def test_closing_waits_for_it() -> None:
         await closing
 
 
-async def test_what_cannot_wait_is_not_taken() -> None:
+async def test_messages_that_cannot_be_queued_are_not_accepted() -> None:
     async with pair() as (near, far):
         assert not near.write_soon(b"x" * (SOON + 1))
         meter = Meter()
@@ -171,7 +173,7 @@ async def test_what_cannot_wait_is_not_taken() -> None:
         assert not far.write_soon(b"one")
 
 
-async def test_the_next_call_finds_that_nobody_took_it() -> None:
+async def test_the_next_call_raises_the_error_of_the_queued_message() -> None:
     async with pair() as (near, far):
         far.abort()
         assert near.write_soon(b"one")

@@ -23,7 +23,7 @@ def peer_at(packets: Packets) -> Peer:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_there_and_back(host: str) -> None:
+async def test_packets_go_both_ways(host: str) -> None:
     there = await udp.bind((host, 0))
     here = await udp.connect()(where(there))
     await here.send(b"hi")
@@ -49,7 +49,7 @@ async def test_each_packet_may_name_its_own_target() -> None:
 
 
 @pytest.mark.parametrize("text", ["0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "::ffff:7f00:1"])
-async def test_an_address_may_be_written_in_other_ways(text: str) -> None:
+async def test_another_spelling_of_an_address_matches(text: str) -> None:
     there = await udp.bind("127.0.0.1:0" if "ffff" in text else "[::1]:0")
     here = await udp.connect()(None)
     await here.send(b"hi", Target(text, where(there).port))
@@ -60,7 +60,7 @@ async def test_an_address_may_be_written_in_other_ways(text: str) -> None:
     await there.aclose()
 
 
-async def test_only_those_answer_who_were_sent_something() -> None:
+async def test_replies_come_only_from_peers_that_were_sent_a_packet() -> None:
     asked, stranger = await udp.bind("127.0.0.1:0"), await udp.bind("127.0.0.1:0")
     here = await udp.connect()(None)
     await here.send(b"hi", where(asked))
@@ -72,7 +72,7 @@ async def test_only_those_answer_who_were_sent_something() -> None:
         await packets.aclose()
 
 
-async def test_a_port_on_every_address() -> None:
+async def test_a_port_can_be_bound_on_every_address() -> None:
     there = await udp.bind(":0")
     assert there.address is not None
     for host in ("127.0.0.1", "::1"):
@@ -83,7 +83,7 @@ async def test_a_port_on_every_address() -> None:
     await there.aclose()
 
 
-async def test_a_port_that_is_taken() -> None:
+async def test_a_busy_port_is_an_error() -> None:
     there = await udp.bind("127.0.0.1:0")
     with pytest.raises(OSError, match=r"cannot bind a UDP socket to 127\.0\.0\.1 port"):
         await udp.bind(f"127.0.0.1:{where(there).port}")
@@ -107,7 +107,7 @@ async def test_a_name_is_resolved_once() -> None:
     await there.aclose()
 
 
-async def test_a_name_is_judged_by_what_it_resolves_to() -> None:
+async def test_a_name_is_checked_by_its_resolved_addresses() -> None:
     async def resolver(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
 
@@ -119,7 +119,7 @@ async def test_a_name_is_judged_by_what_it_resolves_to() -> None:
     await here.aclose()
 
 
-async def test_a_name_that_is_not_known() -> None:
+async def test_an_unknown_name_is_unreachable() -> None:
     here = await udp.connect()(None)
     with pytest.raises(Unreachable, match=r"cannot resolve a\.\.example"):
         await here.send(b"hi", Target("a..example", 53))
@@ -154,7 +154,7 @@ async def test_a_cancelled_receive_loses_nothing() -> None:
     await there.aclose()
 
 
-async def test_what_is_too_large_is_an_error_and_the_next_one_goes() -> None:
+async def test_a_too_large_packet_is_an_error_and_the_next_one_is_sent() -> None:
     there = await udp.bind("127.0.0.1:0")
     here = await udp.connect()(None)
     with pytest.raises(Unreachable, match="cannot send 70000 bytes to 127"):
@@ -165,7 +165,7 @@ async def test_what_is_too_large_is_an_error_and_the_next_one_goes() -> None:
     await there.aclose()
 
 
-async def test_a_peer_that_is_not_there_shows() -> None:
+async def test_a_missing_peer_raises_connection_refused() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
         gone.bind(("127.0.0.1", 0))
         target = Target(*gone.getsockname())
@@ -176,7 +176,7 @@ async def test_a_peer_that_is_not_there_shows() -> None:
     await here.aclose()
 
 
-async def test_a_packet_needs_a_target_and_the_right_one() -> None:
+async def test_a_packet_needs_the_right_target() -> None:
     many = await udp.connect()(None)
     with pytest.raises(ValueError, match="name a target"):
         await many.send(b"hi")
@@ -187,7 +187,7 @@ async def test_a_packet_needs_a_target_and_the_right_one() -> None:
     await one.aclose()
 
 
-def test_a_table_forgets_the_oldest() -> None:
+def test_a_full_table_evicts_the_oldest_entry() -> None:
     table: Table[int, str] = Table(2)
     table.set(1, "one")
     table.set(2, "two")

@@ -62,7 +62,7 @@ def test_a_chain_is_built(urls: list[str], chain: str) -> None:
         ("http://a%40b.example", "an invalid host"),
     ],
 )
-def test_what_is_no_proxy_is_an_error_at_start(url: str, words: str) -> None:
+def test_an_invalid_proxy_url_is_an_immediate_error(url: str, words: str) -> None:
     with pytest.raises(ConfigError) as raised:
         via(url)
     assert words in str(raised.value)
@@ -93,7 +93,7 @@ async def test_credentials_are_unquoted() -> None:
         await stream.aclose()
 
 
-async def test_socks5_resolves_here_and_socks5h_there() -> None:
+async def test_socks5_resolves_locally_and_socks5h_remotely() -> None:
     there = Echoes()
     async with serve(socks5.server(connect=there), listen="127.0.0.1:0") as server:
         for scheme in ("socks5", "socks5h"):
@@ -156,13 +156,13 @@ async def first_hops(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str],
     return named.targets
 
 
-async def test_the_environment_names_a_proxy_for_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_selects_a_proxy_by_port(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"http_proxy": "http://web.example:3128", "HTTPS_PROXY": "socks5h://tls.example"}
     hops = await first_hops(monkeypatch, variables, "a.example:80", "a.example:443", "a.example:22")
     assert hops == ["web.example:3128", "tls.example:1080", "tls.example:1080"]
 
 
-async def test_all_proxy_is_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_proxy_is_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"http_proxy": "web.example:3128", "ALL_PROXY": "socks5h://all.example"}
     hops = await first_hops(monkeypatch, variables, "a.example:80", "a.example:443")
     assert hops == ["web.example:3128", "all.example:1080"]
@@ -180,7 +180,7 @@ async def test_a_lower_case_name_wins_even_when_it_is_empty(monkeypatch: pytest.
     assert await first_hops(monkeypatch, variables, "a.example:443") == ["a.example:443"]
 
 
-async def test_http_proxy_of_a_cgi_program_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_http_proxy_is_ignored_in_a_cgi_program(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"HTTP_PROXY": "http://evil.example", "REQUEST_METHOD": "GET"}
     assert await first_hops(monkeypatch, variables, "a.example:80") == ["a.example:80"]
 
@@ -204,7 +204,7 @@ async def test_http_proxy_of_a_cgi_program_is_not_believed(monkeypatch: pytest.M
         ("", [], ["a.example:443"]),
     ],
 )
-async def test_no_proxy(
+async def test_no_proxy_targets_are_reached_directly(
     monkeypatch: pytest.MonkeyPatch, no_proxy: str, direct: list[str], proxied: list[str]
 ) -> None:
     variables = {"all_proxy": "http://proxy.example:3128", "no_proxy": no_proxy}
@@ -214,7 +214,7 @@ async def test_no_proxy(
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "no_proxy"])
-async def test_a_variable_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+async def test_the_error_names_the_invalid_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     value = "ftp://a.example" if name == "HTTPS_PROXY" else "10.0.0.0/99"
     with pytest.raises(ConfigError, match=f"^{name}: "):
         await first_hops(monkeypatch, {name: value})

@@ -1,8 +1,8 @@
 """The poller of an event loop: it reports to ports (`llama.tcp._port`) when their descriptors are ready.
 
-What can happen: a socket becomes readable while no read is pending, a callback closes other sockets whose
-events are in the same batch, the kernel reuses their descriptor numbers, and a callback raises. What must
-never happen: a lost wake-up, a busy loop over a descriptor that nothing reads, a callback for a closed socket,
+Situations to handle: a socket becomes readable while no read is pending, a callback closes other sockets whose
+events are in the same batch, the kernel reuses their descriptor numbers, and a callback raises. Failures to
+rule out: a lost wake-up, a busy loop over a descriptor that nothing reads, a callback for a closed socket,
 or one failing callback that stops the others of its batch.
 
 - On Linux all sockets of a loop are in one epoll, edge-triggered. A socket is registered once in its life
@@ -81,7 +81,7 @@ class LoopPoller:
             self.send_all()
 
     def send_all(self) -> None:
-        """Let all senders send: the iteration is over."""
+        """Let all senders send, at the end of the iteration."""
         senders, self.senders = self.senders, []
         for each in senders:
             each.send_taken()

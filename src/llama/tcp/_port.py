@@ -1,7 +1,7 @@
 """Ports: the readiness of one descriptor, and the coroutine or callback that waits for it.
 
-What can happen: a report arrives before anything waits, a waiter is cancelled, a callback closes the port, a
-meter delays a read that is ready, and the socket is closed while a coroutine waits. What must never happen:
+Situations to handle: a report arrives before anything waits, a waiter is cancelled, a callback closes the port, a
+meter delays a read that is ready, and the socket is closed while a coroutine waits. Failures to rule out:
 lost bytes, a lost wake-up, a waiter that never returns, or a callback after it was removed.
 
 - A port only wakes; the code that was woken makes the system call. Between the wake-up and the call nothing has

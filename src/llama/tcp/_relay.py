@@ -1,7 +1,7 @@
 """The relay: it copies bytes between a client and its target, in both directions, unchanged.
 
-What can happen: either side ends first (half-close), resets, stops reading, or stays silent, and a write can
-fail while bytes from the same side are still unread. What must never happen: a reset that the other side sees
+Situations to handle: either side ends first (half-close), resets, stops reading, or stays silent, and a write can
+fail while bytes from the same side are still unread. Failures to rule out: a reset that the other side sees
 as an orderly end, which would make truncated data look complete; lost final bytes, such as the error response
 of a server that closes early; unbounded buffering; or a relay that outlives both its connections.
 

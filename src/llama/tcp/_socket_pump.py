@@ -1,8 +1,8 @@
 """The pump between two plain sockets: direct system calls, and splice for bulk transfers (Linux).
 
-What can happen: a direction changes between bulk and small messages, a source delivers in small segments, the
-system has no more pipes, a destination blocks with bytes in the pipe, and a meter slows either side. What must
-never happen: bytes reordered or lost between a pipe and a buffer, a pipe with bytes of another connection, or a
+Situations to handle: a direction changes between bulk and small messages, a source delivers in small segments, the
+system has no more pipes, a destination blocks with bytes in the pipe, and a meter slows either side. Failures to
+rule out: bytes reordered or lost between a pipe and a buffer, a pipe with bytes of another connection, or a
 pipe held by every idle connection.
 
 - Most connections carry little. They are copied through the loop's shared buffer with `recv_into` and `send`:

@@ -1,8 +1,8 @@
 """A stream over a non-blocking socket, read and written directly, without an asyncio transport.
 
-What can happen: any call is cancelled at any await, the peer resets between two calls, a write is accepted in
-part, another task closes the stream during a read, and the peer still sends while this side closes. What must
-never happen: a cancelled read that loses bytes, a second write after half of the first, a reset that a later
+Situations to handle: any call is cancelled at any await, the peer resets between two calls, a write is accepted in
+part, another task closes the stream during a read, and the peer still sends while this side closes. Failures to
+rule out: a cancelled read that loses bytes, a second write after half of the first, a reset that a later
 read reports as an orderly end, or a closed descriptor number that is still in the poller.
 
 - A read waits for readiness and then makes the system call itself, with no await in between, so cancellation
@@ -247,7 +247,7 @@ class SocketStream(ReadyStream):
         return True
 
     def send_taken(self) -> None:
-        """Send the message that `write_soon` queued: the loop iteration is over."""
+        """Send the message that `write_soon` queued; called at the end of the loop iteration."""
         if not self._push():
             self.special = True
             self.port.on_writable(self._push_on)
