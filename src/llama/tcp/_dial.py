@@ -43,7 +43,7 @@ class Dial:
                 sock.setblocking(False)
             if prepare is not None:
                 prepare(sock)
-            # The loop connects if it reports no readiness, and on Windows: a failed connection never becomes ready there.
+            # The loop connects if it has no readiness callbacks, and on Windows, whose failures never become ready.
             self._by_loop = sys.platform == "win32" or not has_readiness(asyncio.get_running_loop())
             self._code = errno.EINPROGRESS if self._by_loop else self._begin()
         except BaseException:
