@@ -205,7 +205,7 @@ def test_without_a_builder_sighup_is_ignored(program: Start, workers: str) -> No
     )
     port = server.port()
     server.signal(signal.SIGHUP)
-    server.line("^INFO SIGHUP is ignored: ")
+    server.line("^INFO SIGHUP ignored: ")
     assert rest(dial(port)) == b"hello"
     server.stop()
 

@@ -107,7 +107,7 @@ def test_the_grace_period_limits_the_drain(program: Start, workers: str) -> None
     server.signal(signal.SIGTERM)
     with pytest.raises(ConnectionResetError):
         rest(client)
-    server.line("WARNING the grace of 0.05 seconds is over")
+    server.line("WARNING the grace period of 0.05 seconds expired")
     server.end()
 
 
