@@ -140,7 +140,7 @@ def test_an_unresponsive_worker_is_killed(program: Start) -> None:
         server.signal(signal.SIGTERM)
         server.line("INFO stopping 2 workers")
         server.signal(signal.SIGTERM)
-        server.line("WARNING another signal")
+        server.line("WARNING second signal")
         server.signal(signal.SIGTERM)
         server.line("WARNING worker .* ended: killed by SIGKILL")
         server.end()
