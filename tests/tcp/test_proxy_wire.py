@@ -283,7 +283,7 @@ def test_an_inconsistent_header_cannot_be_constructed() -> None:
         (ProxyHeader("proxy", "unix", A, "/path"), "is not a path of a Unix socket"),
         (ProxyHeader("proxy", "unix", "/a\0b", ""), "is not a path of a Unix socket"),
         (ProxyHeader("proxy", "unix", "/" * 109, ""), "is not a path of a Unix socket"),
-        (ProxyHeader("proxy", tlvs=((3, bytes(4)),)), "ask for a checksum"),
+        (ProxyHeader("proxy", tlvs=((3, bytes(4)),)), "a checksum cannot be passed as a TLV"),
         (ProxyHeader("proxy", tlvs=((1, bytes(65536)),)), "a PROXY TLV of 65536 bytes"),
         (ProxyHeader("proxy", tlvs=((1, bytes(65533)),)), "a PROXY header of 65536 bytes"),
     ],

@@ -178,7 +178,7 @@ async def test_a_missing_peer_raises_connection_refused() -> None:
 
 async def test_a_packet_needs_the_right_target() -> None:
     many = await udp.connect()(None)
-    with pytest.raises(ValueError, match="name a target"):
+    with pytest.raises(ValueError, match="pass a target"):
         await many.send(b"hi")
     one = await udp.connect()(Target("127.0.0.1", 9))
     with pytest.raises(ValueError, match=r"only, not to 127\.0\.0\.1:10"):
