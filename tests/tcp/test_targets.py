@@ -118,7 +118,7 @@ def test_a_hop_gets_the_client_addresses_but_no_other_extensions() -> None:
 
 async def test_a_malformed_name_is_unreachable() -> None:
     for name in ("a..example", "x" * 64 + ".example"):
-        with pytest.raises(Unreachable, match="no host name"):
+        with pytest.raises(Unreachable, match="not a host name"):
             await tcp.connect()(Target(name, 80))
 
 
