@@ -62,8 +62,8 @@ class Decoder:
     """
 
     __slots__ = (
-        "_entries", "_fields", "_header_list", "_most", "_most_excess", "_sizes", "_table", "changes", "excess",
-        "is_abandoned", "is_truncated", "list_size", "size",
+        "_entries", "_fields", "_header_list", "_most", "_most_excess", "_sizes", "_table", "_within", "changes",
+        "excess", "is_abandoned", "is_truncated", "list_size", "size",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,7 @@ class Decoder:
         self._table = most
         self._header_list = header_list
         self._fields = fields
+        self._within = min(header_list, fields * OVERHEAD)  # no limit is exceeded up to this size
         self._most_excess = excess
         self.size = 0
         """Bytes that the table counts."""
@@ -99,6 +100,7 @@ class Decoder:
         fields: list[Field] = []
         entries, sizes = self._entries, self._sizes
         most, most_fields = self._header_list, self._fields
+        within = self._within
         self.is_truncated = False
         self.excess = updates = 0
         at, end, total = 0, len(block), 0
@@ -129,12 +131,12 @@ class Decoder:
                     continue
                 else:
                     field, at, size = self._literal(block, at, byte, most - total)
-                if total + size > most or len(fields) >= most_fields:
+                total += size
+                if total > within and (total > most or len(fields) >= most_fields):
                     self.is_truncated = True
-                    self.list_size = total
+                    self.list_size = total - size
                     self._skip(block, start)
                     return fields
-                total += size
                 if 0x40 <= byte < 0x80:
                     self._add(field, size)
                 fields.append(field)
