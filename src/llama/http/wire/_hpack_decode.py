@@ -149,16 +149,15 @@ class Decoder:
         """A literal field, where it ends and what it counts; only a size above `room` if a string is longer."""
         prefix = 0x3F if byte >= 0x40 else 0x0F
         index = byte & prefix
-        name: str | None
+        if len(block) > room and (end := _end_of_long(block, at, prefix, room)):
+            return STATIC[0], end, room + 1
         if index:
             if index == prefix:
                 index, at = _integer(block, at, prefix)
             name = (STATIC[index] if index < 62 else self._entries[61 - index])[0]
         else:
-            name, at = _string(block, at, room)
-        value, at = _string(block, at, room)
-        if name is None or value is None:
-            return STATIC[0], at, room + 1
+            name, at = _string(block, at)
+        value, at = _string(block, at)
         size = len(name) + len(value) + OVERHEAD
         if (
             name not in _known
@@ -273,8 +272,19 @@ def _integer(block: bytes, at: int, value: int) -> tuple[int, int]:
     raise ProtocolError("an integer that is too large")
 
 
-def _string(block: bytes, at: int, room: int) -> tuple[str | None, int]:
-    """A string and where it ends; None for one that is longer than `room` as sent."""
+def _end_of_long(block: bytes, at: int, prefix: int, room: int) -> int:
+    """Where a literal field ends that has a string longer than `room` as sent; 0 if it has none."""
+    index, longest = block[at - 1] & prefix, 0
+    if index == prefix:
+        index, at = _integer(block, at, prefix)
+    elif not index:
+        at, longest, _ = _skip_string(block, at)
+    at, length, _ = _skip_string(block, at)
+    return at if max(longest, length) > room else 0
+
+
+def _string(block: bytes, at: int) -> tuple[str, int]:
+    """A string and where it ends."""
     first = block[at]
     length = first & 0x7F
     at += 1
@@ -283,8 +293,6 @@ def _string(block: bytes, at: int, room: int) -> tuple[str | None, int]:
     end = at + length
     if end > len(block):
         raise ProtocolError("a string beyond the end of its header block")
-    if length > room:
-        return None, end
     raw = block[at:end]
     return (huffman_decode(raw) if first & 0x80 else str(raw, "latin-1")), end
 
