@@ -161,7 +161,7 @@ async def test_messages_of_websockets_are_counted(world: World) -> None:
 
     site = stack(tls.server(*world.files()), http.server(), ws.server(), twice)
     async with fronted(world, site, screen.layer) as front:
-        async with ws.connect(f"wss://{HOST}/chat", client=front.client) as socket:
+        async with ws.connect(f"wss://{HOST}/chat", client=front.client, compression=False) as socket:
             await socket.send("hello")
             await socket.receive()
             await socket.receive()

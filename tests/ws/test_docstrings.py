@@ -21,7 +21,7 @@ def example(function: object) -> str:
     return textwrap.dedent("\n".join(doc.splitlines()[start:]))
 
 
-@pytest.mark.parametrize("factory", [ws.server, ws.inspect])
+@pytest.mark.parametrize("factory", [ws.server, ws.inspect, ws.observe])
 def test_the_example_of_a_layer_is_a_stack(factory: object) -> None:
     *lines, last = example(factory).splitlines()
     known: dict[str, object] = {"http": http, "stack": stack, "ws": ws, "chat": chat}

@@ -205,24 +205,23 @@ class Watched:
 def watched(board: Board) -> Middleware[Request, Response]:
     """Put each exchange on a board, with its WebSocket's messages."""
 
-    def count(message: ws.Message) -> ws.Message:
-        row = message.conversation.extensions.get(Row)
+    def count(message: ws.ObservedMessage) -> None:
+        row = message.observation.extensions.get(Row)
         if row is not None:
             row.up += message.from_client
             row.down += not message.from_client
-            row.size += 0 if message.from_client else len(message.data)
+            row.size += 0 if message.from_client else message.size
             board.changed = True
-        return message
 
-    def closed(conversation: ws.Conversation) -> None:
-        row = conversation.extensions.get(Row)
-        if row is not None and conversation.close_code not in _ORDERLY:
-            row.error = f"closed with {conversation.close_code} {conversation.close_reason}".rstrip()
+    def closed(observation: ws.Observation) -> None:
+        row = observation.extensions.get(Row)
+        if row is not None and observation.close_code not in _ORDERLY:
+            row.error = f"closed with {observation.close_code} {observation.close_reason}".rstrip()
 
-    inspected = ws.inspect(count, on_close=closed)
+    observed = ws.observe(count, on_close=closed, max_size=0)
 
     def build(inner: Exchange) -> Exchange:
-        return Watched(inspected(inner), board)
+        return Watched(observed(inner), board)
 
     return named_layer("console", build, takes=Request, gives=Request)
 

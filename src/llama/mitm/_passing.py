@@ -198,28 +198,32 @@ class Watching:
             request.extensions.set(watched)
         watched[self] = _Watch(recorded, room)  # of several recordings each has its own
 
-    def _find(self, conversation: ws.Conversation) -> _Watch | None:
-        watched = conversation.extensions.get(_Watched)
+    def _find(self, observation: ws.Observation) -> _Watch | None:
+        watched = observation.extensions.get(_Watched)
         return None if watched is None else watched.get(self)
 
-    def message(self, message: ws.Message) -> ws.Message:
-        """A message passes."""
-        found = self._find(message.conversation)
-        if found is not None:
-            found.room -= len(message.data)
-            if found.room < 0:
-                found.recorded.left_out += 1
-            else:
-                kept = RecordedMessage(message.from_client, time.time(), message.data)
-                found.recorded.messages.append(kept)
-        return message
+    def message(self, message: ws.ObservedMessage) -> None:
+        """A message passes. From the first one that has no room on, messages are counted and not read."""
+        found = self._find(message.observation)
+        if found is None:
+            return
+        found.room -= message.size
+        if message.data is None or found.room < 0:
+            found.room = 0
+            found.recorded.left_out += 1
+            message.observation.limit(0)
+            return
+        kept = RecordedMessage(message.from_client, time.time(), message.data)
+        found.recorded.messages.append(kept)
+        if found.room:
+            message.observation.limit(found.room)
 
-    def closed(self, conversation: ws.Conversation) -> None:
+    def closed(self, observation: ws.Observation) -> None:
         """It has ended."""
-        found = self._find(conversation)
+        found = self._find(observation)
         if found is not None:
-            found.recorded.close_code = conversation.close_code or 0
-            found.recorded.closed_by_client = conversation.closed_by_client
+            found.recorded.close_code = observation.close_code or 0
+            found.recorded.closed_by_client = observation.closed_by_client
 
 
 @dataclass(slots=True)

@@ -86,8 +86,9 @@ def record(
     The file is a whole HAR 1.2 document after each entry; one that is there already is replaced. Bodies are kept
     without their content coding. Those over `inline` bytes (1 MiB) go to files as they pass: beside the HAR, in a
     directory named after it, to which `_file` in an entry leads, or in a temporary one, which lasts as long as the
-    server. Of a body at most `most` bytes are kept. The `messages` of a WebSocket are in its entry, `inline` bytes
-    of them at most, once it is over. Recording harms no exchange: a full disk is logged.
+    server. Of a body at most `most` bytes are kept. The `messages` of a WebSocket are in its entry once it is over:
+    the first ones, up to `inline` bytes of them; those that follow, and larger ones, pass as they come and are
+    counted. Recording harms no exchange: a full disk is logged.
 
     The times of names, connections and TLS are those of the exchange that a connection to the upstream was opened
     for, the first that it carries; where that was ahead of the request, `_connectedAhead` says so.
@@ -109,7 +110,7 @@ def record(
         if not messages:
             return Record(inner, sink, bodies, file=file)
         watching = Watching()
-        inspected = ws.inspect(watching.message, on_close=watching.closed)(inner)
-        return Record(inspected, sink, bodies, watching, file)
+        observed = ws.observe(watching.message, on_close=watching.closed, max_size=inline)(inner)
+        return Record(observed, sink, bodies, watching, file)
 
     return named_layer(name, build, takes=Request, gives=Request)

@@ -3,7 +3,22 @@
 from llama.ws._client import connect
 from llama.ws._conversation import Conversation, Hook, Message, Watcher
 from llama.ws._inspect import inspect
+from llama.ws._observe import CloseObserver, MessageObserver, Observation, ObservedMessage, observe
 from llama.ws._server import server
 from llama.ws._websocket import WebSocket
 
-__all__ = ["Conversation", "Hook", "Message", "Watcher", "WebSocket", "connect", "inspect", "server"]
+__all__ = [
+    "CloseObserver",
+    "Conversation",
+    "Hook",
+    "Message",
+    "MessageObserver",
+    "Observation",
+    "ObservedMessage",
+    "Watcher",
+    "WebSocket",
+    "connect",
+    "inspect",
+    "observe",
+    "server",
+]

@@ -104,6 +104,20 @@ def accepted_deflate(headers: Headers, *, offered: bool) -> PerMessageDeflate | 
     return deflate
 
 
+def agreed_takeover(headers: Headers) -> tuple[bool | None, bool | None]:
+    """What a response says of deflate: whether the client keeps its context from message to message, and the server.
+
+    Both are None where nothing is deflated; ProtocolError for other extensions.
+    """
+    found = _parsed(headers, 502)
+    if not found:
+        return None, None
+    if [name for name, _ in found] != [_DEFLATE.name]:
+        raise ProtocolError("extensions that are not known", status=502)
+    said = {name for name, _ in found[0][1]}
+    return "client_no_context_takeover" not in said, "server_no_context_takeover" not in said
+
+
 def _parsed(headers: Headers, status: int = 400) -> list[tuple[str, list[tuple[str, str | None]]]]:
     try:
         return [
