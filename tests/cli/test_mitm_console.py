@@ -93,8 +93,8 @@ async def test_exchanges_are_seen_with_how_they_ended(world: World) -> None:
         "GET 200 25 B 2 https://site.example/local (local)",
         screen.rows[4],
     ]
-    assert screen.rows[4].split()[:2] == ["GET", "502"]  # the site wants TLS
-    assert screen.lines[-1].startswith("5 in all, 0 going on, 3 failed, 47 B")
+    assert screen.rows[4].split()[:2] == ["GET", "400"]  # the site wants TLS, and says so
+    assert screen.lines[-1].startswith("5 in all, 0 going on, 2 failed, ")
 
 
 async def test_a_body_is_seen_as_it_streams_and_when_it_breaks_off(world: World) -> None:
@@ -167,7 +167,7 @@ async def test_messages_of_websockets_are_counted(world: World) -> None:
             await socket.receive()
             assert "(1 up, 2 down)" in screen.rows[0]
         await until(lambda: screen.console.board.rows[0].state, "done")
-    assert screen.rows[0].endswith("10 B 1.1 https://site.example/chat (1 up, 2 down)")
+    assert screen.rows[0].endswith("10 B 2 https://site.example/chat (1 up, 2 down)")
 
 
 async def test_what_passes_through_and_what_is_blocked(world: World) -> None:

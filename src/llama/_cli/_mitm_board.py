@@ -14,6 +14,7 @@ from llama._stack import named_layer
 from llama.http import Body, Exchange, Headers, Request, Response
 from llama.http._error_page import status_of
 from llama.mitm._marks import Mark
+from llama.mitm._passing import method_and_url
 
 State: TypeAlias = Literal["waiting", "moving", "done", "failed", "left"]
 """Without an answer yet; with a body or messages on their way; over; broken off; left by the client."""
@@ -166,7 +167,7 @@ class Watched:
 
     async def __call__(self, request: Request, /) -> Response:
         board = self.board
-        row = board.begin(request.method, request.url, request.version)
+        row = board.begin(*method_and_url(request), request.version)
         row.request = request.headers.copy()  # as they came: layers within may change them
         if request.protocol:
             request.extensions.set(row)

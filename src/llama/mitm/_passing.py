@@ -238,13 +238,18 @@ class _Watched(dict[Watching, _Watch]):
     __slots__ = ()
 
 
+def method_and_url(request: Request) -> tuple[str, str]:
+    """Those of a request; an extended CONNECT (RFC 8441) counts as the GET that HTTP/1.1 sends in its place."""
+    if request.protocol and request.method == "CONNECT":
+        return "GET", f"{request.scheme}://{request.authority}{request.path}"
+    return request.method, request.url
+
+
 def begun(request: Request) -> Recorded:
     """What is known of an exchange by its request, but for the body."""
     known = request.extensions.get(Interception)
     client = request.client
-    method, url = request.method, request.url
-    if request.protocol and method == "CONNECT":  # what HTTP/1.1 asks for by GET (RFC 8441)
-        method, url = "GET", f"{request.scheme}://{request.authority}{request.path}"
+    method, url = method_and_url(request)
     return Recorded(
         time.time(),
         method,

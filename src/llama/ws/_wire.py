@@ -12,9 +12,9 @@ from websockets.frames import Close as CloseFrame
 from websockets.frames import Frame, Opcode
 
 try:
-    from websockets.speedups import apply_mask
+    from websockets.speedups import apply_mask as apply_mask
 except ImportError:  # built without C
-    from websockets.utils import apply_mask
+    from websockets.utils import apply_mask as apply_mask
 
 Payload: TypeAlias = bytes | bytearray | memoryview
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
