@@ -62,6 +62,7 @@ def _over_udp(settings: Settings, address: str, exchange: http.Exchange) -> Serv
         first.key,
         *(tls.Certificate(each.cert, each.key, password=password) for each in others),
         password=password,
+        client_ca=settings.client_ca,
         handshake_timeout=settings.handshake_timeout or LONG,
         idle_timeout=settings.idle_timeout or LONG,
         body_timeout=CLIENT_TIMEOUT,

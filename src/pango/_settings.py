@@ -186,8 +186,6 @@ def _check_http3(settings: Settings, problems: Problems) -> None:
     spell = problems.spell
     if settings.plain:
         problems.note("http3", f"does not go with {spell('plain')}: HTTP/3 is spoken over TLS only")
-    if settings.client_ca is not None:
-        problems.note("http3", f"does not go with {spell('client_ca')}: it requests no client certificate")
     if settings.proxy_protocol_from:
         problems.note(
             "http3", f"does not go with {spell('proxy_protocol_from')}: there is no such header in UDP"

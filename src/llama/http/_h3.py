@@ -9,7 +9,6 @@ from llama._errors import ConfigError
 from llama._packets import PacketConnector
 from llama._server import Server
 from llama._stack import check_takes
-from llama._target import split_address
 from llama.http._error_page import ErrorPage, named_page, plain_page
 from llama.http._h3_needed import need_qh3
 from llama.http._h3_settings import PER_ORIGIN, H3ClientSettings, H3Identity, H3Settings, PathLike
@@ -17,7 +16,7 @@ from llama.http._message import Exchange, Request
 from llama.http._settings import Settings
 from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
 from llama.tcp._connect import Resolver
-from llama.tls._certificates import Certificate
+from llama.tls._certificates import Certificate, ClientAuth, Policy
 from llama.tls._keylog import open_key_log
 from llama.udp import connect as udp_connect
 
@@ -32,6 +31,8 @@ def h3_server(
     key: PathLike | None = None,
     *more: Certificate,
     password: str | Callable[[], str] | None = None,
+    client_ca: PathLike | None = None,
+    client_auth: ClientAuth | None = None,
     handshake_timeout: float = 10.0,
     idle_timeout: float = 30.0,
     handler_timeout: float | None = None,
@@ -49,16 +50,15 @@ def h3_server(
 ) -> Server:
     """Serve HTTP/3 (RFC 9114) at a UDP address, beside `tcp.server` in one `run`.
 
-    `cert` and `key` are PEM files (the key may be in the first); further certificates are `tls.Certificate`s, chosen
-    by server name as in `tls.server`, without client certificates. A changed file is read again. Seconds:
-    `handshake_timeout` and `idle_timeout` always end a connection, the others are those of `http.server`. At
-    `max_connections` new ones are ignored; while `retry_from` of them are shaking hands, new clients must prove their
-    address first (Retry). Clients of connections that were lost in a crash get a stateless reset; with a `reset_key`,
-    a secret of at least 16 bytes, after a restart too. `early_data` answers returning clients at once (0-RTT), whose
-    data others may replay: the handler gets safe methods, with `Early-Data: 1`, the rest gets 425 (RFC 8470).
-    Tickets, each good once and in its worker, are kept until a reload, the last 4,096. `http.alt_svc()` in front of
-    the same handler over TCP announces it to clients. What a connection has not read is bounded (1 MiB): a handler
-    that reads slowly slows the others. `keylog` is as in `tls.server`. ConfigError: wrong files, or no `http3` extra.
+    `cert` and `key`, further certificates, `client_ca`, `client_auth`, `keylog` and the `TLSInfo` in the extensions are
+    as in `tls.server`; no session is resumed where a client certificate is requested. Seconds: `handshake_timeout`
+    and `idle_timeout` always end a connection, the others are those of `http.server`. At `max_connections` new ones
+    are ignored; while `retry_from` of them are shaking hands, new clients must prove their address first (Retry).
+    Clients of connections that were lost in a crash get a stateless reset; with a `reset_key`, a secret of at least
+    16 bytes, after a restart too. `early_data` answers returning clients at once (0-RTT), whose data others may
+    replay: the handler gets safe methods, with `Early-Data: 1`, the rest gets 425 (RFC 8470). Tickets, each good once
+    and in its worker, are kept until a reload, the last 4,096. `http.alt_svc()` in front of the same handler over TCP
+    announces it. 1 MiB may wait unread on a connection. ConfigError: files that do not work, or no `http3` extra.
 
         run(tcp.server(":443", site), http.h3_server(":443", application, "cert.pem", "key.pem"))
     """
@@ -66,15 +66,14 @@ def h3_server(
     from llama.http._h3_server import build_server  # the extra may be missing
 
     check_takes(exchange, Request, "http.h3_server()")
-    if isinstance(address, str):
-        split_address(address)
     http = Settings(
         handler_timeout=handler_timeout, body_timeout=body_timeout, write_timeout=write_timeout, limits=limits,
         max_requests=max_requests, error_page=named_page(error_page, proxy_name, "http.h3_server"),
     )  # fmt: skip
     times, secrets = (handshake_timeout, idle_timeout), open_key_log(keylog)
     settings = H3Settings(http, *times, max_connections, retry_from, reset_key, early_data, secrets)
-    return build_server(address, exchange, (_certificate(cert, key, password), *more), settings)
+    policy = Policy(client_ca=client_ca, client_auth=client_auth)
+    return build_server(address, exchange, (_certificate(cert, key, password), *more), settings, policy)
 
 
 def _certificate(

@@ -12,10 +12,11 @@ from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsTrafficSecret
 from qh3.tls import Direction, Epoch, ExtensionType
 
 from llama.http._h3_early import Tickets
-from llama.http._h3_identities import Identities, use_names
+from llama.http._h3_identities import Identities, tls_info, use_names
 from llama.http._h3_link import Quic
 from llama.http._h3_moves import Address, Moves
 from llama.http._h3_packet import PacketKeys
+from llama.tls._info import TLSInfo
 
 SALT = bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a")  # RFC 9001 section 5.2
 CIPHERS = ("aes-128-gcm", "aes-128-ecb")
@@ -44,7 +45,7 @@ class Accepted(Quic):
         takes early data.
         """
         super().__init__(
-            configuration=identities.choose(None),
+            configuration=identities.choose(None).configuration,
             original_destination_connection_id=original,
             retry_source_connection_id=retry_source,
             session_ticket_fetcher=None if tickets is None else tickets.take,
@@ -68,6 +69,12 @@ class Accepted(Quic):
     def is_heard(self) -> bool:
         """Whether any packet of the client was in order."""
         return self._core is not None and self._core.received_authenticated_packet
+
+    @property
+    def tls_info(self) -> TLSInfo:
+        """The TLS session, once the ClientHello has arrived."""
+        assert self._tls is not None
+        return tls_info(self._tls.tls)
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
         """Take packets, and note it when the client has moved."""
@@ -143,8 +150,7 @@ class Accepted(Quic):
 
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
         tls = super()._create_tls(remote_source_cid)
-        if not self._identities.is_single:
-            use_names(tls.tls, self._identities)
+        use_names(tls.tls, self._identities)
         if self.reset_token is not None:
             tls.stateless_reset_token = self.reset_token
             told = tls.serialize_transport_parameters()

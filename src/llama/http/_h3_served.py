@@ -24,6 +24,7 @@ from llama.http._h3_exchange import H3Exchange
 from llama.http._h3_link import Address, Link
 from llama.http._h3_settings import H3Settings
 from llama.http._message import Exchange
+from llama.tls._info import TLSInfo
 
 log = logging.getLogger("llama.http3")
 KEPT = 64  # packets that wait for a client to prove its address
@@ -181,6 +182,8 @@ class Served:
         if channel.error is not None:
             channel.close(H3_REQUEST_REJECTED)
             return
+        if self._extensions.get(TLSInfo) is None:
+            self._extensions.set(self._quic.tls_info)
         settings = self._server.settings.http
         exchange = H3Exchange(channel, self._inner(), settings, self._extensions, self._name, self.stop)
         channel.task = self._context.run(self._shutdown.spawn, exchange.run())

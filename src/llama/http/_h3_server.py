@@ -17,7 +17,7 @@ from llama.http._h3_identities import Identities
 from llama.http._h3_link import new_configuration
 from llama.http._h3_settings import H3Settings
 from llama.http._message import Exchange
-from llama.tls._certificates import Certificate
+from llama.tls._certificates import Certificate, Policy
 from llama.udp._bind import bind_packets
 
 SECRET = os.urandom(32)
@@ -77,14 +77,17 @@ def build_server(
     exchange: Exchange,
     certificates: Sequence[Certificate],
     settings: H3Settings,
+    policy: Policy,
 ) -> H3Server:
-    """A server with its certificates loaded; ConfigError for files that do not work."""
+    """A server with its certificates loaded; ConfigError for an address or files that do not work."""
+    if isinstance(where, str):
+        split_address(where)
     configuration = new_configuration(
         is_client=False, idle_timeout=settings.idle_timeout, keylog=settings.keylog
     )
     configuration.supported_versions = list(VERSIONS)
     try:
-        identities = Identities(certificates, configuration)
+        identities = Identities(certificates, configuration, policy)
     except ConfigError as error:
         raise ConfigError(f"http.h3_server(): {error}") from None
     return H3Server(where, exchange, identities, settings, settings.reset_key or SECRET)

@@ -13,15 +13,15 @@ class TLSInfo:
 
     __slots__ = ("_asked", "_tls")
 
-    def __init__(self, tls: ssl.SSLObject, asked: ClientHello | str) -> None:
-        """Wrap a session; `asked` tells the server name: the client's hello, or the name itself."""
+    def __init__(self, tls: ssl.SSLObject, asked: ClientHello | str | None) -> None:
+        """Wrap a session; `asked` is the client's hello, or the server name."""
         self._tls = tls
         self._asked = asked
 
     @property
     def server_name(self) -> str | None:
         """The name that the client asked for, None when it named none."""
-        return self._asked if isinstance(self._asked, str) else self._asked.server_name
+        return self._asked.server_name if isinstance(self._asked, ClientHello) else self._asked
 
     @property
     def version(self) -> str:

@@ -14,7 +14,7 @@ pytest.importorskip("qh3")
 from qh3.asyncio.client import connect
 from qh3.quic.configuration import QuicConfiguration
 
-from llama import ConfigError, TLSError, http, serve, tls
+from llama import TLSError, http, serve, tls
 from llama.http import Request
 from tests.http.h3.fixtures import Raw, client
 from tests.http.serving import hello
@@ -88,12 +88,6 @@ async def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
                     break
                 except TLSError:
                     await asyncio.sleep(0.1)
-
-
-def test_client_certificates_are_refused_in_words() -> None:
-    certificate = tls.Certificate(*pair_files("localhost"), client_ca=ca_file())
-    with pytest.raises(ConfigError, match="HTTP/3 does not support client_ca"):
-        http.h3_server(":0", hello, certificate)
 
 
 @pytest.mark.peer
