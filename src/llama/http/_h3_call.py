@@ -141,7 +141,12 @@ class Call:
                     await request.inform(interim.status, interim.headers)
             if channel.fields is not None:
                 self.answered = True
-                response, channel.declared = response_of(channel.fields, limits)
+                response, length = response_of(channel.fields, limits)
+                if request.method == "CONNECT" and 200 <= response.status < 300:
+                    length = None
+                elif request.method == "HEAD" or response.status in (204, 304):
+                    length = 0
+                channel.declare(length)
                 return response
             if channel.error is not None:
                 raise channel.error
@@ -151,7 +156,6 @@ class Call:
 
     def _answered(self, channel: Channel, owner: Owned, request: Request, response: Response) -> Response:
         if request.method == "CONNECT" and 200 <= response.status < 300:
-            channel.declared = None
             stream = ChannelStream(channel)
             upgraded = Upgraded(
                 stream, self._dialled.origin.target, gone=lambda: owner.close(H3_REQUEST_CANCELLED)
@@ -159,8 +163,6 @@ class Call:
             response.upgrade = upgraded
             response.on_close(upgraded.abort)
             return response
-        if request.method == "HEAD" or response.status in (204, 304):
-            channel.declared = None
         if channel.ended and not (channel.unread or channel.trailers):
             owner.close(H3_REQUEST_CANCELLED)
             return response

@@ -105,10 +105,8 @@ class Channel:
     def feed(self, data: bytes, *, ended: bool) -> None:
         """Bytes of the body, or its end."""
         self.received += len(data)
-        if self.declared is not None and (
-            self.received > self.declared or (ended and self.received < self.declared)
-        ):
-            self.fail(ProtocolError(f"the body does not have the {self.declared} bytes it declared"))
+        if (error := self._length_error(ended)) is not None:
+            self.fail(error)
             self.abort(H3_MESSAGE_ERROR)
             return
         if data:
@@ -116,6 +114,20 @@ class Channel:
             self.unread += len(data)
         self.ended = self.ended or ended
         self._wake()
+
+    def declare(self, length: int | None) -> None:
+        """Set the length of a response's body; raises ProtocolError (502) when what has arrived differs from it."""
+        self.declared = length
+        if (error := self._length_error(self.ended)) is not None:
+            error.status = 502
+            self.abort(H3_MESSAGE_ERROR)
+            raise error
+
+    def _length_error(self, ended: bool) -> ProtocolError | None:
+        length, received = self.declared, self.received
+        if length is None or not (received > length or (ended and received < length)):
+            return None
+        return ProtocolError(f"the body does not have the {length} bytes it declared")
 
     def fail(self, error: Exception) -> None:
         """The stream has broken: who reads or writes is told."""
