@@ -1,4 +1,4 @@
-"""Where else origins can be reached, as they say by Alt-Svc (RFC 7838)."""
+"""The alternative services that origins advertise with Alt-Svc (RFC 7838)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from llama.http._origin import Origin
 V = TypeVar("V")
 KNOWN = 1024
 LIFE = 86_400
-BROKEN = 300.0  # seconds for which an alternative that failed is left alone
+BROKEN = 300.0  # seconds without a retry after an alternative failed
 _ENTRY = re.compile(r'\s*([A-Za-z0-9%.-]+)="([^"]*)"((?:\s*;\s*[a-z]+=(?:"[^"]*"|[^;,"]*))*)\s*(?:,|$)')
 _AGE = re.compile(r"\bma=\"?(\d{1,9})")
 
 
 class Alternatives:
-    """What origins said, bounded, each for as long as it said; HTTP/3 only."""
+    """A bounded cache of advertised HTTP/3 alternatives; each expires after the `ma` that its origin sent."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[Origin, tuple[float, Origin]] = OrderedDict()
         self._broken: OrderedDict[Origin, float] = OrderedDict()
 
     def get(self, origin: Origin) -> Origin | None:
-        """Where to reach an origin by HTTP/3; None where it did not say, or it did not work lately."""
+        """Return the HTTP/3 alternative of an origin; None if it advertised none or the last one failed recently."""
         found = self._known.get(origin)
         if found is None or self._broken.get(origin, 0.0) > time.monotonic():
             return None
@@ -38,7 +38,7 @@ class Alternatives:
         return found[1]
 
     def learn(self, origin: Origin, values: Iterable[str]) -> None:
-        """Take note of a response's Alt-Svc fields; what cannot be read is left out."""
+        """Store the first HTTP/3 alternative in a response's Alt-Svc fields. Skips entries that it cannot parse."""
         text = ",".join(values).strip()
         if text == "clear":
             self._known.pop(origin, None)
@@ -52,7 +52,7 @@ class Alternatives:
                 continue
             age = _AGE.search(match[3])
             until = time.monotonic() + (int(age[1]) if age else LIFE)
-            # What the origin's target was narrowed to holds for the alternative, whatever address it has.
+            # Restrictions on the origin's target also apply to the alternative, whatever its address.
             target = Target(host or origin.target.host, port, origin.target.extensions)
             _keep(self._known, origin, (until, Origin("https", target)))
             return

@@ -1,4 +1,4 @@
-"""The response to a request over HTTP/2 or HTTP/3: the handler's, or the error page for what it raised."""
+"""The response to a request over HTTP/2 or HTTP/3: the handler's, or an error page for the error it raised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llama.http.wire._h1_head import check_expectation
 
 
 async def answer(inner: Exchange, request: Request, settings: Settings, where: object) -> Response:
-    """Call the handler within `handler_timeout`. Raises nothing but CancelledError."""
+    """Call the handler within `handler_timeout` and return its response. Raises only CancelledError."""
     headers = request.headers
     try:
         if "expect" in headers._keys:
@@ -39,5 +39,5 @@ async def _in_time(inner: Exchange, request: Request, seconds: float) -> Respons
             return await inner(request)
     except TimeoutError as error:
         if clock.expired():
-            raise TimeoutError(f"no answer within {seconds} seconds") from error
+            raise TimeoutError(f"no response from the handler within {seconds} seconds") from error
         raise

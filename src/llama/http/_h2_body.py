@@ -1,4 +1,4 @@
-"""The body of a message on an HTTP/2 stream, as it comes."""
+"""The body of a message received on an HTTP/2 stream."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from llama._errors import Closed
 from llama.http._body import Body
 from llama.http._headers import Headers
 
-TOGETHER = 16  # frames, of up to 16 KiB, that are read at once: a whole window would be copied by each who passes it on
+TOGETHER = 16  # frames of up to 16 KiB joined into one chunk; joining a whole window would copy too much in each layer
 
 
 class Source(Protocol):
     """The exchange that a body belongs to."""
 
     def wanted(self) -> None:
-        """Somebody wants to read the body."""
+        """A reader waits for the body."""
         ...
 
     def consumed(self, count: int) -> None:
-        """So many bytes were read, and others may come."""
+        """`count` bytes were read: return their flow-control credit to the peer."""
         ...
 
     def unwanted(self) -> None:
-        """Nobody wants to read the rest."""
+        """The reader dropped the rest of the body."""
         ...
 
     async def settled(self) -> None:
-        """What belongs to the exchange beside the body has ended, too."""
+        """Wait until the rest of the exchange has ended too."""
         ...
 
 
 class H2Body(Body):
-    """Bytes that have come and were not read: at most the stream's window."""
+    """A body that buffers received bytes until they are read: at most the stream's flow-control window."""
 
     __slots__ = ("_error", "_late", "_over", "_parts", "_source", "_timeout", "_trailers", "_waiter")
 
@@ -59,42 +59,42 @@ class H2Body(Body):
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of it has come."""
+        """Whether the whole body has been received."""
         return self._over
 
     @property
     def has_trailers(self) -> bool:
-        """Whether fields came after it, read or not."""
+        """Whether trailers were received, even if the body before them was not read yet."""
         return bool(self._trailers)
 
     def without_timeout(self) -> None:
-        """Wait as long as it takes from now on."""
+        """Remove the read timeout."""
         self._timeout = None
 
-    # what comes
+    # receiving
 
     def feed(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Add received bytes."""
         if self._error is None:
             self._parts.append(data)
             self._wake()
 
     def finish(self, trailers: Headers | None = None) -> None:
-        """Nothing more comes."""
+        """Mark the end of the body."""
         self._trailers = trailers
         self._over = True
         self.ended = not self._parts
         self._wake()
 
     def fail(self, error: BaseException) -> None:
-        """It broke off; what has come can still be read, if it was whole."""
+        """Fail the body with an error. Received bytes stay readable only if the body is complete."""
         if not self._over and self._error is None:
             self._error = error
             self._parts.clear()
             self._wake()
 
     def stop(self, error: BaseException) -> None:
-        """Nobody may read on, whatever has come."""
+        """Fail all further reads and drop the buffered bytes."""
         self._error = error
         self._parts.clear()
         self._wake()
@@ -104,7 +104,7 @@ class H2Body(Body):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    # what is read
+    # reading
 
     def chunk_nowait(self) -> bytes:
         parts = self._parts
@@ -118,7 +118,7 @@ class H2Body(Body):
         return data
 
     def rest_nowait(self) -> bytes:
-        """All that has come."""
+        """Return all received bytes."""
         data = b"".join(self._parts)
         self._parts.clear()
         self.ended = self._over
@@ -159,7 +159,7 @@ class H2Body(Body):
             self._waiter = None
 
     def detach(self) -> None:
-        """The exchange is over: nothing is told to it any more."""
+        """Disconnect the body from its exchange, which has ended; fail it if it is incomplete."""
         self._source = None
         self.fail(Closed("the exchange that this body belongs to is over"))
 
@@ -175,7 +175,7 @@ class H2Body(Body):
 
 
 class H2ResponseBody(Body):
-    """A response's body: dropped before its end it breaks its stream off."""
+    """A response's body. It resets the stream if it is dropped before its end."""
 
     __slots__ = ("_inner", "_source")
 

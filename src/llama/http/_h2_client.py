@@ -1,4 +1,4 @@
-"""One HTTP/2 connection of a client: as many exchanges at a time as the other side takes."""
+"""One HTTP/2 client connection: as many concurrent exchanges as the server's SETTINGS allow."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ READ = 65_536
 WINDOW = 1 << 18
 MAX_WINDOW = 1 << 22
 GROWTH = 1 << 26
-LAST = (1 << 31) - 1000  # streams of one connection
+LAST = (1 << 31) - 1000  # highest stream id before the connection is replaced
 
 
 class H2Client:
-    """A connection to an origin, for many exchanges. It owns its stream.
+    """A connection to an origin that carries many exchanges. It owns its stream.
 
-    `freed` is called when it can carry another request, `gone` when it carries no more.
+    `freed` is called when it can carry another request, `gone` when it accepts no more requests.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class H2Client:
         self.tasks = tasks
         self.body_timeout = settings.body_timeout
         self.reused = False
-        """Whether it has carried an exchange already."""
+        """Whether an exchange has already ended on it."""
         self.going = False
-        """Whether it takes no more requests."""
+        """Whether it accepts no more requests."""
         self.is_greeted = False
         self._greeting = asyncio.Event()
-        """Whether the other side has said how much it takes."""
+        """Set once the server's first SETTINGS arrived, or the connection was lost."""
         self._settings = settings
         self._timers = timers
         limits = settings.limits
@@ -73,35 +73,35 @@ class H2Client:
         self._reader = tasks.spawn(self._read(), name="read an HTTP/2 connection")
 
     def freed(self) -> None:
-        """It can carry another request."""
+        """The connection can carry another request."""
 
     def gone(self) -> None:
-        """It carries no more requests, nor any response."""
+        """The connection accepts no more requests."""
 
     @property
     def has_room(self) -> bool:
-        """Whether another request can be sent at once."""
+        """Whether another request can be sent now."""
         engine = self.engine
-        if not self.is_greeted:  # how many it takes is not known yet: one, surely
+        if not self.is_greeted:  # before the server's SETTINGS, its limit is unknown: allow one
             return not (self.going or self._exchanges or self.reused)
         return not self.going and len(engine.streams) < engine.max_streams
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is no exchange."""
+        """Whether it carries no exchange."""
         return not self._exchanges
 
     def is_quiet(self) -> bool:
-        """Whether it seems alive; its reader knows."""
+        """Whether it can be reused: its reader notices when the server closes it."""
         return not self.going
 
     # exchanges
 
     async def send(self, request: Request) -> Response:
-        """Send a request and return its response, whose body may be still to come.
+        """Send a request and return its response once the head has arrived; the body may still be incoming.
 
-        Unprocessed when the other side refused it, NoAnswer when the connection ended before the response; an
-        error of the request's body as it is.
+        Raises Unprocessed if the server refused the request and NoAnswer if the connection ended before the
+        response. Errors raised by the request's body propagate unchanged.
         """
         if self.going:
             raise Unprocessed(f"{self.origin} takes no more requests on this connection")
@@ -129,7 +129,7 @@ class H2Client:
             raise
 
     async def _check_upgrade(self, protocol: str) -> None:
-        """Wait for the server's first SETTINGS; NoExtendedConnect where they do not allow it (RFC 8441 section 3)."""
+        """Wait for the server's first SETTINGS; raise NoExtendedConnect if they do not allow it (RFC 8441 section 3)."""
         try:
             async with asyncio.timeout(self._settings.head_timeout):
                 await self._greeting.wait()
@@ -139,7 +139,7 @@ class H2Client:
                 raise NoExtendedConnect(self.origin, protocol)
         except BaseException as error:
             if not self._is_gone:
-                self.freed()  # it carried nothing
+                self.freed()  # no stream was opened
             if isinstance(error, TimeoutError):
                 seconds = self._settings.head_timeout
                 raise TimeoutError(f"no SETTINGS from {self.origin} within {seconds} s") from None
@@ -163,7 +163,7 @@ class H2Client:
                 deadlines.end(call)
 
     def left(self, exchange: ClientExchange, /) -> None:
-        """An exchange is over."""
+        """An exchange has ended."""
         self._exchanges.discard(exchange)
         self.reused = True
         if self.going and not self._exchanges:
@@ -216,14 +216,14 @@ class H2Client:
             self._is_gone = True
             self.gone()
 
-    # what the engine tells
+    # events from the engine
 
     def request(self, stream: H2Stream, head: RequestHead, ended: bool, /) -> None: ...
 
     def refused(self, stream: H2Stream, error: Exception, ended: bool, /) -> None: ...
 
     def settings_changed(self) -> None:
-        """The server has said how much it takes."""
+        """The server's SETTINGS arrived or changed."""
         self.is_greeted = True
         self._greeting.set()
         self.link.windows()
@@ -231,14 +231,14 @@ class H2Client:
             self.freed()
 
     def window(self) -> None:
-        """There is room for more on the connection."""
+        """The connection's send window has grown."""
         self.link.flush()
 
     def goaway(self, last: int, code: int, text: bytes, /) -> None:
-        """The server takes no more requests on this connection; those it has are answered."""
+        """The server sent GOAWAY: it accepts no new requests and still answers those it has accepted."""
         self.going = True
         if code != frames.NO_ERROR:
-            log.info("%s leaves: %s %r", self.origin, code_name(code), text)
+            log.info("%s sent GOAWAY: %s %r", self.origin, code_name(code), text)
         self._leave()
         if not self._exchanges:
             self._close_soon()
@@ -248,14 +248,14 @@ class H2Client:
     # the end
 
     def _broken(self) -> None:
-        """Nothing can be written any more: what has come may still hold answers, unless time is up."""
+        """Writing has failed. Keep reading, because responses may still arrive, unless a timeout caused it."""
         self.going = True
         if self.link.late is not None and not self._is_closing:
             self._is_closing = True
             self._reader.cancel()
 
     def _stalled(self, stream: H2Stream) -> None:
-        """The server lets nothing go out on a stream."""
+        """The server gave a stream no send window within the write timeout."""
         seconds = self._settings.write_timeout
         for exchange in tuple(self._exchanges):
             if exchange.stream is stream:
@@ -271,7 +271,7 @@ class H2Client:
             self._reader.cancel()
 
     def discard(self) -> None:
-        """Break it off, at once."""
+        """Abort the connection immediately."""
         self.stream.abort()
         self._lost(None)
         if not self._is_closing:
@@ -279,6 +279,6 @@ class H2Client:
             self._reader.cancel()
 
     async def aclose(self) -> None:
-        """End it, in its own way."""
+        """Close the connection with GOAWAY."""
         self._close_soon()
         await asyncio.wait((self._reader,))

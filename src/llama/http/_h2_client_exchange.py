@@ -1,4 +1,4 @@
-"""One exchange of an HTTP/2 client: a stream, the request that goes up on it, and the response that comes down."""
+"""One exchange of an HTTP/2 client: a stream, the request sent on it, and the response received on it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from llama.http.wire._hpack_table import Field
 
 
 class Unprocessed(NoAnswer):
-    """The other side has said that it did nothing about the request: another connection may try.
+    """The server did not process the request, so it can be sent on another connection (RFC 9113 section 8.7).
 
-    `is_body_there` tells whether the request's body is still whole.
+    `is_body_there` is true if none of the request's body has been consumed, or if it can be read again.
     """
 
     def __init__(self, message: str, *, is_body_there: bool = True) -> None:
@@ -42,7 +42,7 @@ class Unprocessed(NoAnswer):
 
 
 class NoExtendedConnect(NotSwitched):
-    """The server's SETTINGS allow no extended CONNECT: nothing was sent."""
+    """The server's SETTINGS do not allow extended CONNECT. The request was not sent."""
 
     def __init__(self, origin: Origin, protocol: str) -> None:
         super().__init__(f"{origin} takes no upgrade to {protocol} over HTTP/2", status=502)
@@ -57,12 +57,12 @@ class Session(Protocol):
     body_timeout: float | None
 
     def left(self, exchange: ClientExchange, /) -> None:
-        """The exchange is over."""
+        """The exchange has ended."""
         ...
 
 
 class ClientExchange:
-    """What happens on one stream of a client."""
+    """The client side of one stream: handles the stream's events, uploads the body, builds the response."""
 
     __slots__ = (
         "_began", "_body", "_error", "_head", "_informed", "_over", "_request", "_session", "_tunnel", "_upload",
@@ -90,14 +90,14 @@ class ClientExchange:
         self.stream = self.link.engine.open(self, fields, end=end, is_bodiless=self._request.method == "HEAD")
         self.link.flush()
 
-    # what the engine tells
+    # events from the engine
 
     def response(self, head: ResponseHead, ended: bool, /) -> None:
-        """The response's head came."""
+        """The response's head arrived."""
         self._head = head
         if self._is_switch(head):
             self.stream.expected = (
-                UNKNOWN  # of a tunnel a Content-Length says nothing (RFC 9110 section 9.3.6)
+                UNKNOWN  # Content-Length is meaningless for a tunnel (RFC 9110 section 9.3.6)
             )
         if not ended:
             self._body = H2Body(self, head.length, self._session.body_timeout, self._late)
@@ -106,7 +106,7 @@ class ClientExchange:
             self._finish()
 
     def interim(self, head: ResponseHead, /) -> None:
-        """An informational response came."""
+        """An informational response arrived."""
         self._informed.append(head)
         if len(self._informed) > INTERIM:
             self.fail(ProtocolError(f"more than {INTERIM} informational responses", status=502))
@@ -114,7 +114,7 @@ class ClientExchange:
         self._wake()
 
     def data(self, data: bytes, ended: bool, /) -> None:
-        """Bytes of the response's body came."""
+        """Bytes of the response's body arrived."""
         if data and self._body is not None:
             self._body.feed(data)
         if ended:
@@ -122,7 +122,7 @@ class ClientExchange:
             self._end_body(None)
 
     def trailers(self, headers: Headers, /) -> None:
-        """The response has ended with these."""
+        """The response ended with trailers."""
         self._finish()
         self._end_body(headers)
 
@@ -131,7 +131,10 @@ class ClientExchange:
             self._after_upload(partial(self._body.finish, trailers))
 
     def _after_upload(self, callback: Callable[[], object]) -> None:
-        """Call back once nobody reads the request's body any more: who has the response may do that next."""
+        """Call `callback` once the upload has stopped reading the request's body.
+
+        The caller may use or close that body as soon as it sees the end of the response.
+        """
         upload = self._upload
         if upload is None or upload.done() or self._is_uploading(upload):
             callback()
@@ -139,13 +142,13 @@ class ClientExchange:
             upload.add_done_callback(lambda _: callback())
 
     async def settled(self) -> None:
-        """Nobody reads the request's body any more."""
+        """Wait until the upload no longer reads the request's body."""
         upload = self._upload
         if upload is not None and not upload.done() and not self._is_uploading(upload):
             await asyncio.wait((upload,))
 
     def reset(self, code: int, by_peer: bool, /) -> None:
-        """The stream broke off."""
+        """The stream was reset."""
         self.link.ended(self.stream)
         name = code_name(code)
         if self._tunnel is not None and self._body is not None:
@@ -156,7 +159,7 @@ class ClientExchange:
                 there = not self._began or self._request._body.data is not None
                 self._lose(Unprocessed(f"{who} refused the request: {name}", is_body_there=there))
             elif by_peer:
-                self._lose(Truncated(f"{who} broke the request off: {name}"))
+                self._lose(Truncated(f"{who} reset the stream before its response: {name}"))
             else:
                 self._lose(ProtocolError(f"a malformed response from {who}", status=502))
         else:
@@ -164,11 +167,11 @@ class ClientExchange:
         self._finish()
 
     def window(self) -> None:
-        """There is room for more of the request."""
+        """The stream's send window has grown."""
         self.link.window(self.stream)
 
     def lost(self, error: Exception | None) -> None:
-        """The connection is gone."""
+        """The connection was lost."""
         reason = f": {error}" if error is not None else ""
         if self._tunnel is not None and self._body is not None:
             self._body.fail(was_reset())
@@ -181,7 +184,7 @@ class ClientExchange:
         self._finish()
 
     def fail(self, error: Exception) -> None:
-        """End the exchange from this side."""
+        """End the exchange with an error and reset the stream."""
         self._lose(error)
         self.break_off(frames.CANCEL)
 
@@ -200,7 +203,7 @@ class ClientExchange:
             waiter.set_result(None)
 
     def _finish(self) -> None:
-        """The response is over: nobody waits for the rest of the request."""
+        """End the exchange: the response is complete or failed, so stop uploading the request."""
         if self._over or (self._tunnel is not None and self.stream.state < CLOSED):
             return
         self._over = True
@@ -213,47 +216,47 @@ class ClientExchange:
 
     @staticmethod
     def _is_uploading(upload: asyncio.Task[None]) -> bool:
-        """Whether it is the upload itself that ends the exchange."""
+        """Whether the upload task itself is the caller, which must not wait for itself."""
         return asyncio.current_task() is upload
 
-    # what the response's body and a tunnel tell
+    # calls from the response's body and from a tunnel
 
     def wanted(self) -> None:
-        """Nothing needs to be said."""
+        """Do nothing: only a server has to send 100 (Continue)."""
 
     def consumed(self, count: int) -> None:
-        """Give the server room for as many bytes as were read."""
+        """Return flow-control credit for the bytes that were read."""
         engine = self.link.engine
         engine.consumed(self.stream, count)
         if engine.pending:
             self.link.flush()
 
     def unwanted(self) -> None:
-        """Nobody reads the response."""
+        """Reset the stream: the response's body was dropped."""
         if not self._over:
             self.break_off(frames.CANCEL)
 
     def break_off(self, code: int, /) -> None:
-        """End the stream from this side."""
+        """Reset the stream and end the exchange."""
         self.link.engine.reset(self.stream, code)
         self.link.flush()
         self.link.ended(self.stream)
         self._finish()
 
     def half_closed(self) -> None:
-        """This side has ended a tunnel, of which the other may have ended already."""
+        """This side of a tunnel has ended; end the exchange if the server's side has too."""
         if self.stream.state >= CLOSED:
             self._finish()
 
     def _late(self, seconds: float) -> Exception:
-        error = TimeoutError(f"nothing of a body came from {self._session.origin} for {seconds} s")
+        error = TimeoutError(f"no body bytes from {self._session.origin} for {seconds} s")
         self.break_off(frames.CANCEL)
         return error
 
     # the request's body
 
     async def send_body(self, framing: int) -> None:
-        """Send the body: in place where it is small and there is room, else beside the response."""
+        """Send the body: directly if it is in memory and fits into the window, else in a task of its own."""
         data = self._request._body.data
         if (
             data is not None
@@ -268,7 +271,7 @@ class ClientExchange:
         try:
             await self._send_chunks(framing)
         except Closed:
-            return  # the stream has ended, which the response tells
+            return  # the stream was reset; the response reports it
         except Exception as error:
             if isinstance(error, OSError) and not isinstance(error, LlamaError | TimeoutError):
                 cut = Truncated(f"the body of the request broke off: {error.strerror or error}", status=400)
@@ -298,13 +301,13 @@ class ClientExchange:
 
     @property
     def upload_waits(self) -> bool:
-        """Whether the request's body is what is waited for."""
+        """Whether the request's body is still being sent."""
         return self._upload is not None and not self._upload.done()
 
     # the response
 
     async def answer(self) -> Response:
-        """The response, once its head came."""
+        """Return the response once its head has arrived; forward informational responses before it."""
         request = self._request
         while True:
             while self._informed:
@@ -329,7 +332,7 @@ class ClientExchange:
         if self._is_switch(head):
             self._switch(request, response)
         elif body is not None and body.is_whole and not body.has_trailers:
-            response._body = BytesBody(body.rest_nowait())  # which can be read again
+            response._body = BytesBody(body.rest_nowait())  # can be read more than once
         elif body is not None:
             response._body = H2ResponseBody(body, self)
         return response
@@ -338,7 +341,7 @@ class ClientExchange:
         return head.status < 300 and (self._request.method == "CONNECT" or self._request.protocol != "")
 
     def _switch(self, request: Request, response: Response) -> None:
-        """The stream carries another protocol from here on."""
+        """Turn the stream into a tunnel for the upgraded protocol."""
         body = self._body
         if body is None:
             self._body = body = H2Body(self, None, None, self._late)

@@ -1,4 +1,4 @@
-"""One exchange of an HTTP/2 server: a stream, the request on it, and the task that answers."""
+"""One exchange of an HTTP/2 server: a stream, the request on it, and the task that responds."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ class Connection(Protocol):
     link: Link
 
     def left(self, exchange: ServerExchange, /) -> None:
-        """The client does not want this answered any more."""
+        """The stream was reset: the response is no longer needed."""
         ...
 
     def drain(self) -> None:
-        """Take no more requests."""
+        """Accept no more requests."""
         ...
 
 
 class ServerExchange:
-    """Answers one request; what happens on its stream is told to it by the engine."""
+    """The server side of one stream: calls the handler and sends its response. The engine calls its event methods."""
 
     __slots__ = (
         "_answered",
@@ -69,7 +69,7 @@ class ServerExchange:
         self.stream = stream
         self.link = connection.link
         self.gone = False
-        """Whether the client, or the connection, wants no answer."""
+        """Whether the stream was reset or the connection was lost, so that no response can be sent."""
         self.task: asyncio.Task[None] | None = None
         self._connection = connection
         self._head = head
@@ -80,29 +80,29 @@ class ServerExchange:
             self._body = H2Body(self, head.length, connection.settings.body_timeout, _late)
         self._expects = not ended and "expect" in head.headers._keys
 
-    # what the engine tells
+    # events from the engine
 
     def response(self, head: ResponseHead, ended: bool, /) -> None: ...
 
     def interim(self, head: ResponseHead, /) -> None: ...
 
     def data(self, data: bytes, ended: bool, /) -> None:
-        """Bytes of the request's body came."""
+        """Bytes of the request's body arrived."""
         body = self._body
         if body is not None:
-            self._expects = False  # it did not wait to be asked
+            self._expects = False  # the client did not wait for 100 (Continue)
             if data:
                 body.feed(data)
             if ended:
                 body.finish()
 
     def trailers(self, headers: Headers, /) -> None:
-        """The request's body has ended with these."""
+        """The request's body ended with trailers."""
         if self._body is not None:
             self._body.finish(headers)
 
     def reset(self, code: int, by_peer: bool, /) -> None:
-        """The stream broke off."""
+        """The stream was reset."""
         self.link.ended(self.stream)
         if self._body is not None:
             self._body.fail(self._break(code))
@@ -111,26 +111,26 @@ class ServerExchange:
             self._connection.left(self)
 
     def break_off(self, code: int, /) -> None:
-        """End the stream from this side."""
+        """Reset the stream."""
         self.link.engine.reset(self.stream, code)
         self.link.flush()
 
     def half_closed(self) -> None:
-        """This side has ended a tunnel."""
+        """Do nothing: `finish` frees the stream of a tunnel."""
 
     async def settled(self) -> None:
-        """Nothing else reads what this has sent."""
+        """Return at once: a server's exchange has no other task."""
 
     def window(self) -> None:
-        """There is room for more of the response."""
+        """The stream's send window has grown."""
         self.link.window(self.stream)
 
     def _break(self, code: int) -> Exception:
         if self._tunnel is not None:
             return was_reset()
-        return Truncated(f"{self._connection} broke {self.stream} off: {code_name(code)}", status=400)
+        return Truncated(f"{self._connection} reset {self.stream}: {code_name(code)}", status=400)
 
-    # what the request's body tells
+    # calls from the request's body
 
     def wanted(self) -> None:
         """Send 100 (Continue) to a client that waits for it."""
@@ -140,24 +140,24 @@ class ServerExchange:
                 self.link.head(self.stream, [(":status", "100")], end=False)
 
     def consumed(self, count: int) -> None:
-        """Give the client room for as many bytes as were read."""
+        """Return flow-control credit for the bytes that were read."""
         engine = self.link.engine
         engine.consumed(self.stream, count)
         if engine.pending:
             self.link.flush()
 
     def unwanted(self) -> None:
-        """The client is told when the answer has ended."""
+        """Do nothing: `finish` resets the stream after the response if the client is still sending."""
 
-    # answering
+    # responding
 
     async def run(self) -> None:
-        """Answer the request."""
+        """Call the handler and send its response; log errors."""
         try:
             await self._exchange()
             asked = (
                 self._tunnel is None and not self._expects
-            )  # who waits to be asked for the body sends none
+            )  # a client that waits for 100 (Continue) sends no body
             if asked and self.stream.state == HALF_CLOSED_LOCAL and self._body is not None:
                 await self._drain(self._body)
         except asyncio.CancelledError:
@@ -169,13 +169,16 @@ class ServerExchange:
             log.exception("%s: %s failed", self._connection, self.stream)
 
     def _level(self, error: Exception) -> int:
-        """How much an error matters: a tunnel may be broken off like any connection."""
+        """Return the log level of an error: a reset tunnel is as common as a reset connection."""
         if self.gone:
             return logging.DEBUG
         return logging.INFO if self._tunnel is not None and isinstance(error, _BROKEN) else logging.WARNING
 
     async def _drain(self, body: H2Body) -> None:
-        """Read what nobody wanted, within bounds: the client may not look at the answer before all is sent."""
+        """Read the unread rest of the body, up to a size and a time.
+
+        Some clients read the response only after they have sent the whole body.
+        """
         size = 0
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
@@ -185,7 +188,7 @@ class ServerExchange:
             pass
 
     def finish(self) -> None:
-        """Free the stream; a client that still sends is told that nobody wants it."""
+        """Free the stream. If the client is still sending, reset it with NO_ERROR (RFC 9113 section 8.1)."""
         if self._body is not None:
             self._body.detach()
         stream = self.stream
@@ -240,15 +243,15 @@ class ServerExchange:
 
     def _check(self, response: Response) -> None:
         if self._head.method == "CONNECT" and 200 <= response.status < 300:
-            raise ProtocolError("a CONNECT request was answered without a tunnel", status=501)
+            raise ProtocolError("the handler answered CONNECT with 2xx but no upgrade=", status=501)
 
     async def _send_page(self, request: Request, error: Exception) -> None:
-        """Answer by a page in the place of a response that cannot be sent."""
+        """Send an error page in place of a response that cannot be sent."""
         page = self._page(error, request)
         try:
             fields, _ = fields_of_response(self._head.method, page, ())
             data = b"" if self._head.method == "HEAD" else await page._body.read()
-        except (ValueError, LlamaError):  # nor can the page
+        except (ValueError, LlamaError):  # the page cannot be sent either
             log.exception("%s: the error page cannot be sent", self._connection)
             fields, data = [(":status", "500")], b""
         finally:
@@ -259,7 +262,7 @@ class ServerExchange:
             await self.link.send(self.stream, data, end=True)
 
     async def _stream_body(self, response: Response, framing: int) -> None:
-        """Send a body as it comes; one that breaks off, or does not fit its length, breaks the stream off."""
+        """Send a body chunk by chunk. Reset the stream if the body fails or does not match its Content-Length."""
         body, link, stream = response._body, self.link, self.stream
         left = framing
         chunk = body.chunk_nowait()
@@ -293,15 +296,18 @@ class ServerExchange:
     def _broke(self, error: Exception) -> None:
         trace = None if isinstance(error, LlamaError | OSError | TimeoutError) else error
         extra = {"error.type": type(error).__name__}
-        log.warning("%s: a body broke off: %s", self._connection, error, exc_info=trace, extra=extra)
+        log.warning("%s: response body failed: %s", self._connection, error, exc_info=trace, extra=extra)
         self.break_off(frames.INTERNAL_ERROR)
 
     async def _switch(self, request: Request, response: Response) -> None:
-        """Hand the stream over, in this very task."""
+        """Run the upgrade's handler on a tunnel over the stream, in this task."""
         upgrade = response.upgrade
         if upgrade is None or self._head.method != "CONNECT":
             await self._send_page(
-                request, ProtocolError("an upgrade was answered that nobody asked for", status=500)
+                request,
+                ProtocolError(
+                    "the handler answered with upgrade= but the request asked for no upgrade", status=500
+                ),
             )
             return
         try:
@@ -310,7 +316,7 @@ class ServerExchange:
             await self._send_page(request, error)
             return
         body = self._body
-        if body is None:  # the client has ended its side already
+        if body is None:  # the client has already ended its side
             self._body = body = H2Body(self, None, None, _late)
             body.finish()
         body.without_timeout()
@@ -329,7 +335,7 @@ class ServerExchange:
             tunnel.abort()
 
     async def refuse(self, error: ProtocolError) -> None:
-        """Answer a request whose head is over a limit."""
+        """Respond to a request whose head exceeds a limit."""
         response = error_response(error, self._connection.settings.error_page, None)
         try:
             data = await response.body.read()
@@ -349,4 +355,4 @@ class ServerExchange:
 
 
 def _late(seconds: float) -> Exception:
-    return ProtocolError(f"the body made no progress for {seconds} seconds", status=408)
+    return ProtocolError(f"no body bytes from the client for {seconds} seconds", status=408)

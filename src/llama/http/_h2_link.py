@@ -1,4 +1,27 @@
-"""Carries an HTTP/2 engine's bytes over a stream: the only one that writes there, and fair to all streams."""
+"""The writer of an HTTP/2 connection: it schedules the bodies of all streams and applies flow control.
+
+Many tasks send on one connection at the same time, the peer opens and closes flow-control windows as it likes
+(RFC 9113 section 5.2), streams are reset while their senders wait, and the transport may accept bytes slowly or
+not at all. Frames must never be mixed within a header block, header blocks must leave in the order in which
+HPACK encoded them, one large body must not delay the others, a slow peer must not fill memory, and no sender may
+wait for ever.
+
+Only `run` writes to the transport. Heads, trailers and control frames go straight into the engine's output
+buffer, so they keep their order and are never delayed by a body's flow control. A body chunk goes there too while
+no other chunk waits, less than `HIGH` bytes are pending and the windows have room: the common case costs no
+task switch. Otherwise the chunk becomes a `Turn` and its sender waits, which is the backpressure. `run` takes one
+`TURN` of bytes from each waiting chunk, the lowest urgency value first (RFC 9218), round-robin among equals. A
+turn whose stream has no window is parked outside the queue until a WINDOW_UPDATE, so it is not examined in each
+round; one that waits for the connection's window stays queued.
+
+Three timeouts find a peer that does not let bytes out. A write of up to `HIGH` bytes must finish within
+`patience`. A periodic check looks for turns that have not moved for that long: if no turn moved, the connection
+fails with ENHANCE_YOUR_CALM, otherwise only the stalled streams end. One timer checks all of them, because a
+timer for each chunk would cost more than the chunk. SETTINGS must be acknowledged in time.
+
+A lock around the transport instead of a queue would keep frames whole, but the order of streams would then be the
+order of arrival, without fairness, priorities or one write for many frames.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +41,13 @@ from llama.http.wire._h2_stream import Stream as H2Stream
 from llama.http.wire._hpack_table import Field
 
 log = logging.getLogger("llama.server")
-HIGH = 65_536  # so much may wait for the connection before bodies wait for their turn
-TURN = 16_384  # what a body may send before it is another's turn
+HIGH = 65_536  # bytes pending for the transport from which bodies wait for their turn
+TURN = 16_384  # bytes that a body may send before the next body's turn
 FAREWELL = 1.0  # seconds for the last frames of a connection
 
 
 class Turn:
-    """Bytes of a body that wait to be sent."""
+    """A body chunk that waits to be sent."""
 
     __slots__ = ("at", "data", "end", "future", "may_stall", "moved", "stream")
 
@@ -39,11 +62,11 @@ class Turn:
 
 
 class Link:
-    """The writing side of a connection.
+    """The sending side of a connection.
 
-    `patience` is how long the peer may take to let anything go out, of a stream or of the connection; `broken` is
-    called when nothing can be written any more, `stalled` with a stream that did not get on; of a tunnel, only
-    unless `tunnels_may_stall`.
+    `patience` is the number of seconds for which a stream or the connection may make no progress while bytes wait.
+    `broken` is called when nothing can be written any more, `stalled` with a stream that made no progress; with
+    `tunnels_may_stall`, the streams of tunnels are exempt.
     """
 
     def __init__(
@@ -76,29 +99,29 @@ class Link:
         self._looks = False
         self.is_broken = False
         self.late: str | None = None
-        """What the peer did not do in time, if that ended the connection."""
+        """A description of the timeout that ended the connection, if one did."""
 
     def flush(self) -> None:
-        """Have what waits be written soon."""
+        """Wake `run` to write pending bytes."""
         sleep = self._sleep
         if sleep is not None:
             self._sleep = None
             if not sleep.done():
                 sleep.set_result(None)
 
-    # what streams send
+    # sending
 
     def head(self, stream: H2Stream, fields: list[Field], *, end: bool) -> None:
-        """Send a head or trailers; Closed when the stream is."""
+        """Send a head or trailers. Raises Closed if the stream is closed."""
         if stream.state >= CLOSED or self.is_broken:
             raise Closed(f"{stream} is closed")
         self.engine.send_head(stream, fields, end=end)
         self.flush()
 
     async def send(self, stream: H2Stream, data: bytes, *, end: bool, is_tunnel: bool = False) -> None:
-        """Send bytes of a body when it is their turn; Closed when the stream is, or is broken off meanwhile.
+        """Send bytes of a body and return once they are in the output buffer.
 
-        `data` is not to change any more.
+        Raises Closed if the stream is closed or is reset while waiting. `data` must not change afterwards.
         """
         engine = self.engine
         if stream.state >= CLOSED or self.is_broken:
@@ -133,19 +156,19 @@ class Link:
         heapq.heappush(self._queue, (turn.stream.urgency, next(self._numbers), turn))
 
     def window(self, stream: H2Stream) -> None:
-        """A stream has got more room."""
+        """A stream's send window has grown."""
         if self._parked and (turn := self._parked.pop(stream.id, None)) is not None:
             self._enqueue(turn)
             self.flush()
 
     def windows(self) -> None:
-        """Any stream may have got more room."""
+        """The send windows of any streams may have grown."""
         while self._parked:
             self._enqueue(self._parked.popitem()[1])
         self.flush()
 
     def ended(self, stream: H2Stream) -> None:
-        """A stream was reset: whoever sends on it is told."""
+        """A stream was reset: raise Closed in the task that sends on it."""
         turn = self._parked.pop(stream.id, None)
         if turn is None:
             turn = next((each for _, _, each in self._queue if each.stream is stream), None)
@@ -157,7 +180,7 @@ class Link:
     # writing
 
     async def run(self) -> None:
-        """Write until `finish` is called or writing fails."""
+        """Write pending bytes until `finish` is called or writing fails."""
         engine = self.engine
         try:
             while True:
@@ -186,7 +209,7 @@ class Link:
         self._deadline.stop()
 
     def _fill(self) -> None:
-        """Take bytes of bodies, a frame from each in turn, the most urgent first."""
+        """Move bytes of waiting bodies to the output buffer, a frame from each in turn, the most urgent first."""
         engine, queue = self.engine, self._queue
         while queue and engine.pending < HIGH:
             turn = queue[0][2]
@@ -216,11 +239,11 @@ class Link:
         elif not turn.future.done():
             turn.future.set_result(None)
 
-    # who does not get on
+    # timeouts
 
     def _late(self) -> None:
-        """The connection takes nothing."""
-        self._give_up(f"the other side took nothing for {self._patience:g} s")
+        """A write did not finish in time."""
+        self._give_up(f"the peer accepted no bytes for {self._patience:g} s")
         self._stream.abort()
 
     def _give_up(self, why: str) -> None:
@@ -229,7 +252,7 @@ class Link:
         self._broken()
 
     def _look_at_settings(self) -> None:
-        """Look whether the peer has acknowledged SETTINGS (RFC 9113 section 6.5.3)."""
+        """End the connection if the peer has not acknowledged SETTINGS (RFC 9113 section 6.5.3)."""
         if not self.engine.is_acknowledged and not self.engine.failed and not self.is_broken:
             seconds = self.engine.limits.settings_timeout
             self.engine.fail(frames.SETTINGS_TIMEOUT, "SETTINGS were not acknowledged")
@@ -237,7 +260,7 @@ class Link:
             self._give_up(f"SETTINGS were not acknowledged within {seconds:g} s")
 
     def _look(self) -> None:
-        """Look for streams that the peer lets nothing go out on."""
+        """End the streams whose waiting bytes made no progress, or the connection if none did."""
         if self._patience is None or self.is_broken:
             return
         self._looks = False
@@ -246,7 +269,7 @@ class Link:
         waiting = [turn for turn in waiting if turn.data and not (turn.may_stall or turn.future.done())]
         late = [turn for turn in waiting if turn.moved + self._patience <= now]
         if late and self._progress + self._patience <= now:
-            self.engine.fail(frames.ENHANCE_YOUR_CALM, "nothing may be sent")
+            self.engine.fail(frames.ENHANCE_YOUR_CALM, "no flow-control window")
             self.flush()
             self._give_up(f"nothing could be sent for {self._patience:g} s")
             return
@@ -267,13 +290,13 @@ class Link:
         self._settings.close()
         for turn in [*self._parked.values(), *[each for _, _, each in self._queue]]:
             if not turn.future.done():
-                turn.future.set_exception(Closed(f"the connection of {turn.stream} is gone"))
+                turn.future.set_exception(Closed(f"the connection of {turn.stream} was lost"))
         self._parked.clear()
         self._queue.clear()
         self._broken()
 
     async def finish(self, task: asyncio.Task[None]) -> None:
-        """Write what is left, within a second, and end `run`, which is `task`."""
+        """Write pending bytes for at most a second, then end `run`, whose task is `task`."""
         self._closing = True
         self.flush()
         try:

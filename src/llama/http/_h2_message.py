@@ -1,4 +1,4 @@
-"""Messages as HTTP/2 carries them, for both sides; HTTP/3 carries them alike."""
+"""Conversion between messages and HTTP/2 fields, for client and server; HTTP/3 uses the same functions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from llama.http.wire._hpack_table import Field
 _new_request = Request.__new__
 _new_response = Response.__new__
 _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
-# A WebSocket's handshake over HTTP/1.1 that an extended CONNECT does without (RFC 8441 section 5).
+# Fields of the WebSocket handshake over HTTP/1.1; extended CONNECT does not use them (RFC 8441 section 5).
 _HANDSHAKE = frozenset({"sec-websocket-key", "sec-websocket-accept"})
 
 
 def request_from(
     head: RequestHead, body: Body, version: str, scheme: str, connection: Extensions, informer: Informer
 ) -> Request:
-    """The request that a head and a body make; `scheme` is that of the connection, for CONNECT."""
+    """Return a Request with this head and body. `scheme` is the connection's, used for CONNECT, which has none."""
     request = _new_request(Request)
     request.method = head.method
     request.headers = head.headers
@@ -42,13 +42,13 @@ def request_from(
 
 
 def fields_of_response(method: str, response: Response, extra: tuple[Field, ...]) -> tuple[list[Field], int]:
-    """The fields of a response's head, and how long its body is: 0 where it has none, -1 where that is not known.
+    """Return the fields of a response's head and the length of its body: 0 for no body, -1 if it is unknown.
 
-    ValueError or ProtocolError for a response that cannot be sent.
+    Raises ValueError or ProtocolError if the response cannot be sent.
     """
     status, headers = response.status, response.headers
     if status < 200:
-        raise ValueError(f"{status} is no final status")
+        raise ValueError(f"expected a final status of 200 or more, got {status}")
     length = response._body.length
     framing = response_framing(method, status, "2", headers, length)
     fields = response_fields(status, headers)
@@ -64,7 +64,7 @@ def fields_of_response(method: str, response: Response, extra: tuple[Field, ...]
 
 
 def fields_of_upgrade(method: str, response: Response, extra: tuple[Field, ...]) -> list[Field]:
-    """The fields that begin what `response.upgrade` takes over; the status of success is 2xx."""
+    """Return the fields of the response before `response.upgrade` takes over the stream; its status is 2xx."""
     status = response.status if 200 <= response.status < 300 else 200
     fields = response_fields(status, response.headers)
     names = response.headers._keys
@@ -74,9 +74,9 @@ def fields_of_upgrade(method: str, response: Response, extra: tuple[Field, ...])
 
 
 def fields_of_request(request: Request, scheme: str, authority: str) -> tuple[list[Field], int]:
-    """The fields of a request's head to `scheme` and `authority` where it names none, and how long its body is.
+    """Return the fields of a request's head and the length of its body: 0 for no body, -1 if it is unknown.
 
-    The length is 0 where it has none, -1 where that is not known.
+    `authority` applies if the request names none.
     """
     headers = request.headers
     body = request._body
@@ -100,7 +100,7 @@ def fields_of_request(request: Request, scheme: str, authority: str) -> tuple[li
 
 
 def response_from(head: ResponseHead, body: Body, version: str) -> Response:
-    """The response that a head and a body make."""
+    """Return a Response with this head and body."""
     response = _new_response(Response)
     response.status = head.status
     response.reason = ""
@@ -113,6 +113,6 @@ def response_from(head: ResponseHead, body: Body, version: str) -> Response:
 
 
 def fields_of_trailers(message: Message) -> list[Field]:
-    """The fields after a message's body, which has ended; empty where there are none."""
+    """Return the trailers of a message whose body has ended, as fields; empty if there are none."""
     trailers = message.trailers
     return trailer_fields(trailers) if trailers else []

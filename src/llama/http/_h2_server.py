@@ -1,4 +1,4 @@
-"""One HTTP/2 connection of a server: its reader, its writer, and a task for each stream."""
+"""One HTTP/2 server connection: a reader, a writer, and a task for each request."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from llama.http.wire._h2_stream import Stream as H2Stream
 
 log = logging.getLogger("llama.server")
 READ = 65_536
-LEAVING = 1.0  # seconds for the client to hear that an idle connection is to end
+LEAVING = 1.0  # seconds for the client to answer GOAWAY on an idle connection, and for handlers to end by themselves
 
 
 class H2Connection:
-    """Serves one connection until it ends; the stream stays its caller's."""
+    """Serves one connection until it ends. The caller keeps ownership of the stream."""
 
     def __init__(self, stream: Stream, inner: Exchange, settings: Settings, scheme: str) -> None:
         self.inner = inner
@@ -50,18 +50,16 @@ class H2Connection:
         return repr(self._stream)
 
     async def run(self) -> None:
-        """Serve until one side wants no more."""
+        """Serve until either side closes the connection."""
         ignore_stop = _on_stop(self.drain)
         writer = self._spawn(self.link.run(), "write an HTTP/2 connection")
         try:
             await self._read()
         except H2Error as error:
             log.info("%s: %s", self._stream, error)
-        except (
-            Truncated
-        ):  # many clients leave without TLS's goodbye: where nothing is under way nothing is lost
+        except Truncated:  # many clients omit close_notify, which is harmless while no request is in progress
             if self._exchanges:
-                log.info("%s: the client left without a goodbye", self._stream)
+                log.info("%s: client closed the connection without close_notify", self._stream)
         except asyncio.CancelledError:
             if not self._interrupts.taken():
                 raise
@@ -76,7 +74,7 @@ class H2Connection:
                 self._cancel()
 
     async def _settle(self, writer: asyncio.Task[None]) -> None:
-        """Wait for the handlers, which were told, and say the last words."""
+        """Wait for the handlers, which were cancelled or got an error, then send GOAWAY and end the writer."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LEAVING)
             self._cancel()
@@ -91,7 +89,7 @@ class H2Connection:
             task.cancel()
 
     def _leave(self) -> None:
-        """Nobody is there to be answered."""
+        """Reset all streams: the connection can carry no more responses."""
         for exchange in tuple(self._exchanges):
             self.engine.reset(exchange.stream, frames.CANCEL)
             exchange.reset(frames.CANCEL, True)
@@ -99,7 +97,7 @@ class H2Connection:
     def _spawn(self, coroutine: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         try:
             return Shutdown.current().spawn(coroutine, name=name)
-        except RuntimeError:  # run by hand, without a server
+        except RuntimeError:  # called without a server
             return own_task(coroutine)
 
     # reading
@@ -130,7 +128,7 @@ class H2Connection:
                 self._set_clock("idle")
 
     def _set_clock(self, what: str) -> None:
-        """Begin to wait for something, unless that is what goes on already."""
+        """Start the timeout for `what`, unless it is already running."""
         if what == self._clock:
             return
         self._clock = what
@@ -147,10 +145,10 @@ class H2Connection:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    # what the engine tells
+    # events from the engine
 
     def request(self, stream: H2Stream, head: RequestHead, ended: bool, /) -> None:
-        """A request came: a task of its own answers it."""
+        """A request arrived: start a task that responds to it."""
         exchange = ServerExchange(self, stream, head, ended=ended)
         stream.events = exchange
         self._start(exchange, exchange.run())
@@ -159,7 +157,7 @@ class H2Connection:
             self.drain()
 
     def refused(self, stream: H2Stream, error: Exception, ended: bool, /) -> None:
-        """A request came whose head is over a limit."""
+        """A request arrived whose head exceeds a limit."""
         exchange = ServerExchange(self, stream, RequestHead.unreadable(), ended=ended)
         stream.events = exchange
         assert isinstance(error, ProtocolError)
@@ -189,43 +187,43 @@ class H2Connection:
             self._set_clock("leaving")
 
     def left(self, exchange: ServerExchange) -> None:
-        """A stream broke off: its handler is cancelled, and counts until it has ended."""
+        """A stream was reset: cancel its handler, which counts against the stream limit until it has ended."""
         self.engine.lingering += 1
         if exchange.task is not None:
             exchange.task.cancel()
 
     def settings_changed(self) -> None:
-        """The client has said how much it takes: what waits may have got room."""
+        """The client's SETTINGS arrived: the send windows of streams may have grown."""
         self.link.windows()
 
     def window(self) -> None:
-        """There is room for more on the connection."""
+        """The connection's send window has grown."""
         self.link.flush()
 
     def goaway(self, last: int, code: int, text: bytes, /) -> None:
-        """The client opens no more streams; those it has are answered."""
+        """The client sent GOAWAY: it opens no more streams, and those it has opened still get responses."""
         if code != frames.NO_ERROR:
-            log.info("%s: the client leaves: %s %r", self._stream, frames.code_name(code), text)
+            log.info("%s: client sent GOAWAY: %s %r", self._stream, frames.code_name(code), text)
 
     def pong(self, payload: bytes, /) -> None: ...
 
-    # leaving
+    # the end
 
     def drain(self) -> None:
-        """Take no more streams; end when the last one was answered."""
+        """Accept no more streams and end after the last response."""
         self.engine.drain()
         self.link.flush()
         if not self._tasks:
             self._set_clock("leaving")
 
     def _broken(self) -> None:
-        """Nothing can be written any more."""
+        """Writing has failed."""
         if not self._ending:
             self._interrupts.interrupt(LATE)
 
     def _stalled(self, stream: H2Stream) -> None:
-        """The client lets nothing go out on a stream."""
-        log.info("%s: nothing could be sent on %s for too long", self._stream, stream)
+        """The client gave a stream no send window within the timeout."""
+        log.info("%s: reset %s: the client gave it no window within the write timeout", self._stream, stream)
         self.engine.reset(stream, frames.CANCEL)
         stream.events.reset(frames.CANCEL, False)
         self.link.flush()
@@ -234,7 +232,7 @@ class H2Connection:
 def _on_stop(callback: Callable[[], object]) -> Callable[[], None]:
     try:
         return Shutdown.current().on_stop(callback)
-    except RuntimeError:  # run by hand, without a server
+    except RuntimeError:  # called without a server
         return _nothing
 
 

@@ -1,4 +1,4 @@
-"""A Stream over an HTTP/2 stream: what CONNECT and upgrades speak through (RFC 9113 section 8.5)."""
+"""A Stream over one HTTP/2 stream, for CONNECT and upgrades (RFC 9113 section 8.5)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from llama.http.wire._h2_stream import Stream as H2Stream
 
 
 class Owner(Protocol):
-    """The exchange that a tunnel took over."""
+    """The exchange whose stream a tunnel uses."""
 
     link: Link
     stream: H2Stream
 
     def break_off(self, code: int, /) -> None:
-        """Break the stream off."""
+        """Reset the stream."""
         ...
 
     def half_closed(self) -> None:
-        """This side has ended."""
+        """This side has sent END_STREAM."""
         ...
 
 
 class H2Tunnel(Tunnel):
-    """Bytes both ways on one stream of a connection; the end of a direction is END_STREAM, a break RST_STREAM."""
+    """A byte stream on one HTTP/2 stream. END_STREAM ends a direction; RST_STREAM aborts both."""
 
     __slots__ = ("_body", "_name", "_owner")
 
@@ -88,10 +88,10 @@ class H2Tunnel(Tunnel):
 
 
 def broken_pipe() -> OSError:
-    """The error of a write to who is gone."""
+    """Return the error of a write to a peer that has reset the stream."""
     return OSError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def was_reset() -> OSError:
-    """The error of a read from who has broken off."""
+    """Return the error of a read from a peer that has reset the stream."""
     return OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
