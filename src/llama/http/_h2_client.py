@@ -129,7 +129,7 @@ class H2Client:
             raise
 
     async def _check_upgrade(self, protocol: str) -> None:
-        """Wait for the server's first SETTINGS; raise NoExtendedConnect if they do not allow it (RFC 8441 section 3)."""
+        """Wait for the server's first SETTINGS. Raises NoExtendedConnect if they do not allow it (RFC 8441)."""
         try:
             async with asyncio.timeout(self._settings.head_timeout):
                 await self._greeting.wait()

@@ -1,4 +1,4 @@
-"""Frames about the connection, not about a message: the middle of the engine (RFC 9113 section 6)."""
+"""Connection management frames: the middle layer of the engine (RFC 9113 section 6)."""
 
 from __future__ import annotations
 
@@ -29,46 +29,47 @@ _EXCESS_WEIGHT = 4  # a block counts once for each quarter of `fields` beyond th
 
 
 class Control(Sending):
-    """SETTINGS, PING, GOAWAY, WINDOW_UPDATE, RST_STREAM, PRIORITY."""
+    """Handles SETTINGS, PING, GOAWAY, WINDOW_UPDATE, RST_STREAM and PRIORITY, and counts abuse."""
 
     is_draining = False
     """Whether the first of two GOAWAYs was sent."""
     last = MOST
-    """The last stream that is taken."""
+    """The highest stream id that is still accepted."""
     is_acknowledged = False
-    """Whether the peer has acknowledged what this side takes."""
+    """Whether the peer has acknowledged this side's SETTINGS."""
 
-    # what is not as it should be
+    # errors and limits
 
     def _is_noise(self, what: str) -> None:
-        """Count a frame that carries nothing."""
+        """Count a frame that carries no message data."""
         if self._noise.overflows():
             raise H2Error(
-                frames.ENHANCE_YOUR_CALM, f"more frames that carry nothing than allowed, such as {what}"
+                frames.ENHANCE_YOUR_CALM, f"too many frames without message data, the last was {what}"
             )
 
     def _is_cancelled(self) -> None:
-        """Count a stream that was given up before it was answered."""
+        """Count a stream that ended before its response."""
         if self._cancelled.overflows():
-            raise H2Error(frames.ENHANCE_YOUR_CALM, "more streams were cancelled than allowed")
+            raise H2Error(frames.ENHANCE_YOUR_CALM, "too many cancelled streams")
 
     def _is_oversized(self, decoder: Decoder) -> None:
-        """Count a header block that exceeds `header_list` or `fields`, by how far it expands and the work it takes."""
+        """Count a header block over `header_list` or `fields`, weighted by its decoded size and decoding work."""
         limits, size = self.limits, decoder.list_size
         if decoder.is_abandoned:
             raise H2Error(
-                frames.ENHANCE_YOUR_CALM, f"a header block of more than {EXCESS} times {limits.fields} fields"
+                frames.ENHANCE_YOUR_CALM,
+                f"the header block has more than {EXCESS} times {limits.fields} fields",
             )
         count = max(size // limits.block, decoder.excess * _EXCESS_WEIGHT // limits.fields)
         if self._oversized.overflows(max(1, min(count, limits.oversized // 10))):
             raise H2Error(
                 frames.ENHANCE_YOUR_CALM,
-                f"too many header blocks larger than {limits.header_list} bytes or {limits.fields} fields, the last "
-                f"of {size} bytes",
+                f"too many header blocks over {limits.header_list} bytes or {limits.fields} fields, the last "
+                f"had {size} bytes",
             )
 
     def _stream_error(self, stream: Stream, code: int) -> None:
-        """The peer broke a rule on one stream: that one ends."""
+        """Reset a stream on which the peer violated the protocol."""
         if stream.state < CLOSED:
             self._forget(stream, RESET_BY_US)
             self._reply(frames.rst_stream(stream.id, code))
@@ -82,7 +83,7 @@ class Control(Sending):
         return self._past.get(id, CLOSED)
 
     def _unexpected(self, outcome: int, id: int, what: str) -> None:
-        """Do what the table says of a frame that does not fit its stream."""
+        """Apply the outcome in the state table for a frame that its stream's state does not allow."""
         if outcome == IGNORED:
             return
         if outcome in (CLOSED_ERROR, IDLE_ERROR):
@@ -108,19 +109,19 @@ class Control(Sending):
             if stream is not None:
                 self._stream_error(stream, code)
             elif wrong or self._state_of(id) == IDLE:
-                raise H2Error(code, f"a malformed PRIORITY on stream {id}")
+                raise H2Error(code, f"malformed PRIORITY on stream {id}")
 
     def _priority_update(self, id: int, payload: bytes) -> None:
         self._is_noise("PRIORITY_UPDATE")
         if id or len(payload) < 4:
-            raise H2Error(frames.PROTOCOL_ERROR, "a malformed PRIORITY_UPDATE")
+            raise H2Error(frames.PROTOCOL_ERROR, "malformed PRIORITY_UPDATE")
         stream = self.streams.get(int.from_bytes(payload[:4], "big") & MOST)
         if stream is not None:
             stream.urgency, stream.incremental = parse_priority(payload[4:].decode("latin-1"))
 
     def _rst_stream(self, flags: int, id: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise H2Error(frames.FRAME_SIZE_ERROR, f"RST_STREAM of {len(payload)} bytes")
+            raise H2Error(frames.FRAME_SIZE_ERROR, f"expected RST_STREAM of 4 bytes, got {len(payload)}")
         stream = self.streams.get(id)
         if stream is None:
             self._is_noise("RST_STREAM")
@@ -138,11 +139,13 @@ class Control(Sending):
         self._is_noise("SETTINGS")
         if flags & frames.ACK:
             if payload:
-                raise H2Error(frames.FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with a payload")
+                raise H2Error(frames.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
             self.is_acknowledged = True
             return
         if len(payload) % 6:
-            raise H2Error(frames.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+            raise H2Error(
+                frames.FRAME_SIZE_ERROR, f"expected SETTINGS of a multiple of 6 bytes, got {len(payload)}"
+            )
         for key, value in frames.read_settings(payload):
             self._set(key, value)
         self._reply(frames.frame(frames.SETTINGS, frames.ACK, 0))
@@ -155,36 +158,38 @@ class Control(Sending):
             self._encoder.resize(value)
         elif key == frames.MAX_FRAME_SIZE:
             if not frames.FRAME_SIZE <= value < 1 << 24:
-                raise H2Error(frames.PROTOCOL_ERROR, f"MAX_FRAME_SIZE {value}")
+                raise H2Error(frames.PROTOCOL_ERROR, f"invalid MAX_FRAME_SIZE {value}")
             self.max_frame = min(value, LARGEST_FRAME)
         elif key == frames.MAX_CONCURRENT_STREAMS:
             self.max_streams = value
         elif key == frames.ENABLE_PUSH:
             if value > 1 or (value and self.client):
-                raise H2Error(frames.PROTOCOL_ERROR, f"ENABLE_PUSH {value}")
+                raise H2Error(frames.PROTOCOL_ERROR, f"invalid ENABLE_PUSH {value}")
         elif key == frames.ENABLE_CONNECT_PROTOCOL:
             if value > 1 or (self.extended_connect and not value):
-                raise H2Error(frames.PROTOCOL_ERROR, f"ENABLE_CONNECT_PROTOCOL {value}")
+                raise H2Error(frames.PROTOCOL_ERROR, f"invalid ENABLE_CONNECT_PROTOCOL {value}")
             self.extended_connect = value == 1
 
     def _set_first_window(self, value: int) -> None:
-        """All open streams are moved by the difference, below zero if need be (RFC 9113 section 6.9.2)."""
+        """Adjust the send windows of all open streams by the difference, possibly below 0 (RFC 9113 section 6.9.2)."""
         if value > MOST:
-            raise H2Error(frames.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE {value}")
+            raise H2Error(frames.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE {value} exceeds {MOST}")
         change, self._first_window = value - self._first_window, value
         for stream in self.streams.values():
             stream.send_window += change
             if stream.send_window > MOST:
-                raise H2Error(frames.FLOW_CONTROL_ERROR, f"a window of {stream.send_window} on {stream}")
+                raise H2Error(
+                    frames.FLOW_CONTROL_ERROR, f"the window of {stream} exceeds {MOST}: {stream.send_window}"
+                )
 
     def _push_promise(self, flags: int, id: int, payload: bytes) -> None:
-        raise H2Error(frames.PROTOCOL_ERROR, "PUSH_PROMISE, where push is switched off")
+        raise H2Error(frames.PROTOCOL_ERROR, "PUSH_PROMISE although push is disabled")
 
     def _ping(self, flags: int, id: int, payload: bytes) -> None:
         if id:
             raise H2Error(frames.PROTOCOL_ERROR, f"PING on stream {id}")
         if len(payload) != 8:
-            raise H2Error(frames.FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes")
+            raise H2Error(frames.FRAME_SIZE_ERROR, f"expected PING of 8 bytes, got {len(payload)}")
         self._is_noise("PING")
         if not flags & frames.ACK:
             self._reply(frames.frame(frames.PING, frames.ACK, 0, payload))
@@ -195,11 +200,14 @@ class Control(Sending):
 
     @property
     def is_drained(self) -> bool:
-        """Whether the peer knows which stream is the last."""
+        """Whether the second GOAWAY, with the final last stream id, was sent."""
         return self.last != MOST
 
     def drain(self) -> None:
-        """Take no more streams: said twice, for some may be on their way (RFC 9113 section 6.8)."""
+        """Stop accepting streams with two GOAWAYs, as requests may already be in flight (RFC 9113 section 6.8).
+
+        The first GOAWAY allows every stream; the second, sent once the peer has answered a PING, names the last one.
+        """
         if not self.is_draining and not self.failed:
             self.is_draining = True
             self.goaway(frames.NO_ERROR, MOST)
@@ -214,7 +222,7 @@ class Control(Sending):
         if id:
             raise H2Error(frames.PROTOCOL_ERROR, f"GOAWAY on stream {id}")
         if len(payload) < 8:
-            raise H2Error(frames.FRAME_SIZE_ERROR, f"GOAWAY of {len(payload)} bytes")
+            raise H2Error(frames.FRAME_SIZE_ERROR, f"expected GOAWAY of at least 8 bytes, got {len(payload)}")
         self._is_noise("GOAWAY")
         last = int.from_bytes(payload[:4], "big") & MOST
         code = int.from_bytes(payload[4:8], "big")
@@ -226,15 +234,17 @@ class Control(Sending):
 
     def _window_update(self, flags: int, id: int, payload: bytes) -> None:
         if len(payload) != 4:
-            raise H2Error(frames.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes")
+            raise H2Error(frames.FRAME_SIZE_ERROR, f"expected WINDOW_UPDATE of 4 bytes, got {len(payload)}")
         credit = int.from_bytes(payload, "big") & MOST
         self._is_noise("WINDOW_UPDATE")
         if not id:
             self.send_window += credit
             if not credit:
-                raise H2Error(frames.PROTOCOL_ERROR, "WINDOW_UPDATE by 0")
+                raise H2Error(frames.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0")
             if self.send_window > MOST:
-                raise H2Error(frames.FLOW_CONTROL_ERROR, f"a window of {self.send_window}")
+                raise H2Error(
+                    frames.FLOW_CONTROL_ERROR, f"the connection's window exceeds {MOST}: {self.send_window}"
+                )
             self.events.window()
             return
         stream = self.streams.get(id)

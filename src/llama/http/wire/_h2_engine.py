@@ -1,4 +1,4 @@
-"""The HTTP/2 engine: bytes in, events out, and bytes to send (RFC 9113). It knows no sockets and waits for nothing."""
+"""A sans-I/O HTTP/2 engine: received bytes become events, and calls become bytes to send (RFC 9113)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from llama.http.wire._h2_stream import UNKNOWN, Events, Stream
 from llama.http.wire._hpack_decode import Decoder
 from llama.http.wire._hpack_table import Field
 
-_HEADS, _HEAD_SIZE = 32, 1024  # heads that are remembered by their block, and bytes of one
+_HEADS, _HEAD_SIZE = 32, 1024  # cached heads, keyed by header block, and the largest cached block in bytes
 _BODILESS = (204, 304)
 Head = TypeVar("Head", RequestHead, ResponseHead)
 
@@ -47,9 +47,9 @@ Head = TypeVar("Head", RequestHead, ResponseHead)
 class Engine(Control):
     """One side of one connection.
 
-    `receive` takes what came and calls `events` and each stream's own; `take` gives what is to be sent. Both
-    may be called in any order. H2Error is the only exception that bytes can cause: GOAWAY is then among what is
-    to be sent, and the connection has to end.
+    `receive` parses received bytes and calls the methods of `events` and of each stream's `events`; `take` returns
+    the bytes to send. Both may be called in any order. Received bytes raise no exception but H2Error; the bytes to
+    send then include GOAWAY, and the caller must close the connection after sending them.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Engine(Control):
         self._heads_at = 0
         self._window = self._size = CONNECTION_WINDOW
         self._unreturned = 0
-        self._order = True  # whether only certain frames may come: the first one, or CONTINUATION
+        self._order = True  # whether the next frame must be SETTINGS (the first one) or CONTINUATION
         self._greeted = False
         self._preface = b"" if client else PREFACE
         self._block: list[bytes] = []
@@ -85,7 +85,7 @@ class Engine(Control):
         self._greet()
 
     def _greet(self) -> None:
-        """The preface: what this side takes."""
+        """Send the connection preface with this side's SETTINGS."""
         limits = self.limits
         values = {frames.MAX_HEADER_LIST_SIZE: limits.header_list}
         if limits.window != WINDOW:
@@ -101,14 +101,14 @@ class Engine(Control):
 
     @property
     def is_within_head(self) -> bool:
-        """Whether a header block has begun and not ended."""
+        """Whether a header block is incomplete."""
         rest = self._rest
         return self._block_of > 0 or (len(rest) > 3 and rest[3] in (frames.HEADERS, CONTINUATION))
 
     # bytes
 
     def receive(self, data: bytes) -> None:
-        """Take bytes of the peer's. Raises H2Error when the connection is over; then nothing more is taken."""
+        """Process received bytes. Raises H2Error on a connection error and ignores all bytes after it."""
         if self.failed:
             return
         try:
@@ -118,7 +118,7 @@ class Engine(Control):
             raise
 
     def fail(self, code: int, text: str) -> None:
-        """End the connection: nothing more is taken."""
+        """Fail the connection: send GOAWAY and ignore all further bytes."""
         self.failed = True
         self._rest = b""
         self._block.clear()
@@ -137,7 +137,10 @@ class Engine(Control):
             high, low, kind, flags, id = unpack_header(buffer, at)
             length = high << 8 | low
             if length > frames.FRAME_SIZE:
-                raise H2Error(frames.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
+                raise H2Error(
+                    frames.FRAME_SIZE_ERROR,
+                    f"expected frames of at most {frames.FRAME_SIZE} bytes, got {length}",
+                )
             stop = at + 9 + length
             if self._order:
                 self._check_order(kind, flags, id & MOST)
@@ -154,10 +157,10 @@ class Engine(Control):
         self._rest = buffer[at:]
 
     def _begin(self, buffer: bytes) -> int:
-        """Check the client's preface; where the first frame begins."""
+        """Check the client's preface and return the position of the first frame, or -1 if it is incomplete."""
         told = buffer[: len(PREFACE)]
         if not PREFACE.startswith(told):
-            raise H2Error(frames.PROTOCOL_ERROR, f"a malformed preface {told!r}")
+            raise H2Error(frames.PROTOCOL_ERROR, f"expected the HTTP/2 preface, got {told!r}")
         if len(told) < len(PREFACE):
             return -1
         self._preface = b""
@@ -166,11 +169,13 @@ class Engine(Control):
     def _check_order(self, kind: int, flags: int, id: int) -> None:
         if not self._greeted:
             if kind != SETTINGS or flags & frames.ACK:
-                raise H2Error(frames.PROTOCOL_ERROR, f"the first frame is of type {kind}, not SETTINGS")
+                raise H2Error(frames.PROTOCOL_ERROR, f"expected SETTINGS as the first frame, got type {kind}")
             self._greeted = True
             self._order = False
         elif kind != CONTINUATION or id != self._block_of:
-            raise H2Error(frames.PROTOCOL_ERROR, f"a frame of type {kind} within a header block")
+            raise H2Error(
+                frames.PROTOCOL_ERROR, f"expected CONTINUATION within a header block, got type {kind}"
+            )
 
     # DATA
 
@@ -180,7 +185,7 @@ class Engine(Control):
             self._window -= length
             self._unreturned += length
             if self._window < 0:
-                raise H2Error(frames.FLOW_CONTROL_ERROR, "more bytes than the connection's window")
+                raise H2Error(frames.FLOW_CONTROL_ERROR, "DATA exceeds the connection's flow-control window")
             if self._unreturned * 2 >= self._size:
                 self._return_credit()
         ended = flags & END_STREAM
@@ -220,7 +225,7 @@ class Engine(Control):
         stream.events.data(payload, ended == END_STREAM)
 
     def _return_credit(self) -> None:
-        """Room on the connection is given back at once: each stream's own window bounds what is kept."""
+        """Return the connection's credit on arrival: the streams' windows already bound the buffered bytes."""
         credit, self._unreturned = self._unreturned, 0
         if self._size < LARGEST_CONNECTION_WINDOW:
             credit += self._size
@@ -231,7 +236,7 @@ class Engine(Control):
     def _unpadded(self, payload: bytes) -> bytes:
         length = len(payload)
         if not length or payload[0] >= length:
-            raise H2Error(frames.PROTOCOL_ERROR, "padding that is longer than its frame")
+            raise H2Error(frames.PROTOCOL_ERROR, "the padding is longer than its frame")
         return payload[1 : length - payload[0]]
 
     # HEADERS
@@ -244,7 +249,7 @@ class Engine(Control):
         depends_on_itself = False
         if flags & WITH_PRIORITY:
             if len(payload) < 5:
-                raise H2Error(frames.FRAME_SIZE_ERROR, "HEADERS too short for its priority")
+                raise H2Error(frames.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
             depends_on_itself = int.from_bytes(payload[:4], "big") & MOST == id
             payload = payload[5:]
         flags = flags & (END_STREAM | END_HEADERS) | (PADDED if depends_on_itself else 0)
@@ -263,7 +268,7 @@ class Engine(Control):
         self._block.append(payload)
         self._block_size += len(payload)
         if self._block_size > self.limits.block:
-            raise H2Error(frames.ENHANCE_YOUR_CALM, f"a header block of more than {self.limits.block} bytes")
+            raise H2Error(frames.ENHANCE_YOUR_CALM, f"the header block exceeds {self.limits.block} bytes")
         if len(self._block) - 1 > self.limits.continuations:
             raise H2Error(
                 frames.ENHANCE_YOUR_CALM, f"more than {self.limits.continuations} CONTINUATION frames"
@@ -276,7 +281,7 @@ class Engine(Control):
             self._head(self._block_flags, id, block)
 
     def _head(self, flags: int, id: int, block: bytes) -> None:
-        """A whole header block came."""
+        """Process a complete header block."""
         if self._noise.count:
             self._noise.count -= 1
         stream = self.streams.get(id)
@@ -315,12 +320,12 @@ class Engine(Control):
         return fields
 
     def _check_size(self) -> None:
-        """ProtocolError (431) if the last header block exceeded a limit."""
+        """Raise ProtocolError (431) if the last header block exceeded a limit."""
         if self._decoder.is_truncated:
             raise oversized(self._decoder.list_size, self.limits)
 
     def _known(self, block: bytes, kind: type[Head]) -> Head | None:
-        """The head that this very block stood for before, if that cannot have changed."""
+        """Return the cached head of an identical block. The cache is valid until the dynamic table changes."""
         if self._decoder.changes != self._heads_at:
             self._heads.clear()
             self._heads_at = self._decoder.changes

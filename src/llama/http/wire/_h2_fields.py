@@ -1,4 +1,4 @@
-"""Heads of HTTP/2 messages as fields, and back (RFC 9113 section 8)."""
+"""Conversion between heads of HTTP/2 messages and field lists (RFC 9113 section 8)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llama.http.wire._hpack_decode import MALFORMED
 from llama.http.wire._hpack_table import Field
 
 PSEUDO_FIELDS = 6
-"""Fields of a list beyond those of the message."""
+"""The most pseudo-header fields of one head, which do not count against the limit on fields."""
 _CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
 _PSEUDO = frozenset({":method", ":scheme", ":authority", ":path", ":protocol", ":status"})
 _FORBIDDEN = _CONNECTION | _PSEUDO | {MALFORMED}
@@ -31,7 +31,7 @@ _authorities: dict[str, bool] = {}
 
 
 class RequestHead:
-    """The head of one request, checked."""
+    """The validated head of one request."""
 
     __slots__ = ("headers", "length", "method", "path", "protocol", "scheme")
 
@@ -40,15 +40,15 @@ class RequestHead:
     """Empty for CONNECT."""
     path: str
     protocol: str
-    """Of an extended CONNECT (RFC 8441), else empty."""
+    """The :protocol of an extended CONNECT (RFC 8441), else empty."""
     headers: Headers
-    """The authority is its Host, and the first of them."""
+    """The fields; the first is Host, with the authority."""
     length: int | None
-    """What Content-Length says."""
+    """The value of Content-Length, if present."""
 
     @classmethod
     def unreadable(cls) -> RequestHead:
-        """What stands for a head that was over a limit."""
+        """Return a placeholder for a head that exceeds a limit."""
         head = cls()
         head.method, head.scheme, head.path, head.protocol = "GET", "", "", ""
         head.headers, head.length = Headers(), None
@@ -68,7 +68,7 @@ class RequestHead:
 
 
 class ResponseHead:
-    """The head of one response, checked."""
+    """The validated head of one response."""
 
     __slots__ = ("headers", "length", "status")
 
@@ -87,26 +87,26 @@ class ResponseHead:
 
 
 def oversized(size: int, limits: H2Limits) -> ProtocolError:
-    """The error (431) for a field list of this size, which exceeds a limit."""
+    """Return the error (431) for a field list of this size, which exceeds a limit."""
     if size > limits.header_list:
         return malformed(f"the head is larger than {limits.header_list} bytes", 431)
     return malformed(f"more than {limits.fields} header fields", 431)
 
 
 def _regular(fields: list[Field], names: list[str]) -> Headers:
-    """The header of these fields, none of which may be about the connection or the head."""
+    """Return Headers with these fields. Rejects connection-specific and pseudo-header fields."""
     if not _FORBIDDEN.isdisjoint(names):
         name, value = next(field for field in fields if field[0] in _FORBIDDEN)
         if name == MALFORMED:
             raise malformed(value)
-        raise malformed(f"{name} among the fields of an HTTP/2 message")
+        raise malformed(f"{name} is not allowed among the fields of an HTTP/2 message")
     if "te" in names and any(value.lower() != "trailers" for name, value in fields if name == "te"):
-        raise malformed("TE is not trailers")
+        raise malformed("expected TE to be 'trailers'")
     return headers_from_wire(fields, names)
 
 
 def _parted(fields: list[Field]) -> tuple[dict[str, str], list[Field]]:
-    """The fields before the first regular one by name, and the regular ones."""
+    """Split a field list into its pseudo-header fields, by name, and its regular fields."""
     at = 0
     for name, _ in fields:
         if name[:1] != ":":
@@ -114,12 +114,12 @@ def _parted(fields: list[Field]) -> tuple[dict[str, str], list[Field]]:
         at += 1
     pseudo = dict(fields[:at])
     if len(pseudo) != at:
-        raise malformed("a pseudo-header field twice")
+        raise malformed("a pseudo-header field occurs twice")
     return pseudo, fields[at:]
 
 
 def parse_request(fields: list[Field], limits: H2Limits) -> RequestHead:
-    """Read a request's head; ProtocolError where it is malformed (with 431 or 414 where it is only too large)."""
+    """Parse a request's head. Raises ProtocolError if it is malformed, with 414 if its path is too long."""
     pseudo, regular = _parted(fields)
     head = RequestHead()
     head.headers = headers = _regular(regular, [name for name, _ in regular])
@@ -145,7 +145,7 @@ def parse_request(fields: list[Field], limits: H2Limits) -> RequestHead:
 
 
 def _check_pseudo(pseudo: dict[str, str]) -> None:
-    """What each kind of request must and must not have (RFC 9113 sections 8.3.1 and 8.5, RFC 8441 section 4)."""
+    """Check which pseudo-header fields are present (RFC 9113 sections 8.3.1 and 8.5, RFC 8441 section 4)."""
     known = pseudo.keys()
     method = pseudo.get(":method")
     if method is None:
@@ -154,17 +154,17 @@ def _check_pseudo(pseudo: dict[str, str]) -> None:
         raise malformed(":status in a request")
     if method == "CONNECT" and ":protocol" not in known:
         if known != {":method", ":authority"} or not is_host_and_port(pseudo[":authority"]):
-            raise malformed("CONNECT needs :authority, a host and a port, and nothing else")
+            raise malformed("expected CONNECT to have only :authority, with a host and a port")
         return
     if ":protocol" in known and (method != "CONNECT" or _PROTOCOL.fullmatch(pseudo[":protocol"]) is None):
-        raise malformed(":protocol without CONNECT, or none that is a token")
+        raise malformed("expected :protocol only with CONNECT, and a token")
     if ":scheme" not in known or ":path" not in known:
         raise malformed("a request without :scheme or :path")
 
 
 def _scheme(scheme: str) -> str:
     if _SCHEME.fullmatch(scheme) is None:
-        raise malformed(f"a malformed scheme {scheme[:40]!r}")
+        raise malformed(f"malformed scheme {scheme[:40]!r}")
     return scheme.lower()
 
 
@@ -172,11 +172,11 @@ def _check_path(path: str, method: str, limits: H2Limits) -> None:
     if len(path) > limits.path:
         raise malformed(f"the path is longer than {limits.path} bytes", 414)
     if _PATH.fullmatch(path) is None and not (path == "*" and method == "OPTIONS"):
-        raise malformed(f"a malformed path {path[:60]!r}")
+        raise malformed(f"malformed path {path[:60]!r}")
 
 
 def _set_host(headers: Headers, names: list[str], authority: str, *, bare_connect: bool) -> None:
-    """Have the authority as the Host field, whatever it came as."""
+    """Store the authority as the Host field, whether it was sent as :authority or as Host."""
     if "host" in names:
         hosts = headers.get_all("host")
         if len(hosts) > 1 or (authority and hosts[0] != authority):
@@ -188,7 +188,7 @@ def _set_host(headers: Headers, names: list[str], authority: str, *, bare_connec
         raise malformed("neither :authority nor Host")
     if authority not in _authorities:
         if not is_authority(authority):
-            raise malformed(f"a malformed authority {authority[:60]!r}")
+            raise malformed(f"malformed authority {authority[:60]!r}")
         if len(authority) < 80 and len(_authorities) < 1024:
             _authorities[authority] = True
     headers._lines.insert(0, f"host: {authority}")
@@ -196,22 +196,22 @@ def _set_host(headers: Headers, names: list[str], authority: str, *, bare_connec
 
 
 def _join_cookies(headers: Headers) -> None:
-    """Cookie may come in crumbs (RFC 9113 section 8.2.3)."""
+    """Join Cookie fields that the peer has split (RFC 9113 section 8.2.3)."""
     headers["cookie"] = "; ".join(headers.get_all("cookie"))
 
 
 def parse_response(fields: list[Field]) -> ResponseHead:
-    """Read a response's head; ProtocolError where it is malformed."""
+    """Parse a response's head. Raises ProtocolError if it is malformed."""
     pseudo, regular = _parted(fields)
     head = ResponseHead()
     status = _STATUSES.get(pseudo.get(":status", ""))
     if status is None or len(pseudo) != 1:
-        raise malformed(f"a response without a usable :status: {pseudo!r}"[:120])
+        raise malformed(f"expected a valid :status and no other pseudo-header field, got {pseudo!r}"[:120])
     head.status = status
     head.headers = headers = _regular(regular, [name for name, _ in regular])
     head.length = None
     if "content-length" in headers._keys:
-        if ends_with_head("", status):  # it may say so, and nothing comes (RFC 9113 section 8.1.1)
+        if ends_with_head("", status):  # allowed, although no body follows (RFC 9113 section 8.1.1)
             headers.discard("content-length")
         else:
             head.length = response_content_length(headers)
@@ -219,14 +219,18 @@ def parse_response(fields: list[Field]) -> ResponseHead:
 
 
 def parse_trailers(fields: list[Field]) -> Headers:
-    """Read the fields after a body; ProtocolError where they are malformed."""
+    """Parse trailers. Raises ProtocolError if they are malformed."""
     return _regular(fields, [name for name, _ in fields])
 
 
 def request_fields(
     method: str, scheme: str, authority: str, path: str, protocol: str, headers: Headers
 ) -> list[Field]:
-    """The fields of a request. CONNECT has neither scheme nor path; a protocol makes it an extended one."""
+    """Return the fields of a request's head.
+
+    CONNECT has neither scheme nor path, unless a protocol makes it an extended CONNECT. Raises ValueError if the
+    method or the path is malformed.
+    """
     if method == "CONNECT" and not protocol:
         fields = [(":method", method), (":authority", authority)]
     else:
@@ -240,25 +244,25 @@ def request_fields(
         and _PATH.fullmatch(path) is None
         and not (path == "*" and method == "OPTIONS")
     ):
-        raise ValueError(f"path {path!r} cannot stand in a request")
+        raise ValueError(f"malformed path {path!r}")
     return fields + _kept(headers, _DROPPED_OF_REQUESTS)
 
 
 def response_fields(status: int, headers: Headers) -> list[Field]:
-    """The fields of a response."""
+    """Return the fields of a response's head. Raises ValueError for a status that HTTP/2 does not allow."""
     if not 100 <= status <= 999 or status == 101:
-        raise ValueError(f"status {status} is not between 100 and 999, or is 101")
+        raise ValueError(f"expected a status from 100 to 999 but not 101, got {status}")
     dropped = _DROPPED_OF_BODILESS if ends_with_head("", status) else _DROPPED
     return [(":status", str(status)), *_kept(headers, dropped)]
 
 
 def trailer_fields(trailers: Headers) -> list[Field]:
-    """The fields after a body."""
+    """Return trailers as a field list."""
     return _kept(trailers, _FORBIDDEN | _DROPPED_OF_REQUESTS | {"te", "content-length", "trailer"})
 
 
 def _kept(headers: Headers, dropped: frozenset[str]) -> list[Field]:
-    """The fields that are for the other end, their names in lower case."""
+    """Return the fields without connection-specific ones, with names in lower case."""
     names = headers._keys
     fields = [(name, line[len(name) + 2 :]) for name, line in zip(names, headers._lines, strict=True)]
     if not dropped.isdisjoint(names):

@@ -1,4 +1,4 @@
-"""Frames of HTTP/2: their types, flags and codes, and how they are put together (RFC 9113 sections 4, 6 and 7)."""
+"""HTTP/2 frames: types, flags, error codes and serialization (RFC 9113 sections 4, 6 and 7)."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ ENABLE_CONNECT_PROTOCOL = 0x8
 NO_RFC7540_PRIORITIES = 0x9
 
 FRAME_SIZE = 16384
-"""What a frame may carry where nothing else was agreed on."""
+"""The default largest payload of a frame."""
 WINDOW = 65535
-"""The flow-control window where nothing else was agreed on."""
+"""The default flow-control window."""
 MOST = (1 << 31) - 1
-"""The largest window, and the last stream of all."""
+"""The largest window, and the highest stream id."""
 
 _header = struct.Struct(">HBBBL")
 unpack_header = _header.unpack_from
-"""Length (upper 16 bits, lower 8), type, flags and stream of a frame at a place."""
+"""Unpack a frame's length (upper 16 bits, lower 8), type, flags and stream at an offset."""
 _pack = _header.pack
 _numbered = struct.Struct(">HBBBLL").pack
 _setting = struct.Struct(">HL")
 
 
 class H2Error(ProtocolError):
-    """The peer broke the protocol, so that the connection ends with this code."""
+    """A connection error: the peer violated the protocol, and the connection ends with this code."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"{message} ({code_name(code)})")
@@ -73,48 +73,48 @@ class H2Error(ProtocolError):
 
 
 def code_name(code: int) -> str:
-    """What an error code is called."""
+    """Return the name of an error code."""
     return CODES[code] if code < len(CODES) else f"code {code}"
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A whole frame."""
+    """Return a frame."""
     length = len(payload)
     return _pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
 
 
 def frame_head(length: int, kind: int, flags: int, stream: int) -> bytes:
-    """The nine bytes before a payload."""
+    """Return the nine bytes before a payload."""
     return _pack(length >> 8, length & 0xFF, kind, flags, stream)
 
 
 def window_update(stream: int, credit: int) -> bytes:
-    """WINDOW_UPDATE."""
+    """Return a WINDOW_UPDATE frame."""
     return _numbered(0, 4, WINDOW_UPDATE, 0, stream, credit)
 
 
 def rst_stream(stream: int, code: int) -> bytes:
-    """RST_STREAM."""
+    """Return an RST_STREAM frame."""
     return _numbered(0, 4, RST_STREAM, 0, stream, code)
 
 
 def goaway(last: int, code: int, text: bytes = b"") -> bytes:
-    """GOAWAY, with words for whoever debugs."""
+    """Return a GOAWAY frame with debug data."""
     return frame(GOAWAY, 0, 0, struct.pack(">LL", last, code) + text)
 
 
 def settings(values: dict[int, int]) -> bytes:
-    """SETTINGS."""
+    """Return a SETTINGS frame."""
     return frame(SETTINGS, 0, 0, b"".join([_setting.pack(key, value) for key, value in values.items()]))
 
 
 def read_settings(payload: bytes) -> list[tuple[int, int]]:
-    """What a SETTINGS frame says, in order."""
+    """Return the identifiers and values of a SETTINGS payload, in order."""
     return list(_setting.iter_unpack(payload))
 
 
 def header_frames(stream: int, block: bytes, most: int, *, end: bool) -> bytes:
-    """HEADERS and as many CONTINUATION as the block takes."""
+    """Return HEADERS, followed by CONTINUATION frames if the block is longer than `most` bytes."""
     length = len(block)
     flags = END_STREAM if end else 0
     if length <= most:

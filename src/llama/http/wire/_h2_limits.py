@@ -1,4 +1,4 @@
-"""What a peer may ask of an HTTP/2 connection, and how more than that shows."""
+"""The limits of an HTTP/2 connection, and the rate limiter that detects abuse."""
 
 from __future__ import annotations
 
@@ -10,58 +10,58 @@ from llama._errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class H2Limits:
-    """Bounds of one HTTP/2 connection. Who exceeds one of the last eight loses the connection (ENHANCE_YOUR_CALM).
+    """Limits of one HTTP/2 connection. Exceeding one of the last nine ends the connection (ENHANCE_YOUR_CALM).
 
-    Streams beyond `streams` are refused one by one. `header_list`, `fields` and `path` bound a message's head, as
-    decoded (431, 414). A stream that the peer lets no byte of its answer go out on for `stall` seconds is reset,
-    and the connection ends when nothing at all went out meanwhile.
+    Streams beyond `streams` are refused one by one. `header_list`, `fields` and `path` limit a message's head, as
+    decoded (431, 414). A stream whose flow control lets no byte of the response out for `stall` seconds is reset;
+    the connection ends if no stream could send anything in that time.
     """
 
     streams: int = 128
-    """Streams at a time, those among them that were cancelled but whose handler has not ended."""
+    """Concurrent streams, including cancelled ones whose handler has not ended."""
     header_list: int = 65_536
-    """Bytes of a head: names, values, and 32 for each field."""
+    """Bytes of a head: names, values, and 32 per field."""
     fields: int = 128
     path: int = 16_384
     window: int = 65_535
-    """Bytes that a stream may send ahead at first; it doubles with use."""
+    """Initial flow-control window of a stream, in bytes; it doubles as the body is read."""
     max_window: int = 1 << 20
-    """The most that it grows to."""
+    """The largest window of a stream, in bytes."""
     growth: int = 1 << 24
-    """How much all windows of a connection may grow together beyond their first size."""
+    """Bytes by which the windows of all streams together may exceed their initial sizes."""
     stall: float | None = 120.0
     settings_timeout: float | None = None
-    """Seconds for the peer to acknowledge SETTINGS (RFC 9113 section 6.5.3); None for no bound."""
+    """Seconds for the peer to acknowledge SETTINGS (RFC 9113 section 6.5.3); None for no limit."""
     block: int = 98_304
-    """Bytes of a header block, before it is decoded."""
+    """Bytes of an encoded header block."""
     continuations: int = 32
-    """CONTINUATION frames of one header block."""
+    """CONTINUATION frames per header block."""
     oversized: int = 200
-    """Header blocks that exceed `header_list` or `fields`: burst. A block that decodes to N times `block` bytes, by
+    """Header blocks over `header_list` or `fields`: burst. A block that decodes to N times `block` bytes, by
     references to the dynamic table, counts N times, as does one with N quarters of `fields` too many, up to a tenth
-    of this. A block with 8 times `fields` beyond a limit ends the connection at once."""
+    of this. A block with 8 times `fields` beyond a limit ends the connection immediately."""
     oversized_per_second: float = 20.0
     """Rate at which that burst refills."""
     resets: int = 200
-    """Streams cancelled, by the peer or by its mistakes, before they were answered: at once, then..."""
+    """Streams that end before their response, cancelled by the peer or by its protocol errors: burst."""
     resets_per_second: float = 20.0
-    """...so many a second."""
+    """Rate at which that burst refills."""
     noise: int = 2000
-    """Frames that carry nothing (PING, SETTINGS, PRIORITY, empty DATA, ...) beyond those that do: at once, then..."""
+    """Frames without message data (PING, SETTINGS, PRIORITY, empty DATA, ...) beyond those with data: burst."""
     noise_per_second: float = 200.0
-    """...so many a second."""
+    """Rate at which that burst refills."""
     replies: int = 1000
-    """Answers to such frames that wait because the peer does not read."""
+    """Replies to such frames that are queued because the peer does not read."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ConfigError(f"http.H2Limits({name}={value}): expected more than 0")
+                raise ConfigError(f"http.H2Limits({name}={value}): expected a number greater than 0")
         if not 65_535 <= self.window <= self.max_window < 1 << 31:
             raise ConfigError(
-                f"http.H2Limits(window={self.window}, max_window={self.max_window}): expected 65535 or more, and no "
-                "first window above the most"
+                f"http.H2Limits(window={self.window}, max_window={self.max_window}): expected "
+                "65535 <= window <= max_window < 2**31"
             )
 
 
@@ -69,7 +69,7 @@ DEFAULT_H2_LIMITS = H2Limits()
 
 
 class Bucket:
-    """Something that may happen so many times at once, and so many times a second after that."""
+    """A leaky bucket: allows a burst of events, then a rate of events per second."""
 
     __slots__ = ("_at", "_burst", "_clock", "_rate", "count")
 
@@ -79,10 +79,10 @@ class Bucket:
         self._clock = clock
         self._at = clock()
         self.count = 0
-        """How often it happened, less what time has made good."""
+        """The number of events, less those that have drained with time."""
 
     def overflows(self, amount: int = 1) -> bool:
-        """Count one, or `amount`; tells whether that is too many."""
+        """Count `amount` events and return whether the bucket overflows."""
         self.count += amount
         if self.count <= self._burst:
             return False

@@ -1,17 +1,17 @@
-"""How urgent a response is, as the client says (RFC 9218 section 4)."""
+"""The priority of a response, as the client requests it (RFC 9218 section 4)."""
 
 from __future__ import annotations
 
 import re
 
 URGENCY = 3
-"""Of what says nothing; 0 is the most urgent, 7 the least."""
+"""The default urgency; 0 is the most urgent, 7 the least."""
 
 _MEMBER = re.compile(r"\s*(?:u=([0-7])|i(?:=\?([01]))?)\s*(?:;[^,]*)?")
 
 
 def parse_priority(value: str) -> tuple[int, bool]:
-    """The urgency, and whether parts of it are of use, from a Priority field; what is not understood is skipped."""
+    """Return the urgency and the incremental flag of a Priority field. Ignores unknown members."""
     urgency, incremental = URGENCY, False
     for member in value[:256].split(","):
         match = _MEMBER.fullmatch(member)

@@ -1,4 +1,4 @@
-"""What one side of an HTTP/2 connection sends: the lower half of the engine."""
+"""The sending half of one side of an HTTP/2 connection: the lowest layer of the engine."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from llama.http.wire._h2_stream import Events, Stream, StreamEvents
 from llama.http.wire._hpack_encode import Encoder
 from llama.http.wire._hpack_table import Field
 
-REMEMBERED = 1024  # streams of which it is known how they were closed
-LARGEST_FRAME = 65_536  # of what the peer may take, so that streams take turns
-FIRST_STREAMS = 100  # streams at a time that are opened before the peer has said how many it takes
+REMEMBERED = 1024  # closed streams whose way of closing is remembered, as it decides what late frames mean
+LARGEST_FRAME = 65_536  # upper bound on the peer's MAX_FRAME_SIZE, so that streams take turns
+FIRST_STREAMS = 100  # concurrent streams before the peer's SETTINGS arrive
 CONNECTION_WINDOW = 1 << 20
 LARGEST_CONNECTION_WINDOW = 1 << 24
 
 
 class Sending:
-    """The sending half: streams, frames to send, and the room there is for them."""
+    """The sending half: streams, the output buffer, and the send windows."""
 
     def __init__(
         self, events: Events, limits: H2Limits, *, client: bool, clock: Callable[[], float] = time.monotonic
@@ -38,22 +38,22 @@ class Sending:
         self.limits = limits
         self.client = client
         self.streams: dict[int, Stream] = {}
-        """Those that are not closed."""
+        """The streams that are not closed, by id."""
         self.highest = 0
-        """The last stream that was opened."""
+        """The highest stream id that was opened."""
         self.failed = False
-        """Whether the connection is over by an error."""
+        """Whether the connection has failed."""
         self.send_window: int = WINDOW
-        """Bytes of all bodies that may be sent."""
+        """The connection's flow-control window for sending, in bytes."""
         self.max_frame = FRAME_SIZE
         self.max_streams = FIRST_STREAMS
-        """How many streams the peer takes at a time."""
+        """The number of concurrent streams that the peer allows."""
         self.extended_connect = False
-        """Whether the peer takes an extended CONNECT (RFC 8441)."""
+        """Whether the peer allows extended CONNECT (RFC 8441)."""
         self.pending = 0
-        """Bytes that wait to be taken."""
+        """Bytes in the output buffer."""
         self.lingering = 0
-        """Handlers that still run for streams that are closed: they count as streams."""
+        """Handlers still running for closed streams; they count against the limit on streams."""
         self._out: list[bytes] = []
         self._encoder = Encoder()
         self._first_window = WINDOW
@@ -67,7 +67,7 @@ class Sending:
     # bytes
 
     def take(self) -> bytes:
-        """What is to be sent now."""
+        """Remove and return the bytes in the output buffer."""
         out = self._out
         self.pending = self._replies = 0
         data = out[0] if len(out) == 1 else b"".join(out)
@@ -79,10 +79,10 @@ class Sending:
         self.pending += len(data)
 
     def _reply(self, data: bytes) -> None:
-        """Send what the peer's frame asks for; one that does not read it cannot ask for ever."""
+        """Send a reply to a peer's frame. Raises H2Error if a peer that does not read has caused too many."""
         self._replies += 1
         if self._replies > self.limits.replies:
-            raise H2Error(frames.ENHANCE_YOUR_CALM, f"{self._replies} answers wait to be read")
+            raise H2Error(frames.ENHANCE_YOUR_CALM, f"the peer has not read {self._replies} replies")
         self._put(data)
 
     # streams
@@ -90,7 +90,7 @@ class Sending:
     def open(
         self, events: StreamEvents, fields: list[Field], *, end: bool, is_bodiless: bool = False
     ) -> Stream:
-        """Open a stream with the head of a request."""
+        """Open a stream by sending a request's head."""
         self.highest += 2 if self.highest else 1
         stream = Stream(self.highest, self._first_window, self.limits.window)
         stream.events = events
@@ -100,16 +100,16 @@ class Sending:
         return stream
 
     def send_head(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
-        """Send a head: of a request, of a response (informational ones too), or the trailers."""
+        """Send the head of a request or of a response, final or informational, or trailers."""
         self._move(stream, SEND_HEADERS[end], "HEADERS")
         self._put(frames.header_frames(stream.id, self._encoder.encode(fields), self.max_frame, end=end))
 
     def room(self, stream: Stream) -> int:
-        """How many bytes of a stream's body may be sent now; not above 0 when none may."""
+        """Return how many bytes of a stream's body may be sent now; 0 or less if none."""
         return min(stream.send_window, self.send_window)
 
     def send_data(self, stream: Stream, data: bytes, *, end: bool) -> None:
-        """Send bytes of a body, not more than there is room for."""
+        """Send bytes of a body. Raises ValueError if they exceed a flow-control window."""
         length = len(data)
         if length and (length > stream.send_window or length > self.send_window):
             raise ValueError(f"{length} bytes on {stream}, which has room for {self.room(stream)}")
@@ -118,7 +118,9 @@ class Sending:
         self.send_window -= length
         noise = self._noise
         if noise.count:
-            noise.count = max(0, noise.count - 4)  # it may be answered by a WINDOW_UPDATE or two, and a PING
+            noise.count = max(
+                0, noise.count - 4
+            )  # the peer may answer DATA with one or two WINDOW_UPDATE and a PING
         if length <= self.max_frame:
             self._out.append(frames.frame_head(length, frames.DATA, end, stream.id))
             self._out.append(data)
@@ -138,7 +140,7 @@ class Sending:
             self._forget(stream, CLOSED)
 
     def reset(self, stream: Stream, code: int) -> None:
-        """Break a stream off; one that is closed stays so."""
+        """Reset a stream. Does nothing if it is closed."""
         if stream.state < CLOSED:
             idle = stream.state == IDLE
             self._forget(stream, RESET_BY_US)
@@ -157,15 +159,15 @@ class Sending:
     # the connection
 
     def ping(self, payload: bytes) -> None:
-        """Ask for a sign of life, with eight bytes that come back."""
+        """Send PING with eight bytes, which the peer returns."""
         self._put(frames.frame(frames.PING, 0, 0, payload))
 
     def goaway(self, code: int, last: int, text: str = "") -> None:
-        """Say that no stream beyond `last` is taken."""
+        """Send GOAWAY: no stream above `last` is accepted."""
         self._put(frames.goaway(last, code, text.encode(errors="replace")[:200]))
 
     def consumed(self, stream: Stream, count: int) -> None:
-        """Bytes of a body were used, so that as many others may come."""
+        """Return flow-control credit for bytes of a body that were read; may enlarge the stream's window."""
         stream.unreturned += count
         if stream.unreturned * 2 >= stream.size and stream.state < CLOSED:
             credit, stream.unreturned = stream.unreturned, 0

@@ -1,7 +1,7 @@
-"""The states of a stream, and what each may see (RFC 9113 section 5.1).
+"""The states of a stream and their transitions (RFC 9113 section 5.1).
 
-Push is switched off on both sides, so the reserved states do not exist. A closed stream is remembered by how it
-was closed, for that decides what a late frame means.
+Push is disabled on both sides, so the reserved states do not exist. There are three closed states, because the way
+in which a stream was closed decides what a late frame means.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ STATE_NAMES = (
     "idle", "open", "half-closed (local)", "half-closed (remote)", "closed", "reset by us", "reset by the peer",
 )  # fmt: skip
 
-# What is not a state: nothing happens, an error of the stream or of the connection, or a mistake of this side.
+# Outcomes that are not states: ignore the frame, a stream error, two connection errors, or misuse by this side.
 IGNORED, STREAM_ERROR, CLOSED_ERROR, IDLE_ERROR, MISUSE = -1, -2, -3, -4, -5
 
 _OUTCOMES = {
@@ -50,7 +50,7 @@ def _read() -> dict[str, tuple[int, ...]]:
 
 
 TABLE = _read()
-"""For each event what follows from each state: the next one, or what is not a state."""
+"""For each event, the outcome in each state: the next state, or one of the negative outcomes."""
 
 RECV_HEADERS = (TABLE["recv HEADERS"], TABLE["recv HEADERS end"])
 RECV_DATA = (TABLE["recv DATA"], TABLE["recv DATA end"])

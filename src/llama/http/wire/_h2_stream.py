@@ -1,4 +1,4 @@
-"""One stream as the engine knows it, and who is told of what happens on it."""
+"""A stream of the engine, and the events that the engine reports."""
 
 from __future__ import annotations
 
@@ -11,63 +11,63 @@ from llama.http.wire._h2_states import IDLE
 
 
 class StreamEvents(Protocol):
-    """What happens on one stream."""
+    """The events of one stream."""
 
     def response(self, head: ResponseHead, ended: bool, /) -> None:
-        """The final response's head came."""
+        """The head of the final response arrived."""
         ...
 
     def interim(self, head: ResponseHead, /) -> None:
-        """An informational response (1xx) came."""
+        """An informational response (1xx) arrived."""
         ...
 
     def data(self, data: bytes, ended: bool, /) -> None:
-        """Bytes of the body came; `consumed` gives the peer room for others."""
+        """Bytes of the body arrived; call `consumed` once they are read to return their credit."""
         ...
 
     def trailers(self, headers: Headers, /) -> None:
-        """The body has ended with these fields."""
+        """The body ended with trailers."""
         ...
 
     def reset(self, code: int, by_peer: bool, /) -> None:
-        """The stream broke off: the peer said so, or broke the rules."""
+        """The stream was reset, by the peer or because of its protocol error."""
         ...
 
     def window(self) -> None:
-        """The peer has given room for more."""
+        """The stream's send window has grown."""
         ...
 
 
 class Events(Protocol):
-    """What happens on a connection."""
+    """The events of a connection."""
 
     def request(self, stream: Stream, head: RequestHead, ended: bool, /) -> None:
-        """A request came; who takes it sets `stream.events`."""
+        """A request arrived; the receiver sets `stream.events`."""
         ...
 
     def refused(self, stream: Stream, error: Exception, ended: bool, /) -> None:
-        """A request came whose head is over a limit: the error's status tells which answer it gets."""
+        """A request arrived whose head exceeds a limit; respond with the error's status."""
         ...
 
     def settings_changed(self) -> None:
-        """The peer has said what it takes: windows and bounds may have changed."""
+        """The peer's SETTINGS arrived: send windows and limits may have changed."""
         ...
 
     def window(self) -> None:
-        """The peer has given the connection room for more."""
+        """The connection's send window has grown."""
         ...
 
     def goaway(self, last: int, code: int, text: bytes, /) -> None:
-        """The peer takes no more streams; those of ours after `last` were reset."""
+        """GOAWAY arrived: the peer accepts no more streams. A client's streams above `last` were reset before."""
         ...
 
     def pong(self, payload: bytes, /) -> None:
-        """The peer has answered a PING."""
+        """The peer answered a PING."""
         ...
 
 
 class Nobody:
-    """Does not care."""
+    """Ignores all events."""
 
     def response(self, head: ResponseHead, ended: bool, /) -> None: ...
 
@@ -84,7 +84,7 @@ class Nobody:
 
 NOBODY = Nobody()
 UNKNOWN = -1
-"""The length of a body that no Content-Length tells."""
+"""The length of a body without Content-Length."""
 
 
 class Stream:
@@ -100,17 +100,17 @@ class Stream:
         self.state = IDLE
         self.events: StreamEvents = NOBODY
         self.send_window = send_window
-        """Bytes that may be sent."""
+        """Flow-control window for sending, in bytes."""
         self.window = self.size = window
-        """Bytes that may come; what it is filled up to."""
+        """Flow-control window for receiving, in bytes; `size` is the value to which credit restores it."""
         self.unreturned = 0
-        """Bytes that were consumed, of which the peer was not told yet."""
+        """Consumed bytes whose credit was not yet returned to the peer."""
         self.expected = UNKNOWN
-        """Bytes of the body that are still to come, as Content-Length says."""
+        """Bytes of the body that remain according to Content-Length."""
         self.heard = False
-        """Whether the final head came."""
+        """Whether the final head has arrived."""
         self.is_bodiless = False
-        """Whether the response has no body, whatever its Content-Length says: that to HEAD."""
+        """Whether the response has no body regardless of its Content-Length, as the request was HEAD."""
         self.urgency = URGENCY
         self.incremental = False
 

@@ -1,8 +1,8 @@
-"""Reads header blocks (RFC 7541), and checks each field as it comes (RFC 9113 section 8.2.1).
+"""The HPACK decoder (RFC 7541), which validates each field while decoding (RFC 9113 section 8.2.1).
 
-One byte can stand for a field as large as the dynamic table, so a decoder builds fields only up to its limits. It
-reads the rest of the block for its effect on the dynamic table, which must stay equal to the peer's; a block with
-far more fields than allowed is not worth that, and costs the connection.
+One byte can refer to a field as large as the dynamic table, so the decoder builds fields only up to its limits. It
+reads the rest of the block only for its effect on the dynamic table, which must stay identical to the peer's. For a
+block with far more fields than allowed even that costs too much: the decoder stops and the connection ends.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from llama.http.wire._hpack_table import (
 )
 
 MALFORMED = ""
-"""The name of a field that no message may have; its value tells why."""
+"""The name given to a malformed field; its value is the reason."""
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t\x20-~\x80-\xff]*[!-~\x80-\xff])?)?")
-_INDEXED = re.compile(rb"[\x81-\xfe]+")  # fields whose index takes one byte
-_INDEXED_127 = re.compile(rb"(?:\xff[\x00-\x7f])++")  # and two bytes; possessive, so that re keeps no stack
-_LONGEST_CODE, _BYTE = 30, 8  # bits of the Huffman code
+_INDEXED = re.compile(rb"[\x81-\xfe]+")  # a run of fields whose index takes one byte
+_INDEXED_127 = re.compile(
+    rb"(?:\xff[\x00-\x7f])++"
+)  # two bytes; possessive, so that re needs no stack for backtracking
+_LONGEST_CODE, _BYTE = 30, 8  # bits of the longest Huffman code, and of a byte
 _SIZE_UPDATES = (
     2  # at the start of a block (RFC 7541 section 4.2): the smallest size since the last one, and the latest
 )
 _PSEUDO = (":method", ":scheme", ":authority", ":path", ":protocol", ":status")
-_REMEMBERED, _REMEMBERED_SIZE = 2048, 40  # names, and characters of one
+_REMEMBERED, _REMEMBERED_SIZE = 2048, 40  # the most cached names, and the most characters of one
 _known = {*_PSEUDO, *(name for name, _ in STATIC[1:])}
 
 
@@ -46,19 +48,19 @@ def _is_name(name: str) -> bool:
 
 
 def _complaint(name: str, value: str) -> str:
-    """What is wrong with a field, or nothing."""
+    """Return what is wrong with a field; empty if it is well-formed."""
     if name not in _known and not _is_name(name):
-        return f"a malformed field name {name[:40]!r}"
+        return f"malformed field name {name[:40]!r}"
     if _VALUE.fullmatch(value) is None:
-        return f"a malformed value of {name[:40]}: {value[:40]!r}"
+        return f"malformed value of {name[:40]}: {value[:40]!r}"
     return ""
 
 
 class Decoder:
-    """The decoding side of one connection.
+    """The decoder of one direction of a connection.
 
-    What comes out is `(name, value)`; a field that no message may have is named MALFORMED, so that the table
-    stays the same on both sides. Raises ProtocolError for what is no HPACK: then the connection is lost.
+    It returns fields as `(name, value)`. A malformed field is named MALFORMED instead of raising at once, so that
+    the table stays the same on both sides. Raises ProtocolError for invalid HPACK, which is a connection error.
     """
 
     __slots__ = (
@@ -74,7 +76,7 @@ class Decoder:
         fields: int = UNLIMITED,
         excess: int = UNLIMITED,
     ) -> None:
-        self._entries: list[Field] = []  # the newest last
+        self._entries: list[Field] = []  # oldest first
         self._sizes: list[int] = []
         self._most = most
         self._table = most
@@ -83,20 +85,20 @@ class Decoder:
         self._within = min(header_list, fields * OVERHEAD)  # no limit is exceeded up to this size
         self._most_excess = excess
         self.size = 0
-        """Bytes that the table counts."""
+        """Size of the dynamic table, in bytes (RFC 7541 section 4.1)."""
         self.changes = 0
-        """How often the table has changed: a block that leaves this alone always decodes to the same."""
+        """The number of changes of the dynamic table. While it stays the same, equal blocks decode equally."""
         self.is_truncated = False
-        """Whether the last block exceeded a limit, and its fields are only those before that."""
+        """Whether the last block exceeded a limit, so that only the fields before it were returned."""
         self.list_size = 0
-        """Size of the last block's field list (RFC 9113 section 6.5.2), with all fields that were not built."""
+        """Size of the last block's field list (RFC 9113 section 6.5.2), including the fields that were not built."""
         self.excess = 0
-        """Fields of the last block read one by one beyond a limit; a run of table references counts once an entry."""
+        """Fields of the last block beyond a limit. A run of table references counts each distinct entry once."""
         self.is_abandoned = False
-        """Whether the last block was not read to its end: the table differs from the peer's, the connection is lost."""
+        """Whether the last block was not read to its end. The table is then out of sync: end the connection."""
 
     def decode(self, block: bytes) -> list[Field]:
-        """The fields of a whole header block, as far as they are within the limits."""
+        """Decode a complete header block and return its fields up to the limits."""
         fields: list[Field] = []
         entries, sizes = self._entries, self._sizes
         most, most_fields = self._header_list, self._fields
@@ -112,7 +114,7 @@ class Decoder:
                 if byte >= 0x80:
                     index = byte & 0x7F
                     if not index:
-                        raise ProtocolError("index 0")
+                        raise ProtocolError("index 0 is invalid")
                     if index == 0x7F:
                         index, at = _integer(block, at, 0x7F)
                     if index < 62:
@@ -121,12 +123,10 @@ class Decoder:
                         field, size = entries[61 - index], sizes[61 - index]
                 elif 0x20 <= byte < 0x40:
                     if fields:
-                        raise ProtocolError("a change of the table's size after a field")
+                        raise ProtocolError("a table size update after a field")
                     updates += 1
                     if updates > _SIZE_UPDATES:
-                        raise ProtocolError(
-                            f"more than {_SIZE_UPDATES} changes of the table's size in a block"
-                        )
+                        raise ProtocolError(f"more than {_SIZE_UPDATES} table size updates in a block")
                     at = self._resize(block, at, byte & 0x1F)
                     continue
                 else:
@@ -141,12 +141,15 @@ class Decoder:
                     self._add(field, size)
                 fields.append(field)
         except IndexError:
-            raise ProtocolError("a header block that is cut off, or an index beyond the table") from None
+            raise ProtocolError("the header block is cut off, or an index is beyond the table") from None
         self.list_size = total
         return fields
 
     def _literal(self, block: bytes, at: int, byte: int, room: int) -> tuple[Field, int, int]:
-        """A literal field, where it ends and what it counts; only a size above `room` if a string is longer."""
+        """Return a literal field, the position after it, and its size.
+
+        If a string is longer than `room` bytes as sent, the field is a dummy and the size is `room` + 1.
+        """
         prefix = 0x3F if byte >= 0x40 else 0x0F
         index = byte & prefix
         if len(block) > room and (end := _end_of_long(block, at, prefix, room)):
@@ -172,7 +175,7 @@ class Decoder:
         return (name, NeverIndexed(value) if byte & 0xF0 == 0x10 else value), at, size
 
     def _skip(self, block: bytes, at: int) -> None:
-        """Read the fields from here on for their effect on the table, and count their size."""
+        """Read the fields from `at` on for their effect on the table, and add up their size."""
         end, most = len(block), self._most_excess
         while at < end:
             self.excess += 1
@@ -184,15 +187,15 @@ class Decoder:
                 at = self._skip_indexed(block, at)
             elif byte >= 0x40:
                 if byte == 0x80:
-                    raise ProtocolError("index 0")
+                    raise ProtocolError("index 0 is invalid")
                 at = self._skip_literal(block, at, 0x3F)
             elif byte >= 0x20:
-                raise ProtocolError("a change of the table's size after a field")
+                raise ProtocolError("a table size update after a field")
             else:
                 at = self._skip_literal(block, at, 0x0F)
 
     def _skip_indexed(self, block: bytes, at: int) -> int:
-        """Count the size of fields that are in a table, all that follow one another together."""
+        """Add the size of a run of indexed fields."""
         if (found := _INDEXED.match(block, at)) is not None:
             run, first = found[0], 0x80
         elif (found := _INDEXED_127.match(block, at)) is not None:
@@ -211,7 +214,7 @@ class Decoder:
         return found.end()
 
     def _skip_literal(self, block: bytes, at: int, prefix: int) -> int:
-        """Count the size of a literal field; decode it only if it goes into the table."""
+        """Add the size of a literal field; decode it only if it goes into the table."""
         index = block[at] & prefix
         start = at = at + 1
         size = OVERHEAD
@@ -254,7 +257,7 @@ class Decoder:
         if size == 0x1F:
             size, at = _integer(block, at, 0x1F)
         if size > self._most:
-            raise ProtocolError(f"a table of {size} bytes, where {self._most} are allowed")
+            raise ProtocolError(f"expected a table size of at most {self._most} bytes, got {size}")
         self.changes += 1
         self._table = size
         self._evict(size)
@@ -262,18 +265,18 @@ class Decoder:
 
 
 def _integer(block: bytes, at: int, value: int) -> tuple[int, int]:
-    """The rest of an integer whose prefix is full, and where it ends."""
+    """Read the rest of an integer whose prefix is full; return the integer and the position after it."""
     for shift in (0, 7, 14, 21):
         byte = block[at]
         at += 1
         value += (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise ProtocolError("an integer that is too large")
+    raise ProtocolError("an integer is too large")
 
 
 def _end_of_long(block: bytes, at: int, prefix: int, room: int) -> int:
-    """Where a literal field ends that has a string longer than `room` as sent; 0 if it has none."""
+    """Return the position after a literal field if it has a string longer than `room` as sent, else 0."""
     index, longest = block[at - 1] & prefix, 0
     if index == prefix:
         index, at = _integer(block, at, prefix)
@@ -284,7 +287,7 @@ def _end_of_long(block: bytes, at: int, prefix: int, room: int) -> int:
 
 
 def _string(block: bytes, at: int) -> tuple[str, int]:
-    """A string and where it ends."""
+    """Read a string; return it and the position after it."""
     first = block[at]
     length = first & 0x7F
     at += 1
@@ -292,18 +295,18 @@ def _string(block: bytes, at: int) -> tuple[str, int]:
         length, at = _integer(block, at, 0x7F)
     end = at + length
     if end > len(block):
-        raise ProtocolError("a string beyond the end of its header block")
+        raise ProtocolError("a string extends beyond its header block")
     raw = block[at:end]
     return (huffman_decode(raw) if first & 0x80 else str(raw, "latin-1")), end
 
 
 def _skip_string(block: bytes, at: int) -> tuple[int, int, int]:
-    """Where a string ends, its length as sent, and the least that it can have decoded."""
+    """Return the position after a string, its length as sent, and its least possible decoded length."""
     first = block[at]
     length = first & 0x7F
     at += 1
     if length == 0x7F:
         length, at = _integer(block, at, 0x7F)
     if at + length > len(block):
-        raise ProtocolError("a string beyond the end of its header block")
+        raise ProtocolError("a string extends beyond its header block")
     return at + length, length, length * _BYTE // _LONGEST_CODE if first & 0x80 else length

@@ -1,4 +1,4 @@
-"""Writes header blocks (RFC 7541)."""
+"""The HPACK encoder (RFC 7541)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from llama.http.wire._hpack_table import (
     encode_integer,
 )
 
-# Secrets: another party that can make requests on the same connection must not be able to guess at them.
+# Secrets are never indexed, so that another sender on the same connection cannot guess them by the sizes of blocks.
 SECRET = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
-# What is rarely the same twice would only push out what is.
+# Values that rarely repeat are not indexed, because they would evict values that do.
 _VARYING = frozenset(
     {
         ":path",
@@ -33,8 +33,8 @@ _VARYING = frozenset(
     }
 )
 _PLAIN = SECRET | _VARYING
-_LONGEST = 1024  # a field that counts more than this is not worth its place
-_DYNAMIC = 1 << 20  # where numbers of dynamic entries begin, beyond every static index
+_LONGEST = 1024  # larger fields are not added to the dynamic table
+_DYNAMIC = 1 << 20  # number of the first dynamic entry, above every static index
 _INDEXED = [bytes((0x80 | index,)) for index in range(127)]
 _LENGTHS = [bytes((length,)) for length in range(127)]
 
@@ -55,28 +55,28 @@ def _text(text: str) -> bytes:
 
 
 def _short_text(text: str) -> bytes:
-    """In the Huffman code where that is shorter: for what is said once and then referred to."""
+    """Encode a string with the Huffman code if that is shorter. Used only for fields that enter the table."""
     coded = huffman_encode(text)
     return encode_integer(len(coded), 0x80, 0x7F) + coded if len(coded) < len(text) else _text(text)
 
 
 class Encoder:
-    """The encoding side of one connection. Names are in lower case, and fields are known to be well-formed."""
+    """The encoder of one direction of a connection. Expects well-formed fields with names in lower case."""
 
     __slots__ = ("_entries", "_inserted", "_known", "_sizes", "_smallest", "_table", "size")
 
     def __init__(self) -> None:
         self._known: dict[Field, int] = STATIC_FIELDS.copy()
-        self._entries: list[Field] = []  # the oldest first
+        self._entries: list[Field] = []  # oldest first
         self._sizes: list[int] = []
         self._inserted = _DYNAMIC
         self._table = TABLE_SIZE
         self._smallest: int | None = None
         self.size = 0
-        """Bytes that the table counts."""
+        """Size of the dynamic table, in bytes (RFC 7541 section 4.1)."""
 
     def resize(self, most: int) -> None:
-        """The other side's table holds so many bytes from now on; more than TABLE_SIZE are not used."""
+        """Set the size that the peer allows for the table; at most TABLE_SIZE bytes are used."""
         size = min(most, TABLE_SIZE)
         if size != self._table or self._smallest is not None:
             self._smallest = size if self._smallest is None else min(size, self._smallest)
@@ -84,7 +84,7 @@ class Encoder:
             self._evict(size)
 
     def encode(self, fields: Iterable[Field]) -> bytes:
-        """The block of these fields."""
+        """Return the header block of these fields."""
         out: list[bytes] = []
         if self._smallest is not None:
             out.append(self._sizes_told())
@@ -108,7 +108,7 @@ class Encoder:
         return b"".join(out)
 
     def _new(self, field: Field) -> bytes:
-        """A literal, which goes into the table if it fits."""
+        """Encode a literal field and add it to the table if it fits."""
         name, value = field
         size = len(name) + len(value) + OVERHEAD
         if size > _LONGEST or size > self._table:
@@ -132,7 +132,7 @@ class Encoder:
             del self._sizes[:gone]
 
     def _sizes_told(self) -> bytes:
-        """The smallest size that the table had meanwhile, and the one it has (RFC 7541 section 4.2)."""
+        """Encode the smallest table size since the last block, and the current one (RFC 7541 section 4.2)."""
         smallest, self._smallest = self._smallest or 0, None
         told = encode_integer(self._table, 0x20, 0x1F)
         return told if smallest == self._table else encode_integer(smallest, 0x20, 0x1F) + told

@@ -1,7 +1,7 @@
 """The Huffman code of HPACK (RFC 7541 section 5.2 and appendix B).
 
-The code is canonical, so the lengths of its codes are all there is to know of it. Decoding goes a byte at a time
-through a state machine; the transitions of a state are computed when it is first reached.
+The code is canonical, so the lengths of its codes define it. Decoding runs a state machine byte by byte; the
+transitions of a state are computed when it is first reached.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _BY_LENGTH: tuple[tuple[int, bytes], ...] = (
 
 
 def _codes() -> list[str]:
-    """The code of each symbol as ones and zeros; the last is that of EOS."""
+    """Return the code of each symbol as a string of ones and zeros; the last is EOS."""
     codes = [""] * 257
     code = length = 0
     symbols = [(bits, symbol) for bits, group in _BY_LENGTH for symbol in group]
@@ -68,7 +68,7 @@ _BITS = {chr(symbol): code for symbol, code in enumerate(_CODES[:_EOS])}
 
 
 def _tree() -> list[list[int]]:
-    """Nodes with what follows a 0 and a 1: another node, or -1 minus the symbol that is complete."""
+    """Return the code's tree: for each node, the next node after a 0 and after a 1, or -1 minus a symbol."""
     nodes = [[0, 0]]
     for symbol, code in enumerate(_CODES):
         node = 0
@@ -86,18 +86,18 @@ _NODES = _tree()
 
 
 class _State(list[tuple["_State", str]]):
-    """A position within a code: for each next byte, the state after it and the characters that it completes."""
+    """A decoder state, a node of the tree: for each next byte, the next state and the decoded characters."""
 
     __slots__ = ("is_end", "node")
 
     def __init__(self, node: int, *, is_end: bool) -> None:
         self.node = node
         self.is_end = is_end
-        """Whether a string may end here."""
+        """Whether a string may end in this state."""
 
 
 def _paddings() -> frozenset[int]:
-    """Where a string may end: up to seven ones from the root."""
+    """Return the nodes at which a string may end: up to seven ones from the root."""
     node, nodes = 0, {0}
     for _ in range(7):
         node = _NODES[node][1]
@@ -108,7 +108,7 @@ def _paddings() -> frozenset[int]:
 _ENDS = _paddings()
 _STATES = [_State(node, is_end=node in _ENDS) for node in range(len(_NODES))]
 _FAILED = _State(-1, is_end=False)
-"""The state after EOS; every byte leads back to it."""
+"""The state after EOS; every byte returns to it."""
 _FAILED.extend([(_FAILED, "")] * 256)
 
 
@@ -125,7 +125,7 @@ def _transition(node: int, byte: int) -> tuple[_State, str]:
 
 
 def huffman_decode(data: bytes) -> str:
-    """The Latin-1 text of a Huffman string; ProtocolError where it holds EOS or is padded wrongly."""
+    """Decode a Huffman string to Latin-1 text. Raises ProtocolError if it contains EOS or wrong padding."""
     state = _STATES[0]
     parts: list[str] = []
     for byte in data:
@@ -135,13 +135,13 @@ def huffman_decode(data: bytes) -> str:
         parts.append(part)
     if not state.is_end:
         raise ProtocolError(
-            "EOS within a Huffman string" if state is _FAILED else "a Huffman string is padded wrongly"
+            "EOS within a Huffman string" if state is _FAILED else "a Huffman string has wrong padding"
         )
     return "".join(parts)
 
 
 def huffman_encode(text: str) -> bytes:
-    """The Huffman string of a Latin-1 text."""
+    """Encode Latin-1 text with the Huffman code."""
     if not text:
         return b""
     bits = "".join([_BITS[char] for char in text])

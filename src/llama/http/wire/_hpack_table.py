@@ -1,4 +1,4 @@
-"""What both sides of HPACK know: the static table, sizes and integers (RFC 7541 sections 4.1, 5.1 and appendix A)."""
+"""HPACK's static table, entry sizes and integers (RFC 7541 sections 4.1, 5.1 and appendix A)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TypeAlias
 Field: TypeAlias = tuple[str, str]
 
 TABLE_SIZE = 4096
-"""Bytes of the dynamic table that both sides begin with."""
+"""The initial size of the dynamic table, in bytes."""
 OVERHEAD = 32
-"""What an entry counts beside its name and value."""
+"""Bytes that an entry counts in addition to its name and value."""
 UNLIMITED = 1 << 62
 
 _NAMES_AND_VALUES = """:authority
@@ -81,20 +81,20 @@ def _static() -> tuple[Field, ...]:
 
 
 STATIC = _static()
-"""The static table by index; 0 is none."""
+"""The static table by index; index 0 is unused."""
 STATIC_SIZES = tuple(len(name) + len(value) + OVERHEAD for name, value in STATIC)
 STATIC_FIELDS = {field: index for index, field in reversed(list(enumerate(STATIC))) if index}
 STATIC_NAMES = {field[0]: index for index, field in reversed(list(enumerate(STATIC))) if index}
 
 
 class NeverIndexed(str):
-    """The value of a field that came as never to be indexed: it goes on like that (RFC 7541 section 6.2.3)."""
+    """The value of a field that the peer marked as never indexed; it is forwarded so (RFC 7541 section 6.2.3)."""
 
     __slots__ = ()
 
 
 def encode_integer(value: int, first: int, most: int) -> bytes:
-    """An integer in a prefix whose largest value is `most`, below the bits of `first`."""
+    """Encode an integer with a prefix whose largest value is `most`; `first` sets the bits above the prefix."""
     if value < most:
         return bytes((first | value,))
     value -= most
