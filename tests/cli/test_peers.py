@@ -96,7 +96,7 @@ async def test_reverse_before_websockets(start: Start, files: Path) -> None:
 def test_http_proxy_over_tls_with_a_user(start: Start, web: str, files: Path) -> None:
     guarded = start("http-proxy", "--user", SECRET, "--cert", "c.pem", "--key", "k.pem")
     way = ("-x", f"https://localhost:{guarded.port}", "--proxy-cacert", "ca.pem", "--noproxy", "")
-    for user, answer in (("john:secret", b"page /a"), ("john:wrong", b"a name and a password")):
+    for user, answer in (("john:secret", b"page /a"), ("john:wrong", b"407 credentials required")):
         assert curl(*way, "-U", user, f"http://{web}/a").startswith(answer)
     site = start("reverse", "--to", f"http://{web}", "--cert", "c.pem", "--key", "k.pem")
     page = f"https://localhost:{site.port}/b"

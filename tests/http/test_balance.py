@@ -31,12 +31,12 @@ async def test_upstreams_take_turns() -> None:
     assert names([balance.next() for _ in range(6)]) == "abcabc"
 
 
-async def test_a_heavier_upstream_is_asked_more_often_and_not_in_a_row() -> None:
+async def test_round_robin_spreads_the_turns_of_a_heavier_upstream() -> None:
     balance = RoundRobin(upstreams(3, 1, 1))
     assert names([balance.next() for _ in range(10)]) == "abacaabaca"
 
 
-async def test_the_least_busy_upstream_is_asked() -> None:
+async def test_least_connections_picks_the_least_busy_upstream() -> None:
     balance = LeastConnections(upstreams(1, 1, 2))
     turns: list[Turn] = []
     chosen: list[Upstream] = []
@@ -48,14 +48,14 @@ async def test_the_least_busy_upstream_is_asked() -> None:
     assert names([balance.next()]) == "b"
 
 
-async def test_of_two_at_random_the_less_busy_is_asked() -> None:
+async def test_random_of_two_picks_the_less_busy_upstream() -> None:
     balance = RandomOfTwo(upstreams(1, 1, 1), Random(1))
     balance.upstreams[0].active = 100
     counts = Counter(names([balance.next() for _ in range(300)]))
     assert counts["a"] == 0 and counts["b"] > 50 and counts["c"] > 50
 
 
-async def test_a_turn_that_everybody_forgot_has_ended() -> None:
+async def test_a_garbage_collected_turn_has_ended() -> None:
     (upstream,) = upstreams(1)
     Turn(upstream)
     turn = Turn(upstream)
@@ -66,7 +66,7 @@ async def test_a_turn_that_everybody_forgot_has_ended() -> None:
     assert upstream.active == 0
 
 
-async def test_an_upstream_that_fails_is_asked_last_for_a_while() -> None:
+async def test_an_upstream_that_fails_is_ejected_for_a_while() -> None:
     async with testing.clock() as clock:
         balance = RoundRobin(upstreams(1, 1))
         a = balance.upstreams[0]
@@ -98,7 +98,7 @@ class World:
         return Response(body=host.encode())
 
 
-async def test_another_upstream_is_asked_when_one_is_not_there() -> None:
+async def test_a_request_is_retried_when_an_upstream_is_unreachable() -> None:
     world = World(a="unreachable")
     proxy = reverse_proxy(URLS, client=world.client)
     for _ in range(4):
@@ -106,7 +106,7 @@ async def test_another_upstream_is_asked_when_one_is_not_there() -> None:
     assert world.asked[:2] == ["a", "b"]
 
 
-async def test_when_all_fail_the_last_error_is_told_and_no_more_are_asked_than_allowed() -> None:
+async def test_the_last_error_is_raised_after_the_allowed_retries() -> None:
     world = World(a="unreachable", b="unreachable", c="unreachable")
     for retries, asked in ((0, 1), (1, 2), (5, 3)):
         world.asked.clear()
@@ -115,7 +115,7 @@ async def test_when_all_fail_the_last_error_is_told_and_no_more_are_asked_than_a
         assert len(world.asked) == asked
 
 
-async def test_retries_keep_to_their_budget() -> None:
+async def test_retries_stay_within_their_budget() -> None:
     world = World(a="unreachable", b="unreachable", c="unreachable")
     proxy = reverse_proxy(URLS, client=world.client, retry_budget=0.1)
     for _ in range(100):
@@ -137,7 +137,7 @@ async def closing(stream: Stream) -> None:
         (Request("POST", "http://x/", body=b"x"), ["a"]),
     ],
 )
-async def test_after_it_was_sent_only_what_may_be_sent_again_is(sent: Request, asked: list[str]) -> None:
+async def test_a_request_that_was_sent_is_retried_only_if_replayable(sent: Request, asked: list[str]) -> None:
     wires = {"a": Wire(closing), "b": Wire(answering(OK))}
 
     async def connect(target: Target) -> Stream:
@@ -156,7 +156,7 @@ async def test_after_it_was_sent_only_what_may_be_sent_again_is(sent: Request, a
 
 
 @pytest.mark.parametrize("policy", ["round_robin", "least_connections", "random_of_two"])
-async def test_every_policy_asks_everybody(policy: str) -> None:
+async def test_every_policy_uses_every_upstream(policy: str) -> None:
     world = World()
     proxy = reverse_proxy(URLS, client=world.client, balance=policy)  # type: ignore[arg-type]  # a str of those
     for _ in range(60):

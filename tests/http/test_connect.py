@@ -67,14 +67,14 @@ async def test_a_target_is_reached(answer: str) -> None:
     assert proxy.targets == [Target("proxy.example", 3128)]
 
 
-async def test_an_answer_may_come_in_pieces() -> None:
+async def test_a_response_may_arrive_in_chunks() -> None:
     pieces = [f">> {each}" for each in "HTTP/1.1 200 OK\r\n\r\nhi"]
     stream = await http.connect("proxy.example:3128", over=Scripted(ASKED, *pieces))(A)
     assert await stream.read(1) + await stream.read(1) == b"hi"
     await stream.aclose()
 
 
-async def test_credentials_and_fields() -> None:
+async def test_credentials_and_headers_are_sent() -> None:
     proxy = Scripted(
         "<< CONNECT [::1]:80 HTTP/1.1\r\nHost: [::1]:80\r\nUser-Agent: llama\r\n"
         "Proxy-Authorization: Basic am9objpzZWNyZXQ=\r\n\r\n",
@@ -96,7 +96,7 @@ async def failure(*lines: str) -> LlamaError:
 
 
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden"])
-async def test_a_proxy_that_does_not_allow_it_refuses(status: str) -> None:
+async def test_an_authorization_failure_raises_refused(status: str) -> None:
     error = await failure(f">> HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
     assert isinstance(error, Refused)
     assert str(error) == f"cannot reach a.example:443 through proxy proxy.example:3128: {status}"
@@ -112,7 +112,7 @@ async def test_a_proxy_that_does_not_allow_it_refuses(status: str) -> None:
         ("302 Found\r\nLocation: http://a.example/", None),
     ],
 )
-async def test_another_answer_is_unreachable_and_may_tell_why(answer: str, number: int | None) -> None:
+async def test_other_statuses_raise_unreachable_with_the_cause(answer: str, number: int | None) -> None:
     error = await failure(f">> HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n")
     assert isinstance(error, Unreachable)
     assert answer.split("\r\n")[0] in str(error)
@@ -123,12 +123,12 @@ async def test_another_answer_is_unreachable_and_may_tell_why(answer: str, numbe
     ("lines", "words"),
     [
         ([">> SSH-2.0-OpenSSH\r\n\r\n"], "malformed status line"),
-        ([">> HTTP/1.1 200 OK\r\n", ">>"], "left before its response was whole"),
+        ([">> HTTP/1.1 200 OK\r\n", ">>"], "closed the connection before its response was complete"),
         ([">> " + "HTTP/1.1 100 Continue\r\n\r\n" * 17], "more than 16 interim responses"),
         ([">> HTTP/1.1 200 OK\r\n" + "X: y\r\n" * 20000], "larger than 65536 bytes"),
     ],
 )
-async def test_what_is_no_proxy_is_unreachable(lines: list[str], words: str) -> None:
+async def test_a_malformed_response_raises_unreachable(lines: list[str], words: str) -> None:
     error = await failure(*lines)
     assert isinstance(error, Unreachable)
     assert words in str(error)
@@ -137,20 +137,20 @@ async def test_what_is_no_proxy_is_unreachable(lines: list[str], words: str) -> 
 @pytest.mark.parametrize(
     "target", [Target("unix:/x", 0), Target("a b", 80), Target("a.example", 0), Target("", 1)]
 )
-async def test_a_target_that_cannot_be_asked_for(target: Target) -> None:
+async def test_a_target_that_is_invalid_for_connect(target: Target) -> None:
     proxy = Scripted()
-    with pytest.raises(Unreachable, match="takes a host and a port"):
+    with pytest.raises(Unreachable, match="requires a host and a port"):
         await http.connect("proxy.example:3128", over=proxy)(target)
     assert proxy.targets == []
 
 
-async def test_a_filter_holds_for_addresses() -> None:
+async def test_address_filters_apply_to_literal_addresses() -> None:
     target = restrict(Target("a.example", 80), lambda address: address != "192.0.2.1", "not that one")
     with pytest.raises(Refused, match="not that one"):
         await http.connect("proxy.example:3128", over=Scripted())(Target("192.0.2.1", 80, target.extensions))
 
 
-async def test_a_proxy_that_does_not_answer_is_given_up() -> None:
+async def test_a_proxy_that_does_not_respond_times_out() -> None:
     silent = Scripted(ASKED)
     async with testing.clock() as clock, Shutdown() as shutdown:
         connect = http.connect("proxy.example:3128", over=silent, handshake_timeout=5)
@@ -162,14 +162,17 @@ async def test_a_proxy_that_does_not_answer_is_given_up() -> None:
 
         task = shutdown.spawn(reach())
         await clock.advance(5)
-        assert await task == "cannot reach a.example:443 through proxy proxy.example:3128: no answer in 5 s"
+        assert (
+            await task
+            == "cannot reach a.example:443 through proxy proxy.example:3128: no response within 5 s"
+        )
     assert silent.broken
 
 
-def test_settings_that_cannot_work_are_errors_at_start() -> None:
+def test_invalid_settings_raise_when_the_connector_is_built() -> None:
     with pytest.raises(ConfigError, match="both user and password"):
         http.connect("proxy.example:3128", user="john")
-    with pytest.raises(ConfigError, match="has a colon"):
+    with pytest.raises(ConfigError, match="a colon in the user"):
         http.connect("proxy.example:3128", user="jo:hn", password="x")
     with pytest.raises(ConfigError, match="not an address"):
         http.connect("proxy.example")
@@ -177,6 +180,6 @@ def test_settings_that_cannot_work_are_errors_at_start() -> None:
         http.connect("proxy.example:3128", over=tcp.connect)  # type: ignore[arg-type]
 
 
-def test_the_chain_is_told() -> None:
+def test_the_description_shows_the_chain_of_connectors() -> None:
     chain = describe(http.connect("proxy.example:443", over=tls.connect()))
     assert chain == "http.connect(proxy.example:443) > tls.connect() > tcp.connect()"

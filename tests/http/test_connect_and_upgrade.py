@@ -116,7 +116,7 @@ async def test_an_upstream_that_does_not_switch_protocols_fails_an_extended_conn
                 await talk.ask([*head, (":authority", "t.example"), (":path", "/p")], end=False)
                 assert "response 502" in (await talk.until("end"))[0]
     assert f"answered {status} and did not switch protocols to websocket" in caplog.text
-    assert "asked last" not in caplog.text  # a client must not take an upstream out of use
+    assert "ejected" not in caplog.text  # a client must not take an upstream out of use
 
 
 async def test_an_upstream_that_does_not_switch_protocols_answers_an_upgrade() -> None:

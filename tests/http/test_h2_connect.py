@@ -200,7 +200,7 @@ async def test_a_proxy_that_does_not_answer_is_given_up_and_its_connection_lives
         assert await server.hear("1 CONNECT") == "1 CONNECT a.example:443"
         error = await asked
         assert isinstance(error, TimeoutError)
-        assert str(error) == "cannot reach a.example:443 through proxy proxy:80: no answer in 0.05 s"
+        assert str(error) == "cannot reach a.example:443 through proxy proxy:80: no response within 0.05 s"
         assert await server.hear("1 reset") == "1 reset CANCEL by peer"
         group.create_task(outcome(connect))
         await server.hear("3 CONNECT")
@@ -424,7 +424,7 @@ async def test_a_server_closes_what_its_stack_has_opened() -> None:
 
 
 def test_settings_that_cannot_work_are_errors_at_start() -> None:
-    with pytest.raises(ConfigError, match="speaks nothing else"):
+    with pytest.raises(ConfigError, match="requires HTTP/2"):
         http.connect("h2c://proxy:80", http2=False)
     with pytest.raises(ConfigError, match="not an address"):
         http.connect("h2c://proxy")

@@ -59,7 +59,7 @@ async def test_connect_opens_a_tunnel() -> None:
     assert [str(each) for each in upstream.targets] == ["a.example:443"]
 
 
-async def test_a_relay_of_ones_own_gets_the_bridge() -> None:
+async def test_a_custom_relay_receives_the_bridge() -> None:
     seen: list[str] = []
 
     async def relay(bridge: object) -> None:
@@ -72,7 +72,7 @@ async def test_a_relay_of_ones_own_gets_the_bridge() -> None:
     assert seen == ["a.example:443"]
 
 
-async def test_a_target_that_cannot_be_reached_is_502_with_the_reason() -> None:
+async def test_an_unreachable_target_is_502_with_the_reason() -> None:
     async def nobody(target: Target) -> Stream:
         raise Unreachable(f"cannot connect to {target}")
 
@@ -81,7 +81,7 @@ async def test_a_target_that_cannot_be_reached_is_502_with_the_reason() -> None:
     assert b"\r\nProxy-Status: llama; error=destination_unavailable\r\n" in heard
 
 
-async def test_a_tunnel_whose_client_left_is_closed() -> None:
+async def test_a_tunnel_is_closed_when_its_client_disconnects() -> None:
     upstream = Upstream(echo)
     response = await proxy(connect=upstream, private=True)(Request("CONNECT", "a.example:443"))
     await response.aclose()
@@ -94,7 +94,7 @@ async def test_a_tunnel_whose_client_left_is_closed() -> None:
 # whole URLs
 
 
-async def test_a_request_with_a_whole_url_is_passed_on() -> None:
+async def test_a_request_with_an_absolute_url_is_forwarded() -> None:
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:
@@ -130,7 +130,7 @@ async def test_a_request_with_a_whole_url_is_passed_on() -> None:
         ("OPTIONS * HTTP/1.1", 400),
     ],
 )
-async def test_what_names_no_target_is_refused(line: str, code: int) -> None:
+async def test_a_request_without_a_target_is_rejected(line: str, code: int) -> None:
     assert await status(proxy(connect=Upstream(answering(OK))), line, "Host: a.example") == code
 
 
@@ -153,7 +153,7 @@ async def test_max_forwards_counts_down_and_ends_here(method: str) -> None:
     assert await status(exchange, *lines, "Max-Forwards: x") == 400
 
 
-async def test_a_request_that_runs_in_a_circle_is_stopped() -> None:
+async def test_a_request_loop_is_detected() -> None:
     exchange = proxy(connect=Upstream(answering(OK)))
     line = ("GET http://a.example/ HTTP/1.1", "Host: a.example")
     laps = ", ".join(["1.1 llama"] * (LAPS - 1))
@@ -168,7 +168,7 @@ TARGETS = ["127.0.0.1", "10.0.0.1", "[::1]", "169.254.169.254", "localhost", "[:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("form", ["CONNECT {}:80 HTTP/1.1", "GET http://{}:80/ HTTP/1.1"])
-async def test_private_targets_are_for_clients_of_this_machine(form: str, target: str) -> None:
+async def test_only_clients_on_loopback_may_reach_private_targets(form: str, target: str) -> None:
     exchange = proxy(connect=Upstream(answering(OK)))
     lines = (form.format(target), f"Host: {target}:80")
     assert await status(exchange, *lines, local=PUBLIC) == 403
@@ -178,7 +178,7 @@ async def test_private_targets_are_for_clients_of_this_machine(form: str, target
     assert await status(proxy(connect=Upstream(answering(OK)), private=False), *lines, local=LOOPBACK) == 403
 
 
-async def test_a_name_that_resolves_to_a_private_address_is_refused() -> None:
+async def test_a_name_that_resolves_to_a_private_address_is_rejected() -> None:
     async def app(request: Request) -> Response:
         return Response(body=b"inner")
 
@@ -220,7 +220,7 @@ async def test_targets_are_allowed_and_denied(settings: dict[str, list[str]], ta
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_rule_is_asked(is_async: bool) -> None:
+async def test_a_custom_rule_decides(is_async: bool) -> None:
     def rule(request: Request, target: Target) -> bool:
         return target.host == "a.example" and request.headers.get("x-a") == "1"
 
@@ -233,7 +233,7 @@ async def test_a_rule_is_asked(is_async: bool) -> None:
     assert await status(exchange, *line) == 403
 
 
-async def test_clients_have_to_prove_who_they_are() -> None:
+async def test_proxy_auth_requires_credentials() -> None:
     exchange = stack(proxy_auth({"john": "secret"}), proxy(connect=Upstream(answering(OK))))
     line = ("CONNECT a.example:443 HTTP/1.1", "Host: a.example:443")
     assert b"\r\nProxy-Authenticate: Basic " in await answer(exchange, *line)
@@ -246,7 +246,7 @@ async def test_clients_have_to_prove_who_they_are() -> None:
 # with real servers
 
 
-async def test_our_own_connector_goes_through_our_own_proxy() -> None:
+async def test_http_connect_works_through_http_proxy() -> None:
     async def app(request: Request) -> Response:
         return Response(body=f"via {request.headers.get('via')}".encode())
 
@@ -270,6 +270,6 @@ WRONG: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("settings", WRONG)
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
+def test_invalid_settings_are_rejected(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         proxy(**settings)  # type: ignore[arg-type]

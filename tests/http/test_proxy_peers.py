@@ -91,7 +91,7 @@ async def test_uploads_of_every_framing(way: str, tmp_path: Path) -> None:
 
 
 @each_way
-async def test_parts_of_a_file(way: str, tmp_path: Path) -> None:
+async def test_range_requests(way: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(DATA)
     begun = tmp_path / "begun"
     begun.write_bytes(DATA[:1000])
@@ -107,7 +107,7 @@ async def test_parts_of_a_file(way: str, tmp_path: Path) -> None:
 
 
 @each_way
-async def test_early_hints_are_passed_on(way: str) -> None:
+async def test_early_hints_are_forwarded(way: str) -> None:
     async with through(way) as curl:
         done = await curl("-i", "--suppress-connect-headers", "/hints")
         assert done.out.startswith(
@@ -117,7 +117,7 @@ async def test_early_hints_are_passed_on(way: str) -> None:
 
 
 @each_way
-async def test_connections_are_kept(way: str) -> None:
+async def test_connections_are_reused(way: str) -> None:
     async with through(way) as curl:
         done = await curl("-v", *["/hello", "/chunks", "/nothing", "/x"] * 3)
         assert done.err.count(b"Re-using existing") + done.err.count(b"Reusing existing") == 11
@@ -126,14 +126,14 @@ async def test_connections_are_kept(way: str) -> None:
 
 
 @each_way
-async def test_many_at_once(way: str) -> None:
+async def test_many_concurrent_requests(way: str) -> None:
     async with through(way) as curl:
         done = await curl("-Z", "--parallel-immediate", "--parallel-max", "10", *["/hello"] * 40)
         assert done.out == b"hello" * 40, done.err
 
 
 @each_way
-async def test_who_has_no_password_is_asked_for_it(way: str) -> None:
+async def test_a_client_without_credentials_gets_a_challenge(way: str) -> None:
     async with through(way) as curl:
         for wrong in ("john:", "john:wrong", "jane:secret"):
             done = await curl("--proxy-user", wrong, "-w", "\n%{http_code} %{http_connect}", "/hello")
@@ -141,7 +141,7 @@ async def test_who_has_no_password_is_asked_for_it(way: str) -> None:
         assert (await curl("--proxy-anyauth", "/hello")).out == b"hello"
 
 
-async def test_fields_for_the_proxy_stay_there() -> None:
+async def test_fields_for_the_proxy_are_not_forwarded() -> None:
     heads: list[Headers] = []
 
     async def page(request: Request) -> Response:
@@ -177,7 +177,7 @@ async def test_a_proxy_is_named_by_the_environment_and_by_noproxy() -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-async def test_a_socks_proxy_before_the_proxy(secure: bool) -> None:
+async def test_a_chain_of_a_socks_proxy_and_the_proxy(secure: bool) -> None:
     asked: list[str] = []
 
     async def rule(_: object, target: Target) -> bool:
@@ -197,7 +197,7 @@ async def test_a_socks_proxy_before_the_proxy(secure: bool) -> None:
         assert set(asked) == {f"localhost:{proxy.port}"}
 
 
-async def test_megabytes_pass_both_ways(tmp_path: Path) -> None:
+async def test_megabytes_pass_in_both_directions(tmp_path: Path) -> None:
     data = os.urandom(1 << 20) * 4
     sent, received = tmp_path / "sent", tmp_path / "received"
     sent.write_bytes(data)
@@ -212,7 +212,7 @@ async def test_megabytes_pass_both_ways(tmp_path: Path) -> None:
             assert received.read_bytes() == data
 
 
-async def test_curl_hears_why_not() -> None:
+async def test_curl_shows_the_status_of_a_failed_request() -> None:
     async with sites() as roads, gate(roads) as proxy:
         status = ("-x", proxy.url, "-w", "%{http_code} %{http_connect}", "-o", os.devnull)
         assert (await curl(*status, "http://nowhere.example/")).out == b"502 000"
@@ -221,7 +221,7 @@ async def test_curl_hears_why_not() -> None:
         assert (await curl("-w", "%{http_code}", "-o", os.devnull, f"{proxy.url}/")).out == b"400"
 
 
-async def test_a_proxy_that_asks_for_a_certificate() -> None:
+async def test_a_proxy_that_requires_a_client_certificate() -> None:
     cert, key = pair_files("john", client=True)
     handler = stack(tls.server(*pair_files("localhost"), client_ca=ca_file()), http.server(), http.proxy())
     async with (

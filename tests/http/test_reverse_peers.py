@@ -50,7 +50,7 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
 
 
 @needs("nginx")
-async def test_files_of_nginx(nginx: Nginx, tmp_path: Path) -> None:
+async def test_files_from_nginx_arrive_unchanged(nginx: Nginx, tmp_path: Path) -> None:
     (nginx.www / "file").write_bytes(DATA)
     async with reverse(nginx.web) as url:
         assert (await curl(f"{url}/file")).out == DATA
@@ -71,7 +71,7 @@ async def test_files_of_nginx(nginx: Nginx, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "framing", [(), ("-H", "Transfer-Encoding: chunked"), ("-H", "Expect: 100-continue")]
 )
-async def test_files_are_put_to_nginx(nginx: Nginx, tmp_path: Path, framing: tuple[str, ...]) -> None:
+async def test_uploads_by_put_reach_nginx(nginx: Nginx, tmp_path: Path, framing: tuple[str, ...]) -> None:
     (tmp_path / "file").write_bytes(DATA)
     async with reverse(nginx.web) as url:
         done = await curl(*framing, "-T", tmp_path / "file", "-w", "%{http_code}", f"{url}/file")
@@ -97,7 +97,7 @@ async def test_uploads_of_every_framing(tmp_path: Path) -> None:
         assert done.err.count(b"< HTTP/1.1 100 Continue") == 1
 
 
-async def test_a_body_that_is_not_wanted_is_not_sent(tmp_path: Path) -> None:
+async def test_a_rejected_body_is_not_sent(tmp_path: Path) -> None:
     async def refuse(request: Request) -> Response:
         return Response(413, body=b"too large")
 
@@ -118,7 +118,7 @@ async def test_a_body_that_is_not_wanted_is_not_sent(tmp_path: Path) -> None:
         assert done.out == b"too large 0"
 
 
-async def test_what_comes_down() -> None:
+async def test_downloads_of_every_framing() -> None:
     async with before(page(site)) as url:
         done = await curl("-i", f"{url}/hints")
         assert done.out.startswith(
@@ -179,7 +179,9 @@ async def events_of(url: str, *options: str) -> AsyncGenerator[bytes]:
     ],
     ids=["plain", "by HTTP/1.0", "compressed", "mapped"],
 )
-async def test_events_arrive_one_by_one(layers: tuple[Layer, ...], options: tuple[str, ...]) -> None:
+async def test_server_sent_events_arrive_one_by_one(
+    layers: tuple[Layer, ...], options: tuple[str, ...]
+) -> None:
     heard = asyncio.Event()
 
     async def events(request: Request) -> Response:
@@ -200,7 +202,7 @@ async def test_events_arrive_one_by_one(layers: tuple[Layer, ...], options: tupl
     assert count == 5
 
 
-async def test_a_client_that_leaves_ends_the_stream() -> None:
+async def test_a_client_that_disconnects_ends_the_stream() -> None:
     left = asyncio.Event()
 
     async def events(request: Request) -> Response:
@@ -254,14 +256,14 @@ async def test_an_upstream_that_dies_at_once_is_502(reset: bool) -> None:
 
 @pytest.mark.parametrize("cut", CUT)
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
-async def test_an_upstream_that_dies_midway_is_seen_to(cut: str, reset: bool) -> None:
+async def test_an_upstream_that_dies_during_a_response_truncates_it(cut: str, reset: bool) -> None:
     async with before(dying(CUT[cut], reset=reset)) as url:
         for options in ((), ("--http1.0",)):
             done = await curl(*options, url)
             assert done.code in (18, 52, 56), done  # partial, nothing, or failure in receiving
 
 
-async def test_a_slow_upstream_is_504_or_waited_for() -> None:
+async def test_a_slow_upstream_is_504_after_the_timeout() -> None:
     asked, go = asyncio.Queue[None](), asyncio.Event()
 
     async def slow(request: Request) -> Response:
@@ -294,7 +296,7 @@ async def serve_echo(websocket: ServerConnection) -> None:
         await websocket.send(message)
 
 
-async def test_websockets_talk_through_the_proxy() -> None:
+async def test_websockets_work_through_the_proxy() -> None:
     async with serve_websocket(
         serve_echo, "127.0.0.1", 0, subprotocols=[Subprotocol("chat")], max_size=None
     ) as server:

@@ -54,7 +54,7 @@ FORWARDED = [
 # what goes up
 
 
-async def test_a_request_is_passed_on_with_its_host_and_who_it_is_from() -> None:
+async def test_a_request_is_forwarded_with_its_host_and_client() -> None:
     assert await heard_by_upstream("X-A: 1", "x-a: 2", line="GET /a/%2F?b HTTP/1.1") == [
         "GET /a/%2F?b HTTP/1.1",
         "Host: shop.example",
@@ -64,7 +64,7 @@ async def test_a_request_is_passed_on_with_its_host_and_who_it_is_from() -> None
     ]
 
 
-async def test_hop_by_hop_fields_are_taken_off() -> None:
+async def test_hop_by_hop_fields_of_a_request_are_removed() -> None:
     heard = await heard_by_upstream(
         "Connection: X-Private, close, keep-alive",
         "Keep-Alive: 5",
@@ -79,12 +79,12 @@ async def test_hop_by_hop_fields_are_taken_off() -> None:
     assert heard == ["GET / HTTP/1.1", "Host: shop.example", "X-Public: 1", *FORWARDED]
 
 
-async def test_connection_cannot_take_off_the_host_or_the_framing() -> None:
+async def test_connection_cannot_remove_host_or_content_length() -> None:
     heard = await heard_by_upstream("Connection: host, content-length", "Content-Length: 0")
     assert heard[:3] == ["GET / HTTP/1.1", "Host: shop.example", "Content-Length: 0"]
 
 
-async def test_that_trailers_are_welcome_is_passed_on() -> None:
+async def test_te_trailers_is_forwarded() -> None:
     heard = await heard_by_upstream("TE: trailers, deflate", "Connection: TE")
     assert "TE: trailers" in heard and "Connection: TE" in heard
 
@@ -99,11 +99,11 @@ SPOOFED = (
 )
 
 
-async def test_what_a_client_says_of_itself_is_taken_off() -> None:
+async def test_forwarding_fields_of_a_client_are_removed() -> None:
     assert await heard_by_upstream(*SPOOFED) == ["GET / HTTP/1.1", "Host: shop.example", *FORWARDED]
 
 
-async def test_what_an_untrusted_client_says_is_not_believed() -> None:
+async def test_forwarding_fields_of_an_untrusted_client_are_ignored() -> None:
     proxy = stack(forwarded(["10.0.0.0/8"]), reverse_proxy(A))
     assert await heard_by_upstream(*SPOOFED, proxy=proxy) == [
         "GET / HTTP/1.1",
@@ -112,7 +112,7 @@ async def test_what_an_untrusted_client_says_is_not_believed() -> None:
     ]
 
 
-async def test_what_a_trusted_proxy_says_is_told_on() -> None:
+async def test_the_chain_of_a_trusted_proxy_is_forwarded() -> None:
     proxy = stack(forwarded(["10.0.0.0/8"]), reverse_proxy(A))
     heard = await heard_by_upstream(
         "X-Forwarded-For: 1.1.1.1, 203.0.113.9, 10.0.0.2",
@@ -180,7 +180,7 @@ async def test_the_host_is_kept_or_set(host: str | None, told: str) -> None:
     assert "X-Forwarded-Host: shop.example" in heard
 
 
-async def test_the_upstream_is_the_one_that_was_named() -> None:
+async def test_the_request_goes_to_the_configured_upstream() -> None:
     upstream = Upstream(answering(OK))
     async with client(upstream) as fetcher:
         for url in ("http://10.0.0.1:8000", "http+unix:/run/a.sock", "unix:/run/b.sock"):
@@ -206,7 +206,7 @@ async def answer_of(answer: bytes, *said: bytes) -> bytes:
         return await browser.hear_end()
 
 
-async def test_hop_by_hop_fields_of_a_response_are_taken_off() -> None:
+async def test_hop_by_hop_fields_of_a_response_are_removed() -> None:
     heard = await answer_of(
         b"HTTP/1.1 200 Fine\r\nConnection: keep-alive, X-Private\r\nKeep-Alive: timeout=5\r\nX-Private: 1\r\n"
         b"Proxy-Authenticate: Basic\r\nX-Public: 1\r\nX-Public: 2\r\nContent-Length: 2\r\n\r\nok"
@@ -226,19 +226,19 @@ async def test_hop_by_hop_fields_of_a_response_are_taken_off() -> None:
         b"HTTP/1.1 200 OK\r\nX-A : 1\r\n\r\n",
     ],
 )
-async def test_a_malformed_response_is_answered_by_502(answer: bytes) -> None:
+async def test_a_malformed_response_is_502(answer: bytes) -> None:
     heard = await answer_of(answer)
     assert heard.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     assert b"\r\nProxy-Status: llama; error=http_protocol_error\r\n" in heard
 
 
-async def test_what_follows_a_response_reaches_nobody() -> None:
+async def test_bytes_after_a_response_are_discarded() -> None:
     smuggled = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled"
     heard = await answer_of(OK + smuggled, get("/1"), get("/2", "Connection: close"))
     assert heard.count(b"HTTP/1.1 200 OK") == 2 and b"smuggled" not in heard
 
 
-async def test_an_upstream_that_is_not_there_is_502() -> None:
+async def test_an_unreachable_upstream_is_502() -> None:
     async def nobody(target: object) -> Stream:
         raise ConnectionRefusedError(111, "Connection refused")
 
@@ -249,7 +249,7 @@ async def test_an_upstream_that_is_not_there_is_502() -> None:
     assert b"\r\nProxy-Status: llama; error=destination_unavailable\r\n" in heard
 
 
-async def test_a_slow_upstream_is_504_and_a_full_one_503() -> None:
+async def test_a_slow_upstream_is_504_and_a_full_pool_is_503() -> None:
     async def silent(stream: Stream) -> None:
         await head_of(stream)
         await stream.read()
@@ -266,7 +266,7 @@ async def test_a_slow_upstream_is_504_and_a_full_one_503() -> None:
     assert late.startswith(b"HTTP/1.1 504 ") and b"error=http_response_timeout" in late
 
 
-async def test_an_upstream_that_dies_before_its_answer_is_502() -> None:
+async def test_an_upstream_that_closes_before_its_response_is_502() -> None:
     async def dying(stream: Stream) -> None:
         await head_of(stream)
         stream.abort()
@@ -277,7 +277,7 @@ async def test_an_upstream_that_dies_before_its_answer_is_502() -> None:
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
-async def test_an_upstream_that_dies_within_its_answer_is_a_visible_truncation(framing: bytes) -> None:
+async def test_an_upstream_that_closes_during_its_response_truncates_it_visibly(framing: bytes) -> None:
     async def dying(stream: Stream) -> None:
         await head_of(stream)
         await stream.write(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n")
@@ -298,7 +298,7 @@ async def test_an_upstream_that_dies_within_its_answer_is_a_visible_truncation(f
     assert not got.endswith(b"0\r\n\r\n")
 
 
-async def test_events_are_passed_on_as_they_come() -> None:
+async def test_events_are_forwarded_as_they_arrive() -> None:
     turns: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def app(request: Request) -> Response:
@@ -322,7 +322,7 @@ async def test_events_are_passed_on_as_they_come() -> None:
 # either side leaves
 
 
-async def test_a_client_that_leaves_ends_the_exchange_at_once() -> None:
+async def test_a_client_that_disconnects_ends_the_exchange_at_once() -> None:
     asked, gone = asyncio.Event(), asyncio.Event()
 
     async def origin(stream: Stream) -> None:
@@ -342,7 +342,7 @@ async def test_a_client_that_leaves_ends_the_exchange_at_once() -> None:
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"])
-async def test_a_client_that_leaves_within_its_body_ends_the_exchange_at_once(head: bytes) -> None:
+async def test_a_client_that_disconnects_during_its_body_ends_the_exchange_at_once(head: bytes) -> None:
     asked, gone = asyncio.Event(), asyncio.Event()
 
     async def origin(stream: Stream) -> None:
@@ -364,7 +364,7 @@ async def test_a_client_that_leaves_within_its_body_ends_the_exchange_at_once(he
             await gone.wait()
 
 
-async def test_an_upstream_that_leaves_ends_a_body_that_still_comes() -> None:
+async def test_an_upstream_that_closes_ends_an_unfinished_request_body() -> None:
     async def origin(stream: Stream) -> None:
         await head_of(stream)
         await stream.read(1)
@@ -376,7 +376,7 @@ async def test_an_upstream_that_leaves_ends_a_body_that_still_comes() -> None:
             assert (await browser.hear_end()).startswith(b"HTTP/1.1 502 ")
 
 
-async def test_an_early_refusal_reaches_a_client_that_still_sends() -> None:
+async def test_an_early_error_response_reaches_a_client_that_is_still_sending() -> None:
     refusal = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig"
 
     async def origin(stream: Stream) -> None:
@@ -391,7 +391,7 @@ async def test_an_early_refusal_reaches_a_client_that_still_sends() -> None:
 # upgrades
 
 
-async def test_an_upgrade_passes_both_ways() -> None:
+async def test_an_upgrade_is_forwarded_in_both_directions() -> None:
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:
@@ -416,14 +416,14 @@ async def test_an_upgrade_passes_both_ways() -> None:
     assert b"\r\nConnection: Upgrade\r\n" in heard[0]
 
 
-async def test_an_upgrade_to_h2c_is_not_passed_on() -> None:
+async def test_an_upgrade_to_h2c_is_not_forwarded() -> None:
     heard = await heard_by_upstream(
         "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: x"
     )
     assert heard == ["GET / HTTP/1.1", "Host: shop.example", *FORWARDED]
 
 
-async def test_connect_is_no_business_of_a_reverse_proxy() -> None:
+async def test_a_reverse_proxy_rejects_connect() -> None:
     async with testing.connect(server()(reverse_proxy(A))) as stream:
         await stream.write(b"CONNECT b.example:443 HTTP/1.1\r\nHost: b.example:443\r\n\r\n")
         assert (await stream.read()).startswith(b"HTTP/1.1 405 ")
@@ -463,6 +463,6 @@ WRONG: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("settings", WRONG)
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
+def test_invalid_settings_are_rejected(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         reverse_proxy(**settings)  # type: ignore[arg-type]

@@ -190,7 +190,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
 
 @proxies
 @pytest.mark.parametrize("name", REFUSED, ids=labels({**REFUSED}))
-async def test_what_is_ambiguous_is_refused(name: str, make: Make) -> None:
+async def test_ambiguous_requests_are_rejected(name: str, make: Make) -> None:
     said, status = REFUSED[name]
     backend = Backend()
     heard = await through(said + LAST, backend, make)
@@ -249,7 +249,7 @@ BROKEN: dict[str, bytes] = {
 
 @proxies
 @pytest.mark.parametrize("name", BROKEN, ids=labels({**BROKEN}))
-async def test_a_body_with_an_ambiguous_framing_is_never_whole(name: str, make: Make) -> None:
+async def test_a_body_with_ambiguous_framing_is_never_complete(name: str, make: Make) -> None:
     backend = Backend()
     heard = await through(chunked(BROKEN[name]) + LAST, backend, make)
     assert statuses(heard) == [400] and b"\r\nConnection: close\r\n" in heard
@@ -315,7 +315,7 @@ PASSED: dict[str, tuple[bytes, list[str]]] = {
 
 @proxies
 @pytest.mark.parametrize("name", PASSED, ids=labels({**PASSED}))
-async def test_what_is_plain_reaches_the_backend_in_one_framing(name: str, make: Make) -> None:
+async def test_unambiguous_requests_reach_the_backend_with_one_framing(name: str, make: Make) -> None:
     said, seen = PASSED[name]
     backend = Backend()
     heard = await through(said + LAST, backend, make)
@@ -342,7 +342,7 @@ async def test_the_target_wins_over_host() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["https", "ftp", "HTTPS"])
-async def test_a_target_does_not_tell_how_the_request_came(scheme: str) -> None:
+async def test_the_scheme_in_a_target_does_not_set_x_forwarded_proto(scheme: str) -> None:
     seen = await fields_seen(f"GET {scheme}://b/ HTTP/1.1\r\nHost: b\r\n\r\n".encode())
     assert seen[b"x-forwarded-proto"] == b"http" and b"proto=http" in seen[b"forwarded"].split(b";")
 
@@ -351,7 +351,7 @@ NAMED = ["Host", "Content-Length", "Via", "X-Forwarded-For", "Forwarded", "X-For
 
 
 @pytest.mark.parametrize("name", NAMED)
-async def test_connection_takes_nothing_off_that_the_backend_relies_on(name: str) -> None:
+async def test_connection_cannot_remove_fields_that_the_backend_relies_on(name: str) -> None:
     seen = await fields_seen(post(f"Connection: {name}, keep-alive", "Content-Length: 0"))
     assert name.lower().encode() in seen
 
@@ -366,12 +366,12 @@ SPOOFED = [
 
 
 @pytest.mark.parametrize("line", SPOOFED)
-async def test_underscores_do_not_stand_for_hyphens(line: str) -> None:
+async def test_fields_spelled_with_underscores_are_removed(line: str) -> None:
     seen = await fields_seen(head("GET / HTTP/1.1", line))
     assert line.partition(":")[0].lower().encode() not in seen
 
 
-async def test_trailers_reach_the_backend_unless_they_belong_into_a_head() -> None:
+async def test_trailers_reach_the_backend_unless_they_are_header_only_fields() -> None:
     wire = b""
 
     async def noting(stream: Stream) -> None:
@@ -391,7 +391,7 @@ PIECES = [*PASSED.items()][::4]
 
 
 @pytest.mark.parametrize(("name", "case"), PIECES, ids=labels(dict(PIECES)))
-async def test_byte_by_byte_it_is_the_same(name: str, case: tuple[bytes, list[str]]) -> None:
+async def test_byte_by_byte_input_gives_the_same_result(name: str, case: tuple[bytes, list[str]]) -> None:
     backend = Backend()
     await through(case[0] + LAST, backend, piecewise=True)
     assert backend.seen == [*case[1], "GET /last"]
@@ -404,7 +404,7 @@ async def test_byte_by_byte_it_is_the_same(name: str, case: tuple[bytes, list[st
 @pytest.mark.parametrize(
     "body", [b"", b"a", b"5\r\nhello\r\n", b"5\r\nhel", b"1\r\na\r\n0\r\n", b"1\r\na\r\n0\r\nX: 1\r\n"]
 )
-async def test_an_upload_that_breaks_off_is_never_whole(body: bytes, politely: bool) -> None:
+async def test_an_aborted_upload_is_never_complete(body: bytes, politely: bool) -> None:
     backend = Backend()
     upstream = Upstream(backend, tcp_pair)
     framing = "Transfer-Encoding: chunked" if b"\r" in body else "Content-Length: 10"

@@ -97,7 +97,7 @@ def by_h11(wire: bytes) -> list[tuple[str, bytes]]:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(SEEDS), min_size=1, max_size=2), CHANGES, st.sampled_from([reverse, forward]))
-async def test_the_backend_sees_what_was_answered(
+async def test_the_backend_sees_the_requests_that_were_answered(
     seeds: list[bytes], changes: list[Change], make: Make
 ) -> None:
     said = changed(b"".join(seeds), changes)
@@ -176,7 +176,9 @@ def answers_by_h11(heard: bytes) -> list[tuple[int, bytes, bool]]:
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(ANSWERS), ANSWER_CHANGES, st.sampled_from([reverse, forward]))
-async def test_the_next_answer_is_its_own(answer: bytes, changes: list[Change], make: Make) -> None:
+async def test_the_next_request_gets_its_own_response(
+    answer: bytes, changes: list[Change], make: Make
+) -> None:
     raw = changed(answer, changes)
 
     async def origin(stream: Stream) -> None:

@@ -142,7 +142,7 @@ MORE: dict[str, bytes] = {
 
 @proxies
 @pytest.mark.parametrize("name", MORE, ids=labels(MORE))
-async def test_what_follows_a_response_reaches_nobody(name: str, make: Make) -> None:
+async def test_bytes_after_a_response_are_discarded(name: str, make: Make) -> None:
     heard = await through(FIRST + LAST, first_of(MORE[name]), make)
     assert statuses(heard)[1:] == [200] and heard.endswith(b"</last>")
     assert b"smuggled" not in heard
@@ -160,7 +160,7 @@ PIECES = pytest.mark.parametrize("piece", [POISON, b"smuggled", b"\r\n", b"H"])
 
 
 @PIECES
-async def test_what_comes_to_an_idle_connection_reaches_nobody(piece: bytes) -> None:
+async def test_bytes_on_an_idle_connection_reach_no_client(piece: bytes) -> None:
     idle, told = asyncio.Event(), asyncio.Event()
 
     async def origin(stream: Stream) -> None:
@@ -184,7 +184,7 @@ async def test_what_comes_to_an_idle_connection_reaches_nobody(piece: bytes) -> 
 
 
 @PIECES
-async def test_what_comes_to_a_connection_that_is_waited_for_reaches_nobody(piece: bytes) -> None:
+async def test_bytes_on_a_connection_with_a_waiter_reach_no_client(piece: bytes) -> None:
     async def origin(stream: Stream) -> None:
         while found := take_request(await stream.read()):
             if found[0].target == "/last":
@@ -237,7 +237,7 @@ BROKEN: dict[str, bytes] = {
 @proxies
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 @pytest.mark.parametrize("name", BROKEN, ids=labels(BROKEN))
-async def test_a_body_that_goes_wrong_is_seen_to_be_cut(name: str, version: str, make: Make) -> None:
+async def test_a_malformed_body_is_visibly_truncated(name: str, version: str, make: Make) -> None:
     raw = BROKEN[name]
 
     async def origin(stream: Stream) -> None:
@@ -313,7 +313,7 @@ PASSED: dict[str, tuple[bytes, bytes]] = {
 
 @proxies
 @pytest.mark.parametrize("name", PASSED)
-async def test_what_is_plain_passes(name: str, make: Make) -> None:
+async def test_unambiguous_responses_pass(name: str, make: Make) -> None:
     raw, expected = PASSED[name]
     heard = await through(FIRST + LAST, first_of(raw), make)
     assert expected + b"HTTP/1.1 200 OK\r\n" in heard and heard.endswith(b"</last>")
@@ -351,7 +351,7 @@ async def test_a_connection_that_announced_a_body_where_none_can_be_is_not_reuse
     assert upstream.opened == connections
 
 
-async def test_a_tunnel_begins_after_the_head_whatever_its_fields_say() -> None:
+async def test_a_tunnel_begins_after_the_head_regardless_of_framing_fields() -> None:
     async def proxy_of(stream: Stream) -> None:
         await stream.read()
         await stream.write(answer("Content-Length: 1", TE) + b"tunnelled")
@@ -363,7 +363,7 @@ async def test_a_tunnel_begins_after_the_head_whatever_its_fields_say() -> None:
     await stream.aclose()
 
 
-async def test_a_body_until_the_end_is_not_kept_alive_whatever_it_says() -> None:
+async def test_a_connection_is_not_reused_after_a_close_delimited_body() -> None:
     async def origin(stream: Stream) -> None:
         found = take_request(await stream.read())
         assert found is not None
@@ -380,7 +380,7 @@ async def test_a_body_until_the_end_is_not_kept_alive_whatever_it_says() -> None
     )
 
 
-async def test_a_response_before_the_request_has_ended_ends_its_connection() -> None:
+async def test_a_response_before_the_end_of_the_request_closes_the_connection() -> None:
     async def origin(stream: Stream) -> None:
         await stream.read()
         seen.append(stream)
@@ -400,7 +400,7 @@ SPLIT = ["a\r\nSet-Cookie: b", "a\nb", "a\rb", "a\x00b", "a\x0bb", "\u010d\u010a
 
 
 @pytest.mark.parametrize("value", SPLIT)
-def test_a_value_never_ends_its_line(value: str) -> None:
+def test_a_field_value_cannot_contain_line_breaks(value: str) -> None:
     headers = Headers({"X": "a"})
     for attempt in (
         lambda: headers.add("Y", value),
@@ -420,7 +420,7 @@ def test_a_value_never_ends_its_line(value: str) -> None:
 
 @pytest.mark.parametrize("value", SPLIT)
 @pytest.mark.parametrize("part", ["reason", "trailers", "upgrade"])
-def test_nor_do_other_parts_of_a_response(part: str, value: str) -> None:
+def test_other_parts_of_a_response_cannot_contain_line_breaks(part: str, value: str) -> None:
     async def app(request: Request) -> Response:
         response = Response(200, body=[b"a"])
         if part == "reason":
@@ -437,7 +437,7 @@ def test_nor_do_other_parts_of_a_response(part: str, value: str) -> None:
 
 @pytest.mark.parametrize("value", SPLIT)
 @pytest.mark.parametrize("part", ["method", "path", "protocol", "authority"])
-async def test_nor_do_the_parts_of_a_request(part: str, value: str) -> None:
+async def test_the_parts_of_a_request_cannot_contain_line_breaks(part: str, value: str) -> None:
     @layer
     async def change(request: Request, inner: Exchange) -> Response:
         setattr(request, part, value)

@@ -115,7 +115,9 @@ async def test_a_name_without_addresses_is_unreachable() -> None:
 
 
 async def test_a_resolver_that_returns_names_is_an_error() -> None:
-    with pytest.raises(Unreachable, match=r"the resolver returned 'other\.example', which is not an IP address"):
+    with pytest.raises(
+        Unreachable, match=r"the resolver returned 'other\.example', which is not an IP address"
+    ):
         await tcp.connect(resolver=resolver("other.example"))(Target("name.example", 80))
 
 

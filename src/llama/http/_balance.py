@@ -1,4 +1,4 @@
-"""Which of several upstreams is next, and which of them rest because they failed."""
+"""Load balancing: the policies that pick an upstream, and the ejection of upstreams that fail."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ log = logging.getLogger("llama.upstreams")
 
 
 class Upstream:
-    """One place to send requests to, and how it does."""
+    """An upstream with its weight, load and health."""
 
     __slots__ = ("_rests_until", "active", "credit", "failures", "origin", "path", "weight")
 
     def __init__(self, origin: Origin, path: str, weight: float) -> None:
         self.origin = origin
         self.path = path
-        """What its URL puts before every path."""
+        """The path of its URL, prepended to the path of every request."""
         self.weight = weight
         self.active = 0
-        """Exchanges that have not ended."""
+        """The number of exchanges in progress."""
         self.credit = 0.0
-        """What the round robin owes it."""
+        """Its current weight in smooth weighted round robin."""
         self.failures = 0
-        """How often it has failed since it last answered."""
+        """Consecutive failures since its last response."""
         self._rests_until = 0.0
 
     def __repr__(self) -> str:
         return f"{self.origin}{self.path}"
 
     def rests(self, now: float) -> bool:
-        """Whether it failed so often that it is asked last for a while."""
+        """Return whether it is ejected: used only when no other upstream is available."""
         return self._rests_until > now
 
     def note_failure(self, error: BaseException, most: int, rest: float) -> None:
-        """Another failure; after `most` in a row it rests for `rest` seconds."""
+        """Count a failure; after `most` in a row eject the upstream for `rest` seconds."""
         self.failures += 1
         if self.failures >= most:
             now = asyncio.get_running_loop().time()
             if not self._rests_until:
-                log.warning("%s is asked last for %g s: %s", self, rest, error)
+                log.warning("upstream %s ejected for %g s: %s", self, rest, error)
             self._rests_until = now + rest
 
     def note_success(self) -> None:
-        """It answers."""
+        """Reset the failures after a response."""
         self.failures = 0
         if self._rests_until:
             self._rests_until = 0.0
-            log.info("%s answers again", self)
+            log.info("upstream %s recovered", self)
 
 
 class Turn:
-    """One exchange of an upstream, which ends once: when told, or when everybody has forgotten it."""
+    """An exchange counted as active on an upstream, until `end` is called or the turn is garbage-collected."""
 
     __slots__ = ("_upstream",)
 
@@ -65,7 +65,7 @@ class Turn:
         upstream.active += 1
 
     def end(self) -> None:
-        """The exchange is over."""
+        """Count the exchange as finished. Idempotent."""
         if self._upstream is not None:
             self._upstream.active -= 1
             self._upstream = None
@@ -75,16 +75,16 @@ class Turn:
 
 
 class Balance(ABC):
-    """Chooses among upstreams: those that do not rest and were not tried yet, where there are any."""
+    """A policy that picks an upstream: healthy and untried ones first, then untried ones, then any."""
 
     counts = False
-    """Whether it looks at how many exchanges each has."""
+    """Whether the policy depends on the number of active exchanges."""
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self.upstreams = tuple(upstreams)
 
     def next(self, tried: Sequence[Upstream] = ()) -> Upstream:
-        """The upstream to ask now."""
+        """Return the upstream for the next attempt; `tried` have failed for this request."""
         found = self.upstreams
         if len(found) == 1:
             return found[0]
@@ -100,11 +100,11 @@ class Balance(ABC):
 
     @abstractmethod
     def choose(self, able: Sequence[Upstream]) -> Upstream:
-        """One of at least two."""
+        """Pick one of two or more upstreams."""
 
 
 class RoundRobin(Balance):
-    """In turn, each as often as its weight says, and evenly spread."""
+    """Smooth weighted round robin: turns in proportion to the weights, spread evenly."""
 
     def choose(self, able: Sequence[Upstream]) -> Upstream:
         total = 0.0
@@ -119,7 +119,7 @@ class RoundRobin(Balance):
 
 
 class LeastConnections(RoundRobin):
-    """Who has the fewest exchanges for its weight; in turn where several have."""
+    """The upstream with the fewest active exchanges for its weight; round robin among equals."""
 
     counts = True
 
@@ -130,7 +130,7 @@ class LeastConnections(RoundRobin):
 
 
 class RandomOfTwo(Balance):
-    """Of two taken at random, by weight, who has the fewer exchanges."""
+    """The upstream with fewer active exchanges for its weight, of two picked at random by weight."""
 
     counts = True
 

@@ -1,4 +1,4 @@
-"""The content coding br (RFC 7932), by the package of the extra brotli."""
+"""The content coding br (RFC 7932), implemented by the package of the extra brotli."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Module(Protocol):
 
 @cache
 def brotli() -> _Module | None:
-    """The package, if it is there and bounds its output, which it does since 1.2."""
+    """Return the package if it is installed and can limit its output (since version 1.2), else None."""
     try:
         found = import_module("brotli")
     except ImportError:
@@ -41,7 +41,7 @@ def brotli() -> _Module | None:
 
 
 class Brotli:
-    """Puts br on; each piece can be read as soon as it came when `flushes`."""
+    """A br encoder; with `flushes`, the output for each chunk can be decoded at once."""
 
     __slots__ = ("_compressor", "_flushes")
 
@@ -61,7 +61,7 @@ class Brotli:
 
 
 class Unbrotli:
-    """Takes br off, a bounded piece at a time."""
+    """A br decoder with output in bounded chunks."""
 
     __slots__ = ("_begun", "_decompressor", "_error", "_rest")
 
@@ -81,7 +81,7 @@ class Unbrotli:
         while True:
             if decompressor.is_finished():
                 if self._rest:
-                    raise ProtocolError("the body is not br: bytes follow its end")
+                    raise ProtocolError("invalid br body: data after the end")
                 return b""
             data = b""
             if decompressor.can_accept_more_data():
@@ -89,11 +89,11 @@ class Unbrotli:
             try:
                 out = decompressor.process(data, output_buffer_limit=PIECE)
             except self._error as error:
-                raise ProtocolError(f"the body is not br: {error}") from None
-            if out or not data:  # without input too there may be output that is left
+                raise ProtocolError(f"invalid br body: {error}") from None
+            if out or not data:  # even without input there may be pending output
                 return out
 
     def finish(self) -> bytes:
         if self._begun and not self._decompressor.is_finished():
-            raise Truncated("the br body ended too early")
+            raise Truncated("the br body is truncated")
         return b""

@@ -97,7 +97,7 @@ class Inflate:
             try:
                 out = inflater.decompress(self._rest, PIECE)
             except zlib.error as error:
-                raise ProtocolError(f"the body is not {self._coding}: {error}") from None
+                raise ProtocolError(f"invalid {self._coding} body: {error}") from None
             self._rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             if inflater.eof:
                 self._inflater = None
@@ -115,7 +115,7 @@ class Inflate:
 
     def finish(self) -> bytes:
         if self._inflater is not None and not self._inflater.eof:
-            raise Truncated(f"the {self._coding} body ended too early")
+            raise Truncated(f"the {self._coding} body is truncated")
         return b""
 
 

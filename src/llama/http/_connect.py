@@ -1,4 +1,4 @@
-"""The connector through an HTTP proxy, by CONNECT (RFC 9110, section 9.3.6)."""
+"""A connector that reaches targets through an HTTP proxy by CONNECT (RFC 9110 section 9.3.6)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALPN = ("h2", "http/1.1")
 H2C = "h2c://"
 TRIES = 3
 _READ = 16384
-_INTERIM = 16  # more 1xx responses than these are no answer
+_INTERIM = 16  # the maximum number of interim (1xx) responses
 _BY_STATUS = {504: errno.ETIMEDOUT}
 _BY_PROXY_STATUS = {  # RFC 9209, section 2.3
     "connection_refused": errno.ECONNREFUSED,
@@ -52,14 +52,14 @@ _BY_PROXY_STATUS = {  # RFC 9209, section 2.3
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class HttpConnect:
-    """Reaches targets through an HTTP proxy."""
+    """A connector that reaches targets through an HTTP proxy."""
 
     inner: Connector
     proxy: Target
     headers: Headers
     handshake_timeout: float | None
     sharing: Sharing | None
-    """The connections that carry many tunnels, where the proxy may speak HTTP/2."""
+    """The shared HTTP/2 connections to the proxy; None if HTTP/2 is not an option."""
 
     __takes__: ClassVar[type] = Target
 
@@ -82,7 +82,7 @@ class HttpConnect:
             allowed(target, (target.host,))
         authority = _authority(target)
         if authority is None:
-            raise Unreachable(f"{self._about(target)}: CONNECT takes a host and a port from 1 to 65535")
+            raise Unreachable(f"{self._about(target)}: CONNECT requires a host and a port from 1 to 65535")
         way = hop(self.proxy, target)
         if self.sharing is None:
             return await self._over_h1(await self.inner(way), target, authority)
@@ -92,7 +92,7 @@ class HttpConnect:
                 return await self._over_h1(found, target, authority)
             if (stream := await self._over_h2(found, target, authority)) is not None:
                 return stream
-        raise Unreachable(f"{self._about(target)}: it was refused {TRIES} times")
+        raise Unreachable(f"{self._about(target)}: the proxy did not process the request {TRIES} times")
 
     async def _over_h1(self, stream: Stream, target: Target, authority: str) -> Stream:
         headers = self.headers.copy()
@@ -110,7 +110,7 @@ class HttpConnect:
         return stream
 
     async def _over_h2(self, session: Session, target: Target, authority: str) -> Stream | None:
-        """None where the proxy did nothing: the connection had ended, or takes no more."""
+        """Open a tunnel; return None if the proxy has not processed the request, so that it can be retried."""
         reused = session.reused
         async with self._asking(target):
             try:
@@ -127,7 +127,7 @@ class HttpConnect:
 
     @asynccontextmanager
     async def _asking(self, target: Target) -> AsyncGenerator[None]:
-        """Bound the time of the proxy's answer; errors say what was tried."""
+        """Apply the handshake timeout and add the target and the proxy to errors."""
         clock = asyncio.timeout(self.handshake_timeout)
         try:
             async with clock:
@@ -137,7 +137,7 @@ class HttpConnect:
         except TimeoutError as error:
             if not clock.expired():
                 raise
-            late = f"{self._about(target)}: no answer in {self.handshake_timeout:g} s"
+            late = f"{self._about(target)}: no response within {self.handshake_timeout:g} s"
             raise TimeoutError(late) from error
         except OSError as error:
             if isinstance(error, LlamaError):
@@ -177,7 +177,7 @@ def _errno(head: ResponseHead | Response) -> int | None:
 
 
 async def _final_head(stream: Stream) -> ResponseHead:
-    """Read responses until one that is not interim; what follows it stays in the stream."""
+    """Read the final response head, skipping interim ones; bytes that follow it stay in the stream."""
     for _ in range(_INTERIM):
         head = await _head(stream)
         if head.status >= 200:
@@ -190,7 +190,7 @@ async def _head(stream: Stream) -> ResponseHead:
     while True:
         data = await stream.read(_READ)
         if not data:
-            raise Truncated("the proxy left before its response was whole")
+            raise Truncated("the proxy closed the connection before its response was complete")
         found = buffer.feed(data)
         if found is not None:
             raw, rest = found
@@ -200,9 +200,9 @@ async def _head(stream: Stream) -> ResponseHead:
 
 
 def basic(user: str, password: str) -> str:
-    """The value of a field with a name and a password (RFC 7617); ConfigError for a name with a colon."""
+    """Return Basic credentials as a field value (RFC 7617); raise ConfigError for a user with a colon."""
     if ":" in user:
-        raise ConfigError(f"user {user!r} has a colon, which Basic authentication cannot carry")
+        raise ConfigError(f"Basic authentication does not allow a colon in the user: got {user!r}")
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
@@ -217,19 +217,20 @@ def connect(
     handshake_timeout: float | None = None,
     http2: bool = True,
 ) -> HttpConnect:
-    """Connect through an HTTP proxy, `HOST:PORT` or `h2c://HOST:PORT`, by CONNECT.
+    """Connect to targets through an HTTP proxy, `HOST:PORT` or `h2c://HOST:PORT`, by CONNECT.
 
-    `user` and `password` go as Basic credentials; `headers` are more fields of the request. `over` reaches the
-    proxy, by default `tcp.connect()`: `tls.connect()` for a proxy behind TLS, another proxy's connector for a
-    chain. Names are resolved by the proxy. `handshake_timeout` in seconds bounds its answer.
+    `user` and `password` are sent as Basic credentials, `headers` are additional fields of the CONNECT request. `over`
+    connects to the proxy, by default `tcp.connect()`: use `tls.connect()` for a proxy behind TLS, and another proxy's
+    connector for a chain. The proxy resolves host names. `handshake_timeout` limits the time until the proxy responds,
+    in seconds.
 
-    Where TLS agrees on HTTP/2, or the proxy is `h2c://`, tunnels share connections, as many as the proxy takes;
-    `http2=False` makes one for each, over HTTP/1.1. Such connections are closed by `run` and `serve`, by leaving
-    the connector as an async context manager, or, without any of these, when they carry no tunnel any more.
+    If TLS negotiates HTTP/2, or the proxy is `h2c://`, tunnels share connections, up to the proxy's limit of streams
+    for each; `http2=False` opens an HTTP/1.1 connection for each tunnel. `run` and `serve` close shared connections,
+    and so does leaving the connector as an async context manager; otherwise they close when their last tunnel ends.
 
-    Raises Refused for 401, 403 and 407, Unreachable for other answers, whose cause has an errno where the
-    proxy tells why by Proxy-Status (RFC 9209); also what `over` raises. ConfigError for settings that cannot
-    work.
+    Raises Refused for 401, 403 and 407, and Unreachable for other responses, with an OSError as its cause if the proxy
+    gives the reason in Proxy-Status (RFC 9209) or responds with 504; also any error of `over`. Raises ConfigError for
+    invalid settings.
 
         http.connect("proxy.example:443", user="john", password="secret", over=tls.connect())
     """
@@ -245,7 +246,7 @@ def connect(
     else:
         known, target = proxy.startswith(H2C), Target.parse(proxy.removeprefix(H2C))
     if known and not http2:
-        raise ConfigError(f"http.connect({proxy!r}, http2=False): such a proxy speaks nothing else")
+        raise ConfigError(f"http.connect({proxy!r}, http2=False): an h2c:// proxy requires HTTP/2")
     sharing = None
     if known:
         sharing = Sharing(over, Origin("h2c", target))
@@ -256,7 +257,7 @@ def connect(
 
 
 def _offering(proxy: Target, over: Connector) -> Target:
-    """The proxy as TLS is to reach it: it may choose HTTP/2, unless it was said what to offer."""
+    """Return the proxy as a target that offers HTTP/2 by ALPN, unless the offer is already configured."""
     wanted = proxy.extensions.get(Wanted) or Wanted()
     if wanted.alpn is not None or (isinstance(over, TLSConnect) and over.alpn):
         return proxy

@@ -1,4 +1,4 @@
-"""Connections to one HTTP/2 proxy, each of which carries many tunnels (RFC 9113 section 8.5)."""
+"""Shared connections to an HTTP/2 proxy, each of which carries many tunnels (RFC 9113 section 8.5)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from llama.http._h2_client import H2Client
 from llama.http._origin import Origin
 from llama.tls import TLSInfo
 
-IDLE = 60.0  # seconds that a connection without a tunnel is kept
-HOPE = 1.0  # seconds that others wait for a first connection, before they know that they can share it
+IDLE = 60.0  # seconds until a connection without tunnels is closed
+HOPE = 1.0  # seconds to wait for the first connection while it is unknown whether the proxy supports HTTP/2
 SETTINGS = ClientSettings()
 
 
 class Opening:
-    """A connection that is made: others wait for what comes of it."""
+    """A connection attempt that other callers wait for."""
 
     __slots__ = ("error", "future")
 
@@ -31,7 +31,7 @@ class Opening:
         self.error: Unreachable | TLSError | None = None
 
     def done(self, error: BaseException | None = None) -> None:
-        """It is there, or never comes, perhaps by an error that is everybody's."""
+        """Finish the attempt, after a failure with the error that all waiters share."""
         if not self.future.done():
             if isinstance(error, Unreachable | TLSError):
                 self.error = error
@@ -39,14 +39,14 @@ class Opening:
 
 
 class Session(H2Client):
-    """A connection to a proxy that carries many tunnels."""
+    """An HTTP/2 connection to a proxy."""
 
     def __init__(self, stream: Stream, sessions: Sessions, opening: Opening | None) -> None:
         self._sessions = sessions
         self._opening = opening
         self.idle_since = 0.0
         self.is_watched = False
-        """Whether a timer looks whether it was idle for too long."""
+        """Whether an idle timer is scheduled."""
         super().__init__(stream, sessions.origin, SETTINGS, Timers(SETTINGS), sessions.tasks)
 
     def freed(self) -> None:
@@ -62,7 +62,7 @@ class Session(H2Client):
 
 
 class Sessions:
-    """The connections to one proxy in one loop."""
+    """A pool of HTTP/2 connections to one proxy, in one event loop."""
 
     def __init__(
         self, connect: Callable[[Target], Awaitable[Stream]], origin: Origin, *, is_owned: bool
@@ -71,7 +71,7 @@ class Sessions:
         self.tasks = Shutdown()
         self.origin = origin
         self.is_owned = is_owned
-        """Whether somebody closes them in the end: only then are they kept when they carry nothing."""
+        """Whether the owner closes the pool: only then are idle connections kept."""
         self._connect = connect
         self._all: list[Session] = []
         self._opening: Opening | None = None
@@ -79,11 +79,11 @@ class Sessions:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of connections."""
         return len(self._all)
 
     async def take(self, way: Target) -> Session | Stream:
-        """A connection with room for a tunnel, or a stream to a proxy that speaks HTTP/1.1."""
+        """Return a connection with room for a tunnel, or a stream to a proxy without HTTP/2."""
         while True:
             for session in self._all:
                 if session.has_room:
@@ -118,7 +118,7 @@ class Sessions:
         return session
 
     def rest(self, session: Session) -> None:
-        """A connection carries nothing."""
+        """Keep a connection that has become idle, or close it if it is surplus or the pool has no owner."""
         if not self.is_owned or len(self._all) > 1:
             self._end(session)
         else:
@@ -145,12 +145,12 @@ class Sessions:
             self.tasks.spawn(session.aclose(), name="close an HTTP/2 connection")
 
     def forget(self, session: Session) -> None:
-        """A connection takes no more tunnels."""
+        """Remove a connection that accepts no new tunnels."""
         if session in self._all:
             self._all.remove(session)
 
     async def aclose(self) -> None:
-        """Close what carries nothing, break off what does."""
+        """Close idle connections and abort those with tunnels."""
         for session in tuple(self._all):
             if session.is_idle:
                 self._end(session)
@@ -160,7 +160,7 @@ class Sessions:
 
 
 class Sharing:
-    """What a connector has in the running loop, and who has entered it."""
+    """The pool of a connector for the running event loop, with a count of its users."""
 
     __slots__ = ("_connect", "_entered", "_origin", "sessions")
 
@@ -171,7 +171,7 @@ class Sharing:
         self.sessions: Sessions | None = None
 
     def open(self) -> Sessions:
-        """The connections, which the current Shutdown closes if nobody entered the connector."""
+        """Return the pool; the current Shutdown also closes it."""
         sessions = self.sessions
         if sessions is None or not sessions.loop.is_running():
             owned = bool(self._entered) or self._is_closed_by_shutdown()
@@ -181,22 +181,22 @@ class Sharing:
     def _is_closed_by_shutdown(self) -> bool:
         try:
             Shutdown.current().on_close(self.close)
-        except RuntimeError:  # run by hand
+        except RuntimeError:  # no Shutdown is active
             return False
         return True
 
     def enter(self) -> None:
-        """One more uses it, who leaves it again."""
+        """Count a user, who must call `leave`."""
         self._entered += 1
 
     async def leave(self) -> None:
-        """The last one to leave closes the connections."""
+        """Uncount a user; the last one closes the pool."""
         self._entered -= 1
         if not self._entered:
             await self.close()
 
     async def close(self) -> None:
-        """Close the connections; the next tunnel opens others."""
+        """Close the pool; the next tunnel opens a new one."""
         sessions, self.sessions = self.sessions, None
         if sessions is not None and sessions.loop is asyncio.get_running_loop():
             await sessions.aclose()

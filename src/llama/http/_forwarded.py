@@ -1,4 +1,4 @@
-"""Who a request is from, where trusted proxies stand in front (RFC 7239)."""
+"""The original client of a request that came through trusted proxies (RFC 7239)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from llama.layers._peer_key import packed
 from llama.tcp import Network
 from llama.tcp._networks import Networks
 
-MOST = 32  # proxies on the way that are looked at
+MOST = 32  # the maximum number of hops to follow
 _ELEMENT = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,\s]*)\s*([;,]|$)')
 
 
 class Said:
-    """What a proxy said, one element for each hop, the client's first."""
+    """The parsed forwarding fields: one element for each hop, the client's first."""
 
     __slots__ = ("hosts", "nodes", "protos")
 
@@ -37,7 +37,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Forwarded:
-    """Takes from trusted proxies who a request is from."""
+    """A request handler that takes the client's address from trusted proxies."""
 
     inner: Exchange
     is_trusted: Callable[[str], bool]
@@ -87,7 +87,7 @@ _CUSTOM = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"}
 
 
 def _at(values: list[str], position: int, count: int) -> str:
-    """The value for one hop; where they were not collected hop by hop, the last, which is the peer's own."""
+    """Return the value for one hop, or the last one (the peer's) if there is not one value for each hop."""
     if not values:
         return ""
     return values[position] if len(values) == count and position < count else values[-1]
@@ -113,7 +113,7 @@ def _said_by_rfc(headers: Headers) -> Said:
     position = 0
     while position < len(text):
         match = _ELEMENT.match(text, position)
-        if match is None:  # from here back to the client nothing can be relied on
+        if match is None:  # malformed: no element can be attributed to a hop
             return Said([], [], [])
         value = match[2]
         if value[:1] == '"':
@@ -130,7 +130,7 @@ def _said_by_rfc(headers: Headers) -> Said:
 
 
 def _peer(node: str) -> Peer | None:
-    """An address with or without a port; None for anything else."""
+    """Parse an IP address with or without a port; return None for anything else."""
     if node[:1] == "[":
         host, _, rest = node[1:].partition("]")
         port = rest[1:] if rest[:1] == ":" else ""
@@ -150,20 +150,20 @@ def forwarded(
     header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for",
     host: bool = False,
 ) -> Middleware[Request, Response]:
-    """Believe proxies in these networks about who a request is from: `request.client` and `request.scheme` follow.
+    """Set `request.client` and `request.scheme` from the fields of proxies in trusted networks.
 
-    `trust` lists networks as `tcp.allow` does. The client is the last address on the way that is not trusted, so
-    what it made up itself is not believed. `header` is the one that the proxies set, and the only one that is
-    looked at: X-Forwarded-For (with X-Forwarded-Proto) or Forwarded (RFC 7239). With `host`, the host they tell
-    of becomes the request's authority: only for proxies that set it always. From anybody else all such fields
-    are taken off. `http.reverse_proxy` tells its upstream the whole way.
+    `trust` lists networks as `tcp.allow` does. The client is the last address in the chain that is not trusted, so a
+    client cannot forge its address. `header` is the field that the proxies set, and the only one that is read:
+    X-Forwarded-For (with X-Forwarded-Proto) or Forwarded (RFC 7239). With `host`, the forwarded host becomes the
+    request's authority; use it only with proxies that always set it. All such fields are removed from requests of
+    other peers. `http.reverse_proxy` sends the whole chain to its upstream.
 
         stack(http.server(), http.forwarded(["10.0.0.0/8"]), application)
     """
     if header not in ("x-forwarded-for", "forwarded"):
         raise ConfigError(f"http.forwarded(header={header!r}): expected 'x-forwarded-for' or 'forwarded'")
     if isinstance(trust, str):
-        raise ConfigError(f"http.forwarded({trust!r}): expected a list of networks")
+        raise ConfigError(f"http.forwarded(): expected a list of networks, got {trust!r}")
     networks = Networks(trust)
     is_trusted = lru_cache(1024)(networks.__contains__)
 

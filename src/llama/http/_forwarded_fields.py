@@ -1,4 +1,4 @@
-"""What a proxy tells an upstream of a request's client: X-Forwarded-* and Forwarded (RFC 7239)."""
+"""The fields that describe the original client to an upstream: X-Forwarded-* and Forwarded (RFC 7239)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAMES = (
     "x-forwarded-server",
     "x-real-ip",
 )
-# Many backends take underscores for hyphens, so that each name has other spellings.
+# Many backends read underscores as hyphens, so each name has several spellings.
 FORWARDED = frozenset(
     "".join(parts) for name in _NAMES for parts in product(*["-_" if char == "-" else char for char in name])
 )
@@ -31,13 +31,13 @@ _LONG = 255
 
 
 class ForwardedFor(NamedTuple):
-    """Whom a trusted proxy has told of, in a request's extensions: the client first, then proxies on the way."""
+    """The chain of addresses from trusted proxies, in a request's extensions: the client first, then proxies."""
 
     hosts: tuple[str, ...]
 
 
 def add_forwarded(headers: Headers, request: Request) -> None:
-    """Add the fields that tell of a request's client, scheme and host; the earlier ones must be gone."""
+    """Add the fields for a request's client, scheme and host; the received ones must already be removed."""
     hosts = _way(request)
     authority = request.authority
     scheme = _connection_scheme(request) if request.absolute else request.scheme
@@ -48,7 +48,7 @@ def add_forwarded(headers: Headers, request: Request) -> None:
 
 
 def _connection_scheme(request: Request) -> str:
-    """How a request came whose target names a scheme: a client may write there what it likes."""
+    """Return the scheme of the connection for a request in absolute form, whose own scheme can be forged."""
     if request._extensions is not None and request._extensions.get(ForwardedFor) is not None:
         return request.scheme
     if request.version == "3":
@@ -67,7 +67,7 @@ def _way(request: Request) -> tuple[str, ...]:
 
 
 def _made(hosts: tuple[str, ...], scheme: str, authority: str) -> tuple[list[str], list[str]]:
-    """The lines, and the names in lower case."""
+    """Return the field lines, and their names in lower case."""
     fields = {
         "X-Forwarded-For": ", ".join(hosts),
         "X-Forwarded-Proto": scheme,

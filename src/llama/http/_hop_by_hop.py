@@ -1,4 +1,4 @@
-"""Fields that are for one connection only, and what a proxy makes of a message (RFC 9110 section 7.6)."""
+"""Hop-by-hop fields, and the messages that a proxy forwards without them (RFC 9110 section 7.6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llama.http._message import Request, Response
 HOP_BY_HOP = frozenset(
     {
         "connection",
-        "content_length",  # to a backend that takes underscores for hyphens it would be a second framing
+        "content_length",  # a second framing for backends that read underscores as hyphens
         "http2-settings",
         "keep-alive",
         "proxy-authenticate",
@@ -22,30 +22,30 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_KEPT = frozenset({"content-length", "host"})  # whatever Connection says of them
+_KEPT = frozenset({"content-length", "host"})  # Connection cannot remove these
 _USUAL = frozenset({"close", "keep-alive", "upgrade", "Close", "Keep-Alive", "Upgrade"})
 _AFTER_CONNECTION = len("connection: ")
 _new = Request.__new__
 
 
 def _drop_usual(lines: list[str], keys: list[str]) -> None:
-    """Drop a Connection field that names nothing else; a second one is left."""
+    """Drop the first Connection field if it names no other fields."""
     at = keys.index("connection")
     if lines[at][_AFTER_CONNECTION:] in _USUAL:
         del lines[at], keys[at]
 
 
 def _named(headers: Headers) -> frozenset[str]:
-    """The fields that Connection names, as long as it is not about the connection alone."""
+    """Return the fields that Connection names, without those that a proxy must keep."""
     if headers["connection"] in _USUAL and headers.names.count("connection") == 1:
         return frozenset()
     return frozenset(headers.tokens("connection")) - _KEPT
 
 
 def end_to_end(headers: Headers, gone: frozenset[str] = HOP_BY_HOP) -> Headers:
-    """A copy without the fields of this one connection, which are in `gone` and named by Connection.
+    """Return a copy without the hop-by-hop fields: those in `gone` and those that Connection names.
 
-    Of TE, that trailers are welcome is kept: they are passed on here.
+    `TE: trailers` is kept, as trailers are forwarded.
     """
     lines, keys = headers._lines.copy(), headers._keys.copy()
     if "connection" in keys:
@@ -63,16 +63,16 @@ def end_to_end(headers: Headers, gone: frozenset[str] = HOP_BY_HOP) -> Headers:
 
 
 def put(headers: Headers, name: str, value: str) -> None:
-    """Add a field that is known to be well-formed."""
+    """Append a field that is known to be well-formed, without checks."""
     headers._lines.append(f"{name}: {value}")
     headers._keys.append(name.lower())
 
 
 def outgoing(request: Request, gone: frozenset[str] = HOP_BY_HOP) -> Request:
-    """The request that a proxy sends for one it got: its own header without what is in `gone`, the same body.
+    """Return the request that a proxy forwards: a copy without the fields in `gone`, with the same body.
 
-    ProtocolError for CONNECT (405) and for an extended CONNECT that is not for WebSocket (501): either would open a
-    tunnel that no rule sees.
+    Raise ProtocolError for CONNECT (405) and for an extended CONNECT other than WebSocket (501): either would open a
+    tunnel that bypasses the rules.
     """
     if request.method == "CONNECT" and request.protocol != "websocket":
         if not request.protocol:
@@ -102,7 +102,7 @@ def outgoing(request: Request, gone: frozenset[str] = HOP_BY_HOP) -> Request:
 
 
 def incoming(response: Response, via: str | None) -> Response:
-    """The response that a proxy passes on for one it got: the same, without what was for the proxy alone."""
+    """Return the response that a proxy forwards: the same one, without its hop-by-hop fields and with Via."""
     headers = response.headers
     keys = headers._keys
     if "connection" in keys and response.upgrade is None:

@@ -1,7 +1,8 @@
-"""The path that rules compare: decoded once and normalized, whatever its spelling.
+"""Path normalization: the decoded, normalized path that rules compare.
 
-Clients spell one path in many ways, and servers read a spelling in different ways. Rules compare the normalized path,
-and upstreams get the path as sent, so a rule by path must hold for every reading an upstream may have of it.
+Clients can encode one path in many ways, and servers interpret an encoding in different ways. Rules compare the
+normalized path while upstreams receive the path as sent, so a path rule must hold for every interpretation that an
+upstream may have of it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from llama._errors import ConfigError, ProtocolError
 _SEPARATOR = r"(?:[/\\]|%2[fF]|%5[cC])"
 _UNUSUAL = re.compile(r"[%\\\x80-\U0010ffff]|//|/;|/\.\.?(?:[/;]|$)")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# An ASCII character in a UTF-8 sequence that is too long: some servers decode it (RFC 3629 section 10).
+# An ASCII character in an overlong UTF-8 sequence: some servers decode it (RFC 3629 section 10).
 _OVERLONG = re.compile("[\xc0\xc1][\x80-\xbf]|\xe0[\x80\x81][\x80-\xbf]|\xf0\x80[\x80\x81][\x80-\xbf]")
-# Servlet containers drop parameters, and Windows drops trailing dots and spaces: then these are dot segments too.
+# Dot segments for servlet containers, which drop parameters, and Windows, which drops trailing dots and spaces.
 _DISGUISED_DOTS = re.compile(r"\.\.?(?:[\x01-\x20][.\x01-\x20]*)?(?:;.*)?", re.DOTALL)
 _DOT_SEGMENT = re.compile(rf"{_SEPARATOR}(?:\.|%2[eE]){{1,2}}(?={_SEPARATOR}|;|%3[bB]|%20|$)")
 _NETWORK_PATH = re.compile(f"/(?:{_SEPARATOR}|;|%3[bB])")
@@ -31,24 +32,24 @@ _MOST_DOT_SEGMENTS = 8
 
 
 def normalized(path: str) -> str:
-    """A path without its query, decoded once and normalized; ProtocolError (400) for one that has no safe reading.
+    """Decode and normalize a path without its query; raise ProtocolError (400) if it has no safe interpretation.
 
-    Each %XX is decoded once, a backslash counts as a slash, doubled slashes become one, and dot segments are
-    resolved. Bytes that are not UTF-8 become U+FFFD. Refused are NUL, malformed escapes, ASCII in overlong UTF-8,
-    climbing above the root, and dot segments with parameters or spaces, such as `..;x`.
+    Each %XX is decoded once, a backslash counts as a slash, repeated slashes become one, and dot segments are
+    resolved. Bytes that are not UTF-8 become U+FFFD. A path is rejected if it contains NUL, malformed escapes, ASCII in
+    overlong UTF-8, or dot segments with parameters or spaces, such as `..;x`, or if it climbs above the root.
     """
     return _text(_resolved(path)) if _UNUSUAL.search(path) is not None else path
 
 
 def respelled(path: str) -> str:
-    """The normalized path as it can be sent: percent-encoded, with one reading only."""
+    """Return the normalized path percent-encoded, so that every server interprets it in the same way."""
     return (
         quote(_resolved(path), safe=_KEPT, encoding="latin-1") if _UNUSUAL.search(path) is not None else path
     )
 
 
 def _resolved(path: str) -> str:
-    """The same with a character for each byte."""
+    """Normalize a path, with one character for each byte."""
     if path[:1] != "/":  # "*", or empty
         return path
     if _BAD_ESCAPE.search(path) is not None:
@@ -75,7 +76,7 @@ def _resolved(path: str) -> str:
 
 
 def _bytes(path: str) -> str:
-    """A path, decoded once, with a character for each byte."""
+    """Decode a path once, with one character for each byte."""
     try:
         raw = path.encode("latin-1")
     except UnicodeEncodeError:
@@ -91,28 +92,28 @@ def _text(decoded: str) -> str:
 
 
 def decoded(text: str) -> str:
-    """Literal text of a configured path, with its escapes decoded."""
+    """Decode the escapes in the literal text of a configured path."""
     return _text(_bytes(text)) if not text.isascii() or "%" in text else text
 
 
 def check_literal(path: str, where: str) -> str:
-    """A configured path, decoded; ConfigError for one that no normalized path equals."""
+    """Decode a configured path; raise ConfigError if no normalized path can equal it."""
     try:
         same = normalized(path)
     except ProtocolError as error:
         raise ConfigError(f"{where}: {error}") from None
     if same != decoded(path):
-        raise ConfigError(f"{where}: no request matches path {path!r}: expected {same!r}")
+        raise ConfigError(f"{where}: no request can match path {path!r}: expected {same!r}")
     return same
 
 
 def pattern(text: str) -> str:
-    """A regular expression for literal text of a path, with what some servers ignore at the end of a segment."""
+    """Return a regular expression for literal path text, with suffixes of segments that some servers ignore."""
     return re.sub("(?<=[^/])/", lambda _: f"{_SUFFIX}/", re.escape(text))
 
 
 def end_of_segment(text: str) -> str:
-    """A regular expression for what may follow literal text at its end."""
+    """Return a regular expression for the ignored suffix after the last segment of literal text."""
     return _SUFFIX if text and text[-1] != "/" else ""
 
 
@@ -120,10 +121,10 @@ def end_of_segment(text: str) -> str:
 
 
 def without_prefix(path: str, prefix: str) -> str | None:
-    """What follows a prefix in a path, as sent; None where the path is not below the prefix.
+    """Return the rest of a path after a prefix, as sent; None if the path is not below the prefix.
 
-    Both come without a query, and the prefix in its normalized form and without a slash at its end. ProtocolError
-    where dot segments follow the prefix, or lead to a path that is not below it.
+    Both are given without a query, and the prefix normalized and without a trailing slash. Raise ProtocolError if dot
+    segments follow the prefix or lead to a path that is not below it.
     """
     if _UNUSUAL.search(path) is not None:
         normalized(path)
@@ -134,7 +135,7 @@ def without_prefix(path: str, prefix: str) -> str | None:
         if has_dot_segments(path):
             raise ProtocolError(f"path {path[:60]!r} has dot segments")
         return None
-    if has_dot_segments(rest):  # they would lead out of what the prefix is for
+    if has_dot_segments(rest):  # they could lead out of the prefix
         raise ProtocolError(f"path {path[:60]!r} has dot segments")
     if prefix and rest[1:2] in ("/", "\\"):  # a host follows two slashes (RFC 3986 section 4.2)
         rest = f"/{_SEPARATORS.sub('', rest, count=1)}"
@@ -142,12 +143,12 @@ def without_prefix(path: str, prefix: str) -> str | None:
 
 
 def has_dot_segments(path: str) -> bool:
-    """Whether a path has dot segments, in any spelling."""
+    """Return whether a path has dot segments, in any encoding."""
     return _DOT_SEGMENT.search(path) is not None
 
 
 def _rest(path: str, prefix: str) -> str | None:
-    """The same for an unusual spelling of the prefix."""
+    """Return the rest of a path whose prefix is encoded in an unusual way."""
     if re.match(f"{pattern(prefix)}{_SUFFIX}(?:/|$)", normalized(path), re.DOTALL) is None:
         return None
     if has_dot_segments(path):
@@ -161,20 +162,20 @@ def _rest(path: str, prefix: str) -> str | None:
     return "" if not left else None
 
 
-# what else an upstream may read
+# other interpretations by upstreams
 
 
 def is_contested(path: str) -> bool:
-    """Whether servers differ about the path that is meant: it has dot segments, or begins with two slashes."""
+    """Return whether servers interpret a path differently: it has dot segments or begins with two slashes."""
     return _NETWORK_PATH.match(path) is not None or has_dot_segments(path)
 
 
 def other_readings(path: str) -> frozenset[str] | None:
-    """How servers may read a contested path, other than it is normalized here; None where these are too many.
+    """Return the interpretations of a contested path that differ from `normalized`; None if there are too many.
 
-    A server may take dot segments for names, keep encoded slashes within their segment, take a backslash for a
-    letter, drop parameters, merge slashes before it resolves dot segments or never, and take what follows two
-    slashes for a host.
+    A server may treat dot segments as names, keep encoded slashes inside a segment, treat a backslash as an ordinary
+    character, drop parameters, merge slashes before it resolves dot segments or not at all, and treat the segment after
+    two leading slashes as a host.
     """
     if len(path) > _LONGEST_CONTESTED or len(_DOT_SEGMENT.findall(path)) > _MOST_DOT_SEGMENTS:
         return None

@@ -1,4 +1,4 @@
-"""The forward proxy: clients name their targets, by CONNECT or by a whole URL."""
+"""The forward proxy: clients name their target by CONNECT or by a request in absolute form."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from llama.tcp import connect as tcp_connect
 from llama.tcp import relay as tcp_relay
 from llama.tcp._target_set import TargetSet
 
-LAPS = 8  # so often a request may have passed a proxy of this name
+LAPS = 8  # a request is part of a loop once Via names this proxy this many times
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Proxy:
-    """Reaches the targets that requests name."""
+    """A request handler that forwards each request to the target that it names."""
 
     connect: Connector
     relay: Relay
@@ -45,7 +45,7 @@ class Proxy:
         if request.method == "CONNECT" and not request.protocol:
             return await self._tunnel(request)
         if not request.absolute:
-            raise ProtocolError("this is a proxy: a request to it names a whole URL")
+            raise ProtocolError("requests to a forward proxy must have an absolute URL")
         if "via" in request.headers.names:
             self._check_laps(request)
         hops: str | None = None
@@ -74,13 +74,13 @@ class Proxy:
         return response
 
     def _sent(self, request: Request, origin: Origin, target: Target) -> Request:
-        """What is sent to a target that may be reached."""
+        """Return the request to send to an allowed target."""
         sent = outgoing(request)
         if self.via is not None:
             sent.headers._lines.append(f"Via: {request.version} {self.via}")
             sent.headers._keys.append("via")
         if target is not origin.target:
-            # A connection that was opened for a client with more rights is not for this one.
+            # Do not reuse a pooled connection that was opened for a client with more rights.
             origin = Origin(origin.scheme, target, key="narrowed:")
         if sent._extensions is None:
             sent._extensions = Extensions()
@@ -92,18 +92,18 @@ class Proxy:
             return
         passed = [each.split()[1:2] for each in request.headers.tokens("via")]
         if passed.count([self.via.lower()]) >= LAPS:
-            raise Refused(f"the request has passed {self.via} {LAPS} times: it runs in a circle", status=508)
+            raise Refused(f"loop detected: the request has passed {self.via} {LAPS} times", status=508)
 
 
 def _one_less(text: str) -> str | None:
-    """Max-Forwards for the next hop, None at the last one (RFC 9110 section 7.6.2)."""
+    """Return Max-Forwards for the next hop, or None at the last hop (RFC 9110 section 7.6.2)."""
     if not text.isdecimal() or len(text) > 9:
-        raise ProtocolError(f"Max-Forwards {text[:20]!r} is no number")
+        raise ProtocolError(f"expected a number in Max-Forwards, got {text[:20]!r}")
     return str(int(text) - 1) if int(text) else None
 
 
 def _last_hop(request: Request) -> Response:
-    """The answer to OPTIONS and TRACE where they may go no further."""
+    """Return the response to OPTIONS or TRACE with Max-Forwards: 0."""
     if request.method == "OPTIONS":
         return Response(200, {"Allow": "CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE"})
     headers = request.headers.copy()
@@ -124,15 +124,16 @@ def proxy(
     private: bool | None = None,
     via: str | None = "llama",
 ) -> Exchange:
-    """Reach the targets that clients name: a forward proxy, for CONNECT and for requests with a whole URL.
+    """A forward proxy, for CONNECT and for requests with an absolute URL.
 
-    `connect` reaches targets, by default `tcp.connect()`; `relay` carries the bytes of a CONNECT, by default
-    `tcp.relay()`; `client` sends the other requests, by default `http.client(connect)`.
+    `connect` connects to targets, by default `tcp.connect()`; `relay` copies the bytes of a tunnel that CONNECT opened,
+    by default `tcp.relay()`; `client` sends all other requests, by default `http.client(connect)`.
 
-    `allow` and `deny` are targets, `HOST`, `*.DOMAIN`, `NETWORK` or `*`, each with `:PORT` or without; `rule` is
-    asked with the request and the target. `private` tells whether loopback, private and other addresses that are
-    not public may be reached: None means by clients that come in at a loopback address or a Unix socket. Who may
-    not is Refused (403). `via` is this proxy's name in the Via field, None for none.
+    `allow` and `deny` list targets: `HOST`, `*.DOMAIN`, `NETWORK` or `*`, each with or without `:PORT`. `rule` is a
+    function of the request and the target, async or not, that returns whether the request may reach the target.
+    `private` allows (True) or denies (False) loopback, private and other non-public addresses; None allows them to
+    clients that connected to a loopback address or a Unix socket. Targets that are not allowed raise Refused (403).
+    `via` is the name of this proxy in the Via field (None: no Via field).
 
         stack(http.server(), http.proxy_auth({"john": "secret"}), http.proxy(deny=["*:25"]))
     """
@@ -143,7 +144,7 @@ def proxy(
     check_takes(relay, Bridge, "http.proxy(relay=)")
     check_takes(client, Request, "http.proxy(client=)")
     if isinstance(allow, str) or isinstance(deny, str):
-        raise ConfigError("http.proxy(): expected lists of targets for allow and deny")
+        raise ConfigError("http.proxy(): expected lists of targets for allow and deny, got a string")
     denied = TargetSet(deny)
     rules = Rules(
         None if allow is None else TargetSet(allow), denied if denied.patterns else None, rule, private

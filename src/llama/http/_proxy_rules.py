@@ -1,4 +1,4 @@
-"""Which targets the clients of a forward proxy may reach."""
+"""Access rules for the targets of a forward proxy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from llama.tcp._target_set import TargetSet
 from llama.tcp._targets import guard, restrict
 
 TargetRule: TypeAlias = Callable[[Request, Target], bool | Awaitable[bool]]
-"""Whether a request may reach a target; it may be async."""
+"""A function, async or not, that returns whether a request may reach a target."""
 
 _NOBODY = Extensions()
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What is allowed, what is denied, and whether addresses that are not public may be reached."""
+    """The allowed and denied targets, a custom rule, and the policy for non-public addresses."""
 
     allow: TargetSet | None
     deny: TargetSet | None
@@ -30,18 +30,18 @@ class Rules:
     private: bool | None
 
     async def admit(self, request: Request, target: Target) -> Target:
-        """The target to reach for a request, narrowed where addresses count; Refused when it may not."""
+        """Return the target for a request, restricted to permitted addresses; raise Refused if it is not allowed."""
         target = self.admit_place(request, target)
         if self.rule is not None:
             verdict = self.rule(request, target)
             if not (await verdict if isawaitable(verdict) else verdict):
-                raise Refused(f"{target} is not allowed by the rules")
+                raise Refused(f"the rule rejects {target}")
         return target
 
     def admit_place(self, request: Request, target: Target) -> Target:
-        """The same by all but the rule."""
+        """Apply everything but the custom rule, as `admit` does."""
         if self.allow is not None and target not in self.allow:
-            raise Refused(f"{target} is not among the targets that are allowed")
+            raise Refused(f"{target} is not an allowed target")
         if self.deny is not None:
             target = _not_denied(self.deny, target)
         client = request._connection

@@ -1,4 +1,4 @@
-"""An exchange that sends clients elsewhere."""
+"""A request handler that redirects clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATUSES = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Redirect:
-    """Answers every request with a Location."""
+    """A request handler that responds to every request with a redirect."""
 
     to: str
     status: int
@@ -33,7 +33,7 @@ class Redirect:
     def _same_place(self, request: Request) -> str:
         authority = request.authority
         if not authority:
-            raise ProtocolError("no Host field to send the client to")
+            raise ProtocolError("cannot redirect a request without a Host field")
         host, colon, port = authority.rpartition(":")
         if not colon or (port and not port.isdecimal()):
             host = authority
@@ -43,15 +43,16 @@ class Redirect:
 
 @factory("http.redirect", "service")
 def redirect(to: str, *, status: int = 308, port: int | None = None) -> Exchange:
-    """Send every client elsewhere: to the same place by another scheme, or to one URL.
+    """Redirect every request, to the same URL with another scheme or to a fixed URL.
 
-    `http.redirect("https")` keeps host, path and query; `port` is the one to name there, by default none. Any other
-    text is the Location itself. 308 keeps the method and is permanent; 301, 302, 303 and 307 can be had.
+    `http.redirect("https")` and `http.redirect("http")` keep the host, path and query; `port` is the port of the new
+    URL, by default none. Any other text is sent as the Location. `status` is 308 (permanent, keeps the method), 301,
+    302, 303 or 307.
 
         stack(http.server(), http.redirect("https"))
     """
     if status not in STATUSES:
         raise ConfigError(f"http.redirect(status={status}): expected one of {', '.join(map(str, STATUSES))}")
     if not checked_value(to):
-        raise ConfigError("http.redirect(''): expected https, http or a URL")
+        raise ConfigError("http.redirect(''): expected 'https', 'http' or a URL")
     return Redirect(to, status, port)

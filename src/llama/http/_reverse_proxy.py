@@ -1,4 +1,9 @@
-"""The reverse proxy: an exchange that asks upstreams."""
+"""The reverse proxy: a request handler that forwards each request to one of its upstreams.
+
+It picks an upstream with a balancing policy, rewrites the target and the fields for it, and retries on another upstream
+when a failure shows that the first one has not acted on the request. A request is never sent twice if that could have
+an effect: before anything was sent any request is retried, later only an idempotent one with its body in memory.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +41,7 @@ RETRY_RESERVE = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Rewriting:
-    """What is changed of a request beside what every proxy has to."""
+    """The configured changes to the path, Host and Via of each request."""
 
     host: str | None
     strip: str
@@ -45,7 +50,7 @@ class Rewriting:
     is_prefixed: bool
 
     def path(self, path: str, upstream: Upstream) -> str | None:
-        """The path to ask an upstream for; None for one that is not below the prefix that is taken off."""
+        """Return the path for an upstream, or None if the path is not below the prefix to strip."""
         if path == "*":
             return path
         path, question, query = path.partition("?")
@@ -60,7 +65,7 @@ class Rewriting:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """How often another upstream is asked, and when one rests."""
+    """Limits for retries on other upstreams, and the thresholds for ejecting one."""
 
     retries: int
     budget: Budget | None
@@ -70,7 +75,7 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class ReverseProxy:
-    """Passes requests on to upstreams."""
+    """A request handler that forwards requests to upstreams."""
 
     client: Exchange
     balance: Balance
@@ -87,18 +92,20 @@ class ReverseProxy:
         unfit = self._unfit(request)
         upstream = self.balance.next(unfit)
         if upstream in unfit:
-            raise ProtocolError(f"{upstream} takes no upgrade to {request.protocol}", status=502)
+            raise ProtocolError(
+                f"{upstream} does not support upgrades: cannot upgrade to {request.protocol}", status=502
+            )
         if self.retrying.budget is not None:
             self.retrying.budget.called()
         tried: list[Upstream] = []
         while True:
             if not self._address(sent, request, upstream):
-                return Response(404, {"Content-Type": "text/plain"}, b"404 not below what is served here\n")
+                return Response(404, {"Content-Type": "text/plain"}, b"404 Not Found\n")
             turn = Turn(upstream) if self.balance.counts else None
             try:
                 response = await self.client(sent)
             except BaseException as error:
-                if turn is not None:  # whoever keeps the traceback keeps it too
+                if turn is not None:  # a traceback that is kept would keep the turn alive
                     turn.end()
                 if not isinstance(error, LlamaError | OSError):
                     raise
@@ -118,14 +125,14 @@ class ReverseProxy:
             return self._incoming(response)
 
     def _unfit(self, request: Request) -> Sequence[Upstream]:
-        """The upstreams that cannot be asked for this: over HTTP/3 there are no upgrades here."""
+        """Return the upstreams that cannot serve this request: upgrades over HTTP/3 are not supported."""
         if not needs_extended_connect(request):
             return ()
         return [each for each in self.balance.upstreams if each.origin.scheme == "h3"]
 
     def _incoming(self, response: Response) -> Response:
         answer = incoming(response, self.rewriting.via)
-        if "alt-svc" in answer.headers.names:  # it tells of the upstream's ports, and clients know ours alone
+        if "alt-svc" in answer.headers.names:  # it names the upstream's ports, which clients cannot use
             answer.headers.discard("Alt-Svc")
         return answer
 
@@ -144,14 +151,14 @@ class ReverseProxy:
         return sent
 
     def _again(self, request: Request) -> Request:
-        """What to send now that the first attempt has failed, whatever the client did to what it was given."""
+        """Return a fresh copy to send after a failed attempt: the client may have modified the first one."""
         sent = self._outgoing(request)
         if (data := sent._body.data) is not None:
-            sent._body = body_of(bytes(data))  # of the other one some may have been read
+            sent._body = body_of(bytes(data))  # the first copy may be partly read
         return sent
 
     def _address(self, sent: Request, request: Request, upstream: Upstream) -> bool:
-        """Direct a request to an upstream; False when its path is not below the prefix."""
+        """Address a request to an upstream; return False if its path is not below the prefix."""
         rewriting = self.rewriting
         if rewriting.is_prefixed:
             path = rewriting.path(request.path, upstream)
@@ -166,7 +173,7 @@ class ReverseProxy:
         return True
 
     def _note(self, upstream: Upstream, error: Exception) -> None:
-        """Count a failure of an upstream; errors of the request's body, the pool and a refused upgrade are none."""
+        """Count a failure of an upstream, except errors of the request body or the pool and refused upgrades."""
         if isinstance(error, Overloaded | NotSwitched) or (
             isinstance(error, LlamaError) and error.status < 500
         ):
@@ -177,7 +184,7 @@ class ReverseProxy:
         if len(tried) > self.retrying.retries or len(tried) >= len(self.balance.upstreams):
             return False
         unsent = isinstance(error, Unreachable | Overloaded)
-        # A TLSError may be the handshake's, with nothing sent, but also the session's own.
+        # A TLSError can come from the handshake, before anything was sent, or from the established session.
         if not unsent and not (isinstance(error, NoAnswer | TLSError) and is_replayable(sent)):
             return False
         return self.retrying.budget is None or self.retrying.budget.take()
@@ -199,31 +206,31 @@ def reverse_proxy(
     max_failures: int = 3,
     rest: float = 10.0,
 ) -> Exchange:
-    """Pass requests on to an upstream: `http://HOST:PORT`, `https://`, `h2c://`, `h3://`, `http+unix:PATH`,
-    `unix:PATH`.
+    """Forward requests to one or more upstreams.
 
-    Several upstreams take turns by `balance`; a mapping gives them weights. One that fails `max_failures` times
-    in a row is asked last for `rest` seconds. After a failure before anything was sent, or before an answer to a
-    request that may be sent again, up to `retries` others are asked, for a share of `retry_budget` of all requests.
+    An upstream is a URL: `http://HOST:PORT`, `https://`, `h2c://`, `h3://`, `http+unix:PATH` or `unix:PATH`. `balance`
+    distributes requests among several; a mapping gives each URL a weight. An upstream that fails `max_failures` times
+    in a row is ejected for `rest` seconds: used only if no other is available. A request is retried on up to `retries`
+    other upstreams if nothing was sent, or if it is idempotent and got no response. `retry_budget` limits retries to a
+    share of all requests (None: no limit).
 
-    `client` does the asking, by default `http.client(connect)`: timeouts, bounds and TLS are its settings. Host is
-    kept; `host="upstream"` makes it the upstream's, any other text is what it is. `strip` is taken off the path's
-    beginning (404 for others) and `add` put there. `via` is this proxy's name in the Via field, None for none.
+    `client` sends the requests, by default `http.client(connect)`; it holds the timeouts, limits and TLS settings.
+    Host is kept; `host="upstream"` sends the upstream's authority, any other text replaces it. `strip` is removed from
+    the beginning of the path (404 if it is not below), then `add` is prepended. `via` is the pseudonym in Via, or None.
 
-    X-Forwarded-For, -Proto, -Host and Forwarded are set anew: `http.forwarded` says whose own are believed.
-    Upgrades such as WebSocket pass (but not to `h3://`), h2c does not; CONNECT gets 405. Errors carry 502, 503 or 504.
-    `client=http.h3_client(fallback=http.client())` goes by HTTP/3 where an upstream's Alt-Svc says so.
+    X-Forwarded-For, -Proto, -Host and Forwarded are replaced, not extended; `http.forwarded` selects the proxies whose
+    values are trusted. Upgrades such as WebSocket are forwarded (except to `h3://`), upgrades to h2c are not; CONNECT
+    gets 405. Failures raise errors with status 502, 503 or 504. `client=http.h3_client(fallback=http.client())` uses
+    HTTP/3 for upstreams that announce it by Alt-Svc.
 
         stack(http.server(), http.reverse_proxy({"http://10.0.0.1:8000": 2, "http://10.0.0.2:8000": 1}))
     """
     if client is not None and connect is not None:
-        raise ConfigError("http.reverse_proxy(): connect belongs to the client: give one of both")
+        raise ConfigError("http.reverse_proxy(): client= and connect= are mutually exclusive")
     asking = client if client is not None else http_client(connect)
     check_takes(asking, Request, "http.reverse_proxy(client=)")
     if retries < 0 or max_failures < 1 or rest < 0:
-        raise ConfigError(
-            "http.reverse_proxy(): expected retries and rest of 0 or more, max_failures of 1 or more"
-        )
+        raise ConfigError("http.reverse_proxy(): expected retries >= 0, rest >= 0 and max_failures >= 1")
     upstreams = _upstreams(to)
     if isinstance(asking, Client):
         _check_h3(asking, upstreams)
@@ -245,14 +252,14 @@ def _upstreams(to: To) -> list[Upstream]:
         raise ConfigError("http.reverse_proxy(): expected at least one upstream")
     for url, weight in weights.items():
         if weight <= 0:
-            raise ConfigError(f"http.reverse_proxy(): {url} has a weight of {weight:g}: expected more than 0")
+            raise ConfigError(f"http.reverse_proxy(): expected a weight above 0 for {url}, got {weight:g}")
     return [Upstream(*split_url(url), weight) for url, weight in weights.items()]
 
 
 def _check_h3(client: Client, upstreams: Iterable[Upstream]) -> None:
     for each in upstreams:
         if each.origin.scheme == "h3" and (why := client.state.h3.obstacle) is not None:
-            raise ConfigError(f"{each} cannot be reached: {why}")
+            raise ConfigError(f"cannot use upstream {each}: {why}")
 
 
 def _checked(balance: str, known: Iterable[str]) -> str:
@@ -263,7 +270,7 @@ def _checked(balance: str, known: Iterable[str]) -> str:
 
 def _prefix(text: str) -> str:
     if text and (_PREFIX.fullmatch(text.rstrip("/")) is None or has_dot_segments(text)):
-        raise ConfigError(f"http.reverse_proxy(): {text!r} is no path prefix: expected one such as /api")
+        raise ConfigError(f"http.reverse_proxy(): expected a path prefix such as /api, got {text!r}")
     return text.rstrip("/")
 
 
@@ -274,7 +281,7 @@ def _host(host: str | None) -> str | None:
 
 
 def pseudonym(via: str | None, who: str) -> str | None:
-    """A name that can stand in a Via field, or None; ConfigError for what cannot."""
+    """Return `via` if it is a valid pseudonym for a Via field, or None; raise ConfigError otherwise."""
     if via is not None and _PSEUDONYM.fullmatch(via) is None:
         raise ConfigError(f"{who}(via={via!r}): expected a name without spaces, or None")
     return via

@@ -1,4 +1,4 @@
-"""The content coding zstd (RFC 8878), by the standard library from Python 3.14 on, else by the extra zstd."""
+"""The content coding zstd (RFC 8878), by the standard library since Python 3.14, else by the extra zstd."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from llama._errors import ProtocolError, Truncated
 
 PIECE = 1 << 18
-# Four bytes may stand for 128 KiB, and the one package bounds no output: so little goes in at once.
+# Four bytes can expand to 128 KiB, and the zstandard package does not limit its output: bound the input instead.
 SLICE = 128
-WINDOW_LOG = 23  # 8 MiB: what RFC 9659 makes the bound of the coding
+WINDOW_LOG = 23  # 8 MiB, the maximum window size for this content coding (RFC 9659)
 
 
 class _Compressor(Protocol):
@@ -31,7 +31,7 @@ class _Frame(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """What both libraries can do."""
+    """The common interface of both libraries."""
 
     compressor: Callable[[int], _Compressor]
     frame: Callable[[], _Frame]
@@ -42,7 +42,7 @@ class Library:
 
 @cache
 def zstd() -> Library | None:
-    """The library that is there, if any."""
+    """Return the library that is installed, or None."""
     for name, library in (("compression.zstd", _standard), ("zstandard", _zstandard)):
         try:
             return library(import_module(name))
@@ -74,7 +74,7 @@ def _zstandard(module: Any) -> Library:
 
 
 class Zstd:
-    """Puts zstd on; each piece can be read as soon as it came when `flushes`."""
+    """A zstd encoder; with `flushes`, the output for each chunk can be decoded at once."""
 
     __slots__ = ("_compressor", "_flushes", "_library")
 
@@ -95,7 +95,7 @@ class Zstd:
 
 
 class Unzstd:
-    """Takes zstd off, several frames too, a bounded piece at a time."""
+    """A zstd decoder for one or more frames, with output in bounded chunks."""
 
     __slots__ = ("_frame", "_library", "_position", "_rest")
 
@@ -125,7 +125,7 @@ class Unzstd:
         try:
             out = frame.decompress(data)
         except self._library.error as error:
-            raise ProtocolError(f"the body is not zstd: {error}") from None
+            raise ProtocolError(f"invalid zstd body: {error}") from None
         self._position += len(data)
         if frame.eof:
             self._position -= len(frame.unused_data)
@@ -134,5 +134,5 @@ class Unzstd:
 
     def finish(self) -> bytes:
         if self._frame is not None:
-            raise Truncated("the zstd body ended too early")
+            raise Truncated("the zstd body is truncated")
         return b""

@@ -280,7 +280,7 @@ async def test_an_upgrade_goes_to_who_takes_it() -> None:
             assert response.status == 101
             await response.aclose()
         alone = http.reverse_proxy(first, client=client, max_failures=1)
-        with pytest.raises(ProtocolError, match="takes no upgrade to chat"):
+        with pytest.raises(ProtocolError, match="cannot upgrade to chat"):
             await alone(wanting())
         assert (await text(alone, "http://site.example/"))[0] == "3"
 

@@ -54,14 +54,14 @@ def take_off(coding: str, data: bytes, step: int = 1 << 20) -> bytes:
 # responses
 
 
-def test_the_client_gets_what_it_likes_and_can_read_it(coding: str) -> None:
+def test_the_response_uses_the_coding_that_the_client_prefers(coding: str) -> None:
     response, body = compressed(Response(200, JS, TEXT), f"gzip;q=0.9, {coding}")
     assert response.headers["content-encoding"] == coding
     assert len(body) < len(TEXT) / 10
     assert take_off(coding, body) == TEXT
 
 
-def test_of_codings_liked_as_much_ours_decides(coding: str) -> None:
+def test_the_server_order_decides_between_codings_of_equal_weight(coding: str) -> None:
     liked = "gzip, deflate, br, zstd"
     for codings in ((coding, "gzip"), ("gzip", coding)):
         layer = http.compress(codings=codings)
@@ -75,7 +75,7 @@ def test_of_codings_liked_as_much_ours_decides(coding: str) -> None:
 
 
 @pytest.mark.parametrize("level", [1, 9])
-def test_every_level_works(coding: str, level: int) -> None:
+def test_every_compression_level_works(coding: str, level: int) -> None:
     layer = http.compress(codings=(coding,), level=level)
     _, body = ask(
         stack(layer, exchange_of(Response(200, JS, TEXT))), Request("GET", "/", {"Accept-Encoding": "*"})
@@ -83,7 +83,7 @@ def test_every_level_works(coding: str, level: int) -> None:
     assert take_off(coding, body) == TEXT
 
 
-def test_a_stream_can_be_read_as_it_comes(coding: str) -> None:
+def test_a_compressed_stream_can_be_decoded_as_it_arrives(coding: str) -> None:
     async def main() -> None:
         go = asyncio.Event()
 
@@ -105,7 +105,7 @@ def test_a_stream_can_be_read_as_it_comes(coding: str) -> None:
     asyncio.run(main())
 
 
-def test_what_is_encoded_already_stays(coding: str) -> None:
+def test_an_encoded_response_is_not_encoded_again(coding: str) -> None:
     response, body = compressed(Response(200, {**JS, "Content-Encoding": coding}, TEXT), f"{coding}, gzip")
     assert (response.headers["content-encoding"], body) == (coding, TEXT)
 
@@ -114,12 +114,12 @@ def test_what_is_encoded_already_stays(coding: str) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000, 1 << 20])
-def test_it_is_taken_off_in_any_pieces(coding: str, pack: Pack, step: int) -> None:
+def test_a_coding_is_decoded_from_chunks_of_any_size(coding: str, pack: Pack, step: int) -> None:
     data = TEXT + bytes(range(256)) * 50
     assert take_off(coding, pack(data), step) == data
 
 
-def test_a_body_knows_how_to_take_it_off(coding: str, pack: Pack) -> None:
+def test_body_decoded_decodes_every_coding(coding: str, pack: Pack) -> None:
     async def main() -> bytes:
         response = Response(200, {"Content-Encoding": coding}, pack(TEXT))
         response.body = response.body.replace(b"work", b"fun!")
@@ -129,7 +129,7 @@ def test_a_body_knows_how_to_take_it_off(coding: str, pack: Pack) -> None:
     assert asyncio.run(main()) == TEXT.replace(b"work", b"fun!")
 
 
-def test_a_bomb_comes_in_bounded_pieces(coding: str, pack: Pack) -> None:
+def test_a_decompression_bomb_yields_bounded_chunks(coding: str, pack: Pack) -> None:
     packed = pack(bytes(1 << 24))
     (transform,) = decoders([coding])
     largest = size = 0
@@ -143,17 +143,17 @@ def test_a_bomb_comes_in_bounded_pieces(coding: str, pack: Pack) -> None:
         sent(packed, coding)
 
 
-def test_what_is_not_that_is_told(coding: str, pack: Pack) -> None:
-    with pytest.raises(ProtocolError, match=f"not {coding}"):
+def test_invalid_or_truncated_data_raises_an_error(coding: str, pack: Pack) -> None:
+    with pytest.raises(ProtocolError, match=f"invalid {coding} body"):
         sent(b"\xff\xff\xff\xffhello", coding)
-    with pytest.raises(Truncated, match=f"the {coding} body ended too early"):
+    with pytest.raises(Truncated, match=f"the {coding} body is truncated"):
         sent(pack(TEXT)[:-2], coding)
-    with pytest.raises(ProtocolError, match=f"not {coding}"):
+    with pytest.raises(ProtocolError, match=f"invalid {coding} body"):
         sent(pack(TEXT) + b"more, which is none", coding)
     assert sent(b"", coding)[1] == b""
 
 
-def test_zstd_may_have_several_frames_and_no_huge_window() -> None:
+def test_zstd_accepts_several_frames_and_rejects_huge_windows() -> None:
     if "zstd" not in known_codings():
         pytest.skip("no library")
     module = pytest.importorskip("zstandard")
@@ -164,7 +164,7 @@ def test_zstd_may_have_several_frames_and_no_huge_window() -> None:
     parameters = module.ZstdCompressionParameters(window_log=27, compression_level=1)
     packed = module.ZstdCompressor(compression_params=parameters).compressobj()
     wide = packed.compress(bytes(100)) + packed.flush()
-    with pytest.raises(ProtocolError, match="not zstd"):
+    with pytest.raises(ProtocolError, match="invalid zstd body"):
         take_off("zstd", wide)
 
 
@@ -172,7 +172,7 @@ def test_zstd_may_have_several_frames_and_no_huge_window() -> None:
     ("name", "library"),
     [("compression.zstd", _standard), ("backports.zstd", _standard), ("zstandard", _zstandard)],
 )
-def test_each_library_does_it(name: str, library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_zstd_library_works(name: str, library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = library(pytest.importorskip(name))
     monkeypatch.setattr("llama.http._coding.zstd", lambda: found)
     response, body = compressed(Response(200, JS, TEXT), "zstd")
@@ -207,7 +207,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize(("coding", "extra"), [("br", "brotli"), ("zstd", "zstd")])
-def test_what_is_missing_is_named(coding: str, extra: str) -> None:
+def test_a_missing_extra_is_named_in_the_error(coding: str, extra: str) -> None:
     assert known_codings() == ("gzip", "deflate")
     response, _ = compressed(Response(200, JS, TEXT), f"{coding}, gzip;q=0.5")
     assert response.headers["content-encoding"] == "gzip"
@@ -225,7 +225,7 @@ def test_what_is_missing_is_named(coding: str, extra: str) -> None:
     ("asked", "told"),
     [("gzip, br;q=0.5, zstd, deflate;q=0.1", "gzip, deflate;q=0.1"), ("br", "identity"), ("*", "identity")],
 )
-def test_a_changed_body_is_asked_for_in_codings_that_can_be_taken_off(asked: str, told: str) -> None:
+def test_map_body_requests_only_codings_that_it_can_decode(asked: str, told: str) -> None:
     heard: list[str] = []
 
     async def note(request: Request) -> Response:

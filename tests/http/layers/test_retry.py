@@ -44,13 +44,13 @@ def send(
     return asyncio.run(main())
 
 
-def test_a_request_is_sent_again_as_it_was() -> None:
+def test_a_retry_sends_the_original_request() -> None:
     upstream = Upstream(Unreachable("no"), NoAnswer("gone"), 200)
     assert send(upstream) == 200
     assert upstream.got == [("/a", "1", b"body")] * 3
 
 
-def test_a_status_is_retried_and_its_response_freed() -> None:
+def test_a_status_is_retried_and_its_response_is_closed() -> None:
     upstream = Upstream(503, 200)
     assert send(upstream) == 200
     assert upstream.closed == [503]
@@ -63,7 +63,7 @@ def test_a_status_above_599_is_retried_as_500() -> None:
     assert send(Upstream(999), statuses={502}) == 999
 
 
-def test_what_may_have_been_acted_on_is_not_sent_twice() -> None:
+def test_a_request_that_may_have_been_processed_is_not_retried() -> None:
     assert send(Upstream(503), "POST") == 503
     with pytest.raises(NoAnswer):
         send(Upstream(NoAnswer("gone"), 200), "POST")
@@ -73,7 +73,7 @@ def test_what_may_have_been_acted_on_is_not_sent_twice() -> None:
     assert send(Upstream(Unreachable("no"), 200), "POST") == 200
 
 
-def test_retries_have_their_bounds() -> None:
+def test_retries_stop_after_the_last_attempt() -> None:
     with pytest.raises(Unreachable, match="3"):
         send(Upstream(*(Unreachable(str(number)) for number in (1, 2, 3)), 200))
     for arguments in ((0, 0.05, 0.2), (3, -1.0, 0.2), (3, 0.05, -1.0)):
@@ -81,7 +81,7 @@ def test_retries_have_their_bounds() -> None:
             http.retry(arguments[0], backoff=arguments[1], budget=arguments[2])
 
 
-def test_a_body_that_streams_is_sent_once() -> None:
+def test_a_request_with_a_streaming_body_is_not_retried() -> None:
     async def main() -> None:
         upstream = Upstream(Unreachable("no"), 200)
         with pytest.raises(Unreachable):
@@ -91,7 +91,7 @@ def test_a_body_that_streams_is_sent_once() -> None:
     asyncio.run(main())
 
 
-def test_each_key_of_requests_has_its_own_rate() -> None:
+def test_each_key_has_its_own_rate_limit() -> None:
     async def main() -> None:
         site = stack(http.rate_limit(0.001, key=lambda request: request.headers.get("x")), hello)
         assert (await site(Request("GET", "/", {"x": "1"}))).status == 200

@@ -38,7 +38,7 @@ async def where(request: Request) -> Response:
         (http.rewrite(add="/v2"), "*", "*"),
     ],
 )
-def test_a_path_is_changed_and_its_query_is_not(
+def test_rewrite_changes_the_path_and_keeps_the_query(
     layer: Middleware[Request, Response], path: str, changed: str | None
 ) -> None:
     response = ask(stack(layer, where), Request("OPTIONS" if path == "*" else "GET", path))
@@ -47,12 +47,12 @@ def test_a_path_is_changed_and_its_query_is_not(
 
 
 @pytest.mark.parametrize("path", ["/api/../x", "/api/%2e%2E/x", "/api/..", "/api/.%2fx", "/api/..\\x"])
-def test_no_path_leads_out_of_its_prefix(path: str) -> None:
+def test_rewrite_rejects_paths_that_leave_the_prefix(path: str) -> None:
     with pytest.raises(ProtocolError, match="dot segments"):
         ask(stack(http.rewrite(strip="/api"), where), Request("GET", path))
 
 
-def test_what_cannot_be_rewritten_by_is_refused_when_the_layer_is_made() -> None:
+def test_invalid_rewrites_are_rejected_when_the_layer_is_built() -> None:
     for prefix in ("api", "/a b", "/a?b", "//", "/..", "/a/./b"):
         with pytest.raises(ConfigError, match="prefix"):
             http.rewrite(strip=prefix)
@@ -78,21 +78,21 @@ def mapped(request: Request, response: Response) -> tuple[list[tuple[str, str]],
     return asyncio.run(main())
 
 
-def test_bodies_are_changed_and_what_described_them_goes() -> None:
+def test_map_body_changes_bodies_and_removes_their_validators() -> None:
     plain = Response(200, {"A": "b", "ETag": '"x"', "Content-Length": "5"}, b"hello")
     assert mapped(Request("GET", "/", {"Range": "bytes=0-1"}), plain) == ([("A", "b")], b"HELLO")
     packed = Response(200, {"Content-Encoding": "gzip"}, gzip.compress(b"hello"))
     assert mapped(Request("GET", "/"), packed) == ([], b"HELLO")
 
 
-def test_what_is_no_whole_body_is_left_as_it_is() -> None:
+def test_map_body_skips_partial_bodies_and_head() -> None:
     part = Response(206, {"ETag": '"x"'}, b"ell")
     assert mapped(Request("GET", "/"), part) == ([("ETag", '"x"')], b"ell")
     head = Response(200, {"Content-Length": "5", "ETag": '"x"', "A": "b"})
     assert mapped(Request("HEAD", "/"), head) == ([("A", "b")], b"")
 
 
-def test_a_coding_that_is_not_known_frees_the_response() -> None:
+def test_an_unknown_coding_closes_the_response() -> None:
     closed: list[bool] = []
     response = Response(200, {"Content-Encoding": "lzma"}, b"hello")
     response.on_close(lambda: closed.append(True))
@@ -101,7 +101,7 @@ def test_a_coding_that_is_not_known_frees_the_response() -> None:
     assert closed == [True]
 
 
-def test_the_bodies_of_requests_can_be_changed_too() -> None:
+def test_map_body_can_change_request_bodies() -> None:
     handler = stack(http.server(), http.map_body(bytes.upper, on="request"), echo)
     answer = talk(handler, last("/", "Content-Length: 5", method="POST") + b"hello")
     assert b"HELLO" in answer

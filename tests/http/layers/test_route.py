@@ -63,7 +63,7 @@ SITE = http.route(
         ("CONNECT", "a.example:80", "404"),
     ],
 )
-def test_a_request_comes_to_the_first_route_that_is_for_it(method: str, path: str, answer: str) -> None:
+def test_a_request_goes_to_the_first_route_that_matches(method: str, path: str, answer: str) -> None:
     assert ask(SITE, Request(method, path)) == answer
 
 
@@ -90,17 +90,17 @@ def test_a_request_comes_to_the_first_route_that_is_for_it(method: str, path: st
         (http.when("/", query={"v": "2"}), Request("GET", "/?" + "a&" * 2000 + "v=2"), False),
     ],
 )
-def test_a_route_can_ask_for_a_host_fields_and_a_query(test: When, request_: Request, fits: bool) -> None:
+def test_a_route_can_match_the_host_fields_and_query(test: When, request_: Request, fits: bool) -> None:
     assert ask(http.route((test, named("it"))), request_) == ("it" if fits else "404")
 
 
-def test_what_no_route_is_for_comes_to_the_default_but_not_another_method() -> None:
+def test_only_requests_that_match_no_path_go_to_the_default() -> None:
     site = http.route(("GET /", named("root")), default=named("rest"))
     assert ask(site, Request("GET", "/x")) == "rest"
     assert ask(site, Request("POST", "/")) == "405 GET, HEAD"
 
 
-def test_a_route_that_is_malformed_is_refused_when_it_is_made() -> None:
+def test_a_malformed_route_is_rejected_when_it_is_built() -> None:
     for path in ("users", "get /", "/{}", "/{a...}/b", "/{a}/{a}", "/a?b", "/{a", "/a}"):
         with pytest.raises(ConfigError):
             http.route((path, named("")))
@@ -111,7 +111,7 @@ def test_a_route_that_is_malformed_is_refused_when_it_is_made() -> None:
         http.route(("/", handler))  # type: ignore[arg-type]
 
 
-def test_routes_show_what_they_lead_to_and_serve() -> None:
+def test_a_route_has_a_repr_and_serves() -> None:
     assert repr(http.route(("GET /", http.redirect("https")))) == (
         "http.route((http.when('GET /'), http.redirect('https')))"
     )

@@ -81,11 +81,11 @@ def test_a_file_is_served_by_its_path(root: Path, path: str, body: bytes, media:
         "/" + "a" * 5000, "*", "", "/%ff",
     ],
 )  # fmt: skip
-def test_nothing_else_is_to_be_had(root: Path, path: str) -> None:
+def test_paths_that_name_no_served_file_are_404(root: Path, path: str) -> None:
     assert ask(root, path)[0].status == 404
 
 
-def test_links_are_followed_within_the_directory_and_never_out_of_it(root: Path) -> None:
+def test_symlinks_are_followed_only_inside_the_directory(root: Path) -> None:
     (root / "in.txt").symlink_to("ten.txt")
     (root / "in").symlink_to("docs")
     (root / "out").symlink_to("../secret")
@@ -99,17 +99,17 @@ def test_links_are_followed_within_the_directory_and_never_out_of_it(root: Path)
         assert ask(root, path)[0].status == 404, path
 
 
-def test_what_is_no_regular_file_is_not_waited_for(root: Path) -> None:
+def test_a_fifo_does_not_block(root: Path) -> None:
     os.mkfifo(root / "pipe")
     assert ask(root, "/pipe")[0].status == 404
 
 
-def test_a_hidden_file_can_be_asked_for_when_allowed(root: Path) -> None:
+def test_dotfiles_are_served_if_enabled(root: Path) -> None:
     assert ask(root, "/.env", dotfiles=True)[1] == b"SECRET"
     assert ask(root, "/..", dotfiles=True)[0].status == 404
 
 
-def test_a_directory_gets_its_slash_wherever_it_is_mounted(root: Path) -> None:
+def test_a_directory_redirects_to_its_slash_below_any_prefix(root: Path) -> None:
     response, _ = ask(root, "/docs?a=b")
     assert (response.status, response.headers["location"]) == (308, "./docs/?a=b")
 
@@ -132,7 +132,7 @@ def test_a_directory_gets_its_slash_wherever_it_is_mounted(root: Path) -> None:
         ("bytes=" + "9" * 30 + "-", 200, TEN),
     ],
 )
-def test_one_range_is_given(root: Path, wanted: str, status: int, body: bytes) -> None:
+def test_a_single_range_is_served(root: Path, wanted: str, status: int, body: bytes) -> None:
     response, got = ask(root, "/ten.txt", {"Range": wanted})
     assert response.status == status
     if status == 416:
@@ -144,7 +144,7 @@ def test_one_range_is_given(root: Path, wanted: str, status: int, body: bytes) -
         assert response.headers["content-range"] == f"bytes {start}-{start + len(body) - 1}/10"
 
 
-def test_a_range_is_given_only_of_the_version_the_client_has(root: Path) -> None:
+def test_if_range_requires_the_same_version(root: Path) -> None:
     tag = ask(root, "/ten.txt")[0].headers["etag"]
     for same in (tag, formatdate(NOON, usegmt=True)):
         assert ask(root, "/ten.txt", {"Range": "bytes=0-1", "If-Range": same})[0].status == 206
@@ -152,7 +152,7 @@ def test_a_range_is_given_only_of_the_version_the_client_has(root: Path) -> None
         assert ask(root, "/ten.txt", {"Range": "bytes=0-1", "If-Range": other})[1] == TEN
 
 
-def test_what_the_client_has_is_not_sent_again(root: Path) -> None:
+def test_a_fresh_copy_of_the_client_gets_304(root: Path) -> None:
     first, _ = ask(root, "/ten.txt")
     tag, modified = first.headers["etag"], first.headers["last-modified"]
     assert modified == formatdate(NOON, usegmt=True)
@@ -174,7 +174,7 @@ def test_what_the_client_has_is_not_sent_again(root: Path) -> None:
         assert ask(root, "/ten.txt", headers)[1] == TEN
 
 
-def test_a_condition_that_does_not_hold_is_412(root: Path) -> None:
+def test_a_failed_precondition_is_412(root: Path) -> None:
     tag = ask(root, "/ten.txt")[0].headers["etag"]
     before = formatdate(NOON - 1, usegmt=True)
     for holds in ({"If-Match": tag}, {"If-Match": "*"}, {"If-Match": tag, "If-Unmodified-Since": before}):
@@ -183,13 +183,13 @@ def test_a_condition_that_does_not_hold_is_412(root: Path) -> None:
         assert ask(root, "/ten.txt", fails)[0].status == 412
 
 
-def test_a_change_changes_the_tag(root: Path) -> None:
+def test_a_changed_file_has_a_new_etag(root: Path) -> None:
     before = ask(root, "/ten.txt")[0].headers["etag"]
     (root / "ten.txt").write_bytes(TEN)
     assert ask(root, "/ten.txt")[0].headers["etag"] != before
 
 
-def test_only_get_and_head_are_known(root: Path) -> None:
+def test_methods_other_than_get_and_head_are_405(root: Path) -> None:
     response, _ = ask(root, "/ten.txt", method="POST")
     assert (response.status, response.headers["allow"]) == (405, "GET, HEAD")
     handler = stack(http.server(), http.static(root))
@@ -198,7 +198,7 @@ def test_only_get_and_head_are_known(root: Path) -> None:
     assert talk(handler, last("/ten.txt")).endswith(b"\r\n\r\n" + TEN)
 
 
-def test_a_large_file_comes_in_pieces_and_one_that_shrinks_breaks_off(root: Path) -> None:
+def test_a_large_file_is_sent_in_chunks_and_a_truncated_one_aborts(root: Path) -> None:
     large = root / "large"
     large.write_bytes(b"x" * (2 * PIECE + 1))
 
@@ -212,7 +212,7 @@ def test_a_large_file_comes_in_pieces_and_one_that_shrinks_breaks_off(root: Path
     asyncio.run(main())
 
 
-def test_a_body_that_is_closed_frees_its_file(root: Path) -> None:
+def test_closing_a_body_closes_its_file(root: Path) -> None:
     async def main() -> None:
         response = await http.static(root)(Request("GET", "/ten.txt"))
         body = response.body
@@ -225,7 +225,7 @@ def test_a_body_that_is_closed_frees_its_file(root: Path) -> None:
     asyncio.run(main())
 
 
-def test_what_cannot_be_served_is_refused_when_it_is_made(root: Path) -> None:
+def test_an_invalid_directory_is_rejected_when_static_is_built(root: Path) -> None:
     for wrong in (root / "none", root / "ten.txt"):
         with pytest.raises(ConfigError):
             http.static(wrong)
@@ -246,7 +246,7 @@ def listed(root: Path, path: str, method: str = "GET", *, dotfiles: bool = False
     return asyncio.run(main())
 
 
-def test_a_file_that_is_swapped_for_a_link_is_not_followed(
+def test_a_file_that_is_replaced_by_a_symlink_is_not_followed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.open
@@ -289,6 +289,6 @@ def test_a_directory_without_an_index_can_be_listed(root: Path) -> None:
     assert listed(root, "/missing/")[0].status == 404
 
 
-def test_nothing_is_listed_unless_asked_for(root: Path) -> None:
+def test_directories_are_not_listed_by_default(root: Path) -> None:
     assert ask(root, "/empty/")[0].status == 404
     assert ask(root, "/")[0].status == 404

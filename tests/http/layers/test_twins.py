@@ -45,14 +45,14 @@ async def failing(exchange: http.Exchange) -> None:
 # limit
 
 
-async def test_each_key_has_a_limit_of_its_own() -> None:
+async def test_each_key_has_its_own_concurrency_limit() -> None:
     desk = Desk()
     service = stack(http.limit(1, key=tenant, retry_after=7), desk)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         first = group.create_task(get(service, of("a")))
         second = group.create_task(get(service, of("b")))
         await clock.settle()
-        with pytest.raises(Overloaded, match="1 requests run already for a") as caught:
+        with pytest.raises(Overloaded, match="limit of 1 concurrent requests for a") as caught:
             await service(of("a"))
         assert (caught.value.status, caught.value.retry_after) == (429, 7)
         for name in "ab":
@@ -68,7 +68,7 @@ async def test_each_key_has_a_limit_of_its_own() -> None:
         await (await third).aclose()
 
 
-async def test_who_waits_has_a_turn_and_no_key_is_kept() -> None:
+async def test_queued_requests_run_in_order_and_unused_keys_are_dropped() -> None:
     desk = Desk()
     service = http.limit(1, key=tenant, queue=1)(desk)
     assert isinstance(service, Limit)
@@ -77,7 +77,7 @@ async def test_who_waits_has_a_turn_and_no_key_is_kept() -> None:
         await clock.settle()
         second = group.create_task(get(service, of("a")))
         await clock.settle()
-        with pytest.raises(Overloaded, match="1 requests run and 1 wait already for a"):
+        with pytest.raises(Overloaded, match="limit of 1 concurrent requests for a, with 1 queued"):
             await service(of("a"))
         desk.waiting["a"].set_exception(ValueError("broken"))
         await first
@@ -87,7 +87,7 @@ async def test_who_waits_has_a_turn_and_no_key_is_kept() -> None:
     assert service.running == {}
 
 
-async def test_the_key_is_the_client_unless_told() -> None:
+async def test_the_default_key_is_the_client_address() -> None:
     service = stack(http.limit(1), hello)
     async with testing.client(service, peer=Peer("2001:db8::1", 5)) as client:
         response = await client.get("/")
@@ -109,16 +109,16 @@ async def slow(request: Request) -> Response:
     return Response(200, body=b"late")
 
 
-async def test_the_time_is_made_of_the_request() -> None:
+async def test_the_timeout_can_be_a_function_of_the_request() -> None:
     service = stack(http.timeout(patience), slow)
     async with testing.clock(autojump=True):
-        with pytest.raises(TimeoutError, match="GET took longer than 5 s"):
+        with pytest.raises(TimeoutError, match="GET request exceeded the timeout of 5 s"):
             await service(Request("GET", "/"))
         for method in ("POST", "PUT"):
             assert (await service(Request(method, "/"))).status == 200
 
 
-async def test_an_exchange_that_is_late_is_504() -> None:
+async def test_an_exchange_that_times_out_is_504() -> None:
     async with (
         testing.clock(autojump=True),
         testing.client(stack(http.server(), http.timeout(5), slow)) as client,
@@ -126,7 +126,7 @@ async def test_an_exchange_that_is_late_is_504() -> None:
         assert (await client.get("/")).status == 504
 
 
-async def test_the_whole_of_it_may_be_bounded() -> None:
+async def test_the_timeout_can_include_the_response_body() -> None:
     async def parts() -> AsyncIterator[bytes]:
         for number in range(5):
             await asyncio.sleep(2)
@@ -140,12 +140,12 @@ async def test_the_whole_of_it_may_be_bounded() -> None:
         whole = stack(http.timeout(11, whole=True), stream)
         assert await (await whole(Request("GET", "/"))).body.read() == b"01234"
         response = await stack(http.timeout(5, whole=True), stream)(Request("GET", "/"))
-        with pytest.raises(TimeoutError, match="GET took longer than 5 s"):
+        with pytest.raises(TimeoutError, match="GET request exceeded the timeout of 5 s"):
             await response.body.read()
         await response.aclose()
 
 
-async def test_another_timeout_is_not_this_one() -> None:
+async def test_a_timeout_of_the_handler_is_not_reported_as_the_layers() -> None:
     async def fails(request: Request) -> Response:
         raise TimeoutError("the database's own")
 
@@ -156,7 +156,7 @@ async def test_another_timeout_is_not_this_one() -> None:
 # trace
 
 
-async def test_a_line_has_the_name_the_status_and_the_fields(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_trace_line_has_the_name_the_status_and_the_fields(caplog: pytest.LogCaptureFixture) -> None:
     service = stack(http.trace(lambda request: f"site {request.method}"), hello)
     with caplog.at_level(logging.INFO, "llama.trace"):
         async with testing.client(service) as client:
@@ -172,7 +172,7 @@ async def test_a_line_has_the_name_the_status_and_the_fields(caplog: pytest.LogC
     assert (fields["outcome"], fields["server.address"]) == ("ok", "testserver")
 
 
-async def test_a_failure_has_its_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_trace_line_of_a_failure_has_the_error(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(request: Request) -> Response:
         raise Overloaded("too many")
 
@@ -205,7 +205,7 @@ def by_token(request: Request) -> bool:
     return request.headers.get("authorization") == "Token 1"
 
 
-async def test_a_function_tells_who_it_is() -> None:
+async def test_auth_takes_the_user_from_a_function() -> None:
     site = stack(http.auth(by_cookie, challenge='Cookie realm="here"'), whoami)
     async with testing.client(site) as client:
         assert await (await client.get("/", {"Cookie": "session=1"})).body.read() == b"mary"
@@ -218,7 +218,7 @@ async def test_a_function_tells_who_it_is() -> None:
         assert (await client.get("/")).status == 403
 
 
-def test_there_is_one_kind_of_user() -> None:
+def test_http_user_is_llama_user() -> None:
     assert http.User is AnyUser
     assert socks5.User is AnyUser
 
@@ -226,7 +226,7 @@ def test_there_is_one_kind_of_user() -> None:
 # settings
 
 
-def test_what_cannot_be_is_told_at_once() -> None:
+def test_invalid_settings_are_rejected_when_the_layer_is_built() -> None:
     with pytest.raises(ConfigError, match=r"http\.limit\(0\)"):
         http.limit(0)
     with pytest.raises(ConfigError, match=r"http\.limit\(queue=-1\)"):
@@ -237,7 +237,7 @@ def test_what_cannot_be_is_told_at_once() -> None:
         http.auth(by_token, challenge="a\nb")
 
 
-def test_they_are_described() -> None:
+def test_the_layers_have_a_repr() -> None:
     layers = [
         http.limit(3),
         http.timeout(5, whole=True),

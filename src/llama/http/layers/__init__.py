@@ -1,4 +1,4 @@
-"""Layers of exchanges, one in each file: re-exported from llama.http itself."""
+"""Layers around request handlers, one in each module, re-exported from `llama.http`."""
 
 from llama._server import User
 from llama.http.layers._access_log import access_log

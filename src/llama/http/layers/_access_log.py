@@ -1,4 +1,4 @@
-"""Logs one line for each exchange, once it has ended."""
+"""An access log with one line for each exchange."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _UNSAFE = {code: f"\\x{code:02x}" for code in [*range(0x20), 0x22, 0x5C, *range(
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What is known at the beginning."""
+    """The facts about a request, taken before inner layers can change it."""
 
     time: float
     began: float
     client: str
     method: str
     target: str
-    """As it was sent: in HTTP/1 a forward proxy's has the host, later versions have it apart from the path."""
+    """The request target: the URL of an HTTP/1 request to a forward proxy, else the path."""
     path: str
     version: str
     authority: str
@@ -60,7 +60,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class AccessLog:
-    """Tells of each exchange what it was and how it ended."""
+    """Logs each exchange once it has ended."""
 
     inner: Exchange
     format: Format
@@ -123,23 +123,24 @@ class AccessLog:
 
 
 def _safe(text: str) -> str:
-    """Without what could end a line or a quoted part of it."""
+    """Escape control characters, quotes and backslashes."""
     return text.translate(_UNSAFE)
 
 
 @factory("http.access_log")
 def access_log(format: Format = "combined", *, whole_urls: bool = False) -> Middleware[Request, Response]:
-    """Log one line for each exchange to `llama.access`, once its body has ended or broken off.
+    """Log one line for each exchange to the logger `llama.access`, once the response body has ended or failed.
 
-    `format` is `common` or `combined` as Apache has them, or `json`. The record carries the same by OpenTelemetry's
-    names, with `duration` in seconds and `complete`. With `whole_urls` scheme and host are before the path, as they
-    are anyway where a forward proxy was asked by HTTP/1. What clients send is escaped. An error is logged with the
-    status it means, a client that left before the answer as 499.
+    `format` is Apache's `common` or `combined`, or `json`. The log record also has the fields as attributes with
+    OpenTelemetry's names, `duration` in seconds, and `complete`, which is False if the body broke off. `whole_urls`
+    logs the scheme and host before the path, as is always done for HTTP/1 requests to a forward proxy. Values that
+    clients send are escaped. An error is logged with its status, and a client that disconnected before the response
+    with status 499.
 
         stack(http.server(), http.access_log("json"), application)
     """
     if format not in ("common", "combined", "json"):
-        raise ConfigError(f"http.access_log({format!r}): expected common, combined or json")
+        raise ConfigError(f"http.access_log({format!r}): expected 'common', 'combined' or 'json'")
 
     def build(inner: Exchange) -> Exchange:
         return AccessLog(inner, format, whole_urls)

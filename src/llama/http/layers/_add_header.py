@@ -1,4 +1,4 @@
-"""Adds a field beside those of its name."""
+"""Adds a field and keeps the existing ones of its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llama.http.layers._field import Side, Value, check_field, check_side, made
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class AddHeader:
-    """Adds a field beside those of its name."""
+    """Adds a field and keeps the existing ones of its name."""
 
     inner: Exchange
     name: str
@@ -41,9 +41,9 @@ class AddHeader:
 
 @factory("http.add_header")
 def add_header(name: str, value: Value, *, on: Side = "response") -> Middleware[Request, Response]:
-    """Add a field to every response, or with `on="request"` to every request, beside those of its name.
+    """Add a field to every response, or with `on="request"` to every request; fields of the same name are kept.
 
-    `value` is the text, or a function of the request that returns it (None: no change).
+    `value` is the text, or a function of the request that returns the text, or None for no change.
 
         stack(http.server(), http.add_header("Link", "</style.css>; rel=preload"), application)
     """

@@ -1,4 +1,4 @@
-"""Tells clients that the same is to be had by HTTP/3."""
+"""Announces HTTP/3 to clients by Alt-Svc (RFC 7838)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llama.tcp._addresses import local_address
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class AltSvc:
-    """Tells clients that the same is to be had by HTTP/3."""
+    """Announces HTTP/3 to clients by Alt-Svc (RFC 7838)."""
 
     inner: Exchange
     host: str
@@ -43,10 +43,11 @@ class AltSvc:
 def alt_svc(
     port: int | None = None, *, host: str = "", max_age: int = 86_400
 ) -> Middleware[Request, Response]:
-    """Tell https clients by Alt-Svc that HTTP/3 is at this UDP port, of this host or another (RFC 7838).
+    """Announce HTTP/3 to https clients by Alt-Svc (RFC 7838).
 
-    Without a port it is the one that the client came to. They may remember it for `max_age` seconds. A response
-    that has the field already keeps it.
+    `port` is the UDP port, by default the port that the client connected to; `host` is the host, by default the same
+    one. Clients may cache the announcement for `max_age` seconds. An Alt-Svc field that the response already has is
+    kept.
 
         stack(http.server(), http.alt_svc(8443), application)
     """

@@ -1,4 +1,4 @@
-"""Asks a function who makes a request."""
+"""Authentication by a function of the request."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from llama.http._headers import checked_value
 from llama.http._message import Exchange, Request, Response
 
 Verdict: TypeAlias = str | bool | Response | None
-"""The user's name, True for nobody in particular, a response to answer with, or None or False for a refusal."""
+"""The user's name, True to accept without a name, a response to send instead, or None or False to reject."""
 RequestCheck: TypeAlias = Callable[[Request], Verdict | Awaitable[Verdict]]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Auth:
-    """Lets requests pass that a function knows."""
+    """Passes on the requests that a function accepts."""
 
     inner: Exchange
     check: RequestCheck
@@ -51,11 +51,12 @@ class Auth:
 
 @factory("http.auth")
 def auth(check: RequestCheck, *, challenge: str | None = None) -> Middleware[Request, Response]:
-    """Ask a function of the request, async or not, who makes it: by a cookie, a signature, a client certificate.
+    """Authenticate requests with a function, for example by a cookie, a signature or a client certificate.
 
-    It returns the user's name, which is then `http.User` in the extensions, True to let pass without one, or a response
-    to answer with, such as a redirect to where one signs in. None, False and an empty name are refused: by 401 with the
-    `challenge` in WWW-Authenticate (RFC 9110 section 11.6.1), by 403 without one.
+    `check`, async or not, takes the request and returns the user's name, which becomes `http.User` in the extensions,
+    True to accept the request without a name, or a response to send instead, such as a redirect to the login page.
+    None, False and an empty name reject the request: with 401 and `challenge` in WWW-Authenticate (RFC 9110 section
+    11.6.1), or with 403 without a challenge.
 
         stack(http.server(), http.auth(lambda request: request.headers.get("x-user")), application)
     """

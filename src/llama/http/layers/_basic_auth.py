@@ -1,4 +1,4 @@
-"""Asks for a name and a password (RFC 7617), as a site or as a proxy."""
+"""Basic authentication (RFC 7617), of an origin or of a proxy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from llama.http._headers import checked_value
 from llama.http._message import Exchange, Request, Response
 
 Check: TypeAlias = Mapping[str, str] | Callable[[str, str], bool | Awaitable[bool]]
-"""Passwords by name, or a function, async or not, that says whether a name and a password are right."""
+"""Passwords by name, or a function, async or not, that returns whether a name and a password are valid."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class BasicAuth:
-    """Lets requests pass that bring a right name and password."""
+    """Passes on requests with valid Basic credentials."""
 
     inner: Exchange
     check: Check
@@ -48,12 +48,12 @@ class BasicAuth:
         status, header = (407, "Proxy-Authenticate") if self.proxy else (401, "WWW-Authenticate")
         challenge = f'Basic realm="{self.realm}", charset="UTF-8"'
         return Response(
-            status, {header: challenge, "Content-Type": "text/plain"}, "a name and a password, please\n"
+            status, {header: challenge, "Content-Type": "text/plain"}, f"{status} credentials required\n"
         )
 
 
 def credentials(values: list[str]) -> tuple[str, str] | None:
-    """The name and the password of one Basic credentials field; None for anything else."""
+    """Return the name and password from one field with Basic credentials; None for anything else."""
     if len(values) != 1:
         return None
     scheme, _, encoded = values[0].partition(" ")
@@ -68,7 +68,7 @@ def credentials(values: list[str]) -> tuple[str, str] | None:
 
 
 async def is_right(check: Check, name: str, password: str) -> bool:
-    """Whether they are right; for a mapping in a time that tells nothing of either."""
+    """Return whether the credentials are valid; a mapping is compared in constant time."""
     if callable(check):
         answer = check(name, password)
         return await answer if inspect.isawaitable(answer) else answer
@@ -79,9 +79,11 @@ async def is_right(check: Check, name: str, password: str) -> bool:
 
 @factory("http.basic_auth")
 def basic_auth(check: Check, *, realm: str = "llama") -> Middleware[Request, Response]:
-    """Ask for a name and a password (401 without a right one); `http.User` is then in the extensions.
+    """Require Basic credentials (RFC 7617); respond with 401 otherwise.
 
-    `check` maps names to passwords, compared in constant time, or is a function of both, async or not.
+    `check` maps names to passwords, which are compared in constant time, or is a function of the name and the password,
+    async or not, that returns whether they are valid. The name becomes `http.User` in the extensions. `realm` is sent
+    in the challenge.
 
         stack(http.server(), http.basic_auth({"john": "secret"}), application)
     """
@@ -90,9 +92,9 @@ def basic_auth(check: Check, *, realm: str = "llama") -> Middleware[Request, Res
 
 @factory("http.proxy_auth")
 def proxy_auth(check: Check, *, realm: str = "llama") -> Middleware[Request, Response]:
-    """Ask a proxy's clients for a name and a password (407 without a right one); as `http.basic_auth`.
+    """Require Basic credentials of a proxy's clients; respond with 407 otherwise.
 
-    The credentials are taken off the request: they are this proxy's.
+    Like `http.basic_auth`, but reads Proxy-Authorization and removes it from the request, as it is for this proxy only.
 
         stack(http.server(), http.proxy_auth({"john": "secret"}), application)
     """
@@ -101,7 +103,7 @@ def proxy_auth(check: Check, *, realm: str = "llama") -> Middleware[Request, Res
 
 def _auth(check: Check, realm: str, *, proxy: bool) -> Middleware[Request, Response]:
     if '"' in checked_value(realm) or "\\" in realm:
-        raise ValueError(f"realm {realm!r} has a quote or a backslash")
+        raise ValueError(f"expected a realm without quotes and backslashes, got {realm!r}")
 
     def build(inner: Exchange) -> Exchange:
         return BasicAuth(inner, check, realm, proxy)

@@ -1,4 +1,4 @@
-"""Asks for a token (RFC 6750)."""
+"""Bearer token authentication (RFC 6750)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from llama._stack import factory, named_layer
 from llama.http._message import Exchange, Request, Response
 
 TokenCheck: TypeAlias = Collection[str] | Callable[[str], str | bool | Awaitable[str | bool]]
-"""The tokens that are right, or a function, async or not, that says so, or who the user is."""
+"""The valid tokens, or a function, async or not, that returns whether a token is valid, or the user's name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class BearerAuth:
-    """Lets requests pass that bring a right token."""
+    """Passes on requests with a valid bearer token."""
 
     inner: Exchange
     check: TokenCheck
@@ -51,15 +51,15 @@ class BearerAuth:
 
 @factory("http.bearer_auth")
 def bearer_auth(check: TokenCheck) -> Middleware[Request, Response]:
-    """Ask for a bearer token (401 without a right one).
+    """Require a bearer token (RFC 6750); respond with 401 otherwise.
 
-    `check` is a collection of tokens, compared in constant time, or a function of the token, async or not: it
-    returns whether the token is right, or the user's name, which is then `http.User` in the extensions.
+    `check` is a collection of tokens, which are compared in constant time, or a function of the token, async or not,
+    that returns whether the token is valid, or the user's name, which becomes `http.User` in the extensions.
 
         stack(http.server(), http.bearer_auth({"3f29c0"}), application)
     """
     if isinstance(check, str):
-        raise TypeError("http.bearer_auth() takes a collection of tokens, not one string")
+        raise TypeError("http.bearer_auth(): expected a collection of tokens, got a string")
 
     def build(inner: Exchange) -> Exchange:
         return BearerAuth(inner, check)

@@ -1,4 +1,4 @@
-"""Bounds the bodies of requests."""
+"""A limit on the size of request bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llama.http._message import Exchange, Request, Response
 
 
 class _Counter:
-    """Lets so many bytes pass."""
+    """Counts the bytes of a body and fails above the limit."""
 
     __slots__ = ("_left", "_limit")
 
@@ -34,12 +34,12 @@ class _Counter:
 
 
 def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body of the request is over the limit of {limit} bytes")
+    return TooLarge(f"the request body exceeds the limit of {limit} bytes")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class BodyLimit:
-    """Refuses what is too large as soon as it is known."""
+    """Rejects request bodies above a limit, before or while they are read."""
 
     inner: Exchange
     limit: int
@@ -60,9 +60,11 @@ class BodyLimit:
 
 @factory("http.body_limit")
 def body_limit(limit: int) -> Middleware[Request, Response]:
-    """Refuse requests whose body is over so many bytes, by 413: at once where it says its length, else when it shows.
+    """Reject requests with a body of more than `limit` bytes with 413.
 
-    stack(http.server(), http.body_limit(10_000_000), application)
+    A body with a known length is rejected before it is read, any other one when it exceeds the limit.
+
+        stack(http.server(), http.body_limit(10_000_000), application)
     """
     if limit < 0:
         raise ConfigError(f"http.body_limit({limit}): expected 0 or more bytes")

@@ -1,4 +1,4 @@
-"""Compresses the bodies of responses for the clients that take it."""
+"""Compresses response bodies for clients that accept it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _WORTH_IT = re.compile(
     r"|image/(?:svg\+xml|bmp)|font/(?:ttf|otf)",
 )
 _QUALITY = re.compile(r"[ \t]*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.IGNORECASE)
-# Given on piece by piece whatever their length; others wait until the compressor has enough.
+# Flushed after each chunk even if their length is known; others wait until the compressor has enough data.
 _STREAMED = frozenset({"text/event-stream", "application/x-ndjson"})
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Compress:
-    """Compresses the bodies of responses for the clients that take it."""
+    """Compresses response bodies for clients that accept it."""
 
     inner: Exchange
     level: int
@@ -40,7 +40,7 @@ class Compress:
         return "http.compress()"
 
     async def __call__(self, request: Request, /) -> Response:
-        # Read before the request goes in: layers within may change it.
+        # Read first: inner layers may change the request.
         method, accepted = request.method, request.headers.get_all("accept-encoding")
         response = await self.inner(request)
         if not self._can_be(response, method):
@@ -52,7 +52,7 @@ class Compress:
         return response
 
     def _can_be(self, response: Response, method: str) -> bool:
-        """Whether another client could get this response compressed."""
+        """Return whether this response can be compressed for any client; if so, it varies by Accept-Encoding."""
         headers = response.headers
         if response.status < 200 or response.status in (204, 205, 206, 304) or response.upgrade is not None:
             return False
@@ -69,7 +69,7 @@ class Compress:
 
     def _compress(self, response: Response, coding: str) -> None:
         source, headers = response.body, response.headers
-        if source.length != 0:  # to HEAD there is usually none: its header is that of GET all the same
+        if source.length != 0:  # a response to HEAD usually has no body, but the same fields as for GET
             streams = source.length is None or media_type(headers) in _STREAMED
             response.body = TransformedBody(source, encoder(coding, self.level, flushes=streams))
         headers["Content-Encoding"] = coding
@@ -93,17 +93,17 @@ def _vary(headers: Headers) -> None:
 
 
 def media_type(headers: Headers) -> str:
-    """The type of a body without its parameters, in lower case; empty where it is not told."""
+    """Return the media type without parameters, in lower case; empty without Content-Type."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def is_worth_it(media: str) -> bool:
-    """Whether bodies of this type usually become smaller: text, JSON, XML, scripts, SVG and the like."""
+    """Return whether bodies of this type usually compress well: text, JSON, XML, scripts, SVG and the like."""
     return _WORTH_IT.fullmatch(media) is not None
 
 
 def preferred(accepted: str, codings: Collection[str]) -> str | None:
-    """The coding of ours that a client likes best (RFC 9110 section 12.5.3); None for none."""
+    """Return the available coding that the client prefers (RFC 9110 section 12.5.3), or None."""
     weights: dict[str, float] = {}
     for part in accepted.split(","):
         name, *parameters = part.lower().split(";")
@@ -124,18 +124,20 @@ def compress(
     codings: tuple[str, ...] | None = None,
     types: Callable[[str], bool] = is_worth_it,
 ) -> Middleware[Request, Response]:
-    """Compress the bodies of responses, as they stream by, by the coding that the client likes best.
+    """Compress response bodies while they stream, with the content coding that the client prefers.
 
-    `codings` are those to choose from, the first of them where the client likes several as much: by default zstd
-    (built in from Python 3.14 on, else by the extra zstd), br (by the extra brotli), gzip, deflate. `level` is from 1
-    (fast) to 9 (small).
+    `codings` lists the codings to use; the first one wins if the client accepts several with the same weight. The
+    default is zstd (built in since Python 3.14, else with the extra zstd), br (with the extra brotli), gzip and
+    deflate. `level` ranges from 1 (fast) to 9 (small).
 
-    Bodies of fewer than `minimum` bytes stay as they are, and so does what has a Content-Encoding, a range,
-    `Cache-Control: no-transform`, or a media type that `types`, a function of its name in lower case, does not take: by
-    default text, JSON, XML, scripts, SVG and the like. A body of unknown length can be read by the client piece by
-    piece as it comes. The ETag becomes a weak one, digests go, and Vary tells caches.
+    A response is not compressed if its body is shorter than `minimum` bytes, if it has Content-Encoding, Content-Range
+    or `Cache-Control: no-transform`, or if `types` returns False for its media type (in lower case, without
+    parameters); the default accepts text, JSON, XML, scripts, SVG and the like. A body of unknown length is flushed
+    after each chunk, so that the client can read it as it arrives. The ETag becomes weak, digests are removed, and
+    `Vary: Accept-Encoding` is added.
 
-    Secrets beside text that an attacker chooses can be guessed from the compressed size (BREACH): leave them out.
+    Do not compress responses that contain both secrets and text that an attacker chooses: the compressed size reveals
+    the secrets (BREACH).
 
         stack(http.server(), http.compress(), application)
     """
@@ -157,5 +159,5 @@ def _checked(codings: tuple[str, ...]) -> tuple[str, ...]:
         if coding not in known and (what := missing(coding)):
             raise ConfigError(f"http.compress(codings={codings!r}): for {coding} {what}")
     if not codings or not set(codings) <= set(known):
-        raise ConfigError(f"http.compress(codings={codings!r}): expected some of {', '.join(known)}")
+        raise ConfigError(f"http.compress(codings={codings!r}): expected one or more of {', '.join(known)}")
     return codings

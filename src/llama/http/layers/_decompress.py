@@ -1,4 +1,4 @@
-"""Takes content codings off the bodies of requests, within bounds."""
+"""Decompresses request bodies, up to a size limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DIGESTS = ("content-md5", "content-digest", "digest")
 
 
 class _Bound:
-    """Lets so many bytes pass."""
+    """Counts the decompressed bytes and fails above the limit."""
 
     __slots__ = ("_left", "_limit")
 
@@ -26,7 +26,7 @@ class _Bound:
     def feed(self, data: bytes) -> bytes:
         self._left -= len(data)
         if self._left < 0:
-            raise TooLarge(f"the decompressed body of the request is over the limit of {self._limit} bytes")
+            raise TooLarge(f"the decompressed request body exceeds the limit of {self._limit} bytes")
         return data
 
     def more(self) -> bytes:
@@ -38,7 +38,7 @@ class _Bound:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Decompress:
-    """Takes content codings off the bodies of requests."""
+    """Decompresses request bodies."""
 
     inner: Exchange
     limit: int
@@ -51,7 +51,7 @@ class Decompress:
     async def __call__(self, request: Request, /) -> Response:
         codings = request.headers.tokens("content-encoding")
         if len(codings) > _MAX_CODINGS:
-            raise TooLarge(f"{len(codings)} content codings are over the limit of {_MAX_CODINGS}", status=415)
+            raise TooLarge(f"expected at most {_MAX_CODINGS} content codings, got {len(codings)}", status=415)
         if codings and request.body.length != 0:
             decoded = request.body.decoded()
             if decoded is not request.body:
@@ -63,11 +63,11 @@ class Decompress:
 
 @factory("http.decompress")
 def decompress(limit: int = 10_000_000) -> Middleware[Request, Response]:
-    """Take content codings off the bodies of requests, as they stream by; Content-Encoding and digests go.
+    """Decompress request bodies while they stream, and remove Content-Encoding and digest fields.
 
-    They are gzip and deflate, br with the extra brotli, and zstd, from Python 3.14 on or with the extra zstd.
-    A body that becomes more than `limit` bytes is refused by 413 when it shows, never held in memory before; a coding
-    that is not known by 415, and a body that is not what it says by 400.
+    The codings are gzip and deflate, br with the extra brotli, and zstd (built in since Python 3.14, else with the
+    extra zstd). A body that decompresses to more than `limit` bytes is rejected with 413 when it exceeds the limit; it
+    is never held in memory. An unknown coding is rejected with 415, and malformed data with 400.
 
         stack(http.server(), http.decompress(50_000_000), application)
     """

@@ -1,4 +1,4 @@
-"""What the layers for one header field share: which message it is on, and where its value comes from."""
+"""Shared parts of the layers for header fields: the message to change, and the value."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from llama.http._message import Request
 
 Side: TypeAlias = Literal["request", "response"]
 Value: TypeAlias = str | Callable[[Request], str | None]
-"""The value itself, or what makes it of the request; None leaves the field as it is."""
+"""The value, or a function of the request that returns the value, or None for no change."""
 
 
 def check_side(side: str, where: str) -> None:
-    """Raise ConfigError for what is neither side."""
+    """Raise ConfigError unless `side` is "request" or "response"."""
     if side not in ("request", "response"):
-        raise ConfigError(f"{where}: on={side!r}: expected 'request' or 'response'")
+        raise ConfigError(f"{where}: expected on='request' or on='response', got {side!r}")
 
 
 def check_field(name: str, value: Value | None = None) -> None:
-    """Raise ValueError for what cannot be a field, when the layer is made."""
+    """Raise ValueError for an invalid field name or value."""
     checked_name(name)
     if isinstance(value, str):
         checked_value(value)
 
 
 def made(value: Value, request: Request) -> str | None:
-    """The value for this exchange."""
+    """Return the value for this request."""
     return value if isinstance(value, str) else value(request)

@@ -1,4 +1,4 @@
-"""Bounds how many requests run at once, for each key made of the request."""
+"""A limit on concurrent requests for each key of the request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.layers._slots import Slots
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Limit:
-    """Lets so many requests of each key run at once, and so many wait for their turn."""
+    """Limits concurrent and queued requests for each key."""
 
     inner: Exchange
     count: int
@@ -60,12 +60,12 @@ class Limit:
 
     def _forget(self, key: Hashable, slots: Slots) -> None:
         if slots.free == slots.count and self.running.get(key) is slots:
-            del self.running[key]  # so that only the keys of running requests are kept
+            del self.running[key]  # keep only the keys of active requests
 
     def _overloaded(self, key: Hashable) -> Overloaded:
-        waiting = f" and {self.queue} wait" if self.queue else ""
+        waiting = f", with {self.queue} queued" if self.queue else ""
         who = f" for {key}" if key is not None else ""
-        text = f"{self.count} requests run{waiting} already{who}"
+        text = f"reached the limit of {self.count} concurrent requests{who}{waiting}"
         return Overloaded(text, status=429, retry_after=self.retry_after)
 
 
@@ -77,19 +77,20 @@ def limit(
     queue: int | None = 0,
     retry_after: float | None = 1.0,
 ) -> Middleware[Request, Response]:
-    """Let so many requests of each key run at once; more get 429 with Retry-After, or wait.
+    """Limit the concurrent requests of each key; further ones get 429 with Retry-After, or wait.
 
-    As `limit`, which counts all requests together, but for each `key`, a function of the request: by default the
-    client's address, which behind a proxy is the one that `http.forwarded` believes. Requests whose key is None share
-    one. `queue` is how many of a key may wait, first come, first served: 0 for none, None for any number. A request
-    runs until the body of its response has ended.
+    Like `limit`, but counts for each `key`, a function of the request, rather than for all requests together. The
+    default key is the client's address, which behind a proxy is the one that `http.forwarded` sets. Requests whose key
+    is None share one limit. `queue` is the maximum number of waiting requests for each key, served in order of arrival:
+    0 for none, None for no limit. `retry_after` is in seconds; None omits the field. A request counts until its
+    response body has ended.
 
         stack(http.server(), http.limit(10, key=lambda request: request.headers.get("x-tenant")), application)
     """
     if concurrency < 1:
         raise ConfigError(f"http.limit({concurrency}): expected at least 1 request")
     if queue is not None and queue < 0:
-        raise ConfigError(f"http.limit(queue={queue}): expected 0 or more, or None for any number")
+        raise ConfigError(f"http.limit(queue={queue}): expected 0 or more, or None for no limit")
 
     def build(inner: Exchange) -> Exchange:
         return Limit(inner, concurrency, key, queue, retry_after, {})

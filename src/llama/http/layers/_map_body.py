@@ -1,4 +1,4 @@
-"""Changes bodies as they stream by."""
+"""Transforms bodies while they stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VALIDATORS = ("etag", "content-md5", "content-digest", "repr-digest", "digest",
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class MapBody:
-    """Changes bodies as they stream by."""
+    """Transforms bodies while they stream."""
 
     inner: Exchange
     function: Callable[[bytes], bytes]
@@ -34,7 +34,7 @@ class MapBody:
             if request.body.length != 0 and not request.protocol:
                 self._change(request)
             return await self.inner(request)
-        # A part of a body would be changed as if it were the whole.
+        # A part of a body would be transformed as if it were the whole.
         request.headers.discard("range", "if-range")
         _ask_for_known(request.headers)
         response = await self.inner(request)
@@ -50,7 +50,7 @@ class MapBody:
     def _has_body(request: Request, response: Response) -> bool:
         if response.status in (204, 205, 206, 304) or response.upgrade is not None:
             return False
-        if request.method == "HEAD":  # the length would be that of the body before the change
+        if request.method == "HEAD":  # these describe the body before the change
             response.headers.discard("content-length", "content-encoding", *_VALIDATORS)
             return False
         return response.body.length != 0
@@ -61,7 +61,7 @@ class MapBody:
 
 
 def _ask_for_known(headers: Headers) -> None:
-    """Leave in Accept-Encoding what can be taken off here."""
+    """Keep only codings in Accept-Encoding that this layer can decode."""
     asked = headers.get_all("accept-encoding")
     known = {*known_codings(), "x-gzip", "identity"}
     kept = [
@@ -73,12 +73,12 @@ def _ask_for_known(headers: Headers) -> None:
 
 @factory("http.map_body")
 def map_body(function: Callable[[bytes], bytes], *, on: Side = "response") -> Middleware[Request, Response]:
-    """Give every piece of the bodies of responses, or with `on="request"` of requests, through a function.
+    """Apply a function to every chunk of response bodies, or with `on="request"` of request bodies.
 
-    The pieces are as they come, so they can end anywhere: what is longer than one byte is replaced by
-    `Body.replace`. Content codings are taken off, and none is asked for that cannot be; one that comes all the same
-    raises ProtocolError. Content-Length, ETag and digests go, for they were of other bytes, and ranges are not
-    asked for.
+    Chunk boundaries are arbitrary; to replace text of more than one byte, use `Body.replace`. Bodies are decoded first,
+    and Accept-Encoding is reduced to the codings that can be decoded; a response with any other coding raises
+    ProtocolError. Content-Length, ETag and digests are removed, as they describe the original bytes. Range is removed
+    from requests, so that the function sees whole bodies.
 
         stack(http.server(), http.map_body(bytes.upper), application)
     """

@@ -1,4 +1,4 @@
-"""One spelling for each path."""
+"""Path normalization for requests (RFC 3986 section 6.2.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNUSUAL = re.compile(r"%|//|/\.|\\")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class NormalizePath:
-    """Spells paths as RFC 3986 section 6.2.2 normalises them."""
+    """Normalizes the paths of requests."""
 
     inner: Exchange
     merge_slashes: bool
@@ -37,9 +37,9 @@ class NormalizePath:
 
 
 def normalized(path: str, *, merge_slashes: bool = True) -> str:
-    """The path without dot segments, needless escapes and doubled slashes; ProtocolError where it leaves the root."""
+    """Return a path without dot segments, needless escapes and repeated slashes; raise ProtocolError if unsafe."""
     if _BAD_ESCAPE.search(path) or "%00" in path:
-        raise ProtocolError("a malformed escape in the path")
+        raise ProtocolError(f"path {path[:60]!r} has a malformed escape or a NUL")
     path = _ESCAPE.sub(_unescape, path)
     if merge_slashes:
         path = re.sub("//+", "/", path)
@@ -50,7 +50,7 @@ def normalized(path: str, *, merge_slashes: bool = True) -> str:
     for segment in segments:
         if segment == "..":
             if not kept:
-                raise ProtocolError("the path leaves the root")
+                raise ProtocolError(f"path {path[:60]!r} climbs above the root")
             kept.pop()
         elif segment != ".":
             kept.append(segment)
@@ -66,10 +66,11 @@ def _unescape(match: re.Match[str]) -> str:
 
 @factory("http.normalize_path")
 def normalize_path(*, merge_slashes: bool = True) -> Middleware[Request, Response]:
-    """Spell each path in one way (RFC 3986 section 6.2.2), so that rules by path cannot be passed by.
+    """Normalize the path of each request (RFC 3986 section 6.2.2), so that no other spelling bypasses path rules.
 
-    Dot segments go, and so do escapes of characters that need none; other escapes are in upper case (`%2F` stays
-    `%2F`). Doubled slashes become one, unless told otherwise. 400 for a path that leaves the root, or a broken escape.
+    Dot segments are resolved, unreserved characters are unescaped, and other escapes are converted to upper case (`%2f`
+    becomes `%2F`). Repeated slashes become one, unless `merge_slashes` is False. A path that climbs above the root, or
+    contains a malformed escape or a NUL, is rejected with 400.
 
         stack(http.server(), http.normalize_path(), application)
     """

@@ -1,4 +1,4 @@
-"""Bounds how many requests come in a time, for each key made of the request."""
+"""A limit on the request rate for each key of the request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llama.layers._rate_limit import rate_limit as any_rate_limit
 
 
 def client_key(request: Request) -> Hashable:
-    """The client's address, an IPv6 one by its first 64 bits; None where it is not known."""
+    """Return the client's address (of IPv6 the first 64 bits), or None if it is unknown."""
     client = request.client
     return None if client is None else network_of(client.host, IPV6_PREFIX)
 
@@ -26,10 +26,11 @@ def rate_limit(
     key: Callable[[Request], Hashable] = client_key,
     keys: int = 65536,
 ) -> Middleware[Request, Response]:
-    """Let `rate` requests a second begin for each key, and `burst` of them at once; more get 429 with Retry-After.
+    """Limit each key to `rate` requests per second, in bursts of up to `burst`; further ones get 429 with Retry-After.
 
-    As `rate_limit`, but `key` is a function of the request: by default the client's address, which behind a proxy is
-    the one that `http.forwarded` believes. Requests whose key is None share one.
+    Like `rate_limit`, but `key` is a function of the request. The default key is the client's address, which behind a
+    proxy is the one that `http.forwarded` sets. Requests whose key is None share one limit. `keys` is the maximum
+    number of keys to track.
 
         stack(http.server(), http.rate_limit(10, burst=50, key=lambda request: request.authority), application)
     """

@@ -1,4 +1,4 @@
-"""Removes fields."""
+"""Removes header fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llama.http.layers._field import Side, check_field, check_side
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class RemoveHeader:
-    """Removes every field of some names."""
+    """Removes every field with one of the given names."""
 
     inner: Exchange
     names: tuple[str, ...]
@@ -35,7 +35,7 @@ class RemoveHeader:
 
 @factory("http.remove_header")
 def remove_header(*names: str, on: Side = "response") -> Middleware[Request, Response]:
-    """Remove every field of these names from responses, or with `on="request"` from requests.
+    """Remove every field with one of these names from responses, or with `on="request"` from requests.
 
     stack(http.server(), http.remove_header("Server", "X-Powered-By"), application)
     """

@@ -1,4 +1,4 @@
-"""Gives each request an identity that logs and upstreams can share."""
+"""Request IDs, shared by logs, upstreams and clients."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _USUAL = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class RequestId(str):
-    """The identity of a request, in its extensions."""
+    """The ID of a request, in its extensions."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class SetRequestId:
-    """Puts an identity on requests and their responses."""
+    """Sets the ID of requests and their responses."""
 
     inner: Exchange
     header: str
@@ -50,18 +50,18 @@ class SetRequestId:
 
 
 def new_id() -> str:
-    """32 random hexadecimal digits."""
-    return f"{getrandbits(128):032x}"  # of a generator that each process seeds for itself
+    """Return 32 random hexadecimal digits."""
+    return f"{getrandbits(128):032x}"  # each process seeds its own generator
 
 
 @factory("http.request_id")
 def request_id(
     header: str = "X-Request-ID", *, trust: bool = False, make: Callable[[], str] = new_id
 ) -> Middleware[Request, Response]:
-    """Put an identity on each request, on its response, and as `http.RequestId` into its extensions.
+    """Set an ID in the field `header` of each request and its response, and as `http.RequestId` in the extensions.
 
-    What the client sent is replaced, unless `trust` says to keep it (where it looks like one: at most 128 letters,
-    digits and `._:/+=-`). `make` makes a new one, by default 32 random hexadecimal digits.
+    An ID from the client is replaced; with `trust` it is kept if it consists of 1 to 128 letters, digits and
+    `._:/+=-`. `make` returns a new ID, by default 32 random hexadecimal digits.
 
         stack(http.server(), http.request_id(), http.access_log(), application)
     """

@@ -1,4 +1,4 @@
-"""Refuses requests that lack a field."""
+"""Rejects requests without a required field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llama.http.layers._field import check_field
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class RequireHeader:
-    """Lets requests pass that have a field."""
+    """Passes on requests that have the required field."""
 
     inner: Exchange
     name: str
@@ -29,7 +29,7 @@ class RequireHeader:
 
     async def __call__(self, request: Request, /) -> Response:
         if not any(map(self._fits, request.headers.get_all(self.name))):
-            raise Refused(f"the request needs another {self.name}", status=self.status)
+            raise Refused(f"the request has no acceptable {self.name} field", status=self.status)
         return await self.inner(request)
 
     def _fits(self, value: str) -> bool:
@@ -41,9 +41,12 @@ class RequireHeader:
 def require_header(
     name: str, value: str | Callable[[str], bool] | None = None, *, status: int = 400
 ) -> Middleware[Request, Response]:
-    """Refuse a request, with `status`, that lacks a field, or has none with this value or one that a function takes.
+    """Reject requests without the field `name`, with `status`.
 
-    stack(http.server(), http.require_header("X-Requested-With", "XMLHttpRequest"), application)
+    `value` is the required value, or a function of a value that returns whether it is acceptable; None accepts any
+    value. One acceptable field suffices.
+
+        stack(http.server(), http.require_header("X-Requested-With", "XMLHttpRequest"), application)
     """
     check_field(name)
 

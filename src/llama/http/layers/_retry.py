@@ -1,4 +1,4 @@
-"""Sends requests again that failed, where that is safe."""
+"""Retries failed requests if that is safe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESERVE = 10.0
 
 
 class _Copy:
-    """What a request was before layers within changed it."""
+    """A copy of a request, to undo changes by inner layers before a retry."""
 
     __slots__ = ("data", "headers", "method", "path")
 
@@ -38,7 +38,7 @@ class _Copy:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Retry:
-    """Sends requests again that failed, where that is safe."""
+    """Retries failed requests if that is safe."""
 
     inner: Exchange
     attempts: int
@@ -62,7 +62,7 @@ class Retry:
             try:
                 response = await self.inner(request)
             except (Unreachable, TLSError, NoAnswer) as error:
-                # TLS can fail in the midst of a session too, when the request was sent.
+                # A TLSError can also come from an established session, after the request was sent.
                 if not (is_safe or isinstance(error, Unreachable)):
                     raise
                 if (wait := self._wait(retry, error)) is None:
@@ -78,12 +78,12 @@ class Retry:
         return await self.inner(request)
 
     def _wait(self, retry: int, error: Exception | None) -> float | None:
-        wait = self.backoff.before(retry, error or Unreachable("the answer was an error"))
+        wait = self.backoff.before(retry, error or Unreachable("the response has a status to retry"))
         return wait if wait is not None and (self.budget is None or self.budget.take()) else None
 
 
 def _counted(status: int) -> int:
-    """A status above 599 is invalid, and counts as 500 (RFC 9110 section 15)."""
+    """Return the status, or 500 for an invalid one above 599 (RFC 9110 section 15)."""
     return status if status < 600 else 500
 
 
@@ -96,12 +96,12 @@ def retry(
     longest: float = 2.0,
     budget: float | None = 0.2,
 ) -> Middleware[Request, Response]:
-    """Send a request again, `attempts` times in all, after a failure where that is safe.
+    """Retry failed requests if that is safe, up to `attempts` attempts in total.
 
-    Any request whose body is in memory is sent again when no connection could be made. After a connection that ended
-    before an answer, or an answer with one of `statuses` (one above 599 counts as 500), only one of an idempotent
-    method is. Waits double from `backoff` to `longest` seconds, at random less; `budget` keeps retries to a share
-    of the requests.
+    A request with its body in memory is retried if no connection could be made. If the connection closed before a
+    response, or the response has one of `statuses` (a status above 599 counts as 500), only requests with an idempotent
+    method are retried. The delay doubles from `backoff` up to `longest` seconds, with random jitter. `budget` limits
+    retries to a share of the requests (None: no limit).
 
         stack(http.server(), http.retry(3, statuses={502, 503}), application)
     """

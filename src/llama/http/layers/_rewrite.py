@@ -1,4 +1,4 @@
-"""Changes the paths of requests."""
+"""Rewrites the paths of requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Rewrite:
-    """Changes the paths of requests."""
+    """Rewrites the paths of requests."""
 
     inner: Exchange
     strip: str
@@ -60,20 +60,21 @@ class Rewrite:
 def rewrite(
     pattern: str | None = None, replacement: str = "", *, strip: str = "", add: str = ""
 ) -> Middleware[Request, Response]:
-    r"""Change the paths of requests: a prefix taken off, one put there, then what a regular expression finds.
+    r"""Rewrite the paths of requests: strip a prefix, add a prefix, then replace the matches of a regular expression.
 
-    `strip` is taken off the beginning, and paths that are not below it get 404; `add` is put there. Every match of
-    `pattern` becomes `replacement`, in which `\1` is its first group: `http.rewrite(r"^/(\d+)$", r"/user/\1")`. Both
-    compare the normalized path (`Request.normalized_path`), `pattern` with special characters percent-encoded. What
-    follows the prefix, and a path in which nothing matches, stay as sent; so does the query. Dot segments after the
-    prefix get 400. Expressions come from you: one that takes long for a long path takes long for everyone.
+    `strip` is removed from the beginning of the path (404 if the path is not below it), then `add` is prepended. Every
+    match of `pattern` is replaced by `replacement`, in which `\1` is the first group: `http.rewrite(r"^/(\d+)$",
+    r"/user/\1")`. Both `strip` and `pattern` are compared with the normalized path (`Request.normalized_path`), for
+    `pattern` with special characters percent-encoded. The rest after the prefix, a path without a match, and the query
+    stay as sent. Dot segments after the prefix are rejected with 400. An expression that backtracks on long paths
+    blocks the event loop.
 
         stack(http.server(), http.rewrite(strip="/api", add="/v2"), application)
     """
     name = f"http.rewrite({_arguments(pattern, replacement, strip, add)})"
     for prefix in (strip, add):
         if _PREFIX.fullmatch(prefix) is None or has_dot_segments(prefix):
-            raise ConfigError(f"{name}: {prefix!r} is no path prefix: expected one such as /api")
+            raise ConfigError(f"{name}: expected a path prefix such as /api, got {prefix!r}")
     compiled = None
     if pattern is not None:
         try:

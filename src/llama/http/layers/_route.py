@@ -1,4 +1,4 @@
-"""Chooses an exchange by method, path, host, header and query."""
+"""Routing of requests by method, path, host, header fields and query."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from llama.layers._hostname import hostname
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\.\.\.)?\}")
 _METHOD = re.compile(r"[A-Z][A-Z-]*")
 _MAX_QUERY_FIELDS = 1000
-_MAX_READINGS = 512  # comparisons for one contested path; beyond, it is normalized
+_MAX_READINGS = 512  # maximum comparisons for one contested path; above it, the path is normalized
 
 
 class PathParameters(dict[str, str]):
-    """The parameters of a route's path, taken from the normalized path, so decoded once; in a request's extensions."""
+    """The path parameters of a route, from the normalized path and thus decoded once; in a request's extensions."""
 
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """Which requests a route is for."""
+    """The condition of a route."""
 
     method: str
     path: str
@@ -48,12 +48,12 @@ class When:
         return f"http.when({f'{self.method} {self.path}'.strip()!r})"
 
     def place(self, request: Request) -> re.Match[str] | None:
-        """The path's match where everything but the method fits, else None."""
+        """Return the match of the path if everything but the method matches, else None."""
         match = self.pattern.fullmatch(request.normalized_path)
         return match if match is not None and self.fits(request) else None
 
     def fits(self, request: Request) -> bool:
-        """Whether the host, the headers and the query match."""
+        """Return whether the host, the header fields and the query match."""
         if self.host and not _is_host(self.host, request.hostname):
             return False
         for name, value in self.headers:
@@ -62,7 +62,7 @@ class When:
         return not self.query or self._has_query(request.query)
 
     def takes(self, method: str) -> bool:
-        """Whether it is for this method; what is for GET is for HEAD."""
+        """Return whether the method matches; GET includes HEAD."""
         return not self.method or method == self.method or (method == "HEAD" and self.method == "GET")
 
     def _has_query(self, query: str) -> bool:
@@ -88,20 +88,20 @@ def when(
     headers: Mapping[str, str | None] | None = None,
     query: Mapping[str, str | None] | None = None,
 ) -> When:
-    """Which requests a route is for: `GET /users/{id}`, or a path alone for every method.
+    """A condition for a route: a method and a path such as `GET /users/{id}`, or a path for every method.
 
-    `{id}` stands for one segment, `{rest...}` at the end for all that follows, slashes included: `/a/{rest...}` takes
-    `/a` too. `host` is a name without a port, or `*.example.com` for those below it. `headers` and `query` map names
-    to the value that one of that name has, or to None where any does. ConfigError says what is malformed.
+    `{id}` matches one segment, `{rest...}` at the end matches the rest of the path with its slashes: `/a/{rest...}`
+    also matches `/a`. `host` is a host name without a port, or `*.example.com` for all subdomains. `headers` and
+    `query` map names to a required value, or to None for any value. Raises ConfigError for a malformed condition.
 
-    Paths are compared with `Request.normalized_path`, hosts with `Request.hostname`. What some servers ignore at the
-    end of a segment is ignored here: parameters (`;v=1`), and dots and spaces.
+    Paths are compared with `Request.normalized_path`, hosts with `Request.hostname`. Parameters (`;v=1`), dots and
+    spaces at the end of a segment are ignored, because some servers ignore them.
 
         stack(http.server(), http.route((http.when("GET /v2/{rest...}", host="a.example"), application)))
     """
     method, space, path = what.rpartition(" ")
     if space and _METHOD.fullmatch(method) is None:
-        raise ConfigError(f"http.when({what!r}): {method!r} is no method, such as GET")
+        raise ConfigError(f"http.when({what!r}): expected a method such as GET, got {method!r}")
     fields = tuple((headers or {}).items())
     for name, _ in fields:
         checked_name(name)
@@ -111,7 +111,7 @@ def when(
 def _pattern(path: str) -> re.Pattern[str]:
     where = "http.route()"
     if not path.startswith("/"):
-        raise ConfigError(f"{where}: path {path!r} does not begin with a slash")
+        raise ConfigError(f"{where}: expected a path that begins with a slash, got {path!r}")
     if "?" in path:
         raise ConfigError(f"{where}: path {path!r} has a query: use http.when(query=)")
     parts: list[str] = []
@@ -123,7 +123,7 @@ def _pattern(path: str) -> re.Pattern[str]:
             parts += [pattern(text), f"(?P<{match[1]}>[^/]+)"]
             continue
         if end != len(path):
-            raise ConfigError(f"{where}: {match[0]} is not at the end of {path!r}")
+            raise ConfigError(f"{where}: {match[0]} must be at the end of {path!r}")
         if text[-1:] == "/" and (parts or len(text) > 1):
             text = text[:-1]
             parts += [pattern(text), end_of_segment(text), f"(?:/(?P<{match[1]}>.*))?"]
@@ -140,7 +140,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 def _literal(text: str, path: str) -> str:
     if "{" in text or "}" in text:
-        raise ConfigError(f"http.route(): path {path!r} is malformed: expected such as /users/{{id}}")
+        raise ConfigError(f"http.route(): expected a path such as /users/{{id}}, got {path!r}")
     return decoded(text)
 
 
@@ -149,7 +149,7 @@ To: TypeAlias = tuple[str | When, Exchange]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Route:
-    """Gives each request to the first exchange that it is for."""
+    """Passes each request to the handler of the first route that matches."""
 
     routes: tuple[tuple[When, Exchange], ...]
     default: Exchange | None
@@ -181,7 +181,7 @@ class Route:
         return Response(404, {"Content-Type": "text/plain"}, b"404 Not Found\n")
 
     def _settle(self, request: Request, path: str) -> None:
-        """Leave one reading of a path that an upstream may read as the path of another route."""
+        """Normalize the path in the request if an upstream could interpret it as the path of another route."""
         sent, question, query = request.path.partition("?")
         if not is_contested(sent):
             return
@@ -197,12 +197,14 @@ class Route:
 
 @factory("http.route", "service")
 def route(*routes: To, default: Exchange | None = None) -> Exchange:
-    """Give each request to the first exchange that it is for: by method, path, and what `http.when` knows.
+    """Pass each request to the request handler of the first route that matches.
 
-    Paths are compared decoded and normalized (`Request.normalized_path`); 400 for those that cannot be. The path stays
-    as sent, unless a server could read it as the path of another route, as `/admin/../public`: then it is normalized.
-    The parameters are `http.PathParameters` in the extensions, decoded. Where only the method is another, the answer
-    is 405 with Allow; else that of `default`, or 404.
+    A route is a pair of a condition and a request handler; the condition is text such as `GET /users/{id}`, or an
+    `http.when`. Paths are compared decoded and normalized (`Request.normalized_path`); a path that cannot be normalized
+    is rejected with 400. The handler receives the path as sent, unless a server could interpret it as the path of
+    another route, as `/admin/../public`: then it is normalized. The path parameters are `http.PathParameters` in the
+    extensions, decoded. If only the method does not match, the response is 405 with Allow; if nothing matches, the
+    request goes to `default`, or gets 404.
 
         stack(http.server(), http.route(("GET /users/{id}", application), ("/files/{path...}", application)))
     """

@@ -1,4 +1,4 @@
-"""Sets a field, in place of all of its name."""
+"""Sets a field and removes the existing ones of its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llama.http.layers._field import Side, Value, check_field, check_side, made
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class SetHeader:
-    """Sets a field, in place of all of its name."""
+    """Sets a field and removes the existing ones of its name."""
 
     inner: Exchange
     name: str
@@ -22,7 +22,7 @@ class SetHeader:
     on: Side
     key: str
     line: str
-    """The field as it is sent; empty where its value is made for each request."""
+    """The field line; empty if the value is a function."""
 
     __takes__: ClassVar[type] = Request
 
@@ -53,9 +53,9 @@ def _line(name: str, value: str) -> str:
 
 @factory("http.set_header")
 def set_header(name: str, value: Value, *, on: Side = "response") -> Middleware[Request, Response]:
-    """Set a field of every response, or with `on="request"` of every request, in place of all of its name.
+    """Set a field of every response, or with `on="request"` of every request, replacing all of the same name.
 
-    `value` is the text, or a function of the request that returns it (None: no change).
+    `value` is the text, or a function of the request that returns the text, or None for no change.
 
         stack(http.server(), http.set_header("Strict-Transport-Security", "max-age=63072000"), application)
     """

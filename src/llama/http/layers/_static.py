@@ -32,7 +32,7 @@ _ALLOW = {"Allow": "GET, HEAD", **_TEXT}
 
 
 class FileBody(Body):
-    """A part of an open file, read piece by piece in a thread; owns the file."""
+    """A body with a part of an open file, which it reads in a thread, chunk by chunk; owns the file."""
 
     __slots__ = ("_file", "_left", "_lock")
 
@@ -40,7 +40,7 @@ class FileBody(Body):
         super().__init__(length)
         self._file = file
         self._left = length
-        # A descriptor that is closed while a thread reads could be another file's by then.
+        # If the descriptor were closed during a read in a thread, it could be reused for another file.
         self._lock = threading.Lock()
         file.seek(start)
 
@@ -50,7 +50,7 @@ class FileBody(Body):
             return b""
         data = await asyncio.to_thread(self._read, min(PIECE, self._left))
         self._left -= len(data)
-        # A file that became shorter ends early: the server then breaks the response off.
+        # A file that was truncated ends early: the server then aborts the response.
         self.ended = not data
         return data
 
@@ -60,7 +60,7 @@ class FileBody(Body):
 
     async def aclose(self) -> None:
         self.ended = True
-        if self._lock.locked():  # a read goes on though nobody waits for it
+        if self._lock.locked():  # a cancelled read is still running
             await asyncio.to_thread(self._close)
         else:
             self._close()
@@ -72,7 +72,7 @@ class FileBody(Body):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An open file and what is known of it."""
+    """An open file with its metadata."""
 
     file: BinaryIO
     media: str
@@ -111,7 +111,7 @@ class Static:
         if isinstance(found, bytes):
             return self._page(request, found)
         if isinstance(found, str):
-            # Relative, so that it is right whatever prefix was taken off before.
+            # Relative, so that it is correct if an outer layer stripped a prefix.
             return Response(308, {"Location": f"./{found}/{question}{query}", **_TEXT})
         try:
             return self._answer(request, found)
@@ -120,7 +120,7 @@ class Static:
             raise
 
     def _parts(self, path: str) -> list[str] | None:
-        """The names on the way to the file; None for a path that cannot be one of a file here."""
+        """Return the decoded segments of a path, or None if it cannot name a served file."""
         if not path.startswith("/"):
             return None
         parts: list[str] = []
@@ -138,7 +138,7 @@ class Static:
         return [part for part in parts if part]
 
     def _open(self, parts: list[str], is_directory: bool) -> Looked:
-        """The file, the page of a directory, or the name of one whose path lacks its slash; None for nothing."""
+        """Return the file, a directory's page, or the name of a directory to redirect to; None if not found."""
         try:
             path = self.root.joinpath(*parts).resolve(strict=True)
             if not self._is_below(path):
@@ -148,7 +148,7 @@ class Static:
             if path.is_dir() and (self.index is not None or self.listing):
                 return quote(os.fsencode(parts[-1]))
             return _opened(path)
-        except (OSError, RuntimeError, ValueError):  # a loop of links, a name too long, no permission
+        except (OSError, RuntimeError, ValueError):  # a symlink loop, a name that is too long, no permission
             return None
 
     def _in_directory(self, path: Path, parts: list[str]) -> Looked:
@@ -165,7 +165,7 @@ class Static:
         return listing_of(path, title, self._is_shown, has_parent=bool(parts))
 
     def _is_shown(self, path: Path) -> bool:
-        """Whether asking for it would give something."""
+        """Return whether a request for it would succeed."""
         if path.name.startswith(".") and not self.dotfiles:
             return False
         return not path.is_symlink() or self._is_below(path.resolve())
@@ -221,7 +221,7 @@ class Static:
 async def _in_thread(
     look: Callable[[list[str], bool], Looked], parts: list[str], is_directory: bool
 ) -> Looked:
-    """Look in a thread; a file that was opened for nobody is closed."""
+    """Run `look` in a thread; if cancelled, close the file that it opens."""
     looking = asyncio.get_running_loop().run_in_executor(None, look, parts, is_directory)
     try:
         return await asyncio.shield(looking)
@@ -236,7 +236,7 @@ def _discard(looking: asyncio.Future[Looked]) -> None:
 
 
 def _opened(path: Path) -> Found | None:
-    """The regular file at a resolved path; what is swapped for a link meanwhile is not followed."""
+    """Open the regular file at a resolved path, without following a symlink that replaced it meanwhile."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
     file = os.fdopen(descriptor, "rb", buffering=0)
@@ -253,7 +253,7 @@ def _opened(path: Path) -> Found | None:
 
 def _media_type(name: str) -> str:
     kind, coding = mimetypes.guess_type(name)
-    if kind is None or coding is not None:  # a .gz is served as the file it is
+    if kind is None or coding is not None:  # serve a .gz as a file, without Content-Encoding
         return "application/gzip" if coding == "gzip" else "application/octet-stream"
     return f"{kind}; charset=utf-8" if kind.startswith("text/") or kind.endswith("javascript") else kind
 
@@ -271,13 +271,13 @@ def static(
     dotfiles: bool = False,
     listing: bool = False,
 ) -> Exchange:
-    """Serve the files below a directory to GET and HEAD, with ETag, Last-Modified and single ranges (RFC 9110).
+    """Serve the files below a directory for GET and HEAD, with ETag, Last-Modified and single ranges (RFC 9110).
 
-    For a path that ends in a slash the file is `index` in that directory (None: 404), and a directory without one
-    is sent to it. With `listing` a directory that lacks that file is answered by a page of what is in it. Symbolic
-    links are followed within the directory, and what leads out of it, is hidden (unless `dotfiles`) or is no regular
-    file is 404. Files are read in threads, piece by piece; an ETag is of time, size and inode. ConfigError where
-    `root` is no directory.
+    A path that ends in a slash serves the file `index` in that directory (None: 404); a directory without the slash is
+    redirected to it. With `listing`, a directory without an index file gets an HTML page that lists its files.
+    `cache_control` is the value of Cache-Control. Symbolic links are followed inside the directory. Links that lead out
+    of it, hidden files (unless `dotfiles`), and anything but regular files get 404. Files are read in threads, in
+    chunks; the ETag is made of modification time, size and inode. Raises ConfigError if `root` is not a directory.
 
         stack(http.server(), http.static("."))
     """
@@ -288,5 +288,5 @@ def static(
     if not directory.is_dir():
         raise ConfigError(f"http.static({os.fspath(root)!r}): expected a directory")
     if index is not None and (index in ("", "..") or Path(index).name != index):
-        raise ConfigError(f"http.static(index={index!r}): expected the name of a file, or None")
+        raise ConfigError(f"http.static(index={index!r}): expected a file name or None")
     return Static(directory, index, cache_control, dotfiles, listing)

@@ -1,4 +1,4 @@
-"""Which part of a file a request asks for, if any (RFC 9110 sections 13 and 14)."""
+"""Conditional and range requests for files (RFC 9110 sections 13 and 14)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What tells one version of a file from another."""
+    """The validators of a version of a file: its ETag and modification time."""
 
     etag: str
     modified: int
@@ -24,14 +24,14 @@ class Validators:
 
     @classmethod
     def of(cls, info: os.stat_result) -> Validators:
-        """Those of a file."""
+        """Return the validators of a file."""
         tag = f'"{info.st_mtime_ns:x}-{info.st_size:x}-{info.st_ino:x}"'
         modified = max(0, int(info.st_mtime))
         return cls(tag, modified, formatdate(modified, usegmt=True))
 
 
 def is_unchanged(headers: Headers, known: Validators) -> bool:
-    """Whether If-Match, or without one If-Unmodified-Since, holds."""
+    """Return whether If-Match, or else If-Unmodified-Since, is true or absent."""
     if "if-match" in headers:
         value = ",".join(headers.get_all("if-match"))
         strong = [match[1] for match in _TAG.finditer(value) if not match[0].startswith("W/")]
@@ -41,7 +41,7 @@ def is_unchanged(headers: Headers, known: Validators) -> bool:
 
 
 def is_fresh(headers: Headers, known: Validators) -> bool:
-    """Whether If-None-Match, or without one If-Modified-Since, says that the client has it."""
+    """Return whether the client has the current version, by If-None-Match or else If-Modified-Since."""
     if "if-none-match" in headers:
         value = ",".join(headers.get_all("if-none-match"))
         return value.strip() == "*" or known.etag in _TAG.findall(value)
@@ -50,9 +50,9 @@ def is_fresh(headers: Headers, known: Validators) -> bool:
 
 
 def requested_range(request: Request, known: Validators, size: int) -> tuple[int, int] | None:
-    """The first byte and the one after the last; an empty range where there is none such; None for the whole.
+    """Return the requested bytes as start and end (exclusive); an empty range if unsatisfiable; None for the whole.
 
-    Several ranges, other units and malformed ones get the whole, as does If-Range with another version.
+    Multiple ranges, other units, malformed ranges, and an If-Range that does not match select the whole file.
     """
     values = request.headers.get_all("range")
     match = _RANGE.fullmatch(values[0].strip()) if len(values) == 1 and request.method == "GET" else None
@@ -67,7 +67,7 @@ def requested_range(request: Request, known: Validators, size: int) -> tuple[int
 
 
 def _is_same(value: str | None, known: Validators) -> bool:
-    """If-Range: a strong tag or the very date; a date proves little, but it is what the client has."""
+    """Return whether If-Range matches: the same strong ETag or exact date (a date is a weak proof)."""
     return value is None or value in (known.etag, known.modified_text)
 
 

@@ -1,4 +1,4 @@
-"""A page that lists what is in a directory."""
+"""HTML pages that list the files of a directory."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _PAGE = """<!DOCTYPE html>
 
 
 def listing(directory: Path, title: str, is_shown: Callable[[Path], bool], *, has_parent: bool) -> bytes:
-    """The page, directories first; of a very large directory only so much as can be looked through."""
+    """Return the page, directories first, with at most `MOST` entries."""
     with os.scandir(directory) as entries:
         found = heapq.nsmallest(MOST + 1, ((not each.is_dir(), each.name) for each in entries))
     names = [(is_file, name) for is_file, name in found[:MOST] if is_shown(directory / name)]
     items = ['<li><a href="../">../</a></li>'] if has_parent else []
     items += [_item(name, "" if is_file else "/") for is_file, name in names]
-    note = f"\n<p>Only the first {MOST} are shown.</p>" if len(found) > MOST else ""
+    note = f"\n<p>Only the first {MOST} entries are shown.</p>" if len(found) > MOST else ""
     page = _PAGE.format(title=_shown(title), items="\n".join(items), note=note)
     return page.encode()
 
 
 def _item(name: str, slash: str) -> str:
-    # Relative with a dot, for a name with a colon in it would be taken for a URL with a scheme.
+    # The leading ./ prevents a name with a colon from being parsed as a URL with a scheme.
     return f'<li><a href="./{quote(os.fsencode(name))}{slash}">{_shown(name)}{slash}</a></li>'
 
 
 def _shown(name: str) -> str:
-    """A name for people: what is no text in it, and what would turn its direction round, is shown as such."""
+    """Return a name for display, with U+FFFD for invalid text, control characters and bidirectional marks."""
     text = os.fsencode(name).decode(errors="replace")
     return escape("".join(each if each.isprintable() else "\ufffd" for each in text))

@@ -1,4 +1,4 @@
-"""Bounds how long an exchange may take, by what is asked for."""
+"""A time limit for exchanges, fixed or by a function of the request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.http._message import Exchange, Request, Response
 
 
 class BoundedBody(Body):
-    """A body that has to have ended by some time of the loop."""
+    """A body with a deadline for its end, in event loop time."""
 
     __slots__ = ("_bound", "_source", "_text")
 
@@ -54,7 +54,7 @@ class BoundedBody(Body):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Timeout:
-    """Ends an exchange that takes too long."""
+    """Cancels exchanges that exceed a time limit."""
 
     inner: Exchange
     seconds: float | Callable[[Request], float | None]
@@ -69,7 +69,7 @@ class Timeout:
         seconds = self.seconds(request) if callable(self.seconds) else self.seconds
         if seconds is None:
             return await self.inner(request)
-        text = f"{request.method} took longer than {seconds:g} s"
+        text = f"{request.method} request exceeded the timeout of {seconds:g} s"
         bound = asyncio.timeout(seconds)
         try:
             async with bound:
@@ -93,11 +93,12 @@ def _spelling(seconds: float | Callable[[Request], float | None], whole: bool) -
 def timeout(
     seconds: float | Callable[[Request], float | None], *, whole: bool = False
 ) -> Middleware[Request, Response]:
-    """Cancel an exchange that takes longer than so many seconds (504); by a function, as long as the request is given.
+    """Cancel exchanges that take longer than `seconds`; the client gets 504.
 
-    As `timeout`, which knows one length for all; a function may return None for no bound. The head of the response has
-    to be there by then, and with `whole` the end of its body too: if that is late, the client's connection breaks off,
-    as the head has been sent. An upgrade such as a WebSocket is not bounded.
+    Like `timeout`, but `seconds` can also be a function of the request, which returns the seconds, or None for no
+    limit. By default the timeout ends with the response head; with `whole` it includes the response body. If the body
+    is late, the client's connection is aborted, because the head has been sent. Upgrades such as WebSocket are not
+    limited.
 
         stack(http.server(), http.timeout(lambda request: 60 if request.method == "POST" else 5), application)
     """

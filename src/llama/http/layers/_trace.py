@@ -1,4 +1,4 @@
-"""Logs one line for each exchange, with a name made of the request."""
+"""Logs the name, duration and outcome of each exchange."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Name = str | Callable[[Request], str]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Trace:
-    """Tells how long each exchange took and how it ended."""
+    """Logs how long each exchange took and how it ended."""
 
     inner: Exchange
     name: Name
@@ -71,11 +71,11 @@ def _spelling(name: Name) -> str:
 
 @factory("http.trace")
 def trace(name: Name) -> Middleware[Request, Response]:
-    """Log one line for each exchange to `llama.trace`: its name, how long it took until its body ended, its status.
+    """Log one line for each exchange to `llama.trace`: its name, its status, and the time until its body ended.
 
-    As `trace`, but `name` may be a function of the request, and the record carries `http.request.method`,
-    `http.response.status_code`, `server.address` and `client.address` too. Keep paths and what else clients choose
-    out of names by which something is counted later.
+    Like `trace`, but `name` can also be a function of the request, and the log record has the additional attributes
+    `http.request.method`, `http.response.status_code`, `server.address` and `client.address`. If names are used as
+    metric labels, do not include paths or other values that clients choose.
 
         stack(http.server(), http.trace(lambda request: f"site {request.method}"), application)
     """
