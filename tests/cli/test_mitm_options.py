@@ -365,7 +365,7 @@ def test_an_authority_that_others_can_read(llama: Call, world: World) -> None:
     Path("own/ca.key").chmod(0o644)
     done = llama("mitm --ca own")
     assert done.code == 78
-    assert done.errors.startswith("llama: --ca: others may read the key in own/ca.key")
+    assert done.errors.startswith("llama: --ca: other users can read the key in own/ca.key")
 
 
 def test_each_example_of_the_help_can_be_read(llama: Call) -> None:

@@ -155,7 +155,7 @@ def test_a_client_of_another_protocol_is_refused(proxy: Start, nginx: Nginx) -> 
     assert b"no application protocol" in done.stderr
     server.stop()
     (complaint,) = server.complaints()
-    assert "the client speaks http/1.1, not mqtt" in complaint
+    assert "the client offers http/1.1 in ALPN, expected mqtt" in complaint
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])

@@ -185,4 +185,4 @@ def test_old_versions_are_refused(proxy: Start, nginx: Nginx, s_client: Connect,
     old.expect("alert protocol version")
     server.stop()
     (complaint,) = server.complaints()
-    assert "no TLS version that is allowed here" in complaint
+    assert "none of the enabled TLS versions" in complaint

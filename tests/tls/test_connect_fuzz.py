@@ -43,7 +43,7 @@ async def test_random_messages_in_good_records(kind: int, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("changed", [False, True])
-async def test_a_first_flight_cut_or_changed(changed: bool) -> None:
+async def test_a_truncated_or_changed_first_flight(changed: bool) -> None:
     """Every seventh byte: the flight holds a certificate, and each try is a whole handshake."""
     for place in range(0, 900, 7):
         if not await first_flight(place, changed=changed):

@@ -41,7 +41,7 @@ def test_the_example_of_the_ja4_specification(grease: bool) -> None:
     assert chrome(grease=grease).ja4 == "t13d1516h2_8daaf6152771_e5627efa2ab1"
 
 
-def test_the_raw_ja4_is_sorted_but_for_the_signature_algorithms() -> None:
+def test_the_raw_ja4_is_sorted_except_for_the_signature_algorithms() -> None:
     assert chrome().ja4_text == (
         "t13d1516h2_002f,0035,009c,009d,1301,1302,1303,c013,c014,c02b,c02c,c02f,c030,cca8,cca9_"
         "0005,000a,000b,000d,0012,0015,0017,001b,0023,002b,002d,0033,4469,ff01_"
@@ -49,7 +49,7 @@ def test_the_raw_ja4_is_sorted_but_for_the_signature_algorithms() -> None:
     )
 
 
-def test_name_and_protocol_count_in_the_first_part_only() -> None:
+def test_sni_and_alpn_appear_in_the_first_part_only() -> None:
     assert chrome(sni=False).ja4 == "t13i1515h2_8daaf6152771_e5627efa2ab1"
     assert chrome(protocol=None).ja4 == "t13d151500_8daaf6152771_e5627efa2ab1"
 
@@ -61,7 +61,7 @@ def test_without_signature_algorithms_the_extensions_are_hashed_alone() -> None:
     assert ja4_hash("head", "", extensions) == "head_000000000000_6d807ffa2a79"
 
 
-def test_a_list_without_a_value_is_zeros() -> None:
+def test_an_empty_list_is_zeros() -> None:
     assert ClientHello(client_hello(ciphers=[0x0A0A])).ja4 == "t12i000000_000000000000_000000000000"
     assert (
         ClientHello(client_hello(hellos.sni(b"a"), ciphers=[0x0A0A])).ja4
@@ -85,7 +85,7 @@ def test_a_list_without_a_value_is_zeros() -> None:
         ("30abcd31", "01"),
     ],
 )
-def test_the_protocol_is_shown_by_its_ends(protocol: str, shown: str) -> None:
+def test_the_protocol_is_shown_by_its_first_and_last_character(protocol: str, shown: str) -> None:
     assert ClientHello(client_hello(hellos.alpn(bytes.fromhex(protocol)))).ja4[8:10] == shown
 
 
@@ -106,7 +106,7 @@ def test_the_version_is_the_highest_offered(version: int, shown: str) -> None:
     assert ClientHello(client_hello(hellos.versions(0x0001, 0xEAEA, version))).ja4[1:3] == shown
 
 
-def test_more_than_99_of_anything_are_99() -> None:
+def test_counts_are_capped_at_99() -> None:
     many = client_hello(*((1000 + n, b"") for n in range(120)), ciphers=range(1, 150))
     assert ClientHello(many).ja4[:10] == "t12i999900"
 

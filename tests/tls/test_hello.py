@@ -33,17 +33,17 @@ def test_a_hello_in_one_record_is_found() -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_any_kind_of_bytes_will_do(kind: Callable[[bytes], bytes]) -> None:
+def test_any_bytes_like_object_is_accepted(kind: Callable[[bytes], bytes]) -> None:
     assert find(kind(record(PLAIN))) == ClientHello(PLAIN)
 
 
-def test_more_bytes_are_asked_for_until_the_hello_is_whole() -> None:
+def test_none_is_returned_until_the_hello_is_complete() -> None:
     data = record(PLAIN)
     assert [find(data[:end]) for end in range(len(data))] == [None] * len(data)
     assert find(data) == ClientHello(PLAIN)
 
 
-def test_bytes_in_records_after_the_hello_are_left_alone() -> None:
+def test_records_after_the_hello_are_ignored() -> None:
     assert find(record(PLAIN) + record(b"\1", kind=20) + b"early data") == ClientHello(PLAIN)
 
 
@@ -60,14 +60,14 @@ def test_a_reader_takes_a_byte_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("record_size", [1, 16_384])
-def test_the_largest_hello_that_can_be_is_taken_in_any_records(record_size: int) -> None:
+def test_the_largest_hello_is_accepted_in_records_of_any_size(record_size: int) -> None:
     hello = largest_hello()
     assert len(hello) == 4 + 131_396
     assert HelloReader().feed(records(hello, record_size)) == ClientHello(hello)
 
 
 @given(st.data())
-def test_cuts_in_records_and_segments_change_nothing(data: st.DataObject) -> None:
+def test_record_and_segment_boundaries_do_not_matter(data: st.DataObject) -> None:
     wire = b"".join(record(part) for part in cut(data, PLAIN))
     reader = HelloReader()
     found = [reader.feed(part) for part in cut(data, wire)]
@@ -104,7 +104,7 @@ def cut(data: st.DataObject, whole: bytes) -> list[bytes]:
         (b"\xff\xff\xff\xff\xff", "not TLS: first bytes 0xffffffffff"),
     ],
 )
-def test_the_reason_says_what_came_instead(data: bytes, reason: str) -> None:
+def test_the_reason_describes_the_bytes_received(data: bytes, reason: str) -> None:
     assert refusal(data) == reason
     reader = HelloReader()
     with pytest.raises(ProtocolError, match=re.escape(reason)):
@@ -115,9 +115,9 @@ def test_the_reason_says_what_came_instead(data: bytes, reason: str) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (record(b""), "a TLS record of 0 bytes: 1 to 16384 are allowed"),
-        (record(bytes(16385)), "a TLS record of 16385 bytes: 1 to 16384 are allowed"),
-        (record(PLAIN[:9]) + record(b""), "a TLS record of 0 bytes: 1 to 16384 are allowed"),
+        (record(b""), "a TLS record of 0 bytes: expected 1 to 16384"),
+        (record(bytes(16385)), "a TLS record of 16385 bytes: expected 1 to 16384"),
+        (record(PLAIN[:9]) + record(b""), "a TLS record of 0 bytes: expected 1 to 16384"),
         (record(PLAIN[:9]) + record(b"\2\x28", kind=21), "an alert inside a ClientHello"),
         (record(PLAIN[:9]) + record(b"\1", kind=99), "a record of type 99 inside a ClientHello"),
         (
@@ -131,15 +131,15 @@ def test_the_reason_says_what_came_instead(data: bytes, reason: str) -> None:
         (record(PLAIN + b"12"), "2 bytes follow the ClientHello in its record"),
     ],
 )
-def test_records_and_messages_in_the_wrong_place_are_refused(data: bytes, reason: str) -> None:
+def test_unexpected_records_and_messages_are_rejected(data: bytes, reason: str) -> None:
     assert refusal(data) == reason
 
 
-def test_a_wrong_message_is_refused_before_it_is_whole() -> None:
+def test_a_wrong_message_is_rejected_before_it_is_complete() -> None:
     assert "server_hello" in refusal(record(message(2, bytes(500)))[:6])
 
 
-def test_a_hello_that_says_it_is_too_large_is_refused_at_once() -> None:
+def test_a_hello_that_announces_too_many_bytes_is_rejected_at_once() -> None:
     with pytest.raises(TooLarge, match="a ClientHello of 140004 bytes: the limit is 131400"):
         find(record(message(1, bytes(140_000))[:16384]))
     with pytest.raises(TooLarge, match=f"a ClientHello of {len(PLAIN)} bytes: the limit is 40"):
@@ -186,7 +186,7 @@ def test_all_fields_are_read() -> None:
     assert repr(hello) == "<ClientHello for a.example, alpn h2,http/1.1>"
 
 
-def test_a_hello_without_extensions_is_one_of_tls_1_2() -> None:
+def test_a_hello_without_extensions_offers_tls_1_2() -> None:
     hello = ClientHello(client_hello(ciphers=[0x002F]))
     hello.validate()
     assert hello.extensions == ()
@@ -195,11 +195,11 @@ def test_a_hello_without_extensions_is_one_of_tls_1_2() -> None:
     assert (hello.psk, hello.early_data, hello.ech, hello.grease) == (False, False, False, False)
 
 
-def test_an_empty_key_share_asks_for_a_retry() -> None:
+def test_an_empty_key_share_is_valid() -> None:
     assert ClientHello(client_hello((51, b"\0\0"))).key_share_groups == ()
 
 
-def test_protocol_names_that_are_not_ascii_lose_no_byte() -> None:
+def test_protocol_names_that_are_not_ascii_keep_every_byte() -> None:
     hello = ClientHello(client_hello(hellos.alpn(b"\xff\x00h3")))
     assert hello.alpn[0].encode("latin-1") == b"\xff\x00h3"
 
@@ -213,7 +213,7 @@ def test_protocol_names_that_are_not_ascii_lose_no_byte() -> None:
         client_hello(hellos.versions(0x3A3A, 0x0304)),
     ],
 )
-def test_grease_is_seen_wherever_it_is(where: bytes) -> None:
+def test_grease_is_found_in_every_list(where: bytes) -> None:
     assert ClientHello(where).grease
 
 
@@ -231,7 +231,7 @@ def test_grease_is_seen_wherever_it_is(where: bytes) -> None:
         (b"[2001:db8::1]", None),
     ],
 )
-def test_the_server_name_is_lower_case_and_no_address(sent: bytes, name: str | None) -> None:
+def test_the_server_name_is_lower_case_and_not_an_address(sent: bytes, name: str | None) -> None:
     assert ClientHello(client_hello(hellos.sni(sent))).server_name == name
 
 
@@ -255,7 +255,7 @@ def test_the_server_name_is_lower_case_and_no_address(sent: bytes, name: str | N
         b"a" * 64 + b".example",
     ],
 )
-def test_a_server_name_that_is_not_a_host_name_counts_as_none(sent: bytes) -> None:
+def test_a_server_name_that_is_not_a_host_name_is_none(sent: bytes) -> None:
     hello = ClientHello(client_hello(hellos.sni(sent)))
     hello.validate()
     assert hello.server_name is None
@@ -273,7 +273,7 @@ def test_two_host_names_are_refused() -> None:
         _ = hello.server_name
 
 
-def test_names_of_another_kind_are_no_host_names() -> None:
+def test_names_of_other_types_are_ignored() -> None:
     other = b"\7" + hellos.vector(2, b"what")
     host = b"\0" + hellos.vector(2, b"a.example")
     assert ClientHello(client_hello((0, hellos.vector(2, other + host)))).server_name == "a.example"
@@ -289,13 +289,13 @@ def test_names_of_another_kind_are_no_host_names() -> None:
         (client_hello(ciphers=[]), "0 bytes of cipher suites"),
         (client_hello(methods=b""), "no compression method"),
         (client_hello(block=b"\0"), "ends inside a field"),
-        (client_hello(block=b"\0\5\0\0\0\0"), "says 5 bytes of extensions and has 4"),
-        (client_hello(block=b"\0\4\0\0\0\0\0"), "says 4 bytes of extensions and has 5"),
+        (client_hello(block=b"\0\5\0\0\0\0"), "announces 5 bytes of extensions and has 4"),
+        (client_hello(block=b"\0\4\0\0\0\0\0"), "announces 4 bytes of extensions and has 5"),
         (client_hello(block=b"\0\4\0\0\0\1"), "ends inside extension 0"),
         (client_hello(block=b"\0\3\0\0\0"), "ends inside a field"),
         (message(1, bytes(20)), "ends inside a field"),
         (client_hello()[:-1], "ends inside a field"),
-        (client_hello()[:1] + b"\0\0\1" + client_hello()[4:], "no ClientHello: 47 bytes"),
+        (client_hello()[:1] + b"\0\0\1" + client_hello()[4:], "not a ClientHello: 47 bytes"),
         (client_hello((0, b"")), "malformed server_name"),
         (client_hello((0, b"\0\0")), "malformed server_name"),
         (client_hello((0, b"\0\4\0\0\1ab")), "malformed server_name"),
@@ -312,7 +312,7 @@ def test_names_of_another_kind_are_no_host_names() -> None:
         (client_hello((51, b"")), "ends inside key_share"),
     ],
 )
-def test_lengths_that_do_not_fit_are_refused(hello: bytes, reason: str) -> None:
+def test_lengths_that_do_not_match_are_rejected(hello: bytes, reason: str) -> None:
     with pytest.raises(ProtocolError, match=reason):
         ClientHello(hello).validate()
     assert repr(ClientHello(hello)).startswith("<")
@@ -340,7 +340,7 @@ extensions = st.dictionaries(
     st.binary(max_size=32),
     st.binary(min_size=1, max_size=3),
 )
-def test_what_was_built_is_read_back(
+def test_a_built_hello_is_parsed_back(
     some: dict[int, bytes], ciphers: list[int], session_id: bytes, methods: bytes
 ) -> None:
     hello = ClientHello(client_hello(*some.items(), ciphers=ciphers, session_id=session_id, methods=methods))
@@ -370,7 +370,7 @@ FULL = client_hello(
 
 
 @given(st.lists(st.tuples(st.integers(0, len(FULL) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_changed_byte_is_read_or_refused(changes: list[tuple[int, int]]) -> None:
+def test_a_changed_byte_is_parsed_or_rejected(changes: list[tuple[int, int]]) -> None:
     data = bytearray(FULL)
     for at, byte in changes:
         data[at] = byte
@@ -383,7 +383,7 @@ def test_a_changed_byte_is_read_or_refused(changes: list[tuple[int, int]]) -> No
 
 
 @given(st.binary(max_size=200))
-def test_random_bytes_are_refused_or_wait(data: bytes) -> None:
+def test_random_bytes_are_rejected_or_incomplete(data: bytes) -> None:
     for start in (b"", b"\x16\x03\x01", record(PLAIN)[:20]):
         try:
             hello = find(start + data)
@@ -394,7 +394,7 @@ def test_random_bytes_are_refused_or_wait(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_random_messages_raise_nothing_else(data: bytes) -> None:
+def test_random_messages_raise_only_protocol_errors(data: bytes) -> None:
     for whole in (data, message(1, data), PLAIN[:40] + data, FULL[: -len(data)] if data else FULL):
         with_errors(whole)
 

@@ -34,7 +34,7 @@ async def library_client(
 
 @pytest.mark.parametrize("kind", [UPDATE_OWN, UPDATE_BOTH])
 @pytest.mark.parametrize("transport", [over_tcp, without_callbacks, in_memory])
-async def test_a_session_goes_on_under_new_keys(kind: int, transport: Transport) -> None:
+async def test_a_session_continues_after_a_key_update(kind: int, transport: Transport) -> None:
     async with library_client(echo, transport) as client:
         for number in range(5):
             await client.write(b"%d" % number)
@@ -45,7 +45,9 @@ async def test_a_session_goes_on_under_new_keys(kind: int, transport: Transport)
 
 @pytest.mark.parametrize("transport", [over_tcp, without_callbacks, in_memory])
 @pytest.mark.parametrize("half_closed", [False, True])
-async def test_a_peer_that_only_asks_for_updates_is_answered(transport: Transport, half_closed: bool) -> None:
+async def test_a_peer_that_sends_only_key_updates_is_answered(
+    transport: Transport, half_closed: bool
+) -> None:
     """The answers leave although nothing else is written; after this side's end they are dropped."""
     owed: list[int] = []
 

@@ -131,7 +131,7 @@ async def test_the_environment_variable_alone_writes_nothing(
     assert not path.exists()
 
 
-async def test_an_https_proxy_is_logged_too(tmp_path: Path) -> None:
+async def test_keys_of_an_https_proxy_are_logged(tmp_path: Path) -> None:
     proxy, client = tmp_path / "proxy", tmp_path / "client"
     layer = tls.server(*pair_files("localhost"), keylog=proxy)
     async with AsyncExitStack() as stacked:

@@ -78,12 +78,12 @@ async def test_plain_http_on_a_tls_port_gets_status_400(
 
 @pytest.mark.peer
 @needs("curl")
-async def test_curl_reads_that_response_although_it_has_more_to_send() -> None:
+async def test_curl_reads_the_400_while_it_has_more_to_send() -> None:
     async with serve(TLS_PORTS["server"], listen="127.0.0.1:0", grace=5) as server:
         url = f"http://127.0.0.1:{server.port}/"
         code, said = await output_of(
             "curl", "-sS", "-w", "%{http_code}", "-H", "Expect:", "-d", "x" * 100_000, url
         )
     assert code == 0
-    assert "This port speaks HTTPS" in said
+    assert "This port expects HTTPS" in said
     assert said.endswith("400")

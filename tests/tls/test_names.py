@@ -24,13 +24,13 @@ def test_a_wildcard_stands_for_one_label() -> None:
     assert table.lookup("x.a.b.example") is None
 
 
-def test_case_and_a_trailing_dot_do_not_count() -> None:
+def test_case_and_a_trailing_dot_are_ignored() -> None:
     table = NameTable({"A.Example.": 1, "*.B.example": 2})
     assert table.lookup("a.EXAMPLE") == 1
     assert table.lookup("x.b.example.") == 2
 
 
-def test_letters_beyond_ascii_are_compared_as_a_labels() -> None:
+def test_non_ascii_names_are_compared_as_a_labels() -> None:
     table = NameTable({"bücher.example": 1, "*.Bücher.example": 2})
     assert table.lookup("xn--bcher-kva.example") == 1
     assert table.lookup("www.xn--bcher-kva.example") == 2
@@ -43,14 +43,14 @@ def test_without_a_default_nothing_is_found() -> None:
     assert len(table) == 0
 
 
-def test_the_patterns_are_shown_as_they_are_compared() -> None:
+def test_items_returns_normalized_patterns() -> None:
     table = NameTable({"*.B.example": 2, "A.example": 1}, default=0)
     assert table.items() == [("a.example", 1), ("*.b.example", 2)]
     assert (len(table), table.default) == (2, 0)
     assert repr(table) == "NameTable(a.example, *.b.example; default 0)"
 
 
-def test_the_table_keeps_nothing_of_what_it_was_built_from() -> None:
+def test_the_table_copies_its_input() -> None:
     patterns = {"a.example": 1}
     table = NameTable(patterns)
     patterns["b.example"] = 2
@@ -60,9 +60,9 @@ def test_the_table_keeps_nothing_of_what_it_was_built_from() -> None:
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [
-        ("*.*.x", "'*.*.x' is not a name pattern: '*' stands for one whole label, the first"),
-        ("a.*.x", "'a.*.x' is not a name pattern: '*' stands for one whole label, the first"),
-        ("a*.x", "'a*.x' is not a name pattern: '*' stands for one whole label, the first"),
+        ("*.*.x", "'*.*.x' is not a name pattern: '*' matches one whole label, the first"),
+        ("a.*.x", "'a.*.x' is not a name pattern: '*' matches one whole label, the first"),
+        ("a*.x", "'a*.x' is not a name pattern: '*' matches one whole label, the first"),
         ("*", "'*' is not a name pattern: give a default for every other name"),
         ("", "'' is not a name pattern: give a default for every other name"),
         (".a.example", "'.a.example' is not a name pattern: write 'a.example' and '*.a.example'"),
@@ -76,7 +76,7 @@ def test_the_table_keeps_nothing_of_what_it_was_built_from() -> None:
         ("ü" * 70, "is not a name pattern: a label has 1 to 63"),
     ],
 )
-def test_a_bad_pattern_is_refused_with_its_reason(pattern: str, reason: str) -> None:
+def test_a_bad_pattern_is_rejected_with_a_reason(pattern: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(reason)):
         NameTable({pattern: 1})
 
@@ -98,11 +98,11 @@ def test_host_names(name: str) -> None:
     "name",
     ["", ".", "a.", "A", "-a", "a-", "a" * 64, "a." * 126 + "aa", "1.2.3.4", "a.1", "a.0x1f", "a\n", "ß"],
 )
-def test_what_is_no_host_name(name: str) -> None:
+def test_invalid_host_names(name: str) -> None:
     assert not is_host_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "a..b", "ü..b", "a/b", "1.2.3.4", "ü" * 70])
-def test_what_cannot_be_written_in_ascii_is_a_value_error(name: str) -> None:
+def test_a_name_without_an_ascii_form_is_a_value_error(name: str) -> None:
     with pytest.raises(ValueError, match="is not a host name"):
         to_ascii(name)

@@ -65,7 +65,7 @@ async def test_s_client_with_certificates_good_bad_and_none(version: str, tmp_pa
 
 @needs("openssl")
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
-async def test_s_client_is_told_that_its_version_is_too_old(version: str) -> None:
+async def test_s_client_with_an_old_version_gets_protocol_version(version: str) -> None:
     async with s_client(site(), version, "-cipher", "DEFAULT:@SECLEVEL=0") as client:
         await client.expect("alert protocol version")
 
@@ -84,7 +84,7 @@ async def test_s_client_updates_keys(command: str) -> None:
 
 
 @needs("openssl")
-async def test_s_client_may_not_renegotiate_and_nobody_else_notices() -> None:
+async def test_renegotiation_by_s_client_is_refused_without_effect_on_others() -> None:
     handler = site()
     async with s_client(handler, "-tls1_2") as other, s_client(handler, "-tls1_2") as client:
         for each in (other, client):
@@ -98,7 +98,7 @@ async def test_s_client_may_not_renegotiate_and_nobody_else_notices() -> None:
 
 @needs("openssl")
 @VERSIONS
-async def test_s_client_resumes_its_session_and_no_other_sites(version: str, tmp_path: Path) -> None:
+async def test_s_client_resumes_its_session_only_at_its_own_site(version: str, tmp_path: Path) -> None:
     session = str(tmp_path / "session")
     free = tls.Certificate(*pair_files("localhost"))
     closed = tls.Certificate(*pair_files("closed.example"), client_ca=ca_file())
@@ -212,7 +212,7 @@ async def test_s_server_updates_keys(command: str) -> None:
 
 
 @needs("openssl")
-async def test_s_server_asks_for_a_second_handshake_and_is_refused() -> None:
+async def test_renegotiation_by_s_server_is_refused() -> None:
     cert, key = pair_files("localhost")
     port = free_port()
     to = ("-accept", f"127.0.0.1:{port}", "-cert", cert, "-key", key, "-tls1_2")

@@ -47,7 +47,7 @@ def forward(to: str) -> Handler:
     return tcp.forward(to, connect=tcp.send_proxy(tlvs=tls.proxy_tlvs, checksum=True))
 
 
-async def test_a_terminated_session_is_told_whole(folder: Path) -> None:
+async def test_a_terminated_session_has_all_tlvs(folder: Path) -> None:
     backend = f"unix:{folder / 'backend'}"
     ca, site, john = folder / "ca.pem", folder / "site", folder / "john"
     proxy = stack(
@@ -69,7 +69,7 @@ async def test_a_terminated_session_is_told_whole(folder: Path) -> None:
     assert with_certificate.ssl.certificate_now and with_certificate.ssl.certificate_in_session
 
 
-async def test_without_tls_nothing_is_told(folder: Path) -> None:
+async def test_without_tls_there_are_no_tlvs(folder: Path) -> None:
     backend = f"unix:{folder / 'backend'}"
     async with in_front_of(forward(backend), backend) as (port, headers):
         await greet(tcp.connect(), port)

@@ -82,16 +82,16 @@ async def test_a_name_without_a_route_gets_unrecognized_name(
 ) -> None:
     said, raised = await alert_of(tls.route({"a.example": echo}), trusting(version=version), name)
     assert said == "TLSV1_UNRECOGNIZED_NAME"
-    assert raised == f"there is no route for the name {name!r}"
+    assert raised == f"no route for the server name {name!r}"
 
 
 async def test_a_protocol_without_a_route_gets_no_application_protocol() -> None:
     handler = tls.route(alpn={"h2": echo})
     said, raised = await alert_of(handler, trusting(alpn=("http/1.1",)))
     assert "alert no application protocol" in said
-    assert raised == "there is no route for the protocols http/1.1"
+    assert raised == "no route for the protocols http/1.1"
     _, raised = await alert_of(handler, trusting())
-    assert raised == "there is no route for the protocols (none)"
+    assert raised == "no route for the protocols (none)"
 
 
 # the hello as it comes
@@ -149,11 +149,13 @@ async def test_grease_and_an_encrypted_hello_are_routed_by_the_outer_name() -> N
         (b"SSH-2.0-OpenSSH\r\n", b"", "an SSH client on a TLS port"),
         (bytes(64), b"", "not TLS: first bytes 0x0000000000"),
         (b"", b"", "the peer sent nothing"),
-        (b"\x16\x03\x01\x02\x00\x01", b"", "the peer left before its ClientHello"),
+        (b"\x16\x03\x01\x02\x00\x01", b"", "the peer closed the connection before its ClientHello"),
         (hellos.record(hellos.message(1, bytes(3))), hellos.record(b"\x02\x32", 21), "ends inside a field"),
     ],
 )
-async def test_what_is_no_hello_is_one_clear_error(data: bytes, answer: bytes, reason: str) -> None:
+async def test_bytes_that_are_not_a_hello_raise_a_clear_error(
+    data: bytes, answer: bytes, reason: str
+) -> None:
     handler = tls.route({"a.example": echo}, default=echo)
     heard, raised = await raw_answer(handler, data, in_memory)
     assert heard == answer
@@ -198,7 +200,7 @@ async def test_a_route_may_end_in_a_stack_that_terminates() -> None:
         assert await client.ask(b"hi") == b"hi"
 
 
-async def test_a_hello_may_be_looked_at_before_it_is_routed() -> None:
+async def test_a_hello_may_be_peeked_before_it_is_routed() -> None:
     names: list[str | None] = []
     inner = stack(tls.server(*pair_files("a.example")), echo)
 
@@ -215,7 +217,7 @@ async def test_a_hello_may_be_looked_at_before_it_is_routed() -> None:
 # settings
 
 
-def test_routes_that_cannot_be_are_told_at_once() -> None:
+def test_invalid_routes_are_rejected_at_once() -> None:
     with pytest.raises(ConfigError, match=r"tls\.route\(\) has no routes"):
         tls.route()
     with pytest.raises(ConfigError, match="'a:443' is not a name pattern"):

@@ -35,7 +35,7 @@ def after(rule: Middleware[Stream, None]) -> Handler:
 
 @pytest.mark.parametrize("place", [before, after])
 @pytest.mark.parametrize("kind", [0, 1], ids=["JA3", "JA4"])
-async def test_a_known_fingerprint_is_let_in(place: Place, kind: int) -> None:
+async def test_a_known_fingerprint_is_accepted(place: Place, kind: int) -> None:
     own = (await fingerprints())[kind]
     for rule in (tls.allow("0" * 32, own), tls.allow(own.upper()), tls.deny("0" * 32)):
         async with client_of(place(rule)) as client:
@@ -66,25 +66,25 @@ async def test_after_tls_others_find_the_session_closed(kind: int) -> None:
             assert isinstance(outcome.error, Refused)
 
 
-async def test_a_client_that_names_no_server_is_refused() -> None:
+async def test_a_client_without_sni_is_refused() -> None:
     said, raised = await alert_of(before(tls.require_sni()), name=None)
-    assert (said, raised) == ("TLSV1_UNRECOGNIZED_NAME", "the client names no server")
+    assert (said, raised) == ("TLSV1_UNRECOGNIZED_NAME", "the client sent no server name")
     context = trusting()
     context.check_hostname = False
     async with dialled(after(tls.require_sni())) as (stream, outcome):
         client = await Client(stream, context, None).shake()
         assert await client.read() == b""
         await client.bye()
-        assert await outcome.failure() == "the client names no server"
+        assert await outcome.failure() == "the client sent no server name"
 
 
 @pytest.mark.parametrize("place", [before, after])
-async def test_a_client_that_names_a_server_is_let_in(place: Place) -> None:
+async def test_a_client_with_sni_is_accepted(place: Place) -> None:
     async with client_of(place(tls.require_sni())) as client:
         assert await client.ask(b"hi") == b"hi"
 
 
-async def test_rules_add_up() -> None:
+async def test_rules_can_be_combined() -> None:
     ja3, ja4 = await fingerprints()
     chain = stack(
         tls.require_sni(), tls.allow(ja4), tls.server(*pair_files("localhost")), tls.deny("0" * 32), echo
@@ -102,7 +102,7 @@ async def test_a_malformed_hello_gets_decode_error() -> None:
     assert raised == "ClientHello has an extension twice"
 
 
-def test_what_is_no_fingerprint_is_told_at_once() -> None:
+def test_an_invalid_fingerprint_is_rejected_at_once() -> None:
     for rule in (tls.allow, tls.deny):
         for wrong in (
             "",
@@ -115,5 +115,5 @@ def test_what_is_no_fingerprint_is_told_at_once() -> None:
         ):
             with pytest.raises(ConfigError, match="neither a JA3 hash"):
                 rule(wrong)
-    with pytest.raises(ConfigError, match=r"tls\.allow\(\) needs"):
+    with pytest.raises(ConfigError, match=r"tls\.allow\(\): expected at least one"):
         tls.allow()

@@ -33,7 +33,7 @@ async def test_a_verified_client_is_in_the_extensions(version: ssl.TLSVersion) -
         assert b" john fresh " in await client.ask(b"?")
 
 
-async def test_the_peers_certificate_is_there_in_both_forms() -> None:
+async def test_the_peer_certificate_is_available_parsed_and_in_der() -> None:
     seen: list[TLSInfo] = []
 
     async def look(stream: Stream) -> None:
@@ -52,7 +52,7 @@ async def test_the_peers_certificate_is_there_in_both_forms() -> None:
 
 
 @VERSIONS
-async def test_no_certificate_is_refused_where_one_is_required(version: ssl.TLSVersion) -> None:
+async def test_a_client_without_a_required_certificate_is_refused(version: ssl.TLSVersion) -> None:
     layer = tls.server(*pair_files("localhost"), client_ca=ca_file())
     said, raised = await alert_of(layer(tell), trusting(version=version))
     assert said == required_alert(version)
@@ -78,7 +78,7 @@ async def test_an_optional_certificate_may_be_missing(version: ssl.TLSVersion) -
         assert b" nobody fresh " in await client.ask(b"?")
 
 
-async def test_a_servers_certificate_is_none_of_a_client() -> None:
+async def test_a_server_certificate_is_not_accepted_from_a_client() -> None:
     layer = tls.server(*pair_files("localhost"), client_ca=ca_file())
     said, raised = await alert_of(layer(tell), trusting(pair=pair_files("localhost")))
     assert said == "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"
@@ -92,7 +92,7 @@ def other_ca() -> CertificateAuthority:
     return CertificateAuthority.create(name="other")
 
 
-async def test_each_certificate_has_its_own_authority_and_demand(tmp_path: Path) -> None:
+async def test_each_certificate_has_its_own_client_ca_and_client_auth(tmp_path: Path) -> None:
     other = other_ca()
     other_file = other.write_pem(tmp_path / "other.pem")
     jane_cert, jane_key = other.issue("jane", client=True).write(tmp_path)
@@ -155,7 +155,7 @@ async def test_a_session_is_resumed_at_its_own_site(version: ssl.TLSVersion) -> 
 
 
 @VERSIONS
-async def test_a_client_is_known_again_when_its_session_is_resumed(version: ssl.TLSVersion) -> None:
+async def test_a_resumed_session_keeps_the_client_certificate(version: ssl.TLSVersion) -> None:
     handler, context = free_and_closed(), trusting(version=version, pair=john())
     session, told = await session_from(handler, context, "closed.example")
     assert b" john fresh " in told
@@ -177,7 +177,7 @@ async def test_a_session_of_one_site_is_not_resumed_at_another(
 
 @VERSIONS
 @pytest.mark.parametrize("source", ["free.example", "optional.example"])
-async def test_a_session_without_a_client_certificate_opens_no_site_that_requires_one(
+async def test_a_session_without_a_client_certificate_is_refused_by_a_site_that_requires_one(
     version: ssl.TLSVersion, source: str
 ) -> None:
     handler, context = free_and_closed(), trusting(version=version)
@@ -188,7 +188,7 @@ async def test_a_session_without_a_client_certificate_opens_no_site_that_require
 
 
 @VERSIONS
-async def test_with_a_certificate_at_hand_that_session_becomes_a_full_handshake(
+async def test_with_a_client_certificate_that_session_becomes_a_full_handshake(
     version: ssl.TLSVersion,
 ) -> None:
     handler, context = free_and_closed(), trusting(version=version)
@@ -198,7 +198,7 @@ async def test_with_a_certificate_at_hand_that_session_becomes_a_full_handshake(
         assert b" john fresh " in await client.ask(b"?")
 
 
-async def test_a_session_that_the_server_remembers_is_its_own_sites_too() -> None:
+async def test_a_session_cached_by_the_server_is_resumed_only_at_its_own_site() -> None:
     """Without tickets a session of TLS 1.2 is found by its id."""
     handler, context = free_and_closed(), trusting(version=V12)
     context.options |= ssl.OP_NO_TICKET

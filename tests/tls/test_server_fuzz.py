@@ -100,19 +100,21 @@ async def test_changed_hellos(kind: str, changes: list[tuple[int, int]], version
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-async def test_a_hello_cut_at_every_byte(version: ssl.TLSVersion) -> None:
+async def test_a_hello_truncated_at_every_byte(version: ssl.TLSVersion) -> None:
     data = first_flight(version)
     for size in range(len(data) + 1):
         error = await ends_well(handlers()["several"], data[:size])
         if size < len(data):
-            left = "the peer left before its ClientHello" if size else "the peer sent nothing"
+            left = (
+                "the peer closed the connection before its ClientHello" if size else "the peer sent nothing"
+            )
         else:
-            left = "the peer left during the handshake"
+            left = "the peer closed the connection during the handshake"
         assert str(error) == f"TLS handshake failed: {left}"
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-async def test_a_second_flight_cut_or_changed_at_every_byte(version: ssl.TLSVersion) -> None:
+async def test_a_second_flight_truncated_or_changed_at_every_byte(version: ssl.TLSVersion) -> None:
     size = await second_flight(version, None, None)
     for place in range(size):
         await second_flight(version, place, None)

@@ -52,7 +52,7 @@ async def serial_seen(
         return x509.load_der_x509_certificate(client.certificate).serial_number
 
 
-async def test_open_connections_go_on_and_new_ones_get_the_new_certificate(tmp_path: Path) -> None:
+async def test_open_connections_continue_and_new_ones_get_the_new_certificate(tmp_path: Path) -> None:
     old, new = authority().issue("localhost"), authority().issue("localhost")
     handler = tls.server(*put(tmp_path, old))(echo)
     async with client_of(handler) as client:
@@ -65,7 +65,7 @@ async def test_open_connections_go_on_and_new_ones_get_the_new_certificate(tmp_p
 
 
 @pytest.mark.parametrize("broken", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
-async def test_a_broken_file_keeps_the_old_one_and_is_told_once(
+async def test_a_broken_file_keeps_the_old_one_and_is_logged_once(
     tmp_path: Path, broken: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     old, new = authority().issue("localhost"), authority().issue("localhost")
@@ -76,16 +76,14 @@ async def test_a_broken_file_keeps_the_old_one_and_is_told_once(
         look_again(handler)
         assert await serial_seen(handler) == serial_of(old)
     (told,) = [each.getMessage() for each in caplog.records if each.name == "llama.tls"]
-    assert told.startswith("the certificate was not replaced: ")
+    assert told.startswith("certificate reload failed, the current one stays in use: ")
     assert str(cert) in told
     put(tmp_path, new)
     look_again(handler)
     assert await serial_seen(handler) == serial_of(new)
 
 
-async def test_a_file_that_is_gone_keeps_the_old_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_missing_file_keeps_the_old_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     old = authority().issue("localhost")
     cert, key = put(tmp_path, old)
     handler = tls.server(cert, key)(echo)
@@ -95,7 +93,7 @@ async def test_a_file_that_is_gone_keeps_the_old_one(
     assert "key.pem: no such file" in caplog.text
 
 
-async def test_a_certificate_that_comes_before_its_key_waits_for_it(tmp_path: Path) -> None:
+async def test_a_new_certificate_is_used_once_its_key_is_replaced(tmp_path: Path) -> None:
     old, new = authority().issue("localhost"), authority().issue("localhost")
     cert, key = put(tmp_path, old)
     handler = tls.server(cert, key)(echo)
@@ -109,7 +107,7 @@ async def test_a_certificate_that_comes_before_its_key_waits_for_it(tmp_path: Pa
     assert await serial_seen(handler) == serial_of(new)
 
 
-async def test_a_pair_that_changes_while_it_is_read_spoils_nothing(
+async def test_a_pair_that_changes_during_a_reload_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new = authority().issue("localhost")
@@ -130,7 +128,7 @@ async def test_a_pair_that_changes_while_it_is_read_spoils_nothing(
 
 
 @pytest.mark.parametrize(("first", "then"), [("rsa", "ec"), ("ec", "rsa")])
-async def test_the_kind_of_key_may_change(tmp_path: Path, first: KeyKind, then: KeyKind) -> None:
+async def test_the_key_type_may_change(tmp_path: Path, first: KeyKind, then: KeyKind) -> None:
     """The old one is gone then: a client that takes only its kind finds nothing."""
     handler = tls.server(*put(tmp_path, authority().issue("localhost", key=first)))(echo)
     only_old = trusting(version=V12)
@@ -156,7 +154,7 @@ async def test_a_combined_file_may_change(tmp_path: Path) -> None:
     assert await serial_seen(handler) == serial_of(new)
 
 
-async def test_another_time_stamp_alone_changes_nothing(tmp_path: Path) -> None:
+async def test_a_new_timestamp_alone_changes_nothing(tmp_path: Path) -> None:
     old = authority().issue("localhost")
     files = put(tmp_path, old)
     handler, context = tls.server(*files)(tell), trusting()
@@ -171,7 +169,7 @@ async def test_another_time_stamp_alone_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [V12, V13])
-async def test_tickets_outlive_a_change_of_the_pair(tmp_path: Path, version: ssl.TLSVersion) -> None:
+async def test_tickets_stay_valid_after_a_reload(tmp_path: Path, version: ssl.TLSVersion) -> None:
     handler = tls.server(*put(tmp_path, authority().issue("localhost")))(tell)
     context = trusting(version=version)
     async with client_of(handler, context) as client:
@@ -185,7 +183,7 @@ async def test_tickets_outlive_a_change_of_the_pair(tmp_path: Path, version: ssl
     assert await serial_seen(handler) == serial_of(new)
 
 
-async def test_another_client_authority_counts_at_once_and_for_resumed_sessions_too(tmp_path: Path) -> None:
+async def test_a_new_client_ca_applies_at_once_also_to_resumed_sessions(tmp_path: Path) -> None:
     mine, yours = CertificateAuthority.create(name="mine"), CertificateAuthority.create(name="yours")
     john = pair_of(mine, tmp_path / "john")
     jane = pair_of(yours, tmp_path / "jane")
@@ -227,7 +225,7 @@ async def test_names_follow_the_files(tmp_path: Path) -> None:
                 assert client.names == (set(names) if has else {"localhost"}), (names, asked)
 
 
-async def test_a_reload_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_reload_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "llama.tls")
     cert, key = put(tmp_path, authority().issue("localhost"))
     handler = tls.server(cert, key)(echo)
@@ -235,4 +233,4 @@ async def test_a_reload_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture
     put(tmp_path, new)
     look_again(handler)
     await serial_seen(handler)
-    assert f"{cert} was read again: serial {serial_of(new):x}" in caplog.messages
+    assert f"{cert} reloaded: serial {serial_of(new):x}" in caplog.messages

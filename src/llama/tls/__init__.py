@@ -1,4 +1,4 @@
-"""TLS: termination, connections, routing without termination, certificates."""
+"""TLS: termination, client connections, routing without termination, certificates."""
 
 from llama.tls._authority import CertificateAuthority
 from llama.tls._certificates import Certificate

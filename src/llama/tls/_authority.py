@@ -1,4 +1,4 @@
-"""A certificate authority of one's own: for development, for tests, for looking inside TLS with consent."""
+"""A private certificate authority for development, tests and TLS interception."""
 
 import os
 import stat
@@ -46,14 +46,14 @@ _LONGEST_PAST = timedelta(days=30)
 
 
 class CertificateAuthority:
-    """Signs certificates. Clients trust them once they trust `pem`, the authority's own certificate.
+    """A certificate authority. Clients that trust `pem`, its certificate, trust the certificates it signs.
 
-    Made by `create`, in memory, or `open`, in a directory. Its key is worth guarding: who has it can pretend to
-    be any server to those clients.
+    `create` makes one in memory, `open` one in a directory. Protect its key: anyone who has it can impersonate
+    any server to those clients.
     """
 
     def __init__(self, certificates: Sequence[x509.Certificate], key: PrivateKey) -> None:
-        """Take a certificate and its key, then the certificates between it and its root, if it is no root."""
+        """Take the authority's certificate, any intermediates between it and its root, and its key."""
         self._certificate = certificates[0]
         self._chain = certificates
         self._key = key
@@ -64,9 +64,9 @@ class CertificateAuthority:
     def create(
         cls, *, name: str = "llama", days: float = 3650, key: KeyKind = "ec"
     ) -> "CertificateAuthority":
-        """A new authority, in memory only."""
+        """Create a new authority in memory."""
         if not 0 < len(name) <= LONGEST_COMMON_NAME:
-            raise ConfigError(f"{name!r} is no name for an authority: 1 to {LONGEST_COMMON_NAME} characters")
+            raise ConfigError(f"name={name!r}: expected 1 to {LONGEST_COMMON_NAME} characters")
         private = new_key(key)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         identifier = x509.SubjectKeyIdentifier.from_public_key(private.public_key())
@@ -91,20 +91,20 @@ class CertificateAuthority:
         days: float = 3650,
         key: KeyKind = "ec",
     ) -> "CertificateAuthority":
-        """The authority kept in a directory, created there when there is none.
+        """Open the authority stored in a directory, or create one there.
 
-        `ca.key` holds the key and the certificate, for its owner alone; `ca.pem` holds the certificate, to be
-        handed out. Where one's own `ca.key` has no certificate in it, `ca.pem` is read. Raises ConfigError
-        where these are no authority, or others may read the key.
+        `ca.key` holds the key and the certificate and is readable by its owner only; `ca.pem` holds the
+        certificate, to distribute. If `ca.key` holds no certificate, `ca.pem` is read. Raises ConfigError if the
+        files are not a valid authority or other users can read the key.
         """
         folder = Path(directory)
         secret, public = folder / _KEY, folder / _CERTIFICATE
         if not secret.exists():
             if public.exists() and not secret.exists():
-                raise ConfigError(f"{public} is there without its key: remove it to make a new authority")
+                raise ConfigError(f"{public} exists without its key: remove it to create a new authority")
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh = cls.create(name=name, days=days, key=key)
-            # Where another process was faster, its authority is the one to use.
+            # If another process was faster, `create_file` keeps its authority, and that one is loaded below.
             create_file(secret, encode_key(fresh._key) + fresh.pem, 0o600)
         _check_mode(secret)
         authority = _load(secret, public)
@@ -121,39 +121,42 @@ class CertificateAuthority:
         days: float = 3650,
         key: KeyKind = "ec",
     ) -> "CertificateAuthority":
-        """A new authority in the place of the one kept in a directory.
+        """Replace the authority stored in a directory by a new one.
 
-        Clients have to trust the new `ca.pem`. The old certificate stays beside it, as `ca-SERIAL.pem`, so that
-        it can be found in their stores and taken out; its key goes.
+        Clients have to trust the new `ca.pem`. The old certificate is kept as `ca-SERIAL.pem`, to identify it for
+        removal from their trust stores; the old key is deleted.
         """
         old = cls.open(directory, name=name, days=days, key=key)
         folder = Path(directory)
         old.write_pem(folder / f"ca-{old.certificate.serial_number:x}.pem")
         fresh = cls.create(name=name, days=days, key=key)
-        # The key's file holds its certificate too, so that there is no moment when the two do not fit.
+        # The key file holds the certificate too, so key and certificate always match.
         replace_file(folder / _KEY, encode_key(fresh._key) + fresh.pem, 0o600)
         replace_file(folder / _CERTIFICATE, fresh.pem, 0o644)
         return fresh
 
     @property
     def pem(self) -> bytes:
-        """The certificate that clients are to trust."""
+        """The authority's certificate in PEM, for clients to trust."""
         return self._certificate.public_bytes(Encoding.PEM)
 
     @property
     def der(self) -> bytes:
-        """The same in DER, as Windows and Android take it."""
+        """The certificate in DER, the format that Windows and Android import."""
         return self._certificate.public_bytes(Encoding.DER)
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of the certificate, as browsers show it: `AB:CD:...`."""
+        """The SHA-256 fingerprint of the certificate, as browsers show it: `AB:CD:...`."""
         return self._certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
     def pkcs12(self, password: str | None = None, *, key: bool = False) -> bytes:
-        """The certificate as PKCS#12; with `key` its private key too, for whoever moves the authority."""
+        """Export the certificate as PKCS#12, with `key=True` the private key too, to move the authority.
+
+        Raises ConfigError for a private key without a password.
+        """
         if key and not password:
-            raise ConfigError("the private key leaves in PKCS#12 under a password only")
+            raise ConfigError("pkcs12(key=True) needs a password: the private key is exported encrypted only")
         lock = BestAvailableEncryption(password.encode()) if password else NoEncryption()
         name = self._certificate.subject.rfc4514_string().encode()
         if key:
@@ -162,11 +165,11 @@ class CertificateAuthority:
 
     @property
     def certificate(self) -> x509.Certificate:
-        """The same, parsed."""
+        """The certificate, parsed."""
         return self._certificate
 
     def write_pem(self, path: str | os.PathLike[str]) -> Path:
-        """Write `pem` to a file, over an older one; gives its path."""
+        """Write `pem` to a file, replacing an existing one, and return its path."""
         replace_file(Path(path), self.pem, 0o644)
         return Path(path)
 
@@ -178,11 +181,11 @@ class CertificateAuthority:
         key: KeyKind = "ec",
         reuse_key: bool = False,
     ) -> KeyPair:
-        """A certificate for host names, `*.` names and addresses, or with `client` for whoever connects.
+        """Issue a server certificate for host names, `*.` names and addresses, or a client certificate.
 
-        The first name is the subject too. A client's name may be any text; one with an `@` is a mail address.
-        It ends no later than the authority does. With `reuse_key` all certificates share one key of this
-        authority, which makes a new one cost a signature only. Raises ConfigError for what is no name.
+        The first name is also the subject. A client's name may be any text; one with an `@` is a mail address.
+        The certificate expires no later than the authority. With `reuse_key` the certificates share one key of
+        this authority, so that each costs only a signature. Raises ConfigError for an invalid name.
         """
         if not names:
             raise ConfigError("a certificate needs a name or an address")
@@ -192,12 +195,12 @@ class CertificateAuthority:
         return self._sign(builder, subject, alternatives, self._leaf_key(key, reuse_key), client)
 
     def mirror(self, certificate: x509.Certificate, *names: str) -> KeyPair:
-        """A certificate for these names and for those that a server's own has, with the same span of time.
+        """Issue a certificate for these names and those of a server's certificate, with its validity period.
 
-        What has no place in such a certificate is left out, also names beyond the first hundred. The span is
-        clipped: it begins 30 days ago at the earliest, ends after 397 days and with the authority at the latest;
-        one that is over, or still to come, is a day either way from now. All share one key of this authority.
-        Raises ConfigError where no name is left.
+        Alternative names other than host names and addresses are left out, and so are names after the first
+        hundred. The period is clipped: it begins at most 30 days ago and ends after at most 397 days and no later
+        than the authority; in place of a period that does not include now, it is one day before and after now.
+        The certificates share one key of this authority. Raises ConfigError if no name is left.
         """
         wanted = [found for text in names if (found := general_name(text, False))]
         alternatives = [*wanted, *(each for each in alternative_names(certificate) if each not in wanted)]
@@ -250,7 +253,7 @@ class CertificateAuthority:
         if reuse and kind in self._leaf_keys:
             return self._leaf_keys[kind]
         made = LeafKey.make(kind)
-        # Where two threads come at once, one key stays.
+        # If two threads get here at once, both use the first key.
         return self._leaf_keys.setdefault(kind, made) if reuse else made
 
     @cached_property
@@ -263,7 +266,7 @@ class CertificateAuthority:
 
     @cached_property
     def _chain_pem(self) -> bytes:
-        """What a server sends after its own certificate: all but the root, which clients have."""
+        """The intermediates that a server sends after its certificate; the root is left out, clients have it."""
         between = [own for own in self._chain if own.subject != own.issuer]
         return b"".join(own.public_bytes(Encoding.PEM) for own in between)
 
@@ -275,20 +278,22 @@ class CertificateAuthority:
         except x509.ExtensionNotFound:
             is_ca = False
         if not is_ca:
-            raise ConfigError(f"the certificate of {self} is not one of an authority (CA:TRUE)")
+            raise ConfigError(
+                f"the certificate of {self} is not a CA certificate: expected basicConstraints CA:TRUE"
+            )
         end = self._certificate.not_valid_after_utc
         if end <= datetime.now(UTC):
-            raise ConfigError(f"the certificate of {self} ended on {end:%Y-%m-%d}")
+            raise ConfigError(f"the certificate of {self} expired on {end:%Y-%m-%d}")
 
     def __repr__(self) -> str:
         return f"CertificateAuthority({self._certificate.subject.rfc4514_string()!r})"
 
 
 def _check_mode(secret: Path) -> None:
-    """Refuse a key that others can read. Windows has no such bits: there the directory's rights decide."""
+    """Reject a key file that other users can read. Windows has no mode bits: the directory's ACL applies."""
     mode = stat.S_IMODE(secret.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
-        raise ConfigError(f"others may read the key in {secret} (mode {mode:04o}): chmod 600 {secret}")
+        raise ConfigError(f"other users can read the key in {secret} (mode {mode:04o}): chmod 600 {secret}")
 
 
 def _load(secret: Path, public: Path) -> CertificateAuthority:
@@ -297,20 +302,20 @@ def _load(secret: Path, public: Path) -> CertificateAuthority:
     try:
         key = load_pem_private_key(data, None)
     except TypeError:
-        raise ConfigError(f"the key in {secret} has a password: store it without one") from None
+        raise ConfigError(f"the key in {secret} is encrypted: store it without a password") from None
     except ValueError as error:
-        raise ConfigError(f"{secret} holds no private key in PEM: {error}") from None
+        raise ConfigError(f"{secret}: expected a private key in PEM: {error}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise ConfigError(f"the key in {secret} is neither EC nor RSA")
+        raise ConfigError(f"the key in {secret} has an unsupported type: expected EC or RSA")
     try:
         certificates = x509.load_pem_x509_certificates(source.read_bytes())
     except FileNotFoundError:
-        raise ConfigError(f"{secret} is there without its certificate, {public}") from None
+        raise ConfigError(f"{secret} exists without its certificate, {public}") from None
     except ValueError as error:
-        raise ConfigError(f"{source} holds no certificate in PEM: {error}") from None
+        raise ConfigError(f"{source}: expected a certificate in PEM: {error}") from None
     try:
         return CertificateAuthority(certificates, key)
     except ConfigError as error:
         raise ConfigError(
-            f"{source}: {error}; remove {secret} and {public} to make a new authority"
+            f"{source}: {error}; remove {secret} and {public} to create a new authority"
         ) from None

@@ -1,4 +1,4 @@
-"""Certificates for servers: files to contexts, re-read when they change."""
+"""Server certificates: contexts made from files, which are reloaded when they change."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Password: TypeAlias = str | Callable[[], str]
 ClientAuth: TypeAlias = Literal["none", "optional", "required"]
 VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _AUTH = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
-CHECK_INTERVAL = 1.0  # seconds between looks at the files
+CHECK_INTERVAL = 1.0  # seconds between checks of the files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a server asks of a session beside its certificate."""
+    """The settings of a server's sessions, besides the certificate."""
 
     client_ca: PathLike | None = None
     client_auth: ClientAuth | None = None
@@ -39,13 +39,12 @@ class Policy:
 
 
 class Certificate:
-    """A certificate chain with its key, for the names it is to be used for, and its own policy.
+    """A certificate chain and its key, with the names it serves and optional settings for them.
 
-    `cert` is a PEM file with the whole chain, `key` its key's file (None: in the same file), `password` what
-    the key is encrypted with, or a function that is called whenever the key is read. `names` default to the
-    certificate's own subject alternative names. `client_ca`, `client_auth`, `minimum_version` and `alpn` are
-    those of `tls.server` unless given; with a `client_ca` of its own a client certificate is required unless
-    `client_auth` says otherwise.
+    `cert` is a PEM file with the whole chain, `key` the key's file (None: the same file), `password` the key's
+    password, or a function called each time the key is read. `names` default to the certificate's subject
+    alternative names. `client_ca`, `client_auth`, `minimum_version` and `alpn` override those of `tls.server`.
+    With `client_ca` given here, `client_auth` defaults to `required`.
     """
 
     __slots__ = ("alpn", "cert", "client_auth", "client_ca", "key", "minimum_version", "names", "password")
@@ -75,7 +74,7 @@ class Certificate:
         return f"tls.Certificate({os.fspath(self.cert)})"
 
     def policy(self, default: Policy) -> Policy:
-        """This certificate's policy, with the server's where it says nothing."""
+        """Return this certificate's policy; settings that are not given come from the server's policy."""
         return Policy(
             client_ca=self.client_ca or default.client_ca,
             client_auth=self.client_auth or (None if self.client_ca else default.client_auth),
@@ -86,10 +85,11 @@ class Certificate:
 
 
 class Site:
-    """A certificate in use: its context, which follows the files.
+    """A certificate in use, with a context that is updated when the files change.
 
-    A changed pair is loaded into a context of its own first; when that fails, it is logged and the old pair
-    stays. Sessions that are open keep what they were opened with, and tickets stay valid.
+    A changed pair is first loaded into a scratch context; if that fails, the error is logged and the old pair
+    stays in use. Open sessions are not affected. The new pair then goes into the context in use, so tickets stay
+    valid; a new context replaces it if the client CA or the key type has changed.
     """
 
     def __init__(self, certificate: Certificate, policy: Policy) -> None:
@@ -105,25 +105,25 @@ class Site:
 
     @property
     def key_type(self) -> type[CertificatePublicKeyTypes]:
-        """The type of the key, such as RSA or EC: a context holds one pair of each."""
+        """The type of the key, such as RSA or EC: a context holds one pair per type."""
         return type(self.leaf.public_key())
 
     @property
     def authority_stamp(self) -> object:
-        """Changes with the file of the clients' authority."""
+        """A value that changes when the client CA file changes."""
         return self._stamp[-1] if self.policy.client_ca else None
 
     def _names(self) -> tuple[str, ...]:
-        """The server names that this certificate is for, as patterns."""
+        """The server names that this certificate serves, as patterns."""
         return tuple(map(to_pattern, self.certificate.names or names_of(self.leaf)))
 
     def context(self) -> ssl.SSLContext:
-        """The context for a new session, as the files are now."""
+        """Return the context for a new session, reloaded if the files have changed."""
         self.refresh()
         return self._context
 
     def refresh(self) -> None:
-        """Look at the files, at most once a second, and read them again when they have changed."""
+        """Check the files, at most once a second, and reload them if they have changed."""
         now = time.monotonic()
         if now - self._looked >= CHECK_INTERVAL:
             self._looked = now
@@ -139,7 +139,7 @@ class Site:
             fresh = self.load()
             leaf = read_leaf(Path(self.certificate.cert))
         except (ValueError, OSError) as error:
-            log.error("the certificate was not replaced: %s", error)
+            log.error("certificate reload failed, the current one stays in use: %s", error)
             return
         same_authority = before[-1] == stamp[-1] or not self.policy.client_ca
         same_key_type = type(leaf.public_key()) is self.key_type
@@ -148,18 +148,18 @@ class Site:
         self.leaf = leaf
         self.version += 1
         self.names = self._names()
-        log.info("%s was read again: serial %x", os.fspath(self.certificate.cert), leaf.serial_number)
+        log.info("%s reloaded: serial %x", os.fspath(self.certificate.cert), leaf.serial_number)
 
     def _replace_pair(self) -> bool:
-        """Load the pair, which was just proven, into the context in use, whose tickets then stay valid."""
+        """Load the pair, which loaded into a scratch context before, into the context in use: tickets stay valid."""
         try:
             self.load_pair(self._context)
-        except (ValueError, OSError):  # it has changed again, and the context is spoilt
+        except (ValueError, OSError):  # the files changed again: this context may be half-updated
             return False
         return True
 
     def load(self) -> ssl.SSLContext:
-        """A new context with this pair; ConfigError for files that do not work."""
+        """Create a context with this pair. Raises ConfigError for unusable files or settings."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         set_floor(context, self.policy.minimum_version)
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -173,41 +173,43 @@ class Site:
             raise ConfigError(f"client_auth={auth!r}: expected none, optional or required")
         if auth != "none":
             if not self.policy.client_ca:
-                raise ConfigError(f"client_auth={auth!r} needs client_ca, the authority of the clients")
+                raise ConfigError(f"client_auth={auth!r} needs client_ca")
             load_authority(context, self.policy.client_ca)
         context.verify_mode = _AUTH[auth]
         return context
 
     def load_pair(self, context: ssl.SSLContext) -> None:
-        """Load the pair into a context, in place of one with the same type of key."""
+        """Load the pair into a context, replacing a pair with the same key type."""
         load_pair(context, self.certificate.cert, self.certificate.key, self.certificate.password)
 
 
 def load_pair(
     context: ssl.SSLContext, cert: PathLike, key: PathLike | None, password: Password | None
 ) -> None:
-    """Load a chain and its key; ConfigError names the file and what is wrong with it."""
+    """Load a chain and its key. Raises ConfigError, which names the file and the reason."""
     for path in (cert, key):
         if path is not None and not Path(path).is_file():
             raise ConfigError(f"{os.fspath(path)}: no such file")
     key_file = os.fspath(key or cert)
     ask = _Password(password, key_file)
     try:
-        # Without a password of ours the library would ask on the terminal.
+        # Always pass a callback: without one OpenSSL prompts for the password on the terminal.
         context.load_cert_chain(cert, key, password=ask)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigError(f"{key_file}: the key is not the one of {os.fspath(cert)}") from None
+            raise ConfigError(
+                f"{key_file}: the key does not match the certificate in {os.fspath(cert)}"
+            ) from None
         if ask.asked:
-            raise ConfigError(f"{key_file}: the password does not open the key") from None
+            raise ConfigError(f"{key_file}: wrong password for the key") from None
         read_leaf(Path(cert))
-        raise ConfigError(f"{key_file}: no private key in PEM") from None
+        raise ConfigError(f"{key_file}: expected a private key in PEM") from None
     except OSError as error:
         raise ConfigError(f"{os.fspath(cert)}, {key_file}: {error.strerror}") from None
 
 
 class _Password:
-    """Gives the password when the library asks for it, and remembers that it did."""
+    """A password callback for OpenSSL that records whether it was called."""
 
     def __init__(self, password: Password | None, path: str) -> None:
         self._password = password
@@ -222,29 +224,31 @@ class _Password:
 
 
 def load_authority(context: ssl.SSLContext, path: PathLike) -> None:
-    """Trust the certificates in a PEM file or a hashed directory; ConfigError names it."""
+    """Trust the certificates in a PEM file or a hashed directory. Raises ConfigError, which names the path."""
     try:
         if Path(path).is_dir():
             context.load_verify_locations(capath=path)
         else:
             context.load_verify_locations(cafile=path)
     except ssl.SSLError as error:
-        raise ConfigError(f"{os.fspath(path)}: no certificates in PEM: {error.reason or error}") from None
+        raise ConfigError(
+            f"{os.fspath(path)}: expected certificates in PEM: {error.reason or error}"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{os.fspath(path)}: {error.strerror}") from None
 
 
 def set_floor(context: ssl.SSLContext, version: str) -> None:
-    """Set the lowest TLS version; ConfigError for an unknown one."""
+    """Set the minimum TLS version. Raises ConfigError for an unknown one."""
     if version not in VERSIONS:
         raise ConfigError(f"minimum_version={version!r}: expected one of {', '.join(VERSIONS)}")
     context.minimum_version = ssl.TLSVersion(VERSIONS[version])
     if VERSIONS[version] < VERSIONS["TLSv1.2"]:
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # the old versions need SHA-1, which higher levels refuse
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # TLS 1.0 and 1.1 need SHA-1, which higher levels reject
 
 
 def read_leaf(path: Path) -> x509.Certificate:
-    """The first certificate of a PEM file; ConfigError when there is none."""
+    """Return the first certificate of a PEM file. Raises ConfigError if there is none."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except FileNotFoundError:
@@ -252,11 +256,11 @@ def read_leaf(path: Path) -> x509.Certificate:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except ValueError:
-        raise ConfigError(f"{path}: no certificate in PEM") from None
+        raise ConfigError(f"{path}: expected a certificate in PEM") from None
 
 
 def names_of(leaf: x509.Certificate) -> tuple[str, ...]:
-    """The DNS names that a certificate is for; what no client can ask for, such as an address, is left out."""
+    """Return the DNS names of a certificate, without those that cannot be a server name, such as an address."""
     try:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
@@ -265,7 +269,7 @@ def names_of(leaf: x509.Certificate) -> tuple[str, ...]:
 
 
 def addresses_of(leaf: x509.Certificate) -> tuple[str, ...]:
-    """The IP addresses that a certificate is for."""
+    """Return the IP addresses of a certificate."""
     try:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):

@@ -28,7 +28,7 @@ KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a client wants of a session, in a target's extensions: it goes before the connector's own."""
+    """Per-connection TLS settings in a target's extensions; they override the connector's settings."""
 
     alpn: tuple[str, ...] | None = None
     server_name: str | None = None
@@ -66,7 +66,7 @@ class _Settings:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class TLSConnect:
-    """Reaches a target and shakes hands with it."""
+    """A connector that opens a connection to a target and performs the TLS handshake."""
 
     inner: Connector
     settings: _Settings
@@ -91,7 +91,7 @@ class TLSConnect:
             session = open_session(stream, context, server_side=False, server_hostname=name)
             await self._shake(session, target)
         except TLSError:
-            await stream.aclose()  # the alert is to arrive
+            await stream.aclose()  # not `abort`, which could discard the alert
             raise
         except BaseException:
             stream.abort()
@@ -108,7 +108,7 @@ class TLSConnect:
             if not deadline.expired():
                 raise TLSError(f"TLS handshake with {target} failed: {error}") from error
             raise TimeoutError(
-                f"no TLS handshake with {target} within {self.handshake_timeout:g} s"
+                f"TLS handshake with {target} timed out after {self.handshake_timeout:g} s"
             ) from None
         except ssl.SSLError as error:
             await session.send_alert()
@@ -126,11 +126,11 @@ class TLSConnect:
 
 
 def _host_name(target: Target, wanted: str | None) -> str:
-    """The name or address to ask for and to verify."""
+    """Return the name or address to send as SNI and to verify the certificate against."""
     name = wanted or target.host
     if name.startswith("unix:"):
-        raise ConfigError(f"{target} names no host to verify: give server_name")
-    address = name.partition("%")[0]  # a zone says where an address is, not who answers there
+        raise ConfigError(f"{target} has no host name to verify: give server_name")
+    address = name.partition("%")[0]  # certificates do not include the zone of an IPv6 address
     try:
         return str(ip_address(address))
     except ValueError:
@@ -138,7 +138,7 @@ def _host_name(target: Target, wanted: str | None) -> str:
     try:
         return to_ascii(name)
     except ValueError as error:
-        raise TLSError(f"no TLS handshake with {target}: {error}") from None
+        raise TLSError(f"TLS handshake with {target} failed: {error}") from None
 
 
 @factory("tls.connect", "connector")
@@ -156,24 +156,22 @@ def connect(
     insecure: bool = False,
     keylog: PathLike | None = None,
 ) -> Connector:
-    """Connect by TLS, over `tcp.connect()` or any other connector.
+    """Connect over TLS, on top of `tcp.connect()` or another connector.
 
-    The peer's certificate is verified for the target's host or for `server_name`, against the system's
-    authorities (SSL_CERT_FILE and SSL_CERT_DIR are honoured) or those in `ca`, a PEM file or directory;
-    `insecure=True` verifies nothing. `cert` and `key` are the client's own. `alpn` lists the protocols that
-    are offered. The stream's extensions have `TLSInfo`. `keylog` is a debugging aid: a file to append the
-    secrets of all sessions to, with which anyone can decrypt their traffic; without it the environment
-    variable SSLKEYLOGFILE has no effect. Raises ConfigError at once for files that do not work; TLSError when
-    the handshake fails, TimeoutError after `handshake_timeout` seconds, and what the connector below raises.
+    The peer's certificate is verified for the target's host or for `server_name`, against the system's trust
+    store (SSL_CERT_FILE and SSL_CERT_DIR are honoured) or against `ca`, a PEM file or directory;
+    `insecure=True` disables verification. `cert` and `key` are the client certificate. `alpn` lists the protocols
+    to offer. The stream's extensions have `TLSInfo`. `keylog` is a debugging aid: a file to append the secrets
+    of all sessions to, with which anyone can decrypt their traffic; the environment variable SSLKEYLOGFILE has no
+    effect. Raises ConfigError at once for unusable files. A connection raises TLSError if the handshake fails,
+    TimeoutError after `handshake_timeout` seconds, and the errors of the connector below.
     """
     inner = over or tcp_connect()
     check_takes(inner, Target, "tls.connect(over=)")
     if insecure and ca is not None:
-        raise ConfigError(
-            f"tls.connect(): insecure=True verifies nothing, so ca={os.fspath(ca)!r} has no use"
-        )
+        raise ConfigError(f"tls.connect(): insecure=True and ca={os.fspath(ca)!r} are mutually exclusive")
     if key is not None and cert is None:
-        raise ConfigError("tls.connect(): a key file goes with a certificate file: give cert")
+        raise ConfigError("tls.connect(): key needs cert, its certificate file")
     settings = _Settings(ca, cert, key, password, minimum_version, insecure, open_key_log(keylog))
     offered = tuple(alpn)
     return TLSConnect(

@@ -10,9 +10,9 @@ DRAINING = 1.0
 
 
 async def drain(stream: Stream) -> None:
-    """End writing and discard what the peer still sends, until it ends too or a second has passed.
+    """Half-close the stream and discard incoming data until the peer ends too, for at most a second.
 
-    A socket that closes while its peer sends answers with a reset, after which the peer may not read the alert.
+    A socket that is closed while its peer sends answers with a reset, and the peer may then lose the alert.
     """
     with contextlib.suppress(OSError, LlamaError, TimeoutError):
         async with asyncio.timeout(DRAINING):

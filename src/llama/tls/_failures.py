@@ -1,4 +1,4 @@
-"""What a failed session says: one line of words in place of a library's error string."""
+"""Error messages for failed sessions: one readable line in place of OpenSSL's error string."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import ssl
 from llama._errors import TLSError
 
 _WORDS = {
-    "NO_SHARED_CIPHER": "the client offers no cipher suite that is allowed here",
-    "UNSUPPORTED_PROTOCOL": "the peer offers no TLS version that is allowed here",
-    "VERSION_TOO_LOW": "the peer offers no TLS version that is allowed here",
-    "WRONG_VERSION_NUMBER": "the peer does not speak TLS, or no version that is allowed here",
+    "NO_SHARED_CIPHER": "the client offers none of the enabled cipher suites",
+    "UNSUPPORTED_PROTOCOL": "the peer offers none of the enabled TLS versions",
+    "VERSION_TOO_LOW": "the peer offers none of the enabled TLS versions",
+    "WRONG_VERSION_NUMBER": "the peer does not speak TLS, or none of the enabled versions",
     "HTTP_REQUEST": "a plain HTTP request on a TLS port",
     "HTTPS_PROXY_REQUEST": "a plain HTTP CONNECT on a TLS port",
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the client sent no certificate, and one is required",
-    "UNEXPECTED_EOF_WHILE_READING": "the peer left without close_notify",
+    "UNEXPECTED_EOF_WHILE_READING": "the peer closed the connection without close_notify",
     "APPLICATION_DATA_AFTER_CLOSE_NOTIFY": "the peer sent data after its close_notify",
-    "NO_SUITABLE_KEY_SHARE": "the client offers no key exchange group that is allowed here",
-    "NO_SUITABLE_SIGNATURE_ALGORITHM": "the client accepts no signature that this certificate can make",
-    "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": "a record is not authentic",
-    "RECORD_LAYER_FAILURE": "a record is not authentic or malformed",
+    "NO_SUITABLE_KEY_SHARE": "the client offers none of the enabled key exchange groups",
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": "the client supports no signature algorithm of this certificate",
+    "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": "a record failed authentication",
+    "RECORD_LAYER_FAILURE": "a record failed authentication or is malformed",
     "LENGTH_MISMATCH": "a handshake message is malformed",
 }
 _ALERT = re.compile(
@@ -31,11 +31,11 @@ _TEXT = re.compile(r"\[[^\]]*\] (.*?)(?: \(_ssl\.c:\d+\))?")
 
 
 def tls_error(error: ssl.SSLError) -> TLSError:
-    """A TLSError that says what went wrong in words; the library's own error is its cause."""
+    """Convert an ssl.SSLError into a TLSError with a readable message."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return TLSError(f"the peer's certificate is not trusted: {error.verify_message}")
     if isinstance(error, ssl.SSLEOFError):
-        return TLSError("the peer left without close_notify")
+        return TLSError("the peer closed the connection without close_notify")
     reason = error.reason or _reason_in(str(error))
     if alert := _ALERT.fullmatch(reason):
         return TLSError(f"the peer sent the alert {(alert[1] or alert[2]).lower()}")
@@ -43,6 +43,6 @@ def tls_error(error: ssl.SSLError) -> TLSError:
 
 
 def _reason_in(text: str) -> str:
-    """The reason in an error string; Python knows no name for those that are newer than itself."""
+    """Extract the reason from an error string: `reason` is empty for codes newer than this Python."""
     found = _TEXT.fullmatch(text)
     return found[1].upper().replace(" ", "_") if found else text

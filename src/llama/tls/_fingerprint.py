@@ -1,15 +1,15 @@
 """JA3 and JA4 of a ClientHello, from its fields.
 
-JA3 is the MD5 of the fields in the order sent; browsers shuffle extensions, so one browser has many. JA4
-sorts what is shuffled, and its first part can be read: `t13d1516h2` is TLS over TCP, version 1.3, with a
-domain, 15 cipher suites, 16 extensions, `h2` first in ALPN. Both leave GREASE values (RFC 8701) out.
+JA3 is the MD5 of the fields in the order sent; browsers shuffle extensions, so one browser has many JA3 hashes.
+JA4 sorts the shuffled lists, and its first part is readable: `t13d1516h2` means TLS over TCP, version 1.3, a
+server name, 15 cipher suites, 16 extensions, `h2` first in ALPN. Both leave out GREASE values (RFC 8701).
 """
 
 from collections.abc import Iterable
 from hashlib import md5, sha256
 
 GREASE = frozenset(0x0A0A + step * 0x1010 for step in range(16))
-"""The values of RFC 8701 that clients send so that servers keep ignoring what they do not know."""
+"""The reserved values of RFC 8701, which clients send so that servers keep ignoring unknown values."""
 
 _GREASE_HEX = frozenset(f"{value:04x}" for value in GREASE)
 _SERVER_NAME, _ALPN = "0000", "0010"
@@ -35,7 +35,7 @@ def ja3_text(
     groups: Iterable[int],
     point_formats: Iterable[int],
 ) -> str:
-    """The text under a JA3: five fields by commas, decimal numbers by hyphens, in the order sent."""
+    """Return the input of a JA3 hash: five comma-separated fields of hyphen-separated decimals, in the order sent."""
     return (
         f"{version},{_decimal(cipher_suites)},{_decimal(extensions)},"
         f"{_decimal(groups)},{'-'.join(map(str, point_formats))}"
@@ -43,7 +43,7 @@ def ja3_text(
 
 
 def ja3_hash(text: str) -> str:
-    """The JA3 itself: 32 hex digits."""
+    """Return the JA3 hash of the text that `ja3_text` returns: 32 hex digits."""
     return md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -55,9 +55,10 @@ def ja4_texts(
     alpn: bytes,
     signature_algorithms: bytes,
 ) -> tuple[str, str, str]:
-    """The three parts of the raw JA4, before hashing (`JA4_r`).
+    """Return the three parts of the raw JA4, before hashing (`JA4_r`).
 
-    Lists are two-byte values as sent, extensions by type alone; `alpn` is the first protocol offered, if any.
+    The lists are two-byte values as sent, `extensions` their types only; `alpn` is the first protocol offered,
+    empty if there is none.
     """
     ciphers = _hexes(cipher_suites)
     kinds = _hexes(extensions)
@@ -73,7 +74,7 @@ def ja4_texts(
 
 
 def ja4_hash(head: str, ciphers: str, extensions: str) -> str:
-    """The JA4 itself, of the parts that `ja4_texts` gives."""
+    """Return the JA4 fingerprint for the parts that `ja4_texts` returns."""
     return f"{head}_{_short_hash(ciphers)}_{_short_hash(extensions)}"
 
 

@@ -1,6 +1,6 @@
-"""The ClientHello, what a client says before anything is encrypted (RFC 8446, 4.1.2), and how to find it.
+"""A parser for the ClientHello, the unencrypted first message of a TLS client (RFC 8446, 4.1.2).
 
-Nothing is decrypted and nothing is consumed: the bytes stay with the caller, who ends TLS or passes them on.
+It decrypts and consumes nothing: the caller keeps the bytes, to terminate TLS or to pass them on.
 """
 
 from struct import Struct
@@ -25,18 +25,18 @@ _u16 = Struct(">H").unpack_from
 
 
 def find(data: bytes | bytearray | memoryview, limit: int = HELLO_LIMIT) -> "ClientHello | None":
-    """The ClientHello that a connection's first bytes hold, or None while more bytes are needed.
+    """Parse the ClientHello from a connection's first bytes; None if more bytes are needed.
 
-    Raises ProtocolError for what is no ClientHello, as soon as that can be told (from five bytes on), and
-    TooLarge for one of more than `limit` bytes, record headers apart. Records are checked
-    here (RFC 8446, 5.1), what is in the message by `ClientHello.validate`. Each call reads every record
-    again: where segments may be tiny, keep a `HelloReader` instead.
+    Raises ProtocolError as soon as the bytes cannot be a ClientHello (five bytes are enough), and TooLarge for
+    one of more than `limit` bytes without record headers. This checks the records (RFC 8446, 5.1);
+    `ClientHello.validate` checks the message. Each call reads all records again: for bytes that arrive in small
+    segments, use a `HelloReader`.
     """
     return HelloReader(limit).feed(data)
 
 
 class HelloReader:
-    """Finds a ClientHello in bytes that arrive in pieces, and looks at each byte once."""
+    """An incremental ClientHello parser that reads each byte once."""
 
     __slots__ = ("_records",)
 
@@ -44,16 +44,16 @@ class HelloReader:
         self._records = RecordReader(limit)
 
     def feed(self, data: bytes | bytearray | memoryview) -> "ClientHello | None":
-        """Take the next bytes: the ClientHello when it is whole, None before. The errors are `find`'s."""
+        """Add the next bytes; return the ClientHello once it is complete, else None. Raises as `find` does."""
         message = self._records.feed(data)
         return None if message is None else ClientHello(message)
 
 
 class ClientHello:
-    """A client's first message. Nothing is parsed before it is asked for, and then once.
+    """A client's first message. Fields are parsed on first use.
 
-    Properties raise ProtocolError where the bytes that they read are malformed; after `validate` none does.
-    Two are equal when their bytes are.
+    Properties raise ProtocolError if the bytes they read are malformed; after `validate` they do not raise.
+    Instances are equal if their bytes are equal.
     """
 
     __slots__ = ("_ja3", "_ja4", "_layout", "_message", "_server_name", "_transport")
@@ -68,7 +68,7 @@ class ClientHello:
         self._ja4: str | None = None
 
     def validate(self) -> None:
-        """Parse all that the properties read; ProtocolError says what is malformed first."""
+        """Parse every field. Raises ProtocolError for the first malformed one."""
         _ = (self.server_name, self.alpn, self.supported_versions, self.supported_groups)
         _ = (self.signature_algorithms, self.key_share_groups, self.ec_point_formats)
 
@@ -84,7 +84,7 @@ class ClientHello:
 
     @property
     def legacy_version(self) -> int:
-        """The version field that TLS 1.3 froze at 0x0303; `supported_versions` says what is offered."""
+        """The version field, frozen at 0x0303 in TLS 1.3; `supported_versions` has the versions offered."""
         self._split()
         return int(_u16(self._message, 4)[0])
 
@@ -121,15 +121,15 @@ class ClientHello:
         return tuple([(kind, fields.content(message, at)) for kind, at in self._split().extensions.items()])
 
     def extension(self, kind: int) -> bytes | None:
-        """The content of one extension, by its number; None where it was not sent."""
+        """Return the content of an extension by its number; None if it was not sent."""
         at = self._split().extensions.get(kind)
         return None if at is None else fields.content(self._message, at)
 
     @property
     def server_name(self) -> str | None:
-        """The host name that the client asks for (SNI), in lower case without a trailing dot.
+        """The server name (SNI), in lower case without a trailing dot.
 
-        None where it sent none, or one that is not a host name, such as an address. With ECH this is the outer name.
+        None if the client sent none, or one that is not a host name, such as an address. With ECH it is the outer name.
         """
         if self._server_name == "":
             data = self.extension(_SERVER_NAME)
@@ -138,7 +138,7 @@ class ClientHello:
 
     @property
     def alpn(self) -> tuple[str, ...]:
-        """The protocols offered, best first; bytes that are not ASCII read as Latin-1, so none is lost."""
+        """The ALPN protocols offered, preferred first, decoded as Latin-1 so that every byte is kept."""
         return tuple(name.decode("latin-1") for name in self._protocols())
 
     def _protocols(self) -> tuple[bytes, ...]:
@@ -151,7 +151,7 @@ class ClientHello:
 
     @property
     def supported_versions(self) -> tuple[int, ...]:
-        """The versions offered, in the client's order; without that extension, the legacy version alone."""
+        """The versions offered, in the client's order; only the legacy version if the extension was not sent."""
         return self._numbers(_SUPPORTED_VERSIONS, 1, "supported_versions") or (self.legacy_version,)
 
     @property
@@ -166,7 +166,7 @@ class ClientHello:
 
     @property
     def key_share_groups(self) -> tuple[int, ...]:
-        """The groups that the client sent a key for at once."""
+        """The groups for which the client sent a key share."""
         data = self.extension(_KEY_SHARE)
         return () if data is None else fields.key_share_groups(data)
 
@@ -178,7 +178,7 @@ class ClientHello:
 
     @property
     def psk(self) -> bool:
-        """Whether the client offers to resume a session by a pre-shared key (TLS 1.3)."""
+        """Whether the client offers a pre-shared key, to resume a session (TLS 1.3)."""
         return _PRE_SHARED_KEY in self._split().extensions
 
     @property
@@ -188,13 +188,13 @@ class ClientHello:
 
     @property
     def ech(self) -> bool:
-        """Whether an encrypted ClientHello is inside, or random bytes as browsers send in its place."""
+        """Whether it carries an encrypted ClientHello, or the random bytes that browsers send in its place."""
         data = self.extension(_ENCRYPTED_CLIENT_HELLO)
         return data is not None and data[:1] == b"\0"
 
     @property
     def grease(self) -> bool:
-        """Whether there is GREASE (RFC 8701) among the cipher suites, extensions, groups or versions."""
+        """Whether the cipher suites, extensions, groups or versions contain GREASE (RFC 8701)."""
         return not (
             GREASE.isdisjoint(self.cipher_suites)
             and GREASE.isdisjoint(self._split().extensions)
@@ -204,7 +204,7 @@ class ClientHello:
 
     @property
     def ja3_text(self) -> str:
-        """The text under the JA3."""
+        """The input of the JA3 hash."""
         return ja3_text(
             self.legacy_version,
             self.cipher_suites,

@@ -1,4 +1,4 @@
-"""The fields inside a ClientHello: bytes in, values out, and ProtocolError for a length that does not fit."""
+"""Parsers for the fields of a ClientHello; they raise ProtocolError for a length that does not match."""
 
 from collections.abc import Collection
 from struct import Struct, error, pack, unpack
@@ -18,16 +18,16 @@ _u16_pair = Struct(">HH").unpack_from
 
 
 class Layout(NamedTuple):
-    """Where the parts of a ClientHello are, as offsets into the message."""
+    """The offsets of the parts of a ClientHello."""
 
     session_end: int
     ciphers_end: int
     extensions: dict[int, int]
-    """Where each extension's content begins, by type, in the order sent; two bytes before say its length."""
+    """The offset of each extension's content by type, in the order sent; its length is in the two bytes before."""
 
 
 def split(message: bytes) -> Layout:
-    """Find the parts of a ClientHello: every length exact, no extension twice (RFC 8446, 4.1.2 and 4.2)."""
+    """Find the parts of a ClientHello (RFC 8446, 4.1.2 and 4.2): lengths are exact, no extension is repeated."""
     try:
         session_end = SESSION_ID + 1 + message[SESSION_ID]
         ciphers = session_end + 2
@@ -37,7 +37,7 @@ def split(message: bytes) -> Layout:
     except (IndexError, error):
         raise ProtocolError(f"ClientHello of {len(message)} bytes ends inside a field") from None
     if message[0] != 1 or int.from_bytes(message[1:4], "big") != len(message) - 4:
-        raise ProtocolError(f"no ClientHello: {len(message)} bytes that begin with 0x{message[:4].hex()}")
+        raise ProtocolError(f"not a ClientHello: {len(message)} bytes that begin with 0x{message[:4].hex()}")
     if message[SESSION_ID] > 32:
         raise ProtocolError(
             f"ClientHello has a session id of {message[SESSION_ID]} bytes: at most 32 are allowed"
@@ -55,7 +55,7 @@ def _extensions(message: bytes, at: int) -> dict[int, int]:
     size = _u16(message, at)[0]
     at += 2
     if at + size != end:
-        raise ProtocolError(f"ClientHello says {size} bytes of extensions and has {end - at}")
+        raise ProtocolError(f"ClientHello announces {size} bytes of extensions and has {end - at}")
     kind, count = -1, 0
     while at < end:
         kind, size = _u16_pair(message, at)
@@ -72,22 +72,22 @@ def _extensions(message: bytes, at: int) -> dict[int, int]:
 
 
 def content(message: bytes, at: int) -> bytes:
-    """The content of the extension that begins at an offset."""
+    """Return the content of the extension whose content begins at this offset."""
     return message[at : at + _u16(message, at - 2)[0]]
 
 
 def two_byte_values(numbers: Collection[int]) -> bytes:
-    """Numbers as two bytes each."""
+    """Encode numbers as two bytes each."""
     return pack(f">{len(numbers)}H", *numbers)
 
 
 def server_name(data: bytes) -> str | None:
-    """The host name in a server_name extension, in lower case without a trailing dot (RFC 6066, 3).
+    """Return the host name in a server_name extension, in lower case without a trailing dot (RFC 6066, 3).
 
-    None for what is not a host name, such as an address or `localhost:8443`: clients send those too, and the
-    default is for them. Two names are malformed, and so is an empty one, one with NUL, or one above 255 bytes.
+    None if it is not a host name, such as an address or `localhost:8443`: clients do send those, and they get the
+    default. Raises ProtocolError for two names, and for one that is empty, has a NUL or exceeds 255 bytes.
     """
-    # The one form that clients send, before the general one: a list of one host name.
+    # Fast path for the only form that clients send: a list of one host name.
     if len(data) > 5 and data[2] == _HOST_NAME and _u16(data, 3)[0] == len(data) - 5 == _u16(data)[0] - 3:
         return _host_name(data[5:])
     names = [name for kind, name in _server_names(data) if kind == _HOST_NAME]
@@ -114,7 +114,7 @@ def _host_name(data: bytes) -> str | None:
 
 
 def protocols(data: bytes) -> tuple[bytes, ...]:
-    """The protocol names in an ALPN extension, as offered (RFC 7301, 3.1)."""
+    """Return the protocol names in an ALPN extension, as offered (RFC 7301, 3.1)."""
     body, at = _vector(data, 2, "ALPN"), 0
     names: list[bytes] = []
     while at < len(body):
@@ -127,30 +127,30 @@ def protocols(data: bytes) -> tuple[bytes, ...]:
 
 
 def numbers(data: bytes, width: int, what: str) -> tuple[int, ...]:
-    """The two-byte numbers in a vector whose length takes `width` bytes."""
+    """Return the two-byte numbers in a vector with a length prefix of `width` bytes."""
     return two_byte_numbers(number_bytes(data, width, what))
 
 
 def number_bytes(data: bytes, width: int, what: str) -> bytes:
-    """The same numbers as sent, their length checked."""
+    """Return the bytes of such a vector, after checking its length."""
     body = _vector(data, width, what)
     if len(body) & 1:
-        raise ProtocolError(f"ClientHello has {len(body)} bytes in {what}: two for each value")
+        raise ProtocolError(f"ClientHello has {len(body)} bytes in {what}: expected an even number")
     return body
 
 
 def two_byte_numbers(data: bytes) -> tuple[int, ...]:
-    """An even number of bytes as two-byte numbers."""
+    """Decode an even number of bytes as two-byte numbers."""
     return unpack(f">{len(data) // 2}H", data)
 
 
 def octets(data: bytes, what: str) -> tuple[int, ...]:
-    """The one-byte numbers in a vector whose length takes one byte."""
+    """Return the one-byte numbers in a vector with a length prefix of one byte."""
     return tuple(_vector(data, 1, what))
 
 
 def key_share_groups(data: bytes) -> tuple[int, ...]:
-    """The groups that a key_share extension has keys for; it may be empty (RFC 8446, 4.2.8)."""
+    """Return the groups in a key_share extension, which may be empty (RFC 8446, 4.2.8)."""
     body = _item(data, 0, 2, "key_share")
     if len(body) + 2 != len(data):
         raise ProtocolError("ClientHello has bytes after key_share's list")
@@ -166,7 +166,7 @@ def key_share_groups(data: bytes) -> tuple[int, ...]:
 
 
 def _vector(data: bytes, width: int, what: str) -> bytes:
-    """What a length of `width` bytes announces, which must be all of the data, and something."""
+    """Return what follows a length prefix of `width` bytes: all of the data, at least one byte."""
     size = int.from_bytes(data[:width], "big")
     if len(data) != width + size or not size:
         raise ProtocolError(f"ClientHello has a malformed {what}: {len(data)} bytes for a list of {size}")
@@ -174,7 +174,7 @@ def _vector(data: bytes, width: int, what: str) -> bytes:
 
 
 def _item(data: bytes, at: int, width: int, what: str) -> bytes:
-    """The bytes after a length of `width` bytes at `at`."""
+    """Return the bytes that a length prefix of `width` bytes at offset `at` announces."""
     start = at + width
     end = start + int.from_bytes(data[at:start], "big")
     if start > len(data) or end > len(data):

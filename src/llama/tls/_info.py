@@ -1,4 +1,4 @@
-"""What is known of a TLS session, computed when asked for."""
+"""Information about a TLS session, computed on access."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llama.tls._hello import ClientHello
 
 
 class TLSInfo:
-    """The session of a connection, in its extensions once hands are shaken."""
+    """The TLS session of a connection, in its extensions after the handshake."""
 
     __slots__ = ("_asked", "_tls")
 
@@ -20,7 +20,7 @@ class TLSInfo:
 
     @property
     def server_name(self) -> str | None:
-        """The name that the client asked for, None when it named none."""
+        """The server name (SNI) that the client sent; None if it sent none."""
         return self._asked.server_name if isinstance(self._asked, ClientHello) else self._asked
 
     @property
@@ -36,7 +36,7 @@ class TLSInfo:
 
     @property
     def alpn(self) -> str | None:
-        """The protocol that was agreed on."""
+        """The negotiated protocol; None if there is none."""
         return self._tls.selected_alpn_protocol()
 
     @property
@@ -46,12 +46,12 @@ class TLSInfo:
 
     @property
     def peer_certificate(self) -> dict[str, Any] | None:
-        """The peer's verified certificate as `ssl.SSLSocket.getpeercert` shows it, None without one."""
+        """The peer's verified certificate as `ssl.SSLSocket.getpeercert` returns it; None if there is none."""
         return cast("dict[str, Any] | None", self._tls.getpeercert() or None)
 
     @property
     def peer_certificate_der(self) -> bytes | None:
-        """The peer's certificate in DER, None without one."""
+        """The peer's certificate in DER; None if there is none."""
         return self._tls.getpeercert(binary_form=True)
 
     def __repr__(self) -> str:

@@ -9,14 +9,17 @@ from pathlib import Path
 class KeyPair:
     """A certificate and its private key in PEM.
 
-    `cert_pem` holds the certificate and, after it, what a client needs to find its way to the root.
+    `cert_pem` holds the certificate, followed by the intermediates that a client needs to verify it.
     """
 
     cert_pem: bytes = field(repr=False)
     key_pem: bytes = field(repr=False)
 
     def write(self, directory: str | os.PathLike[str]) -> tuple[Path, Path]:
-        """Write `cert.pem` and `key.pem` over older ones, the key for its owner alone; gives their paths."""
+        """Write `cert.pem` and `key.pem`, replacing existing ones, and return their paths.
+
+        Only the owner can read the key.
+        """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         certificate, key = folder / "cert.pem", folder / "key.pem"
@@ -26,7 +29,7 @@ class KeyPair:
 
 
 def replace_file(path: Path, data: bytes, mode: int) -> None:
-    """Write a file in one step: readers see the old one or the new one, and never with another mode."""
+    """Replace a file atomically: readers see the old or the new content, always with this mode."""
     draft = write_draft(path, data, mode)
     try:
         draft.replace(path)
@@ -36,7 +39,7 @@ def replace_file(path: Path, data: bytes, mode: int) -> None:
 
 
 def create_file(path: Path, data: bytes, mode: int) -> bool:
-    """Write a new file in one step; False where there is one already, which stays as it is."""
+    """Create a file atomically; False if it already exists, and then it is left unchanged."""
     draft = write_draft(path, data, mode)
     try:
         os.link(draft, path)
@@ -48,7 +51,7 @@ def create_file(path: Path, data: bytes, mode: int) -> bool:
 
 
 def write_draft(path: Path, data: bytes, mode: int) -> Path:
-    """Write beside a file, under a name of its own."""
+    """Write a temporary file in the same directory, with a unique name."""
     draft = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(data)

@@ -11,14 +11,14 @@ from llama._errors import ConfigError
 
 log = logging.getLogger("llama.tls")
 CONTEXTS = 64
-"""How many contexts that are made on demand may write keys at once: each has a descriptor of its own."""
+"""Maximum number of contexts made on demand that write keys: each one holds its own descriptor."""
 
 
 class KeyLog:
-    """A file that TLS secrets are appended to, in the format of SSLKEYLOGFILE.
+    """A file to which TLS secrets are appended, in the SSLKEYLOGFILE format.
 
-    It is created with mode 0600. Each secret is one write of a whole line, so that contexts, connections and
-    processes can share the file. The file is closed with the last reference.
+    It is created with mode 0600. Each secret is a single write of a whole line, so contexts, connections and
+    processes can share the file. It is closed with the last reference to this object.
     """
 
     __slots__ = ("__weakref__", "_descriptor", "_path")
@@ -32,7 +32,7 @@ class KeyLog:
         weakref.finalize(self, os.close, self._descriptor)
 
     def attach(self, context: ssl.SSLContext) -> None:
-        """Have a context write the secrets of its sessions; a failure is logged, and the sessions go on."""
+        """Make a context write the secrets of its sessions. A failure is logged and does not affect the sessions."""
         same_file = f"/dev/fd/{self._descriptor}"  # the path may name another file by now
         try:
             context.keylog_filename = same_file if os.path.exists(same_file) else self._path
@@ -40,7 +40,7 @@ class KeyLog:
             log.warning("%s: cannot write the key log: %s", self._path, error.strerror)
 
     def write(self, text: str) -> int:
-        """Append whole lines: QUIC connections use this as a file."""
+        """Append whole lines. QUIC connections use this object as a file."""
         try:
             os.write(self._descriptor, text.encode())
         except OSError as error:
@@ -48,9 +48,9 @@ class KeyLog:
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: `write` keeps nothing back."""
+        """Do nothing: `write` does not buffer."""
 
 
 def open_key_log(path: str | os.PathLike[str] | None) -> KeyLog | None:
-    """The key log of a setting; ConfigError for a file that cannot be written."""
+    """Open the key log at a path, if one is given. Raises ConfigError if the file cannot be written."""
     return None if path is None else KeyLog(path)

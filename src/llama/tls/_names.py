@@ -1,4 +1,4 @@
-"""Host names as certificates and SNI use them: lower-case A-labels, and tables keyed by name or wildcard."""
+"""Host names in the form of certificates and SNI (lower-case A-labels), and tables keyed by name or wildcard."""
 
 import re
 from collections.abc import Mapping
@@ -8,24 +8,24 @@ from llama._errors import ConfigError
 
 T = TypeVar("T")
 
-# Underscores are no part of a host name, but clients send names that have them and servers answer.
+# Host names do not allow underscores, but clients send names with them and servers answer.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _is_name = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*").fullmatch
 _ends_in_a_number = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)").fullmatch
 
 
 def is_host_name(name: str) -> bool:
-    """Whether a lower-case string is a host name: labels of letters, digits, `-` and `_`, and no address.
+    """Whether a lower-case string is a host name: labels of letters, digits, `-` and `_`, and not an address.
 
-    One whose last label is a number is an address to URL parsers, or nothing (RFC 1123, 2.1).
+    A name whose last label is a number is not one: URL parsers treat it as an address or reject it (RFC 1123, 2.1).
     """
     return _is_name(name) is not None and _ends_in_a_number(name) is None
 
 
 def to_ascii(name: str) -> str:
-    """The lower-case A-label form of a host name: `Bücher.example.` is `xn--bcher-kva.example`.
+    """Convert a host name to lower-case A-labels: `Bücher.example.` becomes `xn--bcher-kva.example`.
 
-    A trailing dot is dropped. Raises ValueError where it is not a host name.
+    A trailing dot is dropped. Raises ValueError if the result is not a host name.
     """
     ascii_name = name
     if not name.isascii():
@@ -40,7 +40,7 @@ def to_ascii(name: str) -> str:
 
 
 def to_pattern(pattern: str) -> str:
-    """A host name, or `*.` and a host name, in lower-case A-labels; ConfigError for anything else."""
+    """Convert a host name, or `*.` and a host name, to lower-case A-labels. Raises ConfigError for anything else."""
     name = pattern.removeprefix("*.")
     try:
         ascii_name = to_ascii(name)
@@ -50,7 +50,7 @@ def to_pattern(pattern: str) -> str:
 
 
 def is_pattern(pattern: str) -> bool:
-    """Whether this is a host name, or `*.` and a host name."""
+    """Whether a string is a host name, or `*.` and a host name."""
     try:
         to_pattern(pattern)
     except ConfigError:
@@ -64,17 +64,17 @@ def _complaint(pattern: str) -> str:
     if pattern.startswith("."):
         return f"write {pattern[1:]!r} and {'*' + pattern!r}"
     if "*" in pattern.removeprefix("*."):
-        return "'*' stands for one whole label, the first"
+        return "'*' matches one whole label, the first"
     if _ends_in_a_number(pattern.lower().removeprefix("*.")) or ":" in pattern:
         return "clients send no name for an address or a port"
     return "a label has 1 to 63 letters, digits and inner hyphens, a name at most 253 characters"
 
 
 class NameTable(Generic[T]):
-    """What belongs to a server name: an exact name first, then `*.` for one label, then the default.
+    """Values by server name: an exact name matches first, then `*.` for one label, then the default.
 
-    Patterns may be written in any case, with non-ASCII letters, with a trailing dot; a bad or doubled one is
-    a ConfigError. The table does not change once built.
+    Patterns may be in any case, with non-ASCII letters and a trailing dot; an invalid or duplicate one raises
+    ConfigError. A table is immutable.
     """
 
     __slots__ = ("_default", "_exact", "_wildcard")
@@ -92,7 +92,7 @@ class NameTable(Generic[T]):
             table[key] = value
 
     def lookup(self, name: str | None) -> T | None:
-        """The value for a name; the default for None and for a name that nothing matches."""
+        """Return the value for a name; the default for None and for a name that no pattern matches."""
         if name is None:
             return self._default
         name = name.lower().removesuffix(".")
@@ -103,11 +103,11 @@ class NameTable(Generic[T]):
 
     @property
     def default(self) -> T | None:
-        """What every other name gets."""
+        """The value for every other name."""
         return self._default
 
     def items(self) -> list[tuple[str, T]]:
-        """Patterns as they are compared, exact names first, each with its value."""
+        """Return the normalized patterns with their values, exact names first."""
         return [*self._exact.items(), *((f"*.{name}", value) for name, value in self._wildcard.items())]
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Says what a connection began with where a ClientHello was expected: one line for whoever reads the log."""
+"""Describes the first bytes of a connection that are not a ClientHello, in one line for the log."""
 
 _ALERT, _CLIENT_HELLO, _MAJOR = 21, 1, 3
 
@@ -68,7 +68,7 @@ _ALERTS = {
 
 
 def describe_start(head: bytes) -> str:
-    """What the first bytes are that begin no handshake record. Five bytes tell; an alert takes seven."""
+    """Describe first bytes that are not a handshake record. Five bytes are enough; an alert needs seven."""
     if head[1] == _MAJOR and head[0] in _RECORDS:
         return f"{_RECORDS[head[0]]}{_alert(head)} where a ClientHello was expected"
     if head[0] & 0x80 and head[2] == _CLIENT_HELLO and head[3:5] in _VERSIONS:
@@ -80,17 +80,17 @@ def describe_start(head: bytes) -> str:
 
 
 def http_method(head: bytes) -> bytes:
-    """The method of a plain HTTP/1 request, as far as it is in the first five bytes; empty for anything else."""
+    """Return the method of a plain HTTP/1 request, cut off after five bytes; empty for anything else."""
     return head[:5].partition(b" ")[0] if head.startswith((*_HTTP, b"GET h")) else b""
 
 
 def describe_record(kind: int) -> str:
-    """What a record is, by its type, that comes before the ClientHello is whole."""
+    """Describe a record that arrived before the ClientHello was complete, by its type."""
     return f"{_RECORDS.get(kind, f'a record of type {kind}')} inside a ClientHello"
 
 
 def describe_message(kind: int) -> str:
-    """What a handshake message is, by its type, that comes in place of a ClientHello."""
+    """Describe a handshake message that arrived in place of a ClientHello, by its type."""
     name = _MESSAGES.get(kind, "unknown")
     return f"a handshake message of type {kind} ({name}) where a ClientHello was expected"
 

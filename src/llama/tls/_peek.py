@@ -1,4 +1,4 @@
-"""The ClientHello, looked at without taking it from the stream."""
+"""Reads the ClientHello without consuming it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ ACCESS_DENIED = 49
 
 
 async def read_hello(stream: Stream) -> tuple[ClientHello, bytes]:
-    """Read until the ClientHello is whole: it, and all bytes that were read, for whoever goes on.
+    """Read until the ClientHello is complete; return it and all bytes read.
 
-    Raises TLSError for anything else, after the alert that the RFC names, or a response with status 400 to a plain
-    HTTP request; what was read is lost then.
+    Raises TLSError for anything else, after sending the alert that the RFC requires, or status 400 in answer to a
+    plain HTTP request; the bytes read are then lost.
     """
     reader = HelloReader()
     pieces: list[bytes] = []
     hello: ClientHello | None = None
     while hello is None:
         if not (data := await stream.read(16384)):
-            raise TLSError("the peer left before its ClientHello" if pieces else "the peer sent nothing")
+            raise TLSError(
+                "the peer closed the connection before its ClientHello" if pieces else "the peer sent nothing"
+            )
         pieces.append(data)
         try:
             hello = reader.feed(data)
@@ -39,10 +41,10 @@ async def read_hello(stream: Stream) -> tuple[ClientHello, bytes]:
 
 
 async def peek_hello(stream: Stream, /) -> ClientHello:
-    """The ClientHello that the client sends, which stays in the stream, and is put into its extensions.
+    """Return the client's ClientHello, leave its bytes in the stream, and set it in the stream's extensions.
 
-    It may be split over records and segments, up to 131,400 bytes without record headers. Raises TLSError where
-    the bytes are none.
+    It may be split over records and segments, up to 131,400 bytes without record headers. Raises TLSError if the
+    client sends anything else.
     """
     try:
         hello, data = await read_hello(stream)
@@ -56,7 +58,7 @@ async def peek_hello(stream: Stream, /) -> ClientHello:
 
 
 async def check_hello(stream: Stream, hello: ClientHello) -> None:
-    """Send decode_error and raise TLSError for a hello that is malformed inside."""
+    """Send decode_error and raise TLSError for a hello with a malformed field."""
     try:
         hello.validate()
     except ProtocolError as error:
@@ -74,7 +76,7 @@ async def _answer(stream: Stream, error: ProtocolError | TooLarge) -> None:
 
 
 def _plain_http_response(method: bytes) -> bytes:
-    body = b"400 Bad Request\n\nThis port speaks HTTPS, and the request was sent in plain HTTP.\n"
+    body = b"400 Bad Request\n\nThis port expects HTTPS, but the request was sent in plain HTTP.\n"
     head = (
         f"HTTP/1.1 400 Bad Request\r\nDate: {formatdate(usegmt=True)}\r\n"
         f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -83,7 +85,7 @@ def _plain_http_response(method: bytes) -> bytes:
 
 
 async def send_alert(stream: Stream, description: int) -> None:
-    """Send a fatal alert in the clear, before a session has keys (RFC 8446, section 6)."""
+    """Send an unencrypted fatal alert, before a session has keys (RFC 8446, section 6)."""
     await _send(stream, _FATAL + bytes((description,)))
 
 
@@ -91,10 +93,10 @@ async def _send(stream: Stream, data: bytes) -> None:
     try:
         await stream.write(data)
     except OSError:
-        return  # it has left already
+        return  # the peer has closed the connection already
 
 
 async def refuse(stream: Stream, description: int) -> None:
-    """Send a fatal alert in the clear and wait until the client can have read it."""
+    """Send an unencrypted fatal alert and give the client time to read it."""
     await send_alert(stream, description)
     await drain(stream)

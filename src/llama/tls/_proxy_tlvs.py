@@ -1,4 +1,4 @@
-"""What a PROXY header can say of a client's TLS."""
+"""PROXY protocol TLVs that describe a client's TLS session."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from llama.tls._info import TLSInfo
 
 
 def proxy_tlvs(target: Target) -> list[Tlv]:
-    """The client's server name, ALPN and TLS session: `tcp.send_proxy(tlvs=tls.proxy_tlvs)`.
+    """TLVs with the client's server name, ALPN and TLS session: `tcp.send_proxy(tlvs=tls.proxy_tlvs)`.
 
-    Of a client whose TLS was routed but not terminated only the server name is known, of one without TLS
-    nothing.
+    If the client's TLS was routed but not terminated, only the server name is included; without TLS the list is
+    empty.
     """
     info, hello = target.extensions.get(TLSInfo), target.extensions.get(ClientHello)
     asked = info or hello

@@ -1,7 +1,7 @@
-"""Pumps between a TLS session over a plain socket and a plain socket: messages without layers of calls.
+"""Pumps between a TLS session over a plain socket and a plain socket: a fast path with few calls per message.
 
-What is not one record or one message that goes through at once is left to the usual pump: bytes that were
-unread, meters, a backlog, the end.
+They handle one record or message that passes at once. Everything else (unread bytes, meters, a backlog, the end)
+falls back to the general pump.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ Ended = Callable[[Pump, Exception | None], None]
 
 
 class Session(PumpingStream):
-    """What these pumps need of a TLS stream beside its being one."""
+    """The interface of a TLS stream that these pumps use."""
 
     __slots__ = ()
 
     @abstractmethod
     def is_plain(self) -> bool:
-        """Whether the next record may be decrypted out of turn: nothing is kept, owed, metered or ended."""
+        """Whether `decrypt_now` is allowed: no buffered data, pending answer or meter, and not at the end."""
 
     @abstractmethod
     def decrypt_now(self, data: memoryview, /) -> memoryview | None:
-        """Plaintext of what was received, borrowed; None where `read_nowait` is to look."""
+        """Decrypt received bytes into a borrowed view; None if `read_nowait` has to look further."""
 
     @abstractmethod
     def takes_plain(self) -> bool:
-        """Whether plaintext may be encrypted out of turn."""
+        """Whether `encrypt_now` is allowed: no backlog or meter, and the write side is open."""
 
     @abstractmethod
     def encrypt_now(self, data: memoryview, /) -> bytes:
-        """The records for plaintext, which the caller sends; raises TLSError."""
+        """Encrypt plaintext into records, which the caller sends; raises TLSError."""
 
     @abstractmethod
     def keep(self, records: memoryview, /) -> None:
-        """Send these first: the transport did not take them."""
+        """Keep records that the transport did not accept, to send them first."""
 
 
 class DecryptPump(Pump):
-    """From a session to a socket."""
+    """A pump from a session to a socket."""
 
     __slots__ = ("_below", "_receive", "_send", "_session", "_sink")
 
@@ -72,7 +72,7 @@ class DecryptPump(Pump):
         except BlockingIOError:
             port.unreadable()
             return
-        except Exception as error:  # the session's too
+        except Exception as error:  # includes errors of the session
             self._end(error)
             return
         if plain is None or (self._push(plain) and session.more):
@@ -95,7 +95,7 @@ class DecryptPump(Pump):
 
 
 class EncryptPump(Pump):
-    """From a socket to a session."""
+    """A pump from a socket to a session."""
 
     __slots__ = ("_below", "_receive", "_send", "_session", "_source")
 

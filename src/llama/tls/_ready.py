@@ -1,4 +1,4 @@
-"""TLS over a stream that has readiness callbacks: what relays drive without a task."""
+"""TLS over a stream with readiness callbacks, which relays drive without a task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.tls._stream import OWED, SCRATCH, SLICE, TLSStream, _scratch
 
 
 class ReadyTLSStream(TLSStream, Session):
-    """A TLS session over a stream that has readiness callbacks, and so with them."""
+    """A TLS session with readiness callbacks, over a stream that has them."""
 
     __slots__ = ("_drained", "_most", "_on_readable", "_on_writable", "_outbox", "_ready")
 
@@ -30,7 +30,7 @@ class ReadyTLSStream(TLSStream, Session):
     ) -> None:
         super().__init__(inner, context, server_side=server_side, server_hostname=server_hostname)
         self._ready = inner
-        # What a socket lends is in another buffer than the one that plaintext goes to.
+        # A socket lends its own scratch buffer, distinct from the plaintext one, so large reads are safe.
         self._most = SCRATCH if isinstance(inner, SocketStream) else SLICE
         self._outbox: bytes | memoryview = b""
         self._drained: list[asyncio.Future[None]] = []
@@ -57,7 +57,7 @@ class ReadyTLSStream(TLSStream, Session):
             most = limit
         while data is None:
             if self._outgoing.pending and not self.flush_nowait() and self._outgoing.pending > SLICE:
-                self._ready.on_writable(self._push)  # which calls back
+                self._ready.on_writable(self._push)  # `_push` calls back later
                 return None
             received = self._ready.read_nowait(most)
             if received is None:
@@ -142,7 +142,7 @@ class ReadyTLSStream(TLSStream, Session):
         self._ready.on_broken(callback)
 
     def _again(self) -> None:
-        """The session holds more, of which the transport below reports nothing."""
+        """Report data buffered in the session: the transport below reports its own data only."""
         if self._on_readable is not None:
             self._on_readable()
 
@@ -226,8 +226,8 @@ class ReadyTLSStream(TLSStream, Session):
             await self._flush()
 
     def _push(self) -> None:
-        """The transport below takes more, or is closed, which the waiting calls find out by themselves."""
-        with contextlib.suppress(Exception):  # raised again for the call that waits
+        """Flush when the transport is writable or closed, then wake waiting calls, which see any error themselves."""
+        with contextlib.suppress(Exception):  # raised again in the waiting call
             if self.flush_nowait() and self._on_writable is None:
                 self._ready.on_writable(None)
         for waiter in self._drained:
@@ -235,7 +235,7 @@ class ReadyTLSStream(TLSStream, Session):
                 waiter.set_result(None)
         if self._on_writable is not None:
             self._on_writable()
-        self._again()  # reading may have waited for what it owes
+        self._again()  # a read may be waiting until its answers are sent
 
     async def _end_writing(self) -> None:
         if not self._eof_sent:
@@ -246,6 +246,6 @@ class ReadyTLSStream(TLSStream, Session):
 def open_session(
     inner: Stream, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
 ) -> TLSStream:
-    """A TLS stream over a stream, ready where that one is; hands are not shaken yet."""
+    """Make a TLS stream over a stream, with readiness callbacks if that one has them; no handshake yet."""
     make = ReadyTLSStream if isinstance(inner, ReadyStream) else TLSStream
-    return make(inner, context, server_side=server_side, server_hostname=server_hostname)  # type: ignore[arg-type]  # the test above chose by it
+    return make(inner, context, server_side=server_side, server_hostname=server_hostname)  # type: ignore[arg-type]  # `make` was chosen by isinstance

@@ -1,4 +1,4 @@
-"""Joins the TLS records that a connection begins with into one handshake message, and refuses all else."""
+"""Joins a connection's first TLS records into one handshake message, and rejects everything else."""
 
 from struct import Struct
 from typing import Final
@@ -8,7 +8,7 @@ from llama.tls._not_tls import describe_message, describe_record, describe_start
 
 _MESSAGE_HEADER = 4
 HELLO_LIMIT: Final = _MESSAGE_HEADER + 131_396
-"""Maximum size of a ClientHello without its record headers: that of OpenSSL."""
+"""Maximum size of a ClientHello without its record headers, the same as in OpenSSL."""
 
 _RECORD_LIMIT = 16384
 _RECORD_HEADER = 5
@@ -22,9 +22,10 @@ _u16 = Struct(">H").unpack_from
 
 
 class BadRecord(ProtocolError):
-    """Bytes that begin no TLS session, with the alert that answers them; None where it would not be understood.
+    """Bytes that do not begin a TLS session.
 
-    `http_method` is that of a plain HTTP request, as far as it has arrived.
+    `alert` is the alert to answer with, None if the peer would not understand one. `http_method` is the method of
+    a plain HTTP request, as far as it has arrived.
     """
 
     def __init__(self, reason: str, alert: int | None = None, http_method: bytes = b"") -> None:
@@ -34,17 +35,17 @@ class BadRecord(ProtocolError):
 
 
 class RecordReader:
-    """Reads records until they hold a ClientHello (RFC 8446, 5.1); each byte is looked at once."""
+    """Reads records until they hold a ClientHello (RFC 8446, 5.1), and reads each byte once."""
 
     __slots__ = ("_limit", "_message", "_pending")
 
     def __init__(self, limit: int = HELLO_LIMIT) -> None:
         self._limit = limit
         self._message = bytearray()
-        self._pending = bytearray()  # a record that is not whole yet
+        self._pending = bytearray()  # an incomplete record
 
     def feed(self, data: bytes | bytearray | memoryview) -> bytes | None:
-        """Take the next bytes: the handshake message when it is whole, None before."""
+        """Add the next bytes; return the handshake message once it is complete, else None."""
         pending = self._pending
         pending += data
         at, end = 0, len(pending)
@@ -60,7 +61,7 @@ class RecordReader:
         return None
 
     def _record_size(self, at: int) -> int:
-        """The size of the record that begins here, its header included; 0 while that is not known."""
+        """Return the size of the record at this offset with its header; 0 if more bytes are needed."""
         pending = self._pending
         kind, major = pending[at], pending[at + 1]
         if kind != _HANDSHAKE or major != _MAJOR:
@@ -72,7 +73,7 @@ class RecordReader:
             raise BadRecord(describe_start(head), _start_alert(kind, major), http_method(head))
         length: int = _u16(pending, at + 3)[0]
         if not 0 < length <= _RECORD_LIMIT:
-            reason = f"a TLS record of {length} bytes: 1 to {_RECORD_LIMIT} are allowed"
+            reason = f"a TLS record of {length} bytes: expected 1 to {_RECORD_LIMIT}"
             raise BadRecord(reason, RECORD_OVERFLOW if length else UNEXPECTED_MESSAGE)
         size = _RECORD_HEADER + length
         if not self._message and len(pending) > at + _RECORD_HEADER:

@@ -1,4 +1,4 @@
-"""Routing by the ClientHello, which is parsed and stays in the stream: TLS is not terminated here."""
+"""Routing by the ClientHello, which stays in the stream: TLS is not terminated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llama.tls._peek import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, peek_hel
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Route:
-    """Gives each connection to the handler for what its ClientHello asks for."""
+    """A handler that chooses another handler for each connection by its ClientHello."""
 
     names: NameTable[Handler]
     protocols: Mapping[str, Handler]
@@ -42,9 +42,9 @@ class Route:
             if not len(self.names):
                 alert, asked = NO_APPLICATION_PROTOCOL, f"the protocols {', '.join(hello.alpn) or '(none)'}"
             else:
-                alert, asked = UNRECOGNIZED_NAME, f"the name {hello.server_name!r}"
+                alert, asked = UNRECOGNIZED_NAME, f"the server name {hello.server_name!r}"
             await refuse(stream, alert)
-            raise TLSError(f"there is no route for {asked}")
+            raise TLSError(f"no route for {asked}")
         await handler(stream)
 
     def _choose(self, hello: ClientHello) -> Handler | None:
@@ -61,13 +61,13 @@ def route(
     alpn: Mapping[str, Handler] | None = None,
     default: Handler | None = None,
 ) -> Handler:
-    """Choose a handler by the server name, or first of all by an ALPN protocol, without terminating TLS.
+    """Choose a handler by ALPN protocol, then by server name, without terminating TLS.
 
-    `names` are exact or `*.example.com` for one label; `alpn` maps protocols, taken in the client's order.
-    `default` gets what matches nothing and clients that name no server; without one they get the alert
-    unrecognized_name, or no_application_protocol where only protocols are routed. With encrypted client
-    hello the outer name counts. The handler finds the `ClientHello` in the extensions and all bytes still in
-    the stream. Raises ConfigError for a name that cannot be one.
+    `names` maps exact names, or `*.example.com` for one label; `alpn` maps protocols, tried in the client's order.
+    `default` handles all other clients, also those without a server name; without a default they get the alert
+    unrecognized_name, or no_application_protocol if there are only `alpn` routes. With an encrypted ClientHello
+    the outer name is used. The handler finds the `ClientHello` in the extensions and all bytes still in the
+    stream. Raises ConfigError for an invalid name.
     """
     if not names and not alpn and default is None:
         raise ConfigError("tls.route() has no routes: give names, alpn or default")

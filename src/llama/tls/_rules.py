@@ -1,4 +1,4 @@
-"""TLS middleware: who may come in, by what the ClientHello says."""
+"""TLS middleware: access rules by the ClientHello."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.tls._peek import ACCESS_DENIED, UNRECOGNIZED_NAME, peek_hello, refuse
 from llama.tls._stream import TLSStream
 
 Rule = Callable[[ClientHello], str | None]
-"""The reason to refuse a client, or None."""
+"""A rule for clients: returns the reason to refuse one, or None to accept it."""
 
 _is_fingerprint = re.compile(
     r"[0-9a-f]{32}|[tqd][0-9a-z]{2}[di][0-9]{4}[0-9a-z]{2}_[0-9a-f]{12}_[0-9a-f]{12}"
@@ -25,7 +25,7 @@ _is_fingerprint = re.compile(
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class HelloRule:
-    """Refuses what a rule gives a reason against; before `tls.server` with an alert, after it by closing."""
+    """Refuses clients by a rule: before `tls.server` with an alert, after it by closing the connection."""
 
     inner: Handler
     rule: Rule
@@ -57,7 +57,7 @@ def _matches(fingerprints: frozenset[str], hello: ClientHello) -> bool:
 
 def _known(fingerprints: tuple[str, ...], where: str) -> frozenset[str]:
     if not fingerprints:
-        raise ConfigError(f"{where} needs a fingerprint, JA3 or JA4")
+        raise ConfigError(f"{where}: expected at least one fingerprint, JA3 or JA4")
     known = frozenset(each.lower() for each in fingerprints)
     for each in known:
         if not _is_fingerprint(each):
@@ -69,9 +69,9 @@ def _known(fingerprints: tuple[str, ...], where: str) -> frozenset[str]:
 
 @factory("tls.allow")
 def allow(*fingerprints: str) -> Middleware[Stream, None]:
-    """Let only clients with one of these JA3 or JA4 fingerprints in; others get the alert access_denied.
+    """Accept only clients with one of these JA3 or JA4 fingerprints; others get the alert access_denied.
 
-    Goes before `tls.server` or after it. Raises Refused for the connection.
+    Place it before or after `tls.server`. Raises Refused for a refused connection.
     """
     known = _known(fingerprints, "tls.allow()")
 
@@ -83,9 +83,9 @@ def allow(*fingerprints: str) -> Middleware[Stream, None]:
 
 @factory("tls.deny")
 def deny(*fingerprints: str) -> Middleware[Stream, None]:
-    """Keep clients with one of these JA3 or JA4 fingerprints out, with the alert access_denied.
+    """Refuse clients with one of these JA3 or JA4 fingerprints, with the alert access_denied.
 
-    Goes before `tls.server` or after it. Raises Refused for the connection.
+    Place it before or after `tls.server`. Raises Refused for a refused connection.
     """
     known = _known(fingerprints, "tls.deny()")
 
@@ -97,12 +97,12 @@ def deny(*fingerprints: str) -> Middleware[Stream, None]:
 
 @factory("tls.require_sni")
 def require_sni() -> Middleware[Stream, None]:
-    """Keep clients that name no server out, with the alert unrecognized_name.
+    """Refuse clients that send no server name (SNI), with the alert unrecognized_name.
 
-    Goes before `tls.server` or after it. Raises Refused for the connection.
+    Place it before or after `tls.server`. Raises Refused for a refused connection.
     """
 
     def rule(hello: ClientHello) -> str | None:
-        return "the client names no server" if hello.server_name is None else None
+        return "the client sent no server name" if hello.server_name is None else None
 
     return _layer("tls.require_sni()", rule, UNRECOGNIZED_NAME)

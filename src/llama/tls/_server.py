@@ -1,4 +1,7 @@
-"""TLS termination: the ClientHello is parsed first, then the certificate and its policy chosen."""
+"""TLS termination: parse the ClientHello first, then choose the certificate and its policy.
+
+Choosing in OpenSSL's `sni_callback` would keep the first context's client-certificate policy and minimum version.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from llama.tls._stream import TLSStream
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class TLSServer:
-    """Shakes hands and gives the plaintext stream to the handler within."""
+    """Performs the server's handshake and passes the plaintext stream to the inner handler."""
 
     inner: Handler
     sites: Sites
@@ -65,7 +68,7 @@ class TLSServer:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise TimeoutError(f"no TLS handshake within {self.handshake_timeout:g} s") from None
+            raise TimeoutError(f"TLS handshake timed out after {self.handshake_timeout:g} s") from None
 
     async def _shake(self, stream: Stream) -> TLSStream:
         with Arriving(stream):
@@ -97,7 +100,9 @@ class TLSServer:
         await check_hello(stream, hello)
         if hello.alpn and not set(hello.alpn) & set(site.policy.alpn):
             await send_alert(stream, NO_APPLICATION_PROTOCOL)  # RFC 7301, section 3.2
-            raise TLSError(f"the client speaks {', '.join(hello.alpn)}, not {', '.join(site.policy.alpn)}")
+            raise TLSError(
+                f"the client offers {', '.join(hello.alpn)} in ALPN, expected {', '.join(site.policy.alpn)}"
+            )
 
 
 @factory("tls.server")
@@ -114,21 +119,21 @@ def server(
     handshake_timeout: float | None = None,
     keylog: PathLike | None = None,
 ) -> Middleware[Stream, None]:
-    """Terminate TLS with a certificate, or with one of several, chosen by the name that the client asks for.
+    """Terminate TLS with a certificate, or with one of several, chosen by server name (SNI).
 
-    `cert` and `key` are PEM files (the key may be in the first); further certificates are `Certificate`s,
-    each with its names and its own policy; the first is also for every other name. Of those for one name with
-    different types of keys, such as RSA and EC, each client gets one that it can verify; of those with the same type
-    the first is used. A changed file is read again. `alpn` lists protocols, the preferred first; without it the
-    service within says what it speaks. `client_ca` is the authority of clients, `client_auth` then `required` (the
-    default) or `optional`. The handler finds `ClientHello` and `TLSInfo` in the extensions. `keylog` is a debugging
-    aid: a file to append the secrets of all sessions to, with which anyone can decrypt their traffic; without it the
-    environment variable SSLKEYLOGFILE has no effect. Raises ConfigError at once for files that do not work; for a
-    connection TLSError after the alert, TimeoutError after `handshake_timeout` seconds.
+    `cert` and `key` are PEM files (`cert` may include the key). Further certificates are `Certificate`s, each with
+    its names and its own policy; the first certificate also serves every other name. If certificates for one name
+    have different key types, such as RSA and EC, each client gets one that it can verify; among those with the
+    same type the first is used. Changed files are reloaded. `alpn` lists protocols, the preferred first; by default
+    the inner service declares them. `client_ca` is the CA for client certificates, and `client_auth` is then
+    `required` (the default) or `optional`. The handler finds `ClientHello` and `TLSInfo` in the extensions.
+    `keylog` is a debugging aid: a file to append the secrets of all sessions to, with which anyone can decrypt their
+    traffic; the environment variable SSLKEYLOGFILE has no effect. Raises ConfigError at once for unusable files. A
+    connection raises TLSError after the alert, and TimeoutError after `handshake_timeout` seconds.
     """
     first = cert if isinstance(cert, Certificate) else Certificate(cert, key, password=password)
     if isinstance(cert, Certificate) and key is not None:
-        raise ConfigError("tls.server(): a key file goes with a certificate file, not with a Certificate")
+        raise ConfigError("tls.server(): key needs a certificate file as cert, not a Certificate")
 
     secrets = open_key_log(keylog)
 
@@ -147,5 +152,5 @@ def server(
         return TLSServer(inner, sites(offered, warn=True), handshake_timeout, name)
 
     name = f"tls.server({os.fspath(first.cert)})"
-    sites(tuple(alpn or ()), warn=False)  # when the layer is made, so that an error names its line
+    sites(tuple(alpn or ()), warn=False)  # fail when the layer is made, so that the traceback names its line
     return named_layer(name, build, takes=Stream, gives=Stream)

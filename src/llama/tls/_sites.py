@@ -1,4 +1,4 @@
-"""The certificates of one server, and which of them are for a name."""
+"""The certificates of one server, and the choice among them by server name."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _Members: TypeAlias = tuple[Site, ...]
 
 
 class SiteGroup:
-    """Certificates with different types of keys in one context: OpenSSL chooses one that the client can verify.
+    """Certificates with different key types in one context: OpenSSL chooses one that the client can verify.
 
-    Each follows its own files, and one that cannot be read again leaves the others as they are.
+    Each is reloaded from its own files; one that fails to reload does not affect the others.
     """
 
     __slots__ = ("_context", "_fixed", "_versions", "members")
@@ -32,11 +32,11 @@ class SiteGroup:
 
     @property
     def policy(self) -> Policy:
-        """The policy that they have in common."""
+        """The common policy of the members."""
         return self.members[0].policy
 
     def context(self) -> ssl.SSLContext:
-        """The context for a new session, as the files are now."""
+        """Return the context for a new session, reloaded if the files have changed."""
         for site in self.members:
             site.refresh()
         before, self._versions = self._versions, self._current()
@@ -48,7 +48,7 @@ class SiteGroup:
         return [site.version for site in self.members]
 
     def _unreplaceable(self) -> object:
-        """What changes only with the context: the clients' authority, and the types of the keys."""
+        """A value that changes if a reload needs a new context: the client CA or a key type changed."""
         return self.members[0].authority_stamp, [site.key_type for site in self.members]
 
     def _reload(self, before: list[int]) -> None:
@@ -59,15 +59,15 @@ class SiteGroup:
             self._context = self._load()
             self._fixed = fixed
         except (ValueError, OSError) as error:
-            log.error("the certificates were not replaced: %s", error)
+            log.error("certificate reload failed, the current ones stay in use: %s", error)
 
     def _replace_pairs(self, before: list[int]) -> bool:
-        """Load what has changed into the context in use, whose tickets then stay valid."""
+        """Load the changed pairs into the context in use, so that tickets stay valid."""
         try:
             for site, version in zip(self.members, before, strict=True):
                 if site.version != version:
                     site.load_pair(self._context)
-        except (ValueError, OSError):  # it has changed again, and the context is spoilt
+        except (ValueError, OSError):  # the files changed again: this context may be half-updated
             return False
         return True
 
@@ -80,11 +80,11 @@ class SiteGroup:
 
 
 class Sites:
-    """Certificates by name: exact, then wildcard; the first is also for every other name.
+    """Certificates by server name: exact, then wildcard; the first certificate serves every other name.
 
-    Names that were given go before those that are in certificates, and earlier certificates before later
-    ones with the same type of key; those with another type of key and the same policy join them. When a file is
-    read again, the names in it count from then on.
+    Names given in the settings take precedence over names in certificates, and earlier certificates over later
+    ones with the same key type. Certificates with another key type and the same policy are used together. After a
+    reload the names in the new file apply.
     """
 
     __slots__ = ("_all", "_checked_at", "_default", "_groups", "_table")
@@ -98,11 +98,11 @@ class Sites:
 
     @property
     def only(self) -> Site | None:
-        """The certificate that is for all names."""
+        """The certificate, if there is only one; it serves all names."""
         return self._all[0] if len(self._all) == 1 else None
 
     def choose(self, name: str | None) -> Site | SiteGroup:
-        """The certificates for a name that a client asks for, as their files are now."""
+        """Return the certificates for a server name, reloaded if their files have changed."""
         now = time.monotonic()
         if now - self._checked_at >= CHECK_INTERVAL:
             self._checked_at = now
@@ -110,7 +110,7 @@ class Sites:
         return self._group(self._table.lookup(name) or self._default)
 
     def _refresh(self) -> None:
-        """Look at all files: another one may be for a name from now on, or have another type of key."""
+        """Check all files, and rebuild the table if a reload changed names or key types."""
         before = [(site.names, site.key_type) for site in self._all]
         for site in self._all:
             site.refresh()
@@ -131,14 +131,14 @@ class Sites:
         if found is None:
             try:
                 found = self._groups[members] = SiteGroup(members)
-            except (ValueError, OSError) as error:  # a file has changed since it was proven
-                log.error("%r is used alone: %s", members[0].certificate, error)
+            except (ValueError, OSError) as error:  # a file has changed since it was checked
+                log.error("%r is used without its alternatives: %s", members[0].certificate, error)
                 return members[0]
         return found
 
 
 def _clash(members: Sequence[Site], site: Site) -> Site | None:
-    """The first of these that a certificate cannot join."""
+    """Return the first member that cannot share a context with this certificate."""
     for each in members:
         if each.key_type is site.key_type or each.policy != site.policy:
             return each
@@ -151,7 +151,7 @@ def _check_given_names(sites: _Members) -> None:
         for name in set(map(to_pattern, site.certificate.names)):
             members = given.setdefault(name, [])
             if (other := _clash(members, site)) is not None:
-                raise ConfigError(f"{other.certificate!r} and {site.certificate!r} are both for {name!r}")
+                raise ConfigError(f"{other.certificate!r} and {site.certificate!r} both serve {name!r}")
             members.append(site)
 
 
@@ -178,7 +178,7 @@ def _warn(site: Site, other: Site, names: Sequence[str]) -> None:
 
 
 def _default(sites: _Members) -> _Members:
-    """The first certificate, and those with other types of keys that are for all that it is for."""
+    """Return the first certificate, and those with other key types that cover all of its names and addresses."""
     members = [sites[0]]
     wanted = _covered(sites[0])
     for site in sites[1:]:

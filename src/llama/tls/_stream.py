@@ -1,4 +1,25 @@
-"""TLS over any stream: an SSLObject between two memory BIOs, with an outbox of its own for ciphertext."""
+"""TLS over any stream, by an SSLObject between two memory BIOs.
+
+A TLSStream reads ciphertext from the inner stream, feeds it to the incoming BIO, and sends what the session
+puts into the outgoing BIO. It depends on the Stream interface alone, so TLS in TLS, a half-close and bytes read
+ahead need no code of their own.
+
+What can happen: a call is cancelled at any await; the peer half-closes, or ends without close_notify, or is
+reset; a record is damaged; the peer requests key updates faster than it reads the answers; reading and writing
+run at the same time.
+
+What must never happen: a cancelled read loses bytes; an attacker's FIN passes for the end of the data; data is
+sent after a write that was interrupted halfway; buffers grow with what the peer sends.
+
+How it is done: received bytes enter the BIO without an await in between, so a cancelled read leaves them there.
+A cancelled or failed write marks the stream as broken, and later writes raise. An end without close_notify is
+Truncated. Before close_notify is sent, plaintext that has arrived is read out, since `unwrap` looks for the peer's
+close_notify and fails on data before it. Whole records are counted as they arrive, because reading from a session
+without one raises an exception, which is slow. BIOs never shrink, so each is fed at most 64 KiB at a time.
+
+Rejected: asyncio's TLS, whose transports cost about half as much again per byte, and `ssl.SSLSocket`, which
+loses bytes when a write is cancelled and fails in `unwrap` while data is queued.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +35,17 @@ from llama._extensions import Extensions
 from llama._stream import CHUNK, Buffer, Stream, busy, closed
 from llama.tls._failures import tls_error
 
-SLICE = 65536  # BIOs never shrink, so they are never given more than this
+SLICE = 65536  # the most that a BIO is fed at once: BIOs never shrink
 SCRATCH = 262144
 RECORD = 16384
 HEADER = 5
-LARGEST = 18432  # what a record may have after its header (RFC 5246, section 6.2.3)
+LARGEST = 18432  # maximum record length without its header (RFC 5246, section 6.2.3)
 OWED = 65536
 CLOSING = 1.0
 
 
 class _Scratch(threading.local):
-    """Room for plaintext, one for each thread, and so for each running loop."""
+    """A plaintext buffer per thread, and therefore per running loop."""
 
     def __init__(self) -> None:
         self.view = memoryview(bytearray(SCRATCH))
@@ -34,10 +55,9 @@ _scratch = _Scratch()
 
 
 class TLSStream(Stream):
-    """A TLS session over a stream, which it owns. Its extensions are that stream's.
+    """A TLS session over a stream, which it owns. It shares that stream's extensions.
 
-    A peer that ends without close_notify makes reads raise Truncated (RFC 8446, section 6.1). Meters see
-    plaintext.
+    Reads raise Truncated if the peer ends without close_notify (RFC 8446, section 6.1). Meters count plaintext.
     """
 
     __slots__ = (
@@ -77,16 +97,18 @@ class TLSStream(Stream):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
-        self._read = cast("Callable[[int, memoryview], int]", self._tls.read)  # into a buffer it counts
+        self._read = cast(
+            "Callable[[int, memoryview], int]", self._tls.read
+        )  # with a buffer it returns a count
         self._plain = b""
-        self._more = False  # the session may hold plaintext that there was no room for
-        self._whole = 0  # whole records that were received and not yet read
-        self._left = 0  # what is to come of the record under way, and its header while that is not whole
+        self._more = False  # the session may hold plaintext that did not fit into the buffer
+        self._whole = 0  # complete records received but not yet read
+        self._left = 0  # missing bytes of the current record; `_header` is its header while incomplete
         self._header = b""
         self._ended: Exception | bool = False
         self._reading = self._writing = self._eof_sent = self._closed = False
-        self._fin = False  # the end has left: whatever the session still answers is dropped
-        self._broken: OSError | bool = True  # until hands are shaken; an error: what broke the writing
+        self._fin = False  # the inner stream's write side is closed: later answers of the session are dropped
+        self._broken: OSError | bool = True  # True until the handshake is done; an OSError broke a write
         self._lock: asyncio.Lock | None = None
         self._naps: list[asyncio.Future[None]] = []
 
@@ -103,28 +125,29 @@ class TLSStream(Stream):
 
     @property
     def ssl_object(self) -> ssl.SSLObject:
-        """The session's own object, for what it knows: version, cipher, certificates."""
+        """The underlying SSLObject, which has the version, the cipher and the certificates."""
         return self._tls
 
     @property
     def farewell(self) -> Exception | bool:
-        """How the peer ended: True for close_notify, or the error; False where a read has not come to that."""
+        """How the peer ended: True for close_notify, the error otherwise, False if no read has reached the end."""
         return self._ended
 
     async def handshake(self, received: Buffer = b"") -> None:
-        """Shake hands, beginning with bytes that were read from the peer already.
+        """Perform the handshake; `received` holds bytes already read from the peer.
 
-        Raises TLSError after the alert was sent; the stream is then only good for `aclose` or `abort`.
+        Raises TLSError if the peer closes the connection, and ssl.SSLError if the handshake fails: `send_alert`
+        then sends the alert. After an error only `aclose` and `abort` are allowed.
         """
         if received:
             self._feed(received)
         while not self._shake():
             await self._flush()
             if not (data := await self._inner.read(RECORD)):
-                raise TLSError("the peer left during the handshake")
+                raise TLSError("the peer closed the connection during the handshake")
             self._feed(data)
         await self._flush()
-        if not self._incoming.pending:  # else some of the records that came were not for the handshake
+        if not self._incoming.pending:  # otherwise some of the records carry application data
             self._whole = 0
         self._broken = False
 
@@ -136,15 +159,15 @@ class TLSStream(Stream):
         return True
 
     async def send_alert(self) -> None:
-        """Send what the session has to say about its failure, as far as it goes within a second."""
+        """Send the alert for a failed handshake, waiting at most a second; errors are ignored."""
         with contextlib.suppress(OSError, LlamaError, TimeoutError):
             async with asyncio.timeout(CLOSING):
                 await self._flush()
 
-    # plaintext out of what was received
+    # decryption
 
     def _decrypt(self, room: int) -> memoryview | None:
-        """Plaintext in the scratch buffer; empty at the end, None when more ciphertext is needed."""
+        """Decrypt into the scratch buffer: plaintext, empty at the end, None if more ciphertext is needed."""
         view = _scratch.view
         if self._ended is False:
             if self._whole <= 0 and not self._more:
@@ -185,7 +208,7 @@ class TLSStream(Stream):
         return filled
 
     def _has_more(self) -> bool:
-        """Whether a read may give something without another byte from below."""
+        """Whether a read may return without another byte from the inner stream."""
         return self._whole > 0 or self._more or self._ended is not False
 
     def _feed(self, data: Buffer) -> None:
@@ -194,13 +217,13 @@ class TLSStream(Stream):
             self._count_records(data, len(data))
         else:
             self._incoming.write_eof()
-            self._whole += 1  # which a read is to find
+            self._whole += 1  # so that the next read reaches the end
 
     def _count_records(self, data: Buffer, size: int) -> None:
-        """Count the records that are whole now (RFC 8446, section 5.1).
+        """Count the records that are complete now (RFC 8446, section 5.1).
 
-        Asking the session for what is not there costs it an exception, which is dear. When the count is too
-        high, as after a key update, that is what happens.
+        Reading from the session without a complete record raises an exception, which is slow. A count that is
+        too high, as after a key update, costs one such exception.
         """
         if self._header:
             data = self._header + bytes(data)
@@ -215,7 +238,7 @@ class TLSStream(Stream):
         while size - at >= HEADER:
             length = data[at + 3] << 8 | data[at + 4]
             if length > LARGEST or not 20 <= data[at] <= 24:
-                self._whole += 1  # no record: the session is to say so
+                self._whole += 1  # not a record: let the session report the error
                 length = 0
             at += HEADER + length
             if at > size:
@@ -242,7 +265,7 @@ class TLSStream(Stream):
                 await self._nap(self._pace.read_delay)
             while (data := self._decrypt(limit)) is None:
                 if self._outgoing.pending:
-                    with contextlib.suppress(OSError):  # what came before the break is still to be read
+                    with contextlib.suppress(OSError):  # data received before the reset is still readable
                         await self._answer()
                 self._feed(await self._inner.read(SLICE))
             if self._pace is not None and len(data):
@@ -254,10 +277,11 @@ class TLSStream(Stream):
             self._reading = False
 
     async def _answer(self) -> None:
-        """Send what the session answers by itself.
+        """Send the answers that the session produced by itself.
 
-        That to key updates may leave with the next write (RFC 8446, section 4.6.3), but a peer that makes it
-        grow waits for it. What TLS 1.2 says here is an alert.
+        Answers to key updates may wait for the next write (RFC 8446, section 4.6.3). Above OWED bytes they are
+        sent before more is read, so that a peer cannot make them grow. In TLS 1.2 an answer is an alert and is
+        sent at once.
         """
         if self._fin:
             self._outgoing.read()
@@ -271,7 +295,7 @@ class TLSStream(Stream):
     def unread(self, data: bytes, /) -> None:
         self._plain = data + self._plain
 
-    # plaintext into ciphertext, and ciphertext out
+    # encryption and sending
 
     def _encrypt(self, view: memoryview) -> None:
         try:
@@ -309,12 +333,12 @@ class TLSStream(Stream):
             await self._flush()
             pace.sent(len(piece))
             view = view[len(piece) :]
-        if len(view):  # the meter left meanwhile
+        if len(view):  # the last meter was detached meanwhile
             self._encrypt(view)
             await self._flush()
 
     async def _nap(self, delay: Callable[[], float]) -> None:
-        """Wait as long as the meters ask; closing the stream ends it."""
+        """Wait for the delay that the meters require, or until the stream is closed."""
         loop = asyncio.get_running_loop()
         while (seconds := delay()) > 0:
             waiter = loop.create_future()
@@ -343,14 +367,14 @@ class TLSStream(Stream):
         return Closed(f"{self!r} takes no more writes: {reason}")
 
     async def _flush(self) -> None:
-        """Send all ciphertext there is."""
+        """Send all pending ciphertext."""
         if self._lock is None:
             self._lock = asyncio.Lock()
         async with self._lock:
             while self._outgoing.pending:
                 await self._inner.write(self._outgoing.read())
 
-    # the end
+    # closing
 
     async def write_eof(self) -> None:
         if self._writing:
@@ -369,7 +393,7 @@ class TLSStream(Stream):
     def _say_goodbye(self) -> None:
         """Put close_notify into the outgoing ciphertext."""
         self._eof_sent = True
-        # The session looks for the peer's close_notify at once, and would stumble over data before it.
+        # `unwrap` looks for the peer's close_notify at once and fails on data before it: read that data first.
         if self._ended is False and (self._whole > 0 or self._more):
             filled = self._decrypt_into(_scratch.view, 0, SCRATCH)
             self._plain += bytes(_scratch.view[:filled])
@@ -391,7 +415,7 @@ class TLSStream(Stream):
             await self._inner.aclose()
 
     async def _finish(self) -> None:
-        """Send close_notify, then wait for the peer's; who reads beside this is woken by the inner stream."""
+        """Send close_notify, then wait for the peer's. Closing the inner stream wakes a concurrent read."""
         await self._end_writing()
         while not self._reading and ((data := self._decrypt(SCRATCH)) is None or data):
             if data is None:
@@ -404,6 +428,6 @@ class TLSStream(Stream):
 
 
 def wake(waiter: asyncio.Future[None]) -> None:
-    """End a wait."""
+    """Resolve a waiter that is still pending."""
     if not waiter.done():
         waiter.set_result(None)

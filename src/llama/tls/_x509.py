@@ -1,4 +1,4 @@
-"""The parts that certificates are put together from."""
+"""Building blocks for certificates."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,14 +14,14 @@ from llama._errors import ConfigError
 from llama.tls._names import to_ascii, to_pattern
 
 KeyKind: TypeAlias = Literal["ec", "rsa"]
-"""ECDSA on P-256, or RSA with 2048 bits for clients that know nothing newer."""
+"""A key type: ECDSA on P-256, or RSA with 2048 bits for clients without ECDSA."""
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 LONGEST_COMMON_NAME = 64
-LONGEST_LIFE = timedelta(days=397)  # browsers take no more of a server's certificate
+LONGEST_LIFE = timedelta(days=397)  # the longest validity that browsers accept in a server certificate
 MOST_NAMES = 100
-_BACKDATED = timedelta(hours=24)  # clocks of clients that run late
+_BACKDATED = timedelta(hours=24)  # for clients with slow clocks
 
 
 _KEYS: dict[str, Callable[[], PrivateKey]] = {
@@ -31,7 +31,7 @@ _KEYS: dict[str, Callable[[], PrivateKey]] = {
 
 
 class LeafKey(NamedTuple):
-    """A key for what is issued, with what certificates say of it."""
+    """A key for issued certificates, with its identifier and key usage."""
 
     public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
     pem: bytes
@@ -40,48 +40,48 @@ class LeafKey(NamedTuple):
 
     @classmethod
     def make(cls, kind: KeyKind) -> "LeafKey":
-        """A new one."""
+        """Generate a key."""
         private = new_key(kind)
         public = private.public_key()
-        # Clients of TLS 1.2 may encrypt a secret to an RSA key.
+        # TLS 1.2 clients may use RSA key exchange.
         usage = key_usage(digital_signature=True, key_encipherment=kind == "rsa")
         return cls(public, encode_key(private), x509.SubjectKeyIdentifier.from_public_key(public), usage)
 
 
 def new_key(kind: KeyKind) -> PrivateKey:
-    """A new private key."""
+    """Generate a private key. Raises ConfigError for an unknown type."""
     make = _KEYS.get(kind)
     if make is None:
-        raise ConfigError(f"key={kind!r}: keys are {' or '.join(map(repr, _KEYS))}")
+        raise ConfigError(f"key={kind!r}: expected {' or '.join(map(repr, _KEYS))}")
     return make()
 
 
 def encode_key(key: PrivateKey) -> bytes:
-    """A key in PEM, without a password."""
+    """Encode a key as unencrypted PEM."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def dated(
     builder: x509.CertificateBuilder, days: float, latest: datetime | None = None
 ) -> x509.CertificateBuilder:
-    """The same, valid for so many days from now, but not beyond the latest date."""
+    """Set a validity of `days` from now, ending no later than `latest`. Raises ConfigError for invalid days."""
     if days <= 0:
-        raise ConfigError(f"days={days}: a certificate has to be valid for some time")
+        raise ConfigError(f"days={days}: expected more than 0")
     now = datetime.now(UTC)
     try:
         end = now + timedelta(days=days)
     except OverflowError:
-        raise ConfigError(f"days={days}: there is no such date") from None
+        raise ConfigError(f"days={days}: the end date is out of range") from None
     return builder.not_valid_before(now - _BACKDATED).not_valid_after(min(end, latest or end))
 
 
 def between(builder: x509.CertificateBuilder, start: datetime, end: datetime) -> x509.CertificateBuilder:
-    """The same, valid in this span of time."""
+    """Set the validity period."""
     return builder.not_valid_before(start).not_valid_after(end)
 
 
 def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    """The host names and addresses that a certificate is for, a hundred at most."""
+    """Return the host names and addresses of a certificate, at most a hundred."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
@@ -99,7 +99,7 @@ def key_usage(
     key_cert_sign: bool = False,
     crl_sign: bool = False,
 ) -> x509.KeyUsage:
-    """A key usage of what is named alone."""
+    """Make a key usage extension with only the given usages."""
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,
@@ -120,7 +120,7 @@ SERVER_AUTH = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
 
 
 def general_name(name: str | IPv4Address | IPv6Address, client: bool) -> x509.GeneralName | None:
-    """The name as an alternative subject; None for a client's that has no such form."""
+    """Convert a name to a subject alternative name; None for a client's name that cannot be one."""
     if not isinstance(name, str):
         return x509.IPAddress(name)
     try:
@@ -130,7 +130,7 @@ def general_name(name: str | IPv4Address | IPv6Address, client: bool) -> x509.Ge
     if not client:
         return x509.DNSName(to_pattern(name))
     if not name:
-        raise ConfigError("the name of a client is empty")
+        raise ConfigError("the client name is empty")
     try:
         return x509.RFC822Name(name) if "@" in name else x509.DNSName(to_ascii(name))
     except ValueError:
