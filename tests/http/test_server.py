@@ -237,7 +237,7 @@ def test_a_body_cannot_be_read_after_its_exchange() -> None:
 
     said = get("/", "Content-Length: 70000", method="POST")
     assert talk(stack(server(), keep), said) == CLOSING
-    with pytest.raises(LlamaError, match="is over"):
+    with pytest.raises(LlamaError, match="after the end of its exchange"):
         asyncio.run(bodies[0].read())
 
 

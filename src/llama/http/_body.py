@@ -1,4 +1,4 @@
-"""Bodies: what a message carries, in one piece or as a stream of chunks."""
+"""Message bodies, in memory or as a stream of chunks."""
 
 from __future__ import annotations
 
@@ -16,89 +16,88 @@ READ_LIMIT = 1 << 20
 class Body:
     """The body of a message: read it whole with `read`, or chunk by chunk with `async for`.
 
-    A body is read once (those made from bytes can be read again). Whoever holds the message owns its body:
-    read it to the end or await `aclose`, which may be called again. `map`, `replace` and `decoded` return a
-    new body that owns this one. Subclasses give `chunk`.
+    A body can be read once, a body made from bytes any number of times. The holder of the message owns its body:
+    it reads to the end or awaits `aclose`, which is idempotent. `map`, `replace` and `decoded` return a new body
+    that owns this one. Subclasses implement `chunk`.
     """
 
     __slots__ = ("ended", "headers", "is_decoded", "length", "shared_end")
 
     shared_end: object
-    """Kept as long as this body is: what tells of the end of its exchange."""
+    """A reference that this body holds: its finalizer runs the callbacks for the end of the exchange."""
 
     def __init__(self, length: int | None = None) -> None:
         self.length = length
-        """Its bytes, or None while that is not known."""
+        """The number of bytes, or None if unknown."""
         self.headers: Headers | None = None
-        """The header of the message that carries it."""
+        """The headers of the message with this body."""
         self.is_decoded = False
-        """Whether a content coding was taken off."""
+        """Whether its content codings were removed."""
         self.ended = False
-        """Whether it is known that nothing more comes."""
+        """Whether the end of the body is known to be reached."""
 
     @property
     def data(self) -> bytes | None:
-        """All of it, where it is in memory; it can then be read again."""
+        """The whole body if it is in memory, and so can be read again; else None."""
         return None
 
     @property
     def trailers(self) -> Headers | None:
-        """The fields that came after the body, known once it has ended; None where there were none."""
+        """The trailer fields, available once the body has ended; None if there were none."""
         return None
 
     async def chunk(self) -> bytes:
-        """The next bytes, as they come; b"" at the end and after it. Truncated if it came too early."""
+        """Return the next bytes as they arrive; b"" at the end and after it. Truncated if the body ends too early."""
         raise TypeError(f"{type(self).__name__} has no chunk()")
 
     def chunk_nowait(self) -> bytes:
-        """The next bytes if they are there already; b"" says nothing of the end, which `chunk` tells."""
+        """Return the next bytes if they have arrived, else b"", also before the end: only `chunk` reports the end."""
         return b""
 
     async def wait_for_data(self) -> None:
-        """Return once a chunk or the end has come from the peer, without asking the peer for it by 100 (Continue).
+        """Wait until a chunk or the end has arrived from the peer, without sending it 100 (Continue).
 
-        It never returns for a body that no peer sends. Cancelling it loses no data.
+        For a body that does not come from a peer it never returns. Cancelling it loses no data.
         """
         await asyncio.get_running_loop().create_future()
 
     async def aclose(self) -> None:
-        """Free what the body holds, without reading the rest."""
+        """Release the body's resources without reading the rest. Idempotent."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return _Chunks(self)
 
     async def read(self, limit: int = READ_LIMIT, /) -> bytes:
-        """All of the body; TooLarge (413) when it has more than `limit` bytes."""
+        """Return the whole body. Raises TooLarge (413) if it has more than `limit` bytes."""
         if self.length is not None and self.length > limit:
-            raise TooLarge(f"a body of {self.length} bytes is over the limit of {limit}")
+            raise TooLarge(f"expected a body of at most {limit} bytes, got {self.length}")
         parts: list[bytes] = []
         size = 0
         while part := await self.chunk():
             size += len(part)
             if size > limit:
-                raise TooLarge(f"the body is over the limit of {limit} bytes")
+                raise TooLarge(f"expected a body of at most {limit} bytes, got more")
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def map(self, function: Callable[[bytes], bytes], /) -> Body:
-        """Each chunk through `function`, content codings taken off first; empty ones are left out."""
+        """Return a body with `function` applied to each decoded chunk; chunks that become empty are skipped."""
         return TransformedBody(self.decoded(), Map(function))
 
     def replace(self, old: bytes, new: bytes, /) -> Body:
-        """Every `old` replaced by `new`, as `bytes.replace` does in the whole; content codings are taken off.
+        """Return a decoded body with every `old` replaced by `new`, also across chunks, as by `bytes.replace`.
 
-        It holds back no more than `len(old) - 1` bytes, so streams go on flowing.
+        It holds back at most `len(old) - 1` bytes, so a stream is not delayed. Raises ValueError if `old` is empty.
         """
         if not old:
-            raise ValueError("replace() needs something to look for")
+            raise ValueError("expected at least one byte to replace, got b''")
         return TransformedBody(self.decoded(), Replace(old, new))
 
     def decoded(self) -> Body:
-        """This body without its Content-Encoding; itself when it has none.
+        """Return this body with its Content-Encoding decoded; the body itself if it has none.
 
-        gzip and deflate are known, br by the extra brotli, zstd by the extra zstd or from Python 3.14 on. Another
-        coding raises ProtocolError, for bytes that cannot be read cannot be changed: keep such codings out of
-        Accept-Encoding, as `http.map_body` does.
+        Supports gzip and deflate, br with the extra `brotli`, and zstd with the extra `zstd` or on Python 3.14 and
+        later. Raises ProtocolError for another coding: remove those from Accept-Encoding, as `http.map_body` does.
         """
         codings = self.headers.tokens("content-encoding") if self.headers is not None else []
         if self.is_decoded or self.length == 0 or not codings:
@@ -127,7 +126,7 @@ class BytesBody(Body):
         return self._data
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        self._given = False  # who read before may have stopped halfway
+        self._given = False  # an earlier loop may have stopped before the end
         return _Chunks(self)
 
     async def chunk(self) -> bytes:
@@ -136,12 +135,12 @@ class BytesBody(Body):
 
     async def read(self, limit: int = READ_LIMIT, /) -> bytes:
         if len(self._data) > limit:
-            raise TooLarge(f"a body of {len(self._data)} bytes is over the limit of {limit}")
+            raise TooLarge(f"expected a body of at most {limit} bytes, got {len(self._data)}")
         return self._data
 
 
 class IteratedBody(Body):
-    """A body from an iterable of bytes, async or not; closes it if it can be closed."""
+    """A body from a sync or async iterable of bytes; `aclose` closes the iterator if it has a close method."""
 
     __slots__ = ("_source",)
 
@@ -168,7 +167,7 @@ class IteratedBody(Body):
 
 
 class TransformedBody(Body):
-    """Another body, passed through a transform."""
+    """A body read through a transform. It owns its source."""
 
     __slots__ = ("_source", "_transform")
 
@@ -206,13 +205,13 @@ class TransformedBody(Body):
 
 
 Content: TypeAlias = Body | bytes | bytearray | memoryview | str | AsyncIterable[bytes] | Iterable[bytes]
-"""What can be given as a body; a `str` is sent as UTF-8."""
+"""Types accepted as a body; a `str` is encoded as UTF-8."""
 
 EMPTY = BytesBody(b"")
 
 
 def body_of(content: Content) -> Body:
-    """The body that `content` stands for; a Body is returned as it is."""
+    """Convert `content` to a Body; a Body is returned unchanged."""
     if type(content) is bytes:
         return BytesBody(content) if content else EMPTY
     if isinstance(content, Body):
@@ -225,7 +224,7 @@ def body_of(content: Content) -> Body:
 
 
 class _Chunks:
-    """Iterates over one body; a loop that is left early leaves the body to be read on or closed."""
+    """An iterator over one body. Leaving the loop early does not close the body: it can be read further or closed."""
 
     __slots__ = ("_body",)
 

@@ -1,10 +1,10 @@
-"""How much of a body has passed."""
+"""A byte counter for bodies."""
 
 from __future__ import annotations
 
 
 class ByteCount:
-    """Lets a body pass as it is, and counts its bytes."""
+    """A transform that counts the bytes of a body without changing it."""
 
     __slots__ = ("bytes", "ended")
 

@@ -1,4 +1,4 @@
-"""Which connection carried a request, for who asks."""
+"""The connection that a request was sent on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from llama._stream import Stream
 
 
 class Carrier:
-    """Put into a request's extensions, it is told the stream that the client sent it by; the last one, if several."""
+    """An entry for a request's extensions that receives the stream the client sent it on, the last one if retried."""
 
     __slots__ = ("stream",)
 
     def __init__(self) -> None:
         self.stream: Stream | None = None
-        """None before, and where that is no stream of its own, as with HTTP/3."""
+        """The stream; None before the request is sent, and for HTTP/3, which has no stream for a connection."""

@@ -1,4 +1,4 @@
-"""The HTTP client: an exchange made of a connector."""
+"""The HTTP client: a request handler on top of a connector."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ALPN = ("h2", "http/1.1")
 
 
 class State:
-    """What a client has in the running loop: its pool, its way to HTTP/3, and who has entered it."""
+    """The state of a client in the running loop: its pool, its HTTP/3 client, and how often it was entered."""
 
     __slots__ = ("_connect", "_entered", "_settings", "h3", "pool")
 
@@ -46,29 +46,29 @@ class State:
         self.h3 = h3
 
     def open(self) -> Pool:
-        """The pool, which the current Shutdown closes if nobody entered the client."""
+        """Return the pool, and create it if needed; the current Shutdown closes it unless the client was entered."""
         pool = self.pool
         if pool is None or not pool.loop.is_running():
             pool = self.pool = Pool(self._connect, self._settings)
             if not self._entered:
                 try:
                     Shutdown.current().on_close(self.close)
-                except RuntimeError:  # run by hand: whoever does may enter the client
+                except RuntimeError:  # no server runs: the caller can enter the client to have it closed
                     pass
         return pool
 
     def enter(self) -> None:
-        """One more uses it, who leaves it again."""
+        """Count one more `async with` block."""
         self._entered += 1
 
     async def leave(self) -> None:
-        """The last one to leave closes the pool."""
+        """Count one `async with` block less; the last one closes the pool."""
         self._entered -= 1
         if not self._entered:
             await self.close()
 
     async def close(self) -> None:
-        """Close the pool; the next request opens another."""
+        """Close the pool; the next request creates another."""
         pool, self.pool = self.pool, None
         await self.h3.close()
         if pool is not None and pool.loop is asyncio.get_running_loop():
@@ -77,7 +77,7 @@ class State:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Client:
-    """Sends requests to the origins they name."""
+    """A request handler that sends each request to its origin."""
 
     connect: Connector
     tls: Connector | None
@@ -123,7 +123,7 @@ class Client:
                 return await connection.send(request)
             except Unprocessed as error:
                 return await _again(pool, origin, request, error)
-            except NoAnswer:  # the other side has closed what was idle: that says nothing of a new connection
+            except NoAnswer:  # the server closed an idle connection: a new one may work
                 if not reused or not is_stale(request):
                     raise
                 place = pool.place(origin)
@@ -135,16 +135,16 @@ class Client:
         except NoExtendedConnect:
             if origin.scheme != "https":
                 raise
-            return await self(request)  # over HTTP/1.1, now that the pool knows
+            return await self(request)  # over HTTP/1.1: the pool has remembered that HTTP/2 does not work
 
 
 def _may_go_by_h2(request: Request, origin: Origin, pool: Pool) -> bool:
-    """Whether an upgrade may use the connections for other requests, of HTTP/2 among them (RFC 8441)."""
+    """Whether an upgrade may share connections with other requests, including HTTP/2 connections (RFC 8441)."""
     return request.protocol == "websocket" and pool.may_take_websockets(origin)
 
 
 async def _again(pool: Pool, origin: Origin, request: Request, error: Unprocessed) -> Response:
-    """Send what another connection's other side did nothing about, a few times at most."""
+    """Send a request again that a server has not processed, up to REFUSALS times."""
     for _ in range(REFUSALS):
         if not error.is_body_there:
             break
@@ -166,7 +166,7 @@ def _connecting(
     async def open_stream(origin: Origin) -> Stream:
         if origin.scheme != "https":
             return await connect(origin.target)
-        if not secure:  # what it takes to verify certificates is loaded when it is needed
+        if not secure:  # loading the trust store is slow: only when it is needed
             secure.append(tls_connect(connect))
         return await secure[0](_wanting(origin))
 
@@ -224,27 +224,28 @@ def client(
     max_waiting: int = 1024,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Client:
-    """Send each request to the origin that its URL names, or to the `http.Origin` in its extensions.
-    HTTP/2 is spoken where TLS agrees on it and to `h2c://`, HTTP/3 to `h3://`: many exchanges share a connection.
+    """Send each request to the origin of its URL, or to the `http.Origin` in its extensions.
+    Uses HTTP/2 if ALPN selects it and for `h2c://`, and HTTP/3 for `h3://`, with concurrent requests on a connection.
 
-    `connect` reaches origins, by default `tcp.connect()`; `tls` those of https, by default `tls.connect(connect)`;
-    `h3` those of h3 (needed beside other connectors), by default `http.h3_client()` with all settings of these two.
-    Connections are kept for the next request: `max_idle` of them, `max_idle_per_host` to one origin, until
-    `idle_timeout` seconds have passed. `max_connections` and `max_per_host` bound all that are open, in use or not
-    (None for no bound); then `max_waiting` requests wait in turn, `pool_timeout` seconds, or are Overloaded (503).
+    `connect` opens connections, by default `tcp.connect()`; `tls` those for https, by default `tls.connect(connect)`;
+    `h3` handles h3 origins, by default `http.h3_client()` with the settings of all these (required if `connect` or
+    `tls` is of another kind). Idle connections are reused: up to `max_idle` are kept, `max_idle_per_host` per origin,
+    for `idle_timeout` seconds. `max_connections` and `max_per_host` limit the open connections, idle ones included
+    (None for no limit); at the limit up to `max_waiting` requests wait in order for up to `pool_timeout` seconds; both
+    a full queue and a timeout raise Overloaded (503).
 
-    Seconds, None for no bound: `connect_timeout` (Unreachable, 504), `head_timeout` from the request's end to that
-    of the response's head, `body_timeout` for each piece of its body, `write_timeout` for 64 KiB of the request to
-    be taken, and for SETTINGS of HTTP/2 to be acknowledged (TimeoutError).
+    Timeouts in seconds, None for no limit: `connect_timeout` (Unreachable, 504), `head_timeout` from the end of the
+    request to the end of the response's head, `body_timeout` for each read of its body, `write_timeout` for the server
+    to accept 64 KiB of the request and to acknowledge HTTP/2 SETTINGS (TimeoutError).
 
-    Whoever has a response reads its body to the end or closes it: only then is the connection free. The body of
-    the request may go up meanwhile. `response.upgrade` is a handler where the other side switched protocols: for a
-    WebSocket over HTTP/2 where the server takes those (RFC 8441), else over HTTP/1.1. A request is sent again only
-    when a kept connection ended before a byte of the response came, and its method is idempotent and its body in
-    memory, or it asks for a tunnel.
+    Read the response's body to its end or close it: only then is the connection free. The body of the request may
+    still be sent meanwhile. `response.upgrade` is a connection handler if the server switched protocols: for a
+    WebSocket over HTTP/2 if the server supports RFC 8441, else over HTTP/1.1. A request is retried only if a reused
+    connection ended before the first byte of the response, and either its method is idempotent and its body in memory,
+    or it requests a tunnel.
 
-    Raises Unreachable or TLSError when no connection could be made, Truncated when it ended too early, ProtocolError
-    (502) for what is no HTTP. An async context manager: leaving closes it, which `run` and `serve` see to.
+    Raises Unreachable or TLSError if connecting fails, Truncated if the connection ends too early, ProtocolError (502)
+    for an invalid response. An async context manager that closes the pool on exit; `run` and `serve` enter it.
 
         async with http.client(head_timeout=10) as client:
             response = await client(Request("GET", "https://example.com/"))

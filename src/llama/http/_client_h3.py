@@ -1,4 +1,4 @@
-"""How `http.client` gets to `h3://`."""
+"""HTTP/3 in `http.client`: requests to `h3://` origins."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from llama.http._origin import Origin
 from llama.tcp._connect import Connect
 from llama.tls._connect import TLSConnect
 
-if TYPE_CHECKING:  # it needs the extra
+if TYPE_CHECKING:  # needs the extra http3
     from llama.http._h3_client import H3Client
 
-IDLE = 86_400.0  # seconds, for no bound: a connection then ends when the server's time is over
+IDLE = 86_400.0  # seconds, for no limit: the server's idle timeout then ends a connection
 
 
 class H3Way:
-    """The HTTP/3 client that was given, or one that is made when it is first wanted, and closed by `close`."""
+    """The `h3=` client of `http.client`, or one created by the first request to an h3 origin, which `close` closes."""
 
     __slots__ = ("_connect", "_given", "_own", "_settings", "_tls")
 
@@ -39,14 +39,14 @@ class H3Way:
 
     @property
     def obstacle(self) -> str | None:
-        """Why it leads nowhere; None where it does not."""
+        """The reason why HTTP/3 is impossible with these connectors, or None."""
         if self._given is not None:
             return None
         connect, tls = self._connect, self._tls
         if type(connect) is not Connect or connect.bind is not None:
-            return f"HTTP/3 goes by UDP, not by {name_of(connect)}: expected h3=http.h3_client(connect=...)"
+            return f"HTTP/3 needs UDP, not {name_of(connect)}: expected h3=http.h3_client(connect=...)"
         if tls is not None and (type(tls) is not TLSConnect or type(tls.inner) is not Connect):
-            return f"HTTP/3 has TLS of its own, not {name_of(tls)}: expected h3=http.h3_client(...)"
+            return f"HTTP/3 cannot use {name_of(tls)} for TLS: expected h3=http.h3_client(...)"
         return None
 
     async def send(self, request: Request, origin: Origin) -> Response:
@@ -63,7 +63,7 @@ class H3Way:
         return await self._own(request)
 
     def _make(self) -> H3Client:
-        """A client that is told what `http.client` is."""
+        """Create an HTTP/3 client with the settings of `http.client`."""
         given, identity = self._settings, H3Identity()
         if isinstance(tls := self._tls, TLSConnect):
             files = tls.settings
@@ -85,7 +85,7 @@ class H3Way:
         return own_h3(identity, resolver, settings)
 
     async def close(self) -> None:
-        """Close the one that was made; the next request makes another."""
+        """Close the client created here; the next request creates another."""
         own, self._own = self._own, None
         if own is not None:
             await own.__aexit__(None, None, None)

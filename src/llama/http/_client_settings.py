@@ -1,4 +1,4 @@
-"""What an HTTP client is told: its times and bounds."""
+"""Settings of the HTTP client: timeouts and limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """Seconds for the timeouts, None for no bound; counts of connections and of who waits for one."""
+    """The settings of one HTTP client. Timeouts are in seconds, limits count connections and waiting requests.
+
+    None disables a timeout or a limit.
+    """
 
     connect_timeout: float | None = None
     pool_timeout: float | None = None

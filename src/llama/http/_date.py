@@ -1,4 +1,4 @@
-"""The Date field, made once a second."""
+"""The Date field, formatted once per second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _make(now: int) -> None:
 
 
 def date_line() -> str:
-    """`Date: ...` with its CRLF, for now (RFC 9110 section 6.6.1)."""
+    """Return the line `Date: ...` with CRLF for the current time (RFC 9110 section 6.6.1)."""
     now = int(time.time())
     if now != _made:
         _make(now)
@@ -27,7 +27,7 @@ def date_line() -> str:
 
 
 def date_field() -> tuple[tuple[str, str], ...]:
-    """The same as a field, in a tuple of its own."""
+    """Return the Date field as a tuple of one name-value pair, in lower case for HTTP/2 and HTTP/3."""
     now = int(time.time())
     if now != _made:
         _make(now)

@@ -1,4 +1,4 @@
-"""A timer that is cheap to move: for what must make progress, again and again."""
+"""A deadline that is cheap to restart, for operations that must make progress repeatedly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NEVER = float("inf")
 
 
 class Deadline:
-    """Calls back once when a started deadline passes. Moving it on costs no timer: that one looks again when due."""
+    """Calls back once when the deadline passes. Postponing it creates no timer: the old one re-arms when it fires."""
 
     __slots__ = ("_at", "_callback", "_loop", "_timer")
 
@@ -20,7 +20,7 @@ class Deadline:
         self._at = _NEVER
 
     def start(self, seconds: float | None) -> None:
-        """Begin, or begin again; None does nothing."""
+        """Start or restart the deadline; None does nothing."""
         if seconds is None:
             return
         self._at = at = self._loop.time() + seconds
@@ -31,11 +31,11 @@ class Deadline:
         self._timer = self._loop.call_at(at, self._due)
 
     def stop(self) -> None:
-        """The deadline was met."""
+        """Stop: the operation finished in time. The timer stays, for the next start."""
         self._at = _NEVER
 
     def close(self) -> None:
-        """Stop for good, and free the timer."""
+        """Stop and cancel the timer."""
         self._at = _NEVER
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""Responses that nobody owns any more, because what held them failed."""
+"""Responses without an owner, because the handler that held them failed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _DEEPEST = 16
 
 
 async def close_dropped(error: BaseException) -> None:
-    """Close the responses in the local variables of the calls that an exception has ended.
+    """Close the responses in the local variables of the frames in an exception's traceback.
 
-    They would be free by themselves, but a log record or whoever else keeps the traceback keeps them too.
+    Reference counting would free them, but a log record, or other code that keeps the traceback, keeps them alive.
     """
     for response in {id(each): each for each in _found(error)}.values():
         try:
             await response.aclose()
         except Exception:
-            log.exception("%r, which a failed exchange has left, could not be closed", response)
+            log.exception("cannot close %r, left by a failed handler", response)
 
 
 def _found(error: BaseException) -> Iterator[Response]:
@@ -35,7 +35,7 @@ def _found(error: BaseException) -> Iterator[Response]:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """An exception, those it comes from and those it holds; not more than a few of them."""
+    """Return an exception with its causes, contexts and group members, up to about _DEEPEST of them."""
     found = [error]
     for each in found:
         others = [each.__cause__, each.__context__]

@@ -1,4 +1,4 @@
-"""What an exception looks like as a response."""
+"""Error pages: the conversion of exceptions to responses."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from llama.http._message import Request, Response
 log = logging.getLogger("llama.server")
 
 ErrorPage: TypeAlias = Callable[[BaseException, int, Request | None], Response]
-"""Makes the response for an exception and the status it means; the request is None where it could not be read."""
+"""Makes the response from an exception, its status and the request (None if its head was invalid)."""
 
 
 def status_of(error: BaseException) -> int:
-    """The status an exception means: its own `status`, 504 for a timeout, 502 for a broken connection, else 500."""
+    """Return the status for an exception: its `status`, 504 for a timeout, 502 for a ConnectionError, else 500."""
     status = getattr(error, "status", None)
     if isinstance(status, int) and 400 <= status <= 599:
         return status
@@ -39,7 +39,7 @@ def status_of(error: BaseException) -> int:
 
 
 def plain_page(error: BaseException, status: int, request: Request | None) -> Response:
-    """One line of text: the status, its name, and for the client's own mistakes what they were."""
+    """Make a page with one line of text: the status, its phrase, and for client errors (4xx) the message."""
     name = HTTPStatus(status).phrase if status in _KNOWN else "Error"
     detail = f": {error}" if isinstance(error, LlamaError) and status < 500 and str(error) else ""
     text = f"{status} {name}{detail}\n".encode(errors="replace")
@@ -47,7 +47,7 @@ def plain_page(error: BaseException, status: int, request: Request | None) -> Re
 
 
 def error_response(error: BaseException, page: ErrorPage, request: Request | None) -> Response:
-    """The page for an exception, with Retry-After where it says so and Proxy-Status (RFC 9209)."""
+    """Make the page for an exception, with Proxy-Status (RFC 9209), and Retry-After if the exception has one."""
     status = status_of(error)
     response = page(error, status, request)
     retry_after = getattr(error, "retry_after", None)
@@ -58,7 +58,7 @@ def error_response(error: BaseException, page: ErrorPage, request: Request | Non
 
 
 def named_page(page: ErrorPage, proxy_name: str, factory: str) -> ErrorPage:
-    """The same page under another name in Proxy-Status; raises ConfigError for what is no name."""
+    """Return the page with another name in Proxy-Status; raise ConfigError if the name is invalid."""
     if proxy_name == "llama":
         return page
     if not (proxy_name and proxy_name.isascii() and proxy_name.isprintable()):
@@ -78,7 +78,7 @@ def _proxy_status(name: str, error: BaseException, status: int) -> str:
 
 
 def answer_error(error: BaseException, page: ErrorPage, request: Request, where: object) -> Response:
-    """As `error_response`; the error is logged, once, here at the border of its exchange."""
+    """Make the page as `error_response` does, and log the error; nothing else logs it."""
     status = status_of(error)
     extra = {"error.type": type(error).__name__, "http.request.method": request.method}
     if not isinstance(error, LlamaError | TimeoutError | OSError):

@@ -1,4 +1,4 @@
-"""Ends that nobody told: of responses that were dropped without being closed."""
+"""Finalizers for responses that were never closed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 
 class SharedEnd(list[Callback]):
-    """What is called back when neither the response nor its body is held any more.
+    """The `on_close` callbacks of a response, shared with its body; run when neither is referenced any more.
 
-    The response itself has no finalizer: most end without anybody who waits for it.
+    The finalizer is here, not in Response, because most responses have no callbacks.
     """
 
     __slots__ = ("loop",)
 
     loop: asyncio.AbstractEventLoop | None
-    """The one that the exchange runs in, where there is one."""
+    """The event loop of the exchange, or None."""
 
     def __del__(self) -> None:
         if self:
@@ -35,20 +35,20 @@ class SharedEnd(list[Callback]):
 
 
 def note_loop() -> None:
-    """Exchanges run in this loop."""
+    """Register the running loop as one in which exchanges run."""
     _loops.add(asyncio.get_running_loop())
 
 
 def end_forgotten(callbacks: list[Callback], own: asyncio.AbstractEventLoop | None = None) -> None:
-    """Call what waits for the end of a dropped response, the last one first; takes the list."""
+    """Run the callbacks of a dropped response, the last one first; takes ownership of the list."""
     running = running_loop()
-    if own is not None and own is not running and own.is_running():  # the thread of another collects garbage
-        try:  # what is current in this thread is not in that one
+    if own is not None and own is not running and own.is_running():  # collected in another thread
+        try:  # an empty context: the current one belongs to this thread
             own.call_soon_threadsafe(_call_all, callbacks, context=Context())
             return
-        except RuntimeError:  # it was closed in the very same moment
+        except RuntimeError:  # the loop was closed concurrently
             pass
-    if running is None:  # a thread without a loop does
+    if running is None:  # collected in a thread without a loop
         for loop in _loops:
             if loop.is_running():
                 loop.call_soon_threadsafe(_call_all, callbacks)
@@ -61,21 +61,21 @@ def _call_all(callbacks: list[Callback]) -> None:
         try:
             result = callbacks.pop()()
         except Exception:
-            log.exception("the end of a dropped response could not be told")
+            log.exception("an on_close callback of a dropped response failed")
             continue
         if isawaitable(result):
             _spawn(result)
 
 
 def _spawn(awaitable: Awaitable[object]) -> None:
-    """Await it in a task, for whoever dropped the response does not."""
+    """Await the callback's result in a task."""
     coroutine = _await(awaitable)
     if running_loop() is None:
         coroutine.close()
         return
     try:
-        Shutdown.current().spawn(coroutine, name="the end of a dropped response")
-    except RuntimeError:  # no server runs here
+        Shutdown.current().spawn(coroutine, name="on_close of a dropped response")
+    except RuntimeError:  # no server runs
         own_task(coroutine)
 
 

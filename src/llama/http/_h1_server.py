@@ -1,4 +1,14 @@
-"""One HTTP/1.1 connection of a server: a coroutine, and no task or timer for a request."""
+"""The server side of one HTTP/1.1 connection.
+
+One coroutine serves the connection, without a task or timer for each request, which would dominate the cost of small
+requests. Timers and disconnects interrupt it: `Interrupts` cancels the connection's own task and records the reason,
+so that a caught CancelledError is known to be a timeout, a disconnect, or a cancellation from outside, which is always
+raised again.
+
+Two rules prevent request smuggling and mixed-up responses. After a malformed head, or a request body that could not be
+drained, the connection closes, because the start of the next request is unknown. A response that fails after its head
+was sent aborts the connection, so that the client cannot take a truncated body for a complete one.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +41,11 @@ log = logging.getLogger("llama.server")
 
 
 class ClientGone(Exception):
-    """The client has left, so there is nobody to answer."""
+    """The client disconnected, so no response can be sent."""
 
 
 class H1Connection:
-    """Serves one connection until it ends; the stream stays its caller's."""
+    """Serves one connection until it ends. The caller keeps ownership of the stream."""
 
     def __init__(self, stream: Stream, inner: Exchange, settings: Settings, scheme: str) -> None:
         self._stream = stream
@@ -59,7 +69,7 @@ class H1Connection:
         self._answered = False
 
     async def run(self) -> None:
-        """Answer requests, one after another, until one side wants no more."""
+        """Serve requests in order until either side ends the connection."""
         ignore_stop = _on_stop(self._reader.stop)
         try:
             while await self._one():
@@ -82,7 +92,7 @@ class H1Connection:
             self._output.close()
 
     async def _one(self) -> bool:
-        """One exchange; tells whether there can be another."""
+        """Serve one request; return whether the connection can be reused."""
         try:
             head = await self._reader.head()
         except ProtocolError as error:
@@ -107,7 +117,7 @@ class H1Connection:
         request._body = EMPTY if self._body is None else self._body
         return request
 
-    # answering it
+    # the response
 
     async def _exchange(self, head: RequestHead) -> bool:
         self._head = head
@@ -124,7 +134,7 @@ class H1Connection:
         try:
             response = await self._inner(request)
             if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
-                raise TypeError(f"the exchange returned {response!r}, not a Response")
+                raise TypeError(f"expected the handler to return a Response, got {response!r}")
         except (asyncio.CancelledError, Exception) as error:
             response = await self._failed(error, request)
         finally:
@@ -149,7 +159,10 @@ class H1Connection:
         return IncomingBody(self, bytes_of, length, expects_continue=head.expects_continue)
 
     async def _failed(self, error: BaseException, request: Request) -> Response:
-        """What the exchange's exception is answered by."""
+        """Return the response to an exception of the handler.
+
+        Raises ClientGone after a disconnect, and a CancelledError that came from outside.
+        """
         is_cancelled = isinstance(error, asyncio.CancelledError)
         reason = self._interrupts.taken() if is_cancelled else ""
         await close_dropped(error)
@@ -158,7 +171,9 @@ class H1Connection:
                 raise error
             if reason != LATE:
                 raise ClientGone from None
-            error = TimeoutError(f"no answer within {self._settings.handler_timeout} seconds")
+            error = TimeoutError(
+                f"no response from the handler within {self._settings.handler_timeout} seconds"
+            )
         return self._page(error, request)
 
     async def _send(self, head: RequestHead, request: Request, response: Response) -> bool:
@@ -189,13 +204,13 @@ class H1Connection:
     def _encode(self, head: RequestHead, response: Response) -> tuple[bytes, int, bool]:
         status, headers, length = response.status, response.headers, response._body.length
         if head.method == "CONNECT" and 200 <= status < 300:
-            raise ProtocolError("a CONNECT request was answered without a tunnel", status=501)
+            raise ProtocolError("the handler answered CONNECT with 2xx but no upgrade=", status=501)
         if status < 200:
-            raise ValueError(f"{status} is no final status")
+            raise ValueError(f"expected a final status, 200 or above, got {status}")
         framing = response_framing(head.method, status, head.version, headers, length)
         keep = framing != UNTIL_CLOSE and self._keep(head, headers)
         if head.method == "CONNECT" and (status != 407 or self._input.rest):
-            keep = False  # what follows may be meant for the tunnel: it must not be read as requests
+            keep = False  # the client may have sent bytes for the tunnel: they must not be read as requests
         extra = "" if "date" in headers._keys else date_line()
         if not keep:
             extra += "Connection: close\r\n"
@@ -216,12 +231,14 @@ class H1Connection:
     # upgrades
 
     async def _switch(self, head: RequestHead, request: Request, response: Response) -> bool:
-        """Send 101, or 200 for CONNECT, and hand the stream over in this very task."""
+        """Send 101, or 200 for CONNECT, then run the upgrade with the stream in this task."""
         upgrade = response.upgrade
         asked = head.method == "CONNECT" or head.protocol
-        problem = "" if asked else "an upgrade was answered that nobody asked for"
+        problem = (
+            "" if asked else "the handler set upgrade=, but the request is neither CONNECT nor an Upgrade"
+        )
         if self._body is not None and not await self._body.drain():
-            problem = "an upgrade request had a body that was not read"
+            problem = "the handler set upgrade=, but did not read the body of the request"
         if problem or upgrade is None:
             return await self._send_page(head, request, ProtocolError(problem, status=500))
         raw = encode_switch("" if head.method == "CONNECT" else head.protocol, response)
@@ -243,11 +260,11 @@ class H1Connection:
         return answer_error(error, self._settings.error_page, request, self._stream)
 
     async def _send_page(self, head: RequestHead, request: Request, error: Exception) -> bool:
-        """Answer by a page in the place of a response that cannot be sent."""
+        """Send an error page in place of a response that cannot be encoded."""
         page = self._page(error, request)
         try:
             self._encode(head, page)
-        except (ValueError, LlamaError):  # nor can the page
+        except (ValueError, LlamaError):  # the page cannot be encoded either
             await page.aclose()
             log.exception("%s: the error page cannot be sent", self._stream)
             page = Response(500)
@@ -257,7 +274,7 @@ class H1Connection:
             await page.aclose()
 
     async def _refuse(self, error: ProtocolError) -> None:
-        """Answer what is no request, and end: where the next one would begin is unknown."""
+        """Answer a malformed request, then close: the start of the next request is unknown."""
         log.info("%s: %d: %s", self._stream, error.status, error)
         response = error_response(error, self._settings.error_page, None)
         try:
@@ -268,10 +285,10 @@ class H1Connection:
         finally:
             await response.aclose()
 
-    # what the request's body and the request itself call
+    # called by the request and its body
 
     async def read_body(self) -> bytes:
-        """Bytes of the request's body: what IncomingBody asks for."""
+        """Return the next bytes of the request's body; ProtocolError (408) after `body_timeout`."""
         if self._input.rest or self._settings.body_timeout is None:
             return await self._input.read()
         try:
@@ -282,21 +299,21 @@ class H1Connection:
             raise ProtocolError(f"the body made no progress for {seconds} seconds", status=408) from None
 
     async def read_ahead(self) -> None:
-        """Wait for bytes of the request's body, which `read_body` gives then."""
+        """Wait for bytes of the request's body, which the next `read_body` returns."""
         self._input.rest = await self._input.read()
 
     def read_body_nowait(self) -> bytes:
-        """What has come already."""
+        """Return the bytes that have already been read, or b""."""
         data, self._input.rest = self._input.rest, b""
         return data
 
     async def send_continue(self) -> None:
-        """Send 100 (Continue), unless the answer has begun."""
+        """Send 100 (Continue), unless the final response has begun."""
         if not self._answered:
             await self._write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def body_ended(self, rest: bytes) -> None:
-        """The request is whole; the client's end matters from now on."""
+        """Keep `rest`, the start of the next request, and watch for a disconnect: the request is complete."""
         self._input.rest = rest
         self._input.watch()
 
@@ -309,7 +326,7 @@ class H1Connection:
         await self._write_interim(encode_response(head.method, status, "", headers, 0))
 
     async def _write_interim(self, data: bytes) -> None:
-        """Write an informational response whole, even if the caller is cancelled: the final response follows it."""
+        """Write an informational response completely, even if the caller is cancelled: another response follows it."""
         if self._interim is not None:
             await self._end_interim()
         if self._answered or self._output.write_soon(data):
@@ -335,7 +352,7 @@ class H1Connection:
 def _on_stop(callback: Callable[[], object]) -> Callable[[], None]:
     try:
         return Shutdown.current().on_stop(callback)
-    except RuntimeError:  # run by hand, without a server
+    except RuntimeError:  # called directly, without a server
         return _nothing
 
 

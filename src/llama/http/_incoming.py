@@ -1,4 +1,4 @@
-"""A request's body, read from its connection when it is asked for."""
+"""The body of a request, read from its HTTP/1.1 connection on demand."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class Source(Protocol):
     """The connection that a body is read from."""
 
     async def read_body(self) -> bytes:
-        """The next bytes; b"" at the end of the connection."""
+        """Return the next bytes; b"" at the end of the connection."""
         ...
 
     async def read_ahead(self) -> None:
-        """Return once the next bytes, or the end of the connection, have come; they can be read then."""
+        """Wait until the next bytes, or the end of the connection, can be read."""
         ...
 
     def read_body_nowait(self) -> bytes:
-        """The next bytes if they are there already, or b""."""
+        """Return the next bytes if they have arrived, else b""."""
         ...
 
     async def send_continue(self) -> None:
-        """Tell the client to send the body, if nothing was answered yet."""
+        """Send 100 (Continue), unless the response has begun."""
         ...
 
     def body_ended(self, rest: bytes) -> None:
-        """The body is over; `rest` came after it."""
+        """Report the end of the body; `rest` is the data after it."""
         ...
 
 
@@ -60,17 +60,17 @@ class IncomingBody(Body):
 
     @property
     def may_be_drained(self) -> bool:
-        """Whether the client sends on by itself, and not more than is worth reading."""
+        """Whether the client sends the body without 100 (Continue), and its length, if known, is small enough."""
         return self._error is None and not self._expects and (self.length or 0) <= DRAIN_BYTES
 
     def continued(self) -> None:
-        """The client was told to send the body by somebody else."""
+        """Note that 100 (Continue) was sent by other code."""
         self._expects = False
 
     def detach(self) -> None:
-        """The exchange is over: whoever still holds the body cannot read from the connection."""
+        """Disconnect the body from the connection after the end of its exchange; later reads raise Closed."""
         if not self.ended and self._error is None:
-            self._error = Closed("the exchange that this body belongs to is over")
+            self._error = Closed("cannot read a request body after the end of its exchange")
 
     def chunk_nowait(self) -> bytes:
         if self.ended or self._expects or self._error is not None:
@@ -78,7 +78,7 @@ class IncomingBody(Body):
         data = self._source.read_body_nowait()
         try:
             return self._take(data) if data else b""
-        except LlamaError as error:  # which the next chunk raises
+        except LlamaError as error:  # the next chunk() raises it
             self._error = error
             return b""
 
@@ -100,7 +100,7 @@ class IncomingBody(Body):
     async def wait_for_data(self) -> None:
         if not self.ended and self._error is None:
             await self._source.read_ahead()
-            self._expects = False  # it did not wait for 100 (Continue)
+            self._expects = False  # the client did not wait for 100 (Continue)
 
     def _take(self, data: bytes) -> bytes:
         decoder = self._decoder
@@ -117,7 +117,7 @@ class IncomingBody(Body):
         return part
 
     async def drain(self) -> bool:
-        """Read what nobody wanted, within bounds; tells whether the connection can go on."""
+        """Read and drop the rest, up to DRAIN_BYTES and DRAIN_SECONDS; return whether the end was reached."""
         size = 0
         try:
             async with asyncio.timeout(DRAIN_SECONDS):

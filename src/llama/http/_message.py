@@ -1,4 +1,4 @@
-"""Requests and responses, of any HTTP version."""
+"""HTTP requests and responses, independent of the HTTP version."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ Informer: TypeAlias = Callable[[int, Headers], Awaitable[None]]
 
 
 class Message:
-    """What requests and responses have in common: a header, a body and trailers."""
+    """The base class of requests and responses: headers, a body and trailers."""
 
     __slots__ = ("_body", "_extensions", "_trailers", "headers", "version")
 
     headers: Headers
     version: str
-    """The HTTP version it came in: "1.0", "1.1", "2" or "3"."""
+    """The HTTP version of the received message: "1.0", "1.1", "2" or "3"."""
     _body: Body
     _trailers: Headers | None
     _extensions: Extensions | None
 
     @property
     def body(self) -> Body:
-        """What it carries. Assigning another drops Content-Length, so that the framing follows."""
+        """The body. Assigning another removes Content-Length and Transfer-Encoding; the new body sets the framing."""
         body = self._body
         if body.headers is None and body is not EMPTY:
             body.headers = self.headers
@@ -62,13 +62,13 @@ class Message:
             self.headers.discard("content-encoding")
 
     def replace_body(self, body: Body, /) -> None:
-        """Put another body in the place of this one that gives the very same bytes: the framing stays."""
+        """Replace the body by one with exactly the same bytes, and keep the framing fields."""
         body.length = self._body.length
         self._body = body
 
     @property
     def trailers(self) -> Headers | None:
-        """The fields after the body: those set here, or those that came, once the body has ended."""
+        """The trailer fields: those assigned here, else those received, which are available after the body's end."""
         return self._trailers if self._trailers is not None else self._body.trailers
 
     @trailers.setter
@@ -77,7 +77,7 @@ class Message:
 
     @property
     def extensions(self) -> Extensions:
-        """What is known of this exchange, by type; that of the connection among it."""
+        """Typed data about this exchange, including that of its connection."""
         if self._extensions is None:
             self._extensions = Extensions()
         return self._extensions
@@ -89,10 +89,10 @@ class Message:
 
 @kind
 class Request(Message):
-    """A request. It keeps its parts as they were sent; the same for every HTTP version.
+    """A request, the same for every HTTP version. Its parts stay as they were sent.
 
-    `url` is absolute ("https://example.com/a?b"), a path ("/a?b"), "*", or host:port for CONNECT. A Host
-    field is made of an absolute one unless `headers` has one. What a URL cannot hold is percent-encoded.
+    `url` is absolute ("https://example.com/a?b"), a path ("/a?b"), "*", or host:port for CONNECT. An absolute
+    URL sets the Host field unless `headers` has one. Characters that a URL must not contain are percent-encoded.
     """
 
     __slots__ = ("_client", "_connection", "_informer", "absolute", "method", "path", "protocol", "scheme")
@@ -102,11 +102,11 @@ class Request(Message):
         self.headers = Headers(headers)
         self.version = "1.1"
         self.scheme = ""
-        """"http" or "https"; empty where it is not known."""
+        """"http" or "https"; empty if unknown."""
         self.absolute = False
-        """Whether the target named its scheme and authority, as clients do towards a forward proxy."""
+        """Whether the target is in absolute-form, with scheme and authority, as clients send it to a forward proxy."""
         self.protocol = ""
-        """What an upgrade or an extended CONNECT asks for, such as "websocket"; else empty."""
+        """The protocol that an Upgrade or an extended CONNECT requests, such as "websocket"; else empty."""
         self._body = body_of(body)
         self._trailers = None
         self._extensions = None
@@ -134,7 +134,7 @@ class Request(Message):
 
     @property
     def authority(self) -> str:
-        """The host, with the port if named, that this is for: the Host field, always."""
+        """The target host, with its port if the request has one. Always the value of the Host field."""
         return self.headers.get("host", "")
 
     @authority.setter
@@ -154,7 +154,7 @@ class Request(Message):
 
     @property
     def client(self) -> Peer | None:
-        """The client's address: that of the connection, or what was assigned because a trusted proxy told it."""
+        """The client's address: that of the connection, or one assigned from a trusted proxy's forwarding fields."""
         if self._client is None and self._connection is not None:
             self._client = self._connection.get(Peer)
         return self._client
@@ -165,15 +165,15 @@ class Request(Message):
 
     @property
     def hostname(self) -> str:
-        """The host of `authority`, for rules: in lower case, without port, user, brackets, escapes or trailing dots."""
+        """The host of `authority` for use in rules: lower case, without port, user, brackets, escapes or final dots."""
         return hostname(self.authority)
 
     @property
     def normalized_path(self) -> str:
-        """The path without its query, for rules: each %XX decoded once, dot segments and doubled slashes resolved.
+        """The path without its query for use in rules: each %XX decoded once, dot segments and double slashes resolved.
 
-        A backslash and an encoded slash count as slashes. An empty path is "/", but for CONNECT. ProtocolError (400)
-        for NUL, malformed escapes and climbing above the root. `path` stays as sent.
+        A backslash and an encoded slash count as slashes. An empty path is "/", except for CONNECT. Raises
+        ProtocolError (400) for NUL, malformed escapes and paths that climb above the root. `path` stays as sent.
         """
         path = self.path.partition("?")[0]
         if not path and self.method != "CONNECT":
@@ -182,12 +182,12 @@ class Request(Message):
 
     @property
     def query(self) -> str:
-        """What follows the first "?" of the path."""
+        """The query: the part of the path after its first "?"."""
         return self.path.partition("?")[2]
 
     @property
     def extensions(self) -> Extensions:
-        """What is known of this exchange, by type; what was known of the connection is among it."""
+        """Typed data about this exchange, including that of its connection."""
         if self._extensions is None:
             self._extensions = self._connection.fork() if self._connection is not None else Extensions()
         return self._extensions
@@ -199,10 +199,11 @@ class Request(Message):
     async def inform(self, status: int, headers: HeaderSource = ()) -> None:
         """Send an informational response (1xx, such as 103 early hints) before the final one.
 
-        Nothing is sent where the client's protocol has none (HTTP/1.0), or where no server made this request.
+        Does nothing if the client's version has none (HTTP/1.0), or if the request does not come from a server.
+        Raises ValueError for 101 and for a status outside 100-199.
         """
         if not 100 <= status < 200 or status == 101:
-            raise ValueError(f"{status} is not an informational status that can be sent on")
+            raise ValueError(f"expected an informational status, 100 to 199 but not 101, got {status}")
         if self._informer is not None:
             await self._informer(status, headers if isinstance(headers, Headers) else Headers(headers))
 
@@ -211,10 +212,11 @@ class Request(Message):
 
 
 class Response(Message):
-    """A response. Whoever holds it owns it, and calls `aclose` when it is not passed on.
+    """A response. Its holder owns it, and either passes it on or calls `aclose`.
 
-    `upgrade` takes the connection over after the head was sent: a handler, run with the stream in the
-    server's own task. It answers CONNECT and Upgrade requests; the server then picks the status (101 or 200).
+    `upgrade` is a connection handler that takes over the connection: the server sends the head, then runs the
+    handler with the stream in its own task. It answers CONNECT and Upgrade requests; the server sets the status
+    (200 or 101).
     """
 
     __slots__ = ("_on_close", "reason", "status", "upgrade")
@@ -229,7 +231,7 @@ class Response(Message):
         self._on_close: SharedEnd | None = None
         self.status = status
         self.reason = ""
-        """The words after the status in HTTP/1; empty for the usual ones."""
+        """The reason phrase in HTTP/1; empty for the standard one."""
         self.headers = Headers(headers)
         self.version = "1.1"
         self.upgrade = upgrade
@@ -238,9 +240,9 @@ class Response(Message):
         self._extensions = None
 
     def on_close(self, callback: Callback, /) -> None:
-        """Call back, and await what it returns, once this exchange has ended.
+        """Call `callback`, and await its result if awaitable, once this exchange has ended.
 
-        That is when it was closed, and at the latest when nobody holds the response or its body any more.
+        It ends when the response is closed, and at the latest when neither it nor its body is referenced any more.
         """
         if self._on_close is None:
             self._on_close = SharedEnd()
@@ -249,12 +251,12 @@ class Response(Message):
 
     @property
     def body(self) -> Body:
-        """What it carries. Assigning another drops Content-Length, so that the framing follows."""
+        """The body. Assigning another removes Content-Length and Transfer-Encoding; the new body sets the framing."""
         body = self._body
         if body.headers is None and body is not EMPTY:
             body.headers = self.headers
         if self._on_close is not None and body.data is None:
-            body.shared_end = self._on_close  # a layer may keep the body alone: the exchange goes on with it
+            body.shared_end = self._on_close  # a layer may keep only the body, which then keeps the exchange
         return body
 
     @body.setter
@@ -262,7 +264,7 @@ class Response(Message):
         self._set_body(content)
 
     async def aclose(self) -> None:
-        """Free the body, the upstream behind it, and an upgrade that was not run. Again does nothing."""
+        """Release the body, its upstream connection, and an upgrade that was not run. Idempotent."""
         try:
             await self._body.aclose()
         finally:
@@ -277,7 +279,7 @@ class Response(Message):
                 if inspect.isawaitable(result):
                     await result
         finally:
-            if callbacks:  # one failed: the others still run
+            if callbacks:  # one raised: run the others
                 self._on_close = callbacks
                 await self._run_callbacks()
 
@@ -286,4 +288,4 @@ class Response(Message):
 
 
 Exchange: TypeAlias = Service[Request, Response]
-"""Answers requests: HTTP of any version."""
+"""A request handler: takes a Request, returns a Response. The same for every HTTP version."""

@@ -1,4 +1,19 @@
-"""The connections of a client: kept for the next request, bounded, and waited for in turn."""
+"""The connection pool of an HTTP client: reuses connections, limits their number, and queues requests at the limit.
+
+What can happen: a server closes an idle connection while a request takes it; a connect attempt fails or is cancelled;
+requests arrive before it is known whether their origin speaks HTTP/2; a waiting request is cancelled in the very loop
+iteration that hands it a connection. What must never happen: a connection or its slot leaks; a limit is exceeded; a
+request waits despite free capacity; bytes that a server sent on an idle connection are read as the next response.
+
+How: a slot is counted before the connect attempt starts, and freed in one place (`_left`), which passes it to the
+longest-waiting request whose origin is below its limit. The future of a waiting request gets a connection, or None as
+permission to open one; if the request was cancelled meanwhile, it passes on what it got. `take` and the sweep discard
+idle connections on which bytes or an end arrived. One timer sweeps all: one for each would cost every request.
+
+While the first connection to an https origin is being opened, other requests wait for it (`connecting`): it serves
+all of them if it is HTTP/2, and without the wait a burst would open one connection per request. They wait at most
+HOPE seconds while HTTP/2 support is unknown, and fail with the attempt. Retries on stale connections are in `_client`.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +38,12 @@ from llama.udp._table import Table
 log = logging.getLogger("llama.client")
 SWEEP = 5.0
 RETRY_AFTER = 1.0
-HOPE = 1.0  # seconds that others wait for a first connection, before they know that they can share it
-LEARNT = 4096  # origins of which it is kept whether they speak HTTP/2
+HOPE = 1.0  # seconds that requests wait for a first connection while it is unknown whether they can share it
+LEARNT = 4096  # origins whose HTTP/2 support is remembered
 
 
 class Connection(H1Client):
-    """A connection that belongs to a pool."""
+    """An HTTP/1.1 connection that belongs to a pool."""
 
     __slots__ = ("idle_since", "place", "pool")
 
@@ -46,7 +61,7 @@ class Connection(H1Client):
 
 
 class Session(H2Client):
-    """A connection for many exchanges that belongs to a pool."""
+    """An HTTP/2 connection, with concurrent exchanges, that belongs to a pool."""
 
     def __init__(self, stream: Stream, place: Place, pool: Pool) -> None:
         self.place = place
@@ -73,18 +88,18 @@ Member: TypeAlias = Connection | Session
 
 
 class Awaited:
-    """A connection that is made, which may serve others too: they wait for what comes of it."""
+    """A connect attempt that other requests wait for, because they may be able to share the connection."""
 
     __slots__ = ("error", "future")
 
     def __init__(self) -> None:
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: Unreachable | TLSError | None = None
-        """Why there is none, where that holds for all who wait."""
+        """The error of the connect attempt, if it applies to all waiting requests; else None."""
 
 
 class Waiter:
-    """Who waits for a connection: it is given one, or None for leave to open one."""
+    """A request that waits for a connection. Its future gets one, or None as permission to open one."""
 
     __slots__ = ("future", "ticket")
 
@@ -94,7 +109,7 @@ class Waiter:
 
 
 class Place:
-    """One origin: its idle connections, how many there are in all, and who waits for one."""
+    """The state of one origin: its idle connections, its number of open ones, and its waiting requests."""
 
     __slots__ = ("connecting", "idle", "open", "origin", "sessions", "speaks_h2", "waiting")
 
@@ -105,21 +120,21 @@ class Place:
         self.waiting: deque[Waiter] = deque()
         self.sessions: list[Session] = []
         self.speaks_h2 = speaks_h2
-        """Whether a connection serves many exchanges at a time; None where that is not known yet."""
+        """Whether the origin speaks HTTP/2, with concurrent exchanges on a connection; None if not known yet."""
         if origin.scheme != "https" or origin.is_over_h1:
             self.speaks_h2 = origin.scheme == "h2c"
         self.connecting: Awaited | None = None
-        """The connection that others wait for, because it may serve them all."""
+        """The connect attempt that other requests wait for."""
 
     def awaited(self) -> Awaited | None:
-        """What others wait for from now on; None when they wait for something already."""
+        """Make other requests wait for a new connect attempt, and return it; None if they wait for one already."""
         if self.connecting is not None:
             return None
         self.connecting = Awaited()
         return self.connecting
 
     def served(self, awaited: Awaited | None, error: BaseException | None = None) -> None:
-        """What others waited for is there, or never comes, perhaps by an error that is theirs too."""
+        """Wake the requests that wait for this attempt. Unreachable and TLSError fail them too."""
         if awaited is not None and self.connecting is awaited:
             self.connecting = None
             if isinstance(error, Unreachable | TLSError):
@@ -127,7 +142,7 @@ class Place:
             awaited.future.set_result(None)
 
     def session(self) -> Session | None:
-        """A session that can take another request."""
+        """Return a session that can take another request, or None."""
         for session in self.sessions:
             if session.has_room:
                 return session
@@ -135,52 +150,54 @@ class Place:
 
 
 class Pool:
-    """The connections of one client in one loop."""
+    """The connection pool of one client in one event loop. It owns its connections."""
 
     def __init__(self, connect: Callable[[Origin], Awaitable[Stream]], settings: ClientSettings) -> None:
         self.loop = asyncio.get_running_loop()
         note_loop()
         self.tasks = Shutdown()
-        """Owns the tasks that send bodies and close connections."""
+        """Owns the tasks that send request bodies and close connections."""
         self.timers = Timers(settings)
         self._connect = connect
         self.settings = settings
         self._places: dict[str, Place] = {}
-        self._speaks_h2: OrderedDict[str, bool] = OrderedDict()  # of https origins, the last that were learnt
-        self._websockets: Table[str, bool] = Table(LEARNT)  # of https origins that speak HTTP/2
+        self._speaks_h2: OrderedDict[str, bool] = OrderedDict()  # by https origin, the most recent last
+        self._websockets: Table[str, bool] = Table(
+            LEARNT
+        )  # by https origin that speaks HTTP/2: RFC 8441 support
         self._idle: OrderedDict[Member, None] = OrderedDict()  # the longest idle first
         self._all: set[Member] = set()
         self._open = 0
         self._waiting: dict[Place, None] = {}
         self._tickets = 0
-        self._sharing = 0  # how many wait for a connection that others have asked for
+        self._sharing = 0  # requests that wait for another request's connect attempt
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
     def count(self) -> int:
-        """Connections that are open, or about to be."""
+        """The number of connections that are open or being opened."""
         return self._open
 
     @property
     def idle(self) -> tuple[Member, ...]:
-        """Those nobody uses, the longest idle first."""
+        """The idle connections, the longest idle first."""
         return tuple(self._idle)
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """The origins that are known."""
+        """The origins with connections or waiting requests."""
         return tuple(self._places.values())
 
     def place(self, origin: Origin) -> Place:
-        """What is known of an origin."""
+        """Return the state of an origin, and create it if there is none."""
         place = self._places.get(origin.key)
         if place is None:
             place = self._places[origin.key] = Place(origin, self._speaks_h2.get(origin.key))
         return place
 
     def take(self, origin: Origin) -> Member | None:
-        """An idle connection on which the other side has said nothing, its end neither, or a session with room."""
+        """Take a session with room, or an idle connection that is not stale, or None. Discards stale ones."""
         place = self._places.get(origin.key)
         if place is None:
             return None
@@ -197,14 +214,14 @@ class Pool:
         return None
 
     def empty(self, place: Place) -> None:
-        """Close what is idle at a place."""
+        """Close the idle HTTP/1.1 connections to one origin."""
         while place.idle:
             self.close(place.idle[-1])
 
     async def open(self, place: Place) -> Member:
-        """A new connection, or the next that is given back where no more may be opened.
+        """Open a connection, or at a limit wait for one to be released or for permission to open one.
 
-        Raises Overloaded when too many wait or the wait is too long, and what connecting raises.
+        Raises Overloaded if the queue is full or `pool_timeout` expires, and the errors of the connector.
         """
         patience = self.settings.pool_timeout
         until = None if patience is None else self.loop.time() + patience
@@ -212,7 +229,7 @@ class Pool:
             if (session := await self._share(place, until)) is not None:
                 self._idle.pop(session, None)
                 return session
-            before, place = place, self.place(place.origin)  # it may have gone with its last connection
+            before, place = place, self.place(place.origin)  # removed from _places with its last connection?
             if place is before:
                 break
         while not self._may_open(place):
@@ -222,13 +239,13 @@ class Pool:
             if isinstance(given, Connection) or given.has_room:
                 return given
         else:
-            self._places[place.origin.key] = place  # as above
+            self._places[place.origin.key] = place  # it may have been removed, as above
             place.open += 1
             self._open += 1
         return await self._opened(place)
 
     async def _opened(self, place: Place) -> Member:
-        """A new connection, which counts already."""
+        """Connect; the slot is already counted, and returned if this fails or is cancelled."""
         awaited = None if place.speaks_h2 is False else place.awaited()
         try:
             stream = await self._connect(place.origin)
@@ -256,17 +273,17 @@ class Pool:
             self._speaks_h2.popitem(last=False)
 
     def note_websockets(self, origin: Origin, *, allowed: bool) -> None:
-        """Remember whether an origin takes WebSockets over HTTP/2."""
+        """Remember whether an origin accepts WebSockets over HTTP/2 (RFC 8441)."""
         self._websockets.set(origin.key, allowed)
 
     def may_take_websockets(self, origin: Origin) -> bool:
-        """Whether a WebSocket may use the connections for other requests: False where it needs HTTP/1.1."""
+        """Whether a WebSocket may share the origin's HTTP/2 connections; False if it is known to need HTTP/1.1."""
         return self._websockets.get(origin.key) is not False
 
     async def _share(self, place: Place, until: float | None) -> Session | None:
-        """Wait for a connection that is being made, which may have room; None to open another.
+        """Wait for the pending connect attempt; return its session if it has room, or None to open another connection.
 
-        Where it is not known yet that it can serve others they wait for a second only. What fails fails for all.
+        While HTTP/2 support is unknown the wait ends after HOPE seconds. An error of the attempt is raised here too.
         """
         if self._sharing >= self.settings.max_waiting:
             return None
@@ -289,7 +306,7 @@ class Pool:
             self._sharing -= 1
 
     def release(self, connection: Member) -> None:
-        """A connection is whole and free: for who waits for it, or to be kept for a while."""
+        """Hand a free connection to the longest-waiting request for its origin, or keep it as idle, or close it."""
         place = connection.place
         if isinstance(connection, Session):
             self._release_session(connection)
@@ -298,7 +315,7 @@ class Pool:
         elif place.waiting:
             if connection.is_quiet():
                 self._grant(place, connection)
-            else:  # what came after the response is no answer to the next request
+            else:  # bytes after the response must not be read as the next response
                 connection.discard()
         elif (
             self._waiting or len(place.idle) >= self.settings.max_idle_per_host or not self.settings.max_idle
@@ -311,7 +328,7 @@ class Pool:
             self._keep(connection)
 
     def _release_session(self, session: Session) -> None:
-        """A session has room for another exchange."""
+        """Hand a session with room to waiting requests, and keep or close it if it is idle."""
         place = session.place
         if self._closed:
             session.discard()
@@ -335,12 +352,12 @@ class Pool:
             self._timer = self.loop.call_later(self._period(), self._sweep)
 
     def close(self, connection: Member) -> None:
-        """End a connection that is not in use, in its own way."""
+        """Close a connection that is not in use, gracefully and in a task."""
         self.forget(connection)
         self.tasks.spawn(_close(connection), name="close an HTTP connection")
 
     def forget(self, connection: Member) -> None:
-        """A connection is gone, or will be; it counts no more."""
+        """Remove a connection from the pool and free its slot. Idempotent."""
         if connection in self._all:
             self._all.discard(connection)
             if isinstance(connection, Session):
@@ -352,7 +369,7 @@ class Pool:
             self._left(connection.place)
 
     async def aclose(self) -> None:
-        """Close what is idle, break off what is in use."""
+        """Close the pool: idle connections gracefully, those in use by abort."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -365,10 +382,10 @@ class Pool:
         self._waiting.clear()
         await self.tasks.drain()
 
-    # bounds
+    # limits
 
     def _may_open(self, place: Place) -> bool:
-        """Whether one more may be opened; an idle connection elsewhere may have to go for it."""
+        """Whether the limits allow another connection; evicts the longest-idle one if that makes room."""
         settings = self.settings
         if settings.max_per_host is not None and place.open >= settings.max_per_host:
             return False
@@ -380,7 +397,7 @@ class Pool:
         return True
 
     def _evict(self) -> None:
-        """Close what has been idle the longest; it counts no more from now on."""
+        """Close the longest-idle connection, whose slot is free from now on."""
         self.close(next(iter(self._idle)))
 
     def _left(self, place: Place) -> None:
@@ -394,7 +411,7 @@ class Pool:
     async def _wait(self, place: Place, until: float | None) -> Member | None:
         settings = self.settings
         if sum(len(each.waiting) for each in self._waiting) >= settings.max_waiting:
-            raise self._overloaded(place, f"{settings.max_waiting} wait for one already")
+            raise self._overloaded(place, f"{settings.max_waiting} requests are already waiting")
         self._tickets += 1
         waiter = Waiter(self._tickets)
         place.waiting.append(waiter)
@@ -415,7 +432,7 @@ class Pool:
         if waiter in place.waiting:
             place.waiting.remove(waiter)
             self._tidy(place)
-        elif waiter.future.done() and not waiter.future.cancelled():  # it came in the very same moment
+        elif waiter.future.done() and not waiter.future.cancelled():  # granted in the same loop iteration
             given = waiter.future.result()
             if given is not None:
                 self.release(given)
@@ -429,11 +446,11 @@ class Pool:
                 self._places.pop(place.origin.key, None)
 
     def _grant(self, place: Place, connection: Member | None) -> None:
-        """Give who waits longest at a place a connection, or leave to open one."""
+        """Give the longest-waiting request for an origin a connection, or None as permission to open one."""
         waiter = place.waiting.popleft()
         if not place.waiting:
             self._waiting.pop(place, None)
-        if waiter.future.done():  # cancelled in the very same moment
+        if waiter.future.done():  # cancelled in the same loop iteration
             if connection is not None:
                 self.release(connection)
             else:
@@ -442,7 +459,7 @@ class Pool:
         waiter.future.set_result(connection)
 
     def _serve_next(self) -> None:
-        """A connection is gone: who has waited longest among those who may open one does."""
+        """After a slot was freed, let the longest-waiting request whose origin is below its limit open a connection."""
         most = self.settings.max_per_host
         for place in sorted(self._waiting, key=lambda each: each.waiting[0].ticket):
             if most is None or place.open < most:
@@ -454,7 +471,7 @@ class Pool:
     def _overloaded(self, place: Place, why: str) -> Overloaded:
         return Overloaded(f"no connection to {place.origin} is free: {why}", retry_after=RETRY_AFTER)
 
-    # what has been idle for too long
+    # idle timeout
 
     def _period(self) -> float:
         return min(SWEEP, self.settings.idle_timeout or SWEEP)

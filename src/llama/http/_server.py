@@ -1,4 +1,4 @@
-"""The HTTP server: the layer that makes a handler of an exchange."""
+"""The HTTP server: a layer that turns a request handler into a connection handler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llama.tls import TLSInfo
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class HttpServer:
-    """Speaks HTTP on each connection, and asks an exchange for the answers."""
+    """A connection handler that serves HTTP/1.1 and HTTP/2 with a request handler."""
 
     inner: Exchange
     settings: Settings
@@ -45,7 +45,7 @@ class HttpServer:
             except PriorKnowledge:
                 if alpn is not None:
                     raise ProtocolError(
-                        "the preface of HTTP/2, where HTTP/1.1 was agreed on", status=505
+                        "the client sent the HTTP/2 preface after ALPN selected HTTP/1.1", status=505
                     ) from None
         await H2Connection(stream, self.inner, self.settings, scheme).run()
 
@@ -67,22 +67,22 @@ def server(
     h2: H2Limits | None = None,
     scheme: str | None = None,
 ) -> Layer[Request, Response, Stream, None]:
-    """Serve HTTP/1.1 and 2: `stack(http.server(), application)` is a handler of connections.
+    """Serve HTTP/1.1 and HTTP/2: `stack(http.server(), application)` is a connection handler.
 
-    HTTP/2 is spoken where TLS agreed on it (ALPN) or the client begins with it; an Upgrade to h2c is not taken.
+    Uses HTTP/2 if ALPN selected it or the client sends its preface (prior knowledge). Upgrade to h2c is ignored.
 
-    Seconds, None for no bound: `first_byte_timeout` for a new connection, `idle_timeout` between requests (both
-    close in silence), `head_timeout` for the rest of a head and `body_timeout` for each next piece of a body (408),
-    `handler_timeout` for the answer (504), `write_timeout` for each 64 KiB that the client takes (the connection
-    is broken off). `max_requests` is how many one connection may send.
+    Timeouts in seconds, None for no limit: `first_byte_timeout` for the first byte of a connection, `idle_timeout`
+    between requests (both close without a response), `head_timeout` for the rest of a head, `body_timeout` for each
+    read of a body (both 408), `handler_timeout` for the handler's response (504), `write_timeout` for each 64 KiB
+    that the client accepts (aborts the connection). `max_requests` limits the requests per connection.
 
-    A client that closes its side during an exchange is gone, and the exchange is cancelled; `half_close` lets it
-    wait for the answer. `error_page` makes the response for an exception, a status and the request (None if it
-    could not be read); `proxy_name` is its Proxy-Status. `limits` bounds the parts of a message, `h2` what clients of
-    HTTP/2 may do. `scheme` is what requests are told of their own; by default "https" over TLS and else "http".
+    A half-close by the client during a request counts as a disconnect and cancels the handler; with `half_close` the
+    client still gets its response. `error_page` makes the response from an exception, a status and the request (None
+    if its head was invalid); `proxy_name` names this server in Proxy-Status. `limits` bounds the parts of a message,
+    `h2` the resources of HTTP/2 clients. `scheme` sets the requests' scheme: by default "https" over TLS, else "http".
 
-    An exception of the exchange is answered by the `status` and `retry_after` it carries, a timeout by 504, any
-    other by 500. A body that was not read is drained, up to 64 KiB and a second, or the connection closes.
+    An exception of the handler is answered with its `status` and `retry_after`, a timeout with 504, any other
+    with 500. An unread request body is drained, up to 64 KiB and one second; if it is longer, the connection closes.
     """
     page = named_page(error_page, proxy_name, "http.server")
     settings = Settings(
@@ -104,7 +104,7 @@ def server(
 
 
 def _alike(limits: Limits) -> H2Limits:
-    """The limits of HTTP/2 where those of HTTP/1.1 were given."""
+    """Derive the HTTP/2 limits from those for HTTP/1.1."""
     if limits == DEFAULT_LIMITS:
         return DEFAULT_H2_LIMITS
     return H2Limits(

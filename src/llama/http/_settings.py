@@ -1,4 +1,4 @@
-"""What an HTTP server is told: its times, limits and manners."""
+"""Settings of the HTTP server: timeouts, limits and options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMES = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Seconds for the timeouts; None switches one off."""
+    """The settings of one HTTP server. Timeouts are in seconds; None disables one."""
 
     first_byte_timeout: float | None = None
     head_timeout: float | None = None

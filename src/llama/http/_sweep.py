@@ -1,4 +1,4 @@
-"""Looks after exchanges that take their time: only those pay for a readiness callback."""
+"""Disconnect detection for slow requests: only those pay for a readiness callback."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ PERIOD = 0.03
 
 
 class Watched(Protocol):
-    """What is in an exchange."""
+    """A connection with a request in progress."""
 
     began: int
     """The round of the sweep in which it was added."""
 
     def arm(self) -> None:
-        """Begin to look for the client's end."""
+        """Start to watch for a disconnect of the client."""
         ...
 
 
 class Sweep:
-    """Arms what has been in an exchange for one or two periods, once; one timer for all of a loop."""
+    """Arms each connection once, after one or two periods in a request; one timer per event loop."""
 
     __slots__ = ("_fresh", "_loop", "_round", "_timer")
 
@@ -34,14 +34,14 @@ class Sweep:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, watched: Watched) -> None:
-        """An exchange has begun."""
+        """Add a connection: a request has begun."""
         watched.began = self._round
         self._fresh.add(watched)
         if self._timer is None:
             self._timer = self._loop.call_later(PERIOD, self._sweep)
 
     def discard(self, watched: Watched) -> None:
-        """It has ended."""
+        """Remove a connection: its request has ended."""
         self._fresh.discard(watched)
 
     def _sweep(self) -> None:
@@ -57,7 +57,7 @@ _sweeps: WeakKeyDictionary[asyncio.AbstractEventLoop, Sweep] = WeakKeyDictionary
 
 
 def current_sweep() -> Sweep:
-    """The one of the running loop."""
+    """Return the sweep of the running loop."""
     loop = asyncio.get_running_loop()
     sweep = _sweeps.get(loop)
     if sweep is None:

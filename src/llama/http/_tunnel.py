@@ -1,4 +1,4 @@
-"""A Stream over one stream of a connection that carries many: the manners that HTTP/2 and HTTP/3 have in common."""
+"""A Stream over one stream of a multiplexed connection: the common part for HTTP/2 and HTTP/3."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ PIECE = 65_536
 
 
 class Tunnel(Stream):
-    """Bytes both ways: one reader, one writer, paces, and what a cancelled write means."""
+    """A bidirectional byte stream: checks for one reader and one writer, rate limits, and tracks cancelled writes."""
 
     __slots__ = ("_broken", "_closed", "_eof_sent", "_gone", "_held", "_reading", "_unread", "_writing")
 
     def __init__(self) -> None:
         super().__init__()
         self._unread = b""
-        self._held = b""  # what came with a read of fewer bytes; meters have not seen it
+        self._held = b""  # bytes received beyond the limit of a read, not yet counted by the rate limit
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reading = self._writing = self._eof_sent = self._closed = self._broken = False
 
-    # what the connection does
+    # implemented by the connection
 
     @abstractmethod
     async def _receive(self, limit: int) -> bytes:
-        """The next bytes, which may be more; b"" at the end."""
+        """Return the next bytes, possibly more than `limit`; b"" at the end."""
 
     @abstractmethod
     async def _send(self, piece: memoryview) -> None:
-        """Send a piece; returns when not much of what was sent waits to leave."""
+        """Send a piece; return when the send buffer is small again (backpressure)."""
 
     @abstractmethod
     def _end(self) -> None:
-        """End the sending side, if it is open; what waits to leave still does."""
+        """End the sending side, if it is open, after the buffered data."""
 
     @property
     def _is_sending(self) -> bool:
-        """Whether a piece of a write that was cancelled may have left in part."""
+        """Whether a piece of a cancelled write may have been sent in part."""
         return True
 
     @abstractmethod
     def _finish(self, *, broken: bool) -> None:
-        """It was closed; `broken` where a write was not finished."""
+        """Close the stream; `broken` if a write was not finished."""
 
     @abstractmethod
     def _cut(self) -> None:
-        """It was aborted."""
+        """Reset the stream."""
 
     # reading
 
@@ -58,7 +58,7 @@ class Tunnel(Stream):
         if self._closed:
             raise closed(self)
         if limit < 1:
-            raise ValueError(f"a read of {limit} bytes: expected at least 1")
+            raise ValueError(f"expected a read limit of at least 1, got {limit}")
         if self._unread:
             data, self._unread = self._unread[:limit], self._unread[limit:]
             return data
@@ -128,9 +128,9 @@ class Tunnel(Stream):
         if self._closed:
             raise closed(self)
         if self._eof_sent:
-            raise Closed(f"{self!r} takes no more writes: write_eof was called")
+            raise Closed(f"cannot write to {self!r}: write_eof was called")
         if self._broken and self._is_sending:
-            raise Closed(f"{self!r} takes no more writes: an earlier write was cancelled halfway")
+            raise Closed(f"cannot write to {self!r}: an earlier write was cancelled before its end")
 
     async def write_eof(self) -> None:
         if self._writing:

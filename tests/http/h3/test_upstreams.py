@@ -330,18 +330,18 @@ async def test_without_the_extra_it_is_said_when_the_proxy_is_built(monkeypatch:
 
 
 def test_what_goes_by_a_proxy_does_not_leave_by_udp() -> None:
-    with pytest.raises(ConfigError, match=r"HTTP/3 goes by UDP, not by socks5\.connect"):
+    with pytest.raises(ConfigError, match=r"HTTP/3 needs UDP, not socks5\.connect"):
         http.reverse_proxy("h3://localhost:1", connect=socks5.connect("127.0.0.1:9"))
-    with pytest.raises(ConfigError, match=r"HTTP/3 goes by UDP, not by socks5\.connect"):
+    with pytest.raises(ConfigError, match=r"HTTP/3 needs UDP, not socks5\.connect"):
         http.reverse_proxy("h3://localhost:1", client=http.client(socks5.connect("127.0.0.1:9")))
     over = tls.connect(socks5.connect("127.0.0.1:9"))
-    with pytest.raises(ConfigError, match=r"HTTP/3 has TLS of its own"):
+    with pytest.raises(ConfigError, match=r"HTTP/3 cannot use "):
         http.reverse_proxy("h3://localhost:1", client=http.client(tls=over))
 
 
 async def test_what_goes_by_a_proxy_does_not_leave_by_udp_either_when_a_request_asks_for_it() -> None:
     async with http.client(socks5.connect("127.0.0.1:9")) as client:
-        with pytest.raises(Unreachable, match="HTTP/3 goes by UDP"):
+        with pytest.raises(Unreachable, match="HTTP/3 needs UDP"):
             await client(Request("GET", "h3://localhost:1/"))
 
 
