@@ -345,7 +345,7 @@ async def test_an_error_of_the_body_is_not_taken_for_one_before_anything_was_sen
     recorder = Recorder("", able="a.example")
     asking, proxy = proxied(recorder, retries=2)
     async with asking:
-        with pytest.raises(Truncated, match="body of the request broke off: no") as raised:
+        with pytest.raises(Truncated, match="body of the request failed: no") as raised:
             await proxy(Request("POST", "/", {"Host": "a"}, body()))
     assert (raised.value.status, raised.value.retry_after) == (error.status, error.retry_after)
     assert recorder.connected == ["a.example"] and recorder.bodies == []

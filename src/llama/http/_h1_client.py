@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection of a client: a request goes up, a response comes down."""
+"""The client side of one HTTP/1.1 connection."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from llama.http.wire._h1_framing import CHUNKED, UNTIL_CLOSE
 from llama.http.wire._h1_head import ResponseHead, parse_response
 from llama.layers._deadlines import Deadlines
 
-INTERIM = 32  # so many informational responses to one request are passed on
-CONTINUE = 1.0  # seconds that the other side may take to say 100 (Continue), before the body goes up anyway
+INTERIM = 32  # the maximum number of informational responses to one request
+CONTINUE = 1.0  # seconds to wait for 100 (Continue) before the body is sent without it
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _new = Response.__new__
 
@@ -39,7 +39,7 @@ def _is_requested(protocol: str, request: Request) -> bool:
 
 
 async def _arrival(body: Body) -> None:
-    """Wait until the client has sent some of the body, or has failed to, which reading the body raises again."""
+    """Wait until part of the body has arrived or its source has failed; reading the body raises that error again."""
     with suppress(LlamaError, OSError):
         await body.wait_for_data()
 
@@ -53,7 +53,7 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
 
 
 class Timers:
-    """The deadlines that all connections of a client share."""
+    """The deadlines shared by all connections of a client."""
 
     __slots__ = ("body", "head", "write")
 
@@ -64,9 +64,9 @@ class Timers:
 
 
 class H1Client:
-    """A connection to an origin: one exchange at a time. It owns its stream.
+    """A connection to an origin with one exchange at a time. It owns its stream.
 
-    `freed` is called when it is whole and free for the next request, `gone` when it is not any more.
+    It calls `freed` when it can be reused for another request, and `gone` when it has ended.
     """
 
     __slots__ = (
@@ -80,7 +80,7 @@ class H1Client:
         self.stream = stream
         self.origin = origin
         self.reused = False
-        """Whether it has carried an exchange already."""
+        """Whether it has completed an exchange before."""
         self._ready = stream if isinstance(stream, ReadyStream) else None
         self._settings = settings
         self._timers = timers
@@ -93,14 +93,14 @@ class H1Client:
         self._upload_task: asyncio.Task[None] | None = None
 
     def freed(self) -> None:
-        """It can carry another request."""
+        """Handle that the connection can be reused; the default discards it."""
         self.discard()
 
     def gone(self) -> None:
-        """It cannot."""
+        """Handle that the connection has ended; the default does nothing."""
 
     def is_quiet(self) -> bool:
-        """Whether an idle connection seems alive: the other side has sent nothing, nor ended."""
+        """Whether an idle connection can be reused: the server has sent neither bytes nor its end."""
         if self._ready is None:
             return True
         try:
@@ -109,14 +109,14 @@ class H1Client:
             return False
 
     def discard(self) -> None:
-        """Break it off, at once."""
+        """Abort the connection immediately."""
         if self._upload_task is not None:
             self._upload_task.cancel()
         self.stream.abort()
         self.gone()
 
     async def drop(self) -> None:
-        """Break it off; returns when nobody reads the request's body any more."""
+        """Abort the connection, and wait until the task that reads the request's body has ended."""
         self.discard()
         await self._end_upload()
 
@@ -129,9 +129,9 @@ class H1Client:
     # the exchange
 
     async def send(self, request: Request) -> Response:
-        """Send a request and return its response, whose body may be still to come.
+        """Send a request and return its response, whose body may still be arriving.
 
-        NoAnswer when the connection ended before anything of it came; an error of the request's body as it is.
+        Raises NoAnswer if the connection ends before the first byte of the response, and errors of the request's body.
         """
         if request.protocol and request.method == "CONNECT":
             return await self._extended(request)
@@ -146,7 +146,7 @@ class H1Client:
         try:
             if framing or self._timers.head is not None:
                 head = await self._exchange(request, raw, framing)
-            else:  # what most requests are
+            else:  # most requests: no body, no timeout
                 if not self._write_soon(request, raw):
                     await self._write(raw)
                 head = await self._next_head(request)
@@ -163,10 +163,12 @@ class H1Client:
             try:
                 raise cause from error
             finally:
-                del cause  # it holds this frame, which must not hold it: only the collector would end that
+                del (
+                    cause
+                )  # breaks the cycle of frame and traceback, which only the garbage collector would free
 
     async def _extended(self, request: Request) -> Response:
-        """Ask for what came as an extended CONNECT."""
+        """Send an extended CONNECT as an HTTP/1.1 Upgrade."""
         asking = as_upgrade(request)
         response = await self.send(asking)
         if (
@@ -186,7 +188,7 @@ class H1Client:
         return response
 
     def _cause(self, error: BaseException) -> BaseException:
-        """What an error of the connection comes from."""
+        """Return the error to raise for an error of the connection: that of the request's body, if it failed first."""
         if self._upload is not None and self._upload.error is not None:
             return self._upload.error
         if isinstance(error, Truncated) and not self._heard:
@@ -196,7 +198,7 @@ class H1Client:
         if isinstance(error, TimeoutError) and error.errno is None:
             return error
         kind = Truncated if self._heard else NoAnswer
-        return kind(f"the connection to {self.origin} broke before its response: {error.strerror or error}")
+        return kind(f"the connection to {self.origin} failed before the response: {error.strerror or error}")
 
     async def _exchange(self, request: Request, raw: bytes, framing: int) -> ResponseHead:
         data = request._body.data
@@ -207,7 +209,7 @@ class H1Client:
             await self._write(raw)
             head = await self._continue(request)
             if head is not None and head.status >= 300:
-                self._keep = False  # the body that was announced stays away
+                self._keep = False  # the announced body is not sent
                 return head
             self._start_upload(request, b"", framing)
             if head is not None:
@@ -218,7 +220,9 @@ class H1Client:
                 await self._write(whole)
         else:
             part = request._body.chunk_nowait()
-            if request._body.ended and framing == len(part):  # it came with its head, and goes with it
+            if request._body.ended and framing == len(
+                part
+            ):  # it arrived with its head: send both in one write
                 whole = raw + part
                 if not self._write_soon(request, whole):
                     await self._write(whole)
@@ -229,7 +233,10 @@ class H1Client:
         return await self._final(request)
 
     def _write_soon(self, request: Request, data: bytes) -> bool:
-        """Send it together with what else this round sends; nothing may be left of it when protocols switch."""
+        """Queue data to send it with other data of this loop iteration; False if it must be written.
+
+        Requests for an upgrade are written: none of their bytes may remain queued when the protocol switches.
+        """
         return not request.protocol and request.method != "CONNECT" and self.stream.write_soon(data)
 
     async def _write(self, data: bytes) -> None:
@@ -240,11 +247,11 @@ class H1Client:
                 await write_in_time(self.stream, data, self._timers.write)
         except Late as error:
             raise self._late(error) from None
-        except OSError:  # why it takes no more may be in what it has sent
+        except OSError:  # the server may have sent a response before it stopped reading
             self._keep = False
 
     def _late(self, error: Late) -> TimeoutError:
-        return TimeoutError(f"{self.origin} took nothing of a request for {self._settings.write_timeout} s")
+        return TimeoutError(f"{self.origin} accepted no request data for {self._settings.write_timeout} s")
 
     def _start_upload(self, request: Request, raw: bytes, framing: int, part: bytes = b"") -> None:
         self._upload = upload = Upload(
@@ -253,9 +260,9 @@ class H1Client:
         self._upload_task = self._tasks.spawn(upload.run(raw, part), name="send an HTTP body")
 
     async def _continue(self, request: Request) -> ResponseHead | None:
-        """Wait until the body may go up: for 100 (Continue), for the body itself, or for a while.
+        """Wait until the body can be sent: for 100 (Continue), for data from its source, or for CONTINUE seconds.
 
-        Returns a final response that came instead.
+        Returns the head of a final response that arrives instead, else None.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CONTINUE
@@ -275,9 +282,9 @@ class H1Client:
     async def _head_before(
         self, request: Request, arrival: asyncio.Task[None], seconds: float
     ) -> ResponseHead | None:
-        """The next head; None once some of the request's body has come, or after `seconds`.
+        """Return the next head; None once part of the request's body has arrived, or after `seconds`.
 
-        Only the wait for a head ends by that: an informational response is passed on whole.
+        This cancels only the wait for a head, never an informational response that is being forwarded.
         """
         reading = own_task(self._next_head(request))
         try:
@@ -333,12 +340,12 @@ class H1Client:
 
     def _ended(self) -> Truncated:
         kind = Truncated if self._heard else NoAnswer
-        return kind(f"{self.origin} closed the connection before its response")
+        return kind(f"{self.origin} closed the connection before the response")
 
-    # the response
+    # response
 
     async def _answered(self, request: Request, head: ResponseHead) -> Response:
-        """The response to a request whose body may still be going up."""
+        """Return the response to a request whose body may still be being sent."""
         task = self._upload_task
         if head.status == 101 and task is not None and _is_requested(head.protocol, request):
             await asyncio.wait(
@@ -369,7 +376,7 @@ class H1Client:
             response._body = BytesBody(self._rest)
             self._rest = b""
         else:
-            response._body = EMPTY  # what comes now may fail
+            response._body = EMPTY  # the next line may raise
             response._body = body = self._body(length)
             if isinstance(body, ResponseBody):
                 return response
@@ -390,13 +397,13 @@ class H1Client:
         return ResponseBody(self, taken, None if length in (CHUNKED, UNTIL_CLOSE) else length, part)
 
     async def body_ended(self, rest: bytes) -> None:
-        """The response is whole; `rest` came after it."""
+        """Reuse or discard the connection after the end of the response; `rest` is the data after it."""
         self._rest = rest
         upload = self._upload
         if upload is not None:
             try:
                 await self._end_upload()
-            except BaseException:  # cancelled: nobody else would free it
+            except BaseException:  # cancelled: no other code would discard the connection
                 self.discard()
                 raise
             if not upload.complete:
@@ -404,7 +411,7 @@ class H1Client:
         self._free()
 
     def _free(self) -> None:
-        """The exchange is over. What came after it, nobody asked for."""
+        """End the exchange: free the connection, or discard it if unrequested bytes follow the response."""
         if self._keep and not self._rest:
             self.reused = True
             self.freed()
@@ -412,7 +419,7 @@ class H1Client:
             self.discard()
 
     async def read_body(self) -> bytes:
-        """The next bytes of the response."""
+        """Return the next bytes of the response."""
         try:
             if self._timers.body is None:
                 return await self.stream.read()
@@ -423,7 +430,7 @@ class H1Client:
             if isinstance(error, LlamaError) or (isinstance(error, TimeoutError) and error.errno is None):
                 raise
             reason = error.strerror or error
-            raise Truncated(f"the connection to {self.origin} broke within a body: {reason}") from error
+            raise Truncated(f"the connection to {self.origin} failed within a body: {reason}") from error
 
     async def _read_in_time(self, deadlines: Deadlines) -> bytes:
         call = deadlines.begin()
@@ -433,18 +440,20 @@ class H1Client:
             if not call.is_over():
                 raise
             seconds = self._settings.body_timeout
-            raise TimeoutError(f"nothing of a body came from {self.origin} for {seconds} s") from None
+            raise TimeoutError(f"no body data from {self.origin} for {seconds} s") from None
         finally:
             deadlines.end(call)
 
     def _switch(self, request: Request, head: ResponseHead, response: Response) -> None:
-        """The other side speaks another protocol from here on."""
+        """Hand the stream over to `response.upgrade`: the server has switched protocols."""
         if head.status == 101 and not _is_requested(head.protocol, request):
             raise ProtocolError(
-                f"{self.origin} switched to {head.protocol!r}, which nobody asked for", status=502
+                f"{self.origin} switched to {head.protocol!r}, which was not requested", status=502
             )
         if self._upload is not None and not self._upload.complete:
-            raise ProtocolError(f"{self.origin} switched before the request's body had ended", status=502)
+            raise ProtocolError(
+                f"{self.origin} switched protocols before the end of the request's body", status=502
+            )
         if self._rest:
             self.stream.unread(self._rest)
             self._rest = b""

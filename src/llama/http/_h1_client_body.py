@@ -1,4 +1,4 @@
-"""A response's body, read from its connection when it is asked for."""
+"""The body of a response, read from its HTTP/1.1 connection on demand."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ class Source(Protocol):
     """The connection that a body is read from."""
 
     async def read_body(self) -> bytes:
-        """The next bytes; b"" at the end of the connection."""
+        """Return the next bytes; b"" at the end of the connection."""
         ...
 
     async def body_ended(self, rest: bytes) -> None:
-        """The body is over; `rest` came after it."""
+        """Report the end of the body; `rest` is the data after it."""
         ...
 
     async def drop(self) -> None:
-        """The body is not wanted: break the connection off."""
+        """Abort the connection, and wait for its upload task: the body is not read to its end."""
         ...
 
     def discard(self) -> None:
-        """The same, when nobody can wait for it."""
+        """Abort the connection without waiting, for use in a finalizer."""
         ...
 
 
 class ResponseBody(Body):
     """The body of one response on an HTTP/1.1 connection.
 
-    Read to its end it frees the connection for the next request; closed or dropped before, it breaks it off.
+    Reading it to the end frees the connection for the next request; closing or dropping it earlier aborts it.
     """
 
     __slots__ = ("_decoder", "_error", "_part", "_source")
@@ -69,14 +69,16 @@ class ResponseBody(Body):
                 raise self._error
             return b""
         try:
-            if self._decoder.done:  # but for the trailers it could have been handed over whole
+            if (
+                self._decoder.done
+            ):  # the whole body came with the head; only its trailers prevented a BytesBody
                 await self._end(source)
             while not self.ended:
                 if part := await self._next(source):
                     return part
         except (LlamaError, OSError) as error:
             self._error = error
-            self._source = self.shared_end = None  # the error's traceback keeps this body
+            self._source = self.shared_end = None  # the error's traceback references this body
             await source.drop()
             raise
         return b""
@@ -101,7 +103,7 @@ class ResponseBody(Body):
     async def aclose(self) -> None:
         source, self._source, self.shared_end = self._source, None, None
         if source is not None:
-            self._error = Closed("the response that this body belongs to was closed")
+            self._error = Closed("cannot read the body of a closed response")
             self._part = b""
             await source.drop()
 

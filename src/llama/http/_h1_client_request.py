@@ -1,4 +1,4 @@
-"""A request on its way up: its head as bytes, and its body beside the response."""
+"""Sending an HTTP/1.1 request: its encoded head, and its body concurrently with the response."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _MEANING = frozenset(
         "upgrade",
     }
 )
-"""Fields that the head of a request is not sent with as they stand, or that say something of its body."""
+"""Fields that the encoder changes or drops, or that determine the framing of the body."""
 
 
 def encode_head(request: Request, origin: Origin) -> tuple[bytes, int]:
-    """The head of a request to an origin, and how its body is framed: bytes or CHUNKED."""
+    """Return the encoded head of a request to an origin, and the framing of its body: bytes or CHUNKED."""
     headers = request.headers
     names = headers._keys
     body = request._body
@@ -47,7 +47,7 @@ def encode_head(request: Request, origin: Origin) -> tuple[bytes, int]:
         and "host" in names
         and not request.protocol
         and _MEANING.isdisjoint(names)
-    ):  # what most requests are
+    ):  # most requests
         fields = "\r\n".join(headers._lines)
         return f"{request.method} {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode("latin-1"), 0
     bare = body is EMPTY and "content-length" not in names
@@ -67,7 +67,7 @@ def encode_head(request: Request, origin: Origin) -> tuple[bytes, int]:
 
 
 def _target(request: Request) -> str:
-    """What is no path: `*`, the authority of CONNECT, or a URL that had none (RFC 9112 section 3.2)."""
+    """Return a target that does not start with "/": `*`, CONNECT's authority, or "/" added (RFC 9112 section 3.2)."""
     if request.method == "CONNECT":
         return request.authority
     if request.method == "OPTIONS" and request.path in ("", "*"):
@@ -76,11 +76,11 @@ def _target(request: Request) -> str:
 
 
 class Late(Exception):
-    """The other side took nothing of what was written."""
+    """The server accepted no data within the write timeout."""
 
 
 async def write_in_time(stream: Stream, data: bytes | memoryview, deadlines: Deadlines) -> None:
-    """Write 64 KiB at a time; Late where one of them takes too long."""
+    """Write in pieces of 64 KiB; raise Late if one of them takes too long."""
     view = memoryview(data)
     for start in range(0, len(view), JOIN):
         call = deadlines.begin()
@@ -95,10 +95,10 @@ async def write_in_time(stream: Stream, data: bytes | memoryview, deadlines: Dea
 
 
 class Upload:
-    """Sends a body while the response may be coming already; `run` is its task.
+    """Sends a body while the response may already arrive; `run` is its task.
 
-    A body that fails breaks the connection, for the other side must not take it for whole; `error` tells why.
-    A connection that takes no more does not: the response may be there all the same.
+    If the body fails, it aborts the connection, so that the server cannot take the body for complete; `error` is the
+    reason. If the connection accepts no more data, it stops without an abort: the response may have arrived.
     """
 
     __slots__ = (
@@ -132,24 +132,24 @@ class Upload:
         self._deadlines = deadlines
         self._late = late
         self.count = 0
-        """Bytes that the connection took."""
+        """The number of bytes that the connection accepted."""
         self.writing = False
-        """Whether it waits for the other side to take more."""
+        """Whether it is waiting for the server to accept data."""
         self.complete = False
         self.error: Exception | None = None
 
     @property
     def progress(self) -> tuple[int, bool]:
-        """What changes while it gets on."""
+        """A value that changes whenever the upload makes progress."""
         return self.count, self.complete
 
     @property
     def awaits_body(self) -> bool:
-        """Whether what it waits for is the body, and not the other side."""
+        """Whether it is waiting for the body's source, not for the server."""
         return not (self.complete or self.writing)
 
     async def run(self, head: bytes, part: bytes) -> None:
-        """Send `head`, the `part` of the body that was taken already, and the rest, to the end."""
+        """Send `head`, the `part` of the body that was already read, and the rest of the body."""
         try:
             body = self._request._body
             if head:
@@ -217,17 +217,17 @@ class Upload:
 
 
 def _own(error: Exception) -> Exception:
-    """An error of a body's, such that it cannot be taken for the connection's, nor for one before all was sent."""
+    """Convert an error of the body, so that it is not mistaken for one of the connection and the request retried."""
     if isinstance(error, Unreachable | Overloaded):
         status, after, text = error.status, error.retry_after, str(error)
     elif isinstance(error, OSError) and not isinstance(error, LlamaError | TimeoutError):
         status, after, text = 400, None, error.strerror or str(error)
     else:
         return error
-    cut = Truncated(f"the body of the request broke off: {text}", status=status, retry_after=after)
+    cut = Truncated(f"the body of the request failed: {text}", status=status, retry_after=after)
     cut.__cause__ = error
     return cut
 
 
 class _Refused(Exception):
-    """Nothing more goes up."""
+    """The upload has stopped."""

@@ -1,4 +1,4 @@
-"""Upgrade of HTTP/1.1 and extended CONNECT, each in terms of the other (RFC 8441 section 5, RFC 6455 section 4)."""
+"""Conversion between HTTP/1.1 Upgrade and extended CONNECT (RFC 8441 section 5, RFC 6455 section 4)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _KEY = "sec-websocket-key"
 
 
 class NotSwitched(ProtocolError):
-    """The server answered, but did not switch to the protocol that an extended CONNECT requires."""
+    """The server responded without switching to the protocol that an extended CONNECT requires."""
 
 
 def as_upgrade(request: Request) -> Request:
-    """The same as a GET that asks for an upgrade, with the key that a WebSocket's handshake needs."""
+    """Return a copy as a GET with Upgrade, with the key for a WebSocket handshake."""
     copy = _copy(request)
     copy.method = "GET"
     headers = copy.headers
@@ -30,9 +30,9 @@ def as_upgrade(request: Request) -> Request:
 
 
 def needs_extended_connect(request: Request) -> bool:
-    """Whether a request means nothing over HTTP/2 and HTTP/3 but an extended CONNECT.
+    """Whether a request can be expressed over HTTP/2 and HTTP/3 only as an extended CONNECT.
 
-    Any other with an Upgrade, such as one with a body or with several protocols, is complete without it.
+    Other requests with Upgrade, such as those with a body or several protocols, remain valid without it.
     """
     protocol = request.protocol
     if request.method == "CONNECT":
@@ -47,7 +47,7 @@ def needs_extended_connect(request: Request) -> bool:
 
 
 def without_upgrade(request: Request) -> Request:
-    """The same request, as one that stays HTTP: a server may ignore Upgrade (RFC 9110 section 7.8)."""
+    """Return a copy without Upgrade, which a server may ignore (RFC 9110 section 7.8)."""
     copy = _copy(request)
     copy.headers.discard("Upgrade")
     copy.protocol = ""
@@ -73,18 +73,20 @@ def _copy(request: Request) -> Request:
 
 
 def accept_of(key: str) -> str:
-    """What a server answers to the key of a WebSocket's handshake."""
+    """Return the Sec-WebSocket-Accept value for a Sec-WebSocket-Key."""
     return base64.b64encode(
         hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
     ).decode()
 
 
 def check_accepted(request: Request, headers: Headers) -> None:
-    """ProtocolError (502) where a server did not answer to the key that was made here."""
+    """Raise ProtocolError (502) if the server's Sec-WebSocket-Accept does not match the request's key."""
     key = request.headers.get(_KEY)
     if (
         request.protocol == "websocket"
         and key is not None
         and headers.get("sec-websocket-accept") != accept_of(key)
     ):
-        raise ProtocolError("the upstream accepted another WebSocket than it was asked for", status=502)
+        raise ProtocolError(
+            "the upstream's Sec-WebSocket-Accept does not match the request's key", status=502
+        )

@@ -1,4 +1,4 @@
-"""What comes from an HTTP/1.1 client: bytes, and the sign that it is gone."""
+"""The input of a server's HTTP/1.1 connection: received bytes and disconnects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GONE, STOP, LATE = "gone", "stop", "late"
 
 
 class Interrupts:
-    """Interrupts the connection's own task for a reason, and tells that apart from a cancellation."""
+    """Interrupts the connection's task for a reason, and distinguishes that from a cancellation from outside."""
 
     __slots__ = ("_task", "reason")
 
@@ -22,20 +22,20 @@ class Interrupts:
         self.reason = ""
 
     def interrupt(self, reason: str) -> None:
-        """Cancel what the task awaits, once."""
+        """Cancel the task's current await; later calls have no effect until the reason is taken."""
         if not self.reason and self._task is not None:
             self.reason = reason
             self._task.cancel()
 
     def taken(self) -> str:
-        """The reason of the CancelledError that was caught, which is then over; empty when it came from elsewhere."""
+        """Return and clear the reason of a caught CancelledError; "" if it is a cancellation from outside."""
         reason, self.reason = self.reason, ""
         if reason and self._task is not None and self._task.uncancel() > 0:
             return ""
         return reason
 
     async def settle(self) -> str:
-        """Take an interruption that came when what it was for had just ended; its reason, or empty."""
+        """Consume an interruption that came just after its operation had ended; return its reason, or ""."""
         if self.reason:
             try:
                 await asyncio.sleep(0)
@@ -49,7 +49,8 @@ class Interrupts:
 class Input:
     """The reading side of a connection.
 
-    `rest` is what was read too far. While an exchange runs and nobody reads, the client's end interrupts it.
+    `rest` holds bytes that were read but not consumed. While a request is handled and its connection is not being
+    read, a disconnect of the client calls `gone`.
     """
 
     __slots__ = (
@@ -68,7 +69,7 @@ class Input:
         self._armed = self._guarded = False
 
     async def read(self) -> bytes:
-        """What is there, or comes next; b"" at the end."""
+        """Return `rest`, or else the next bytes; b"" at the end."""
         if self.rest:
             data, self.rest = self.rest, b""
             return data
@@ -77,25 +78,25 @@ class Input:
         return await self.stream.read()
 
     def watch_break(self) -> None:
-        """Somebody may read the body, or wait for the other side meanwhile: then only a break is told."""
+        """Watch only for a broken connection, while the handler may read the body."""
         if self._ready is not None and not self._guarded:
             self._guarded = True
             self._ready.on_broken(self._gone)
 
     def release(self) -> None:
-        """The stream is somebody else's from now on."""
+        """Stop watching the stream, before another owner takes it."""
         self.unwatch()
         if self._guarded and self._ready is not None:
             self._guarded = False
             self._ready.on_broken(None)
 
     def watch(self) -> None:
-        """The request has been read: from now on only its client's end matters."""
+        """Watch for a disconnect after the request was read completely, once the sweep finds that it takes long."""
         if self._ready is not None:
             self._sweep.add(self)
 
     def unwatch(self) -> None:
-        """Somebody reads again."""
+        """Stop watching for a disconnect, because the connection is read again."""
         self._sweep.discard(self)
         if self._armed:
             self._armed = False
@@ -103,7 +104,7 @@ class Input:
                 self._ready.on_readable(None)
 
     def arm(self) -> None:
-        """The exchange takes its time: have the stream report."""
+        """Register the readiness callback; the sweep calls this for slow requests."""
         if self._ready is not None and not self.rest and not self.ended:
             self._armed = True
             self._ready.on_readable(self._readable)
@@ -122,7 +123,7 @@ class Input:
             return
         self.unwatch()
         if data:
-            self.rest = bytes(data)  # the next request; whoever sends it early is told of no end
+            self.rest = bytes(data)  # a pipelined request: its end hides a half-close
             self.watch_break()
         else:
             self.ended = True

@@ -1,4 +1,4 @@
-"""What goes to an HTTP/1.1 peer: heads and bodies, in as few writes as can be."""
+"""The output of a server's HTTP/1.1 connection: heads and bodies in as few writes as possible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JOIN = 65536
 
 
 def encode_switch(protocol: str, response: Response) -> bytes:
-    """The head that begins what `response.upgrade` takes over: 101 for a protocol, 200 for CONNECT."""
+    """Encode the head sent before `response.upgrade` runs: 101 for an Upgrade, 2xx for CONNECT."""
     headers = response.headers
     if not protocol:
         status = response.status if 200 <= response.status < 300 else 200
@@ -29,7 +29,7 @@ def encode_switch(protocol: str, response: Response) -> bytes:
 
 
 class Output:
-    """The writing side of a connection; a write that makes no progress is interrupted."""
+    """The writing side of a connection, with a timeout for writes that make no progress."""
 
     __slots__ = ("_deadline", "_late", "_stream", "_timeout", "_writing", "broken", "write", "write_soon")
 
@@ -40,14 +40,14 @@ class Output:
         self._deadline = Deadline(self._due) if timeout is not None else None
         self._writing = False
         self.broken = False
-        """Whether the stream was aborted here, for the client did not take what was sent."""
+        """Whether the stream was aborted because the client did not accept data in time."""
         self.write = stream.write if timeout is None else self._timed_write
-        """Writes all of the bytes it is given."""
+        """Writes all of the data."""
         self.write_soon = stream.write_soon if timeout is None else self._timed_write_soon
-        """Takes a small message to send together with others; False when it has to be written."""
+        """Queues a small message to send it together with others; False if it must be written."""
 
     def close(self) -> None:
-        """Free the timer."""
+        """Cancel the timer."""
         if self._deadline is not None:
             self._deadline.close()
 
@@ -79,7 +79,7 @@ class Output:
             stream.abort()
 
     async def write_both(self, head: bytes, data: bytes) -> None:
-        """A head and a whole body: in one write when small."""
+        """Write a head and a complete body, in one write if the body is small."""
         if len(data) <= JOIN:
             await self.write(head + data)
         else:
@@ -87,7 +87,7 @@ class Output:
             await self.write(data)
 
     async def stream_body(self, head: bytes, framing: int, message: Message) -> bool:
-        """A head and a body of chunks, each sent as it comes; False when it broke off or did not fit its length.
+        """Write a head and each chunk of a body as it arrives; False if the body fails or does not match its length.
 
         Errors of the connection itself are raised.
         """
@@ -124,5 +124,5 @@ class Output:
     def _broke(self, error: Exception) -> bool:
         trace = None if isinstance(error, LlamaError | OSError | TimeoutError) else error
         extra = {"error.type": type(error).__name__}
-        log.warning("%s: a body broke off: %s", self._stream, error, exc_info=trace, extra=extra)
+        log.warning("%s: the response body failed: %s", self._stream, error, exc_info=trace, extra=extra)
         return False

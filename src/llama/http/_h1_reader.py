@@ -1,4 +1,4 @@
-"""Reads the heads of requests, and knows when a connection is idle."""
+"""The reader of request heads on one HTTP/1.1 connection, with its idle and head timeouts."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from llama.http._settings import Settings
 from llama.http.wire._h1_fields import HeadBuffer
 from llama.http.wire._h1_head import RequestHead, parse_request
 
-ARRIVING = (
-    1.0  # seconds that a connection's first request may take to arrive where stopping has begun meanwhile
-)
+ARRIVING = 1.0  # seconds for the first request of a new connection to arrive after the server began to stop
 
 
 _PRIOR_KNOWLEDGE = b"PRI * HTTP/2.0\r\n"
 
 
 class PriorKnowledge(Exception):
-    """The connection begins with the preface of HTTP/2, which was put back."""
+    """The connection begins with the HTTP/2 preface, which was unread."""
 
 
 class Reader:
-    """The heads of one connection, one after another."""
+    """Reads the heads of one connection in order."""
 
     __slots__ = (
         "_began",
@@ -48,15 +46,16 @@ class Reader:
         self._buffer = HeadBuffer(settings.limits)
         self._idle = False
         self.stopping = False
-        """No further request is wanted."""
+        """Whether the server is stopping, so that no further request is read."""
         self.count = 0
-        """How many heads have come."""
+        """The number of heads received."""
         self._began = asyncio.get_running_loop().time()
 
     def stop(self) -> None:
-        """Want no further request; an idle connection ends now, a new one when its first was answered.
+        """Read no further request: end an idle connection now, one with a request in progress after its response.
 
-        One from which nothing has come is new for a while, for its first request may be on its way.
+        A connection without any request yet stays open until ARRIVING seconds after it began, and its first request
+        is served: it may already be on its way.
         """
         self.stopping = True
         if not self._idle:
@@ -68,7 +67,7 @@ class Reader:
             self._deadline.start(left)
 
     async def head(self) -> RequestHead | None:
-        """The next head; None when none comes, ProtocolError when it is none."""
+        """Return the next head, or None at the end; raise ProtocolError if it is malformed."""
         data = self._input.rest
         if data:
             self._input.rest = b""
@@ -99,7 +98,7 @@ class Reader:
             if not self._interrupts.taken():
                 raise
             return b""
-        except Truncated:  # many clients leave without TLS's goodbye: between requests nothing is lost by it
+        except Truncated:  # no close_notify, as from many clients: between requests no data is lost
             return b""
         finally:
             self._idle = False
@@ -118,7 +117,7 @@ class Reader:
             if not self._interrupts.taken():
                 raise
             seconds = self._settings.head_timeout
-            raise ProtocolError(f"no whole request head within {seconds} seconds", status=408) from None
+            raise ProtocolError(f"no complete request head within {seconds} seconds", status=408) from None
         finally:
             self._deadline.stop()
         return None
