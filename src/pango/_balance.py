@@ -11,7 +11,7 @@ from typing import ClassVar
 from llama import Bridge, Connector, Relay, Stream, Target, Unreachable
 
 log = logging.getLogger("pango.targets")
-PAUSE = 10.0  # seconds for which a target that failed is asked last
+PAUSE = 10.0  # seconds for which a failed target is ejected: tried only after all others
 
 
 class Upstream:
@@ -50,7 +50,7 @@ class Upstream:
 
     def _note_failure(self, error: OSError) -> None:
         if self._failed_until is None:
-            log.warning("%s is asked last for %g s: %s", self, PAUSE, error)
+            log.warning("upstream %s ejected for %g s: %s", self, PAUSE, error)
         self._failed_until = self._clock() + PAUSE
 
 

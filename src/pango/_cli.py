@@ -33,8 +33,8 @@ def _version() -> str:
 def main() -> None:
     """A TLS reverse proxy: it terminates TLS and forwards the bytes untouched, or the requests.
 
-    Exit codes: 0 a clean end, 1 a failure such as an address in use, 2 a command line that cannot be read,
-    78 settings that are wrong.
+    Exit codes: 0 success, 1 a failure such as an address in use, 2 an invalid command line,
+    78 an invalid configuration.
     """
 
 
@@ -43,10 +43,10 @@ def main() -> None:
 )
 @_options.options
 @click.option(
-    "--check", is_flag=True, help="Say what would run, and everything that is wrong; start nothing."
+    "--check", is_flag=True, help="Validate the configuration, report every error at once, and exit."
 )
 def serve(check: bool, **given: object) -> None:
-    """Accept TLS connections and forward what is in them.
+    """Accept TLS connections and forward their contents.
 
     \b
     pango serve --listen :8443 --cert c.pem --key k.pem --to 127.0.0.1:8080

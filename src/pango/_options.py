@@ -20,10 +20,10 @@ OPTIONS = (
         metavar="ADDRESS",
         multiple=True,
         help="HOST:PORT, :PORT for every address, PORT for this machine only, unix:PATH or fd:NUMBER. "
-        f"Again for more.  [default: {_settings.LISTEN}]",
+        f"Repeatable.  [default: {_settings.LISTEN}]",
     ),
     click.option(
-        "--cert", metavar="FILE", multiple=True, help="Certificate with its chain (PEM). Again for more."
+        "--cert", metavar="FILE", multiple=True, help="Certificate with its chain (PEM). Repeatable."
     ),
     click.option(
         "--key",
@@ -32,14 +32,14 @@ OPTIONS = (
         help="Its private key, if it is not in the same file. One per --cert.",
     ),
     click.option(
-        "--key-password-file", metavar="FILE", help="The password of encrypted keys: the file's first line."
+        "--key-password-file",
+        metavar="FILE",
+        help="Read the password of encrypted keys from the first line of this file.",
     ),
-    click.option(
-        "--client-ca", metavar="FILE", help="Require client certificates that this authority signed."
-    ),
+    click.option("--client-ca", metavar="FILE", help="Require client certificates signed by this authority."),
     click.option("--alpn", metavar="NAMES", help="Protocols to offer, by preference: h2,http/1.1."),
     click.option("--tls-min", metavar="VERSION", help="Lowest TLS version: 1.2 or 1.3.  [default: 1.2]"),
-    click.option("--plain", is_flag=True, help="Terminate no TLS: a plain TCP proxy."),
+    click.option("--plain", is_flag=True, help="Do not terminate TLS: a plain TCP proxy."),
     click.option(
         "--to",
         metavar="TARGET",
@@ -77,7 +77,7 @@ OPTIONS = (
         metavar="[1|2]",
         is_flag=False,
         flag_value="2",
-        help="Tell targets the client's address in a PROXY header of this version.  [2 when none is given]",
+        help="Send the client's address to targets in a PROXY header of this version.  [2 when none is given]",
     ),
     click.option(
         "--proxy-protocol-from",
@@ -88,35 +88,35 @@ OPTIONS = (
     click.option(
         "--max-connections",
         metavar="N",
-        help="Beyond so many at once in a worker, new ones wait in the kernel's queue.  [default: no limit]",
+        help="Maximum concurrent connections per worker; more wait in the listen queue.  [default: no limit]",
     ),
     click.option(
         "--handshake-timeout",
         metavar="TIME",
-        help="For a client's TLS handshake, its PROXY header, and the head of each HTTP request.  "
+        help="Timeout for a client's TLS handshake, its PROXY header, and the head of each HTTP request.  "
         f"[default: {_settings.HANDSHAKE_TIMEOUT:g}s]",
     ),
     click.option(
         "--connect-timeout",
         metavar="TIME",
-        help=f"For reaching a target.  [default: {_settings.CONNECT_TIMEOUT:g}s]",
+        help=f"Timeout for connecting to a target.  [default: {_settings.CONNECT_TIMEOUT:g}s]",
     ),
     click.option(
         "--idle-timeout",
         metavar="TIME",
-        help="End a connection after this time without traffic in either direction. An HTTP client must send the first "
-        f"byte of a new connection within {_settings.FIRST_BYTE_TIMEOUT:g}s, and make progress with each body within "
+        help="Close a connection after this time without traffic in either direction. An HTTP client must send "
+        f"the first byte of a connection within {_settings.FIRST_BYTE_TIMEOUT:g}s, and make progress with a body within "
         f"{_settings.CLIENT_TIMEOUT:g}s.  [default: {_IDLE}]",
     ),
     click.option(
         "--answer-timeout",
         metavar="TIME",
-        help="With http:// targets: for the head of an answer, once the request is sent.  [default: off]",
+        help="With http:// targets: timeout for the response head, once the request is sent.  [default: off]",
     ),
     click.option(
         "--retries",
         metavar="N",
-        help="With http:// targets: ask so many others for what may be asked again.  "
+        help="With http:// targets: retry idempotent requests on up to N other upstreams.  "
         f"[default: {_settings.RETRIES}]",
     ),
     click.option(
@@ -137,18 +137,18 @@ OPTIONS = (
         metavar="FORMAT",
         is_flag=False,
         flag_value="combined",
-        help="With http:// targets: a line for each request on standard output, common, combined or json.  "
+        help="With http:// targets: write a line for each request to standard output: common, combined or json.  "
         "[combined when none is given]",
     ),
     click.option(
         "--http3",
         is_flag=True,
-        help="With http:// targets: serve HTTP/3 too, at the UDP ports of the same numbers. Needs the extra http3.",
+        help="With http:// targets: serve HTTP/3 too, on the UDP ports of the same numbers. Requires the extra http3.",
     ),
     click.option(
         "--grace",
         metavar="TIME",
-        help="After SIGTERM or SIGINT, wait at most so long for what is in flight.  [default: off]",
+        help="Maximum wait for open connections and requests after SIGTERM or SIGINT.  [default: off]",
     ),
     click.option(
         "--workers",
@@ -161,14 +161,14 @@ OPTIONS = (
 
 
 def options(command: F) -> F:
-    """Give a command all of them, in the order of the help."""
+    """Add all options to a command, in the order of the help."""
     for each in reversed(OPTIONS):
         command = each(command)
     return command
 
 
 def spell(setting: str) -> str:
-    """The option that sets something."""
+    """Return the name of the option for a setting."""
     return "--" + {"minimum_version": "tls-min"}.get(setting, setting).replace("_", "-")
 
 

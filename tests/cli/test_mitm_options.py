@@ -379,13 +379,13 @@ def test_the_help_has_every_option_in_its_section(llama: Call) -> None:
     sections = re.split(r"^([A-Z].*):$", llama("mitm --help").output, flags=re.MULTILINE)
     found = dict(zip(sections[1::2], sections[2::2], strict=True))
     for title, option in (
-        ("The front door", "--listen"),
-        ("The front door", "--private"),
-        ("What is looked into", "--intercept"),
+        ("Listening", "--listen"),
+        ("Listening", "--private"),
+        ("Interception", "--intercept"),
         ("Upstreams", "--late"),
-        ("What becomes of it", "--har"),
-        ("What is shown", "--show"),
-        ("Times", "--idle-timeout"),
+        ("Recording and changes", "--har"),
+        ("Output", "--show"),
+        ("Timeouts", "--idle-timeout"),
         ("Help", "--help"),
     ):
         assert f" {option}" in found[title]

@@ -83,7 +83,7 @@ async def test_a_failure_is_logged_once_and_the_return_too(caplog: pytest.LogCap
     await fleet.open()
     await fleet.open()
     assert [record.getMessage() for record in caplog.records] == [
-        "a is asked last for 10 s: cannot connect to a:1: ECONNREFUSED",
+        "upstream a ejected for 10 s: cannot connect to a:1: ECONNREFUSED",
         "a answers again",
     ]
 

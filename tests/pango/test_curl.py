@@ -134,8 +134,8 @@ def test_when_no_target_answers_the_connection_breaks(proxy: Start) -> None:
     assert curl(server, "/").returncode in BROKEN
     server.stop()
     first, second, whole = server.complaints()
-    assert first.startswith("unix:nowhere is asked last for 10 s: cannot connect to unix:nowhere: ")
-    assert second.startswith("127.0.0.1:1 is asked last for 10 s: cannot connect to 127.0.0.1:1: ")
+    assert first.startswith("upstream unix:nowhere ejected for 10 s: cannot connect to unix:nowhere: ")
+    assert second.startswith("upstream 127.0.0.1:1 ejected for 10 s: cannot connect to 127.0.0.1:1: ")
     assert "none of 2 targets answers" in whole
 
 

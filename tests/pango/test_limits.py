@@ -95,7 +95,7 @@ def test_a_target_that_is_too_slow_is_passed_over(proxy: Start, silent: str, ech
             assert ask(client) == b"hello"
     server.stop()
     (complaint,) = server.complaints()
-    assert f"{silent} is asked last for 10 s" in complaint
+    assert f"upstream {silent} ejected for 10 s" in complaint
 
 
 def test_a_header_of_the_proxy_protocol_has_to_come_in_time(proxy: Start, echo: str) -> None:

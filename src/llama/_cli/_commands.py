@@ -28,12 +28,12 @@ def _version() -> str:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(_version(), prog_name="llama")
 def main() -> None:
-    """Ready-made proxies. They listen on this machine only unless they are told where.
+    """Ready-made proxies. Listens on localhost by default.
 
-    What is not an option here is a layer: a few lines of Python do the same, and more.
+    For anything beyond these options, compose layers in a few lines of Python.
 
-    Exit codes: 0 a clean end, 1 a failure such as an address in use, 2 a command line that cannot be read,
-    78 settings that are wrong.
+    Exit codes: 0 success, 1 a failure such as an address in use, 2 an invalid command line,
+    78 an invalid configuration.
     """
 
 

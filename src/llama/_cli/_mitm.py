@@ -48,7 +48,7 @@ DEFAULT_LISTEN = "127.0.0.1:8080"
 @_mitm_options.options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ...]")
 def mitm_command(command: tuple[str, ...], **options: object) -> None:
-    """Look into connections, with the consent of whoever makes them: HTTP, HTTPS and WebSockets.
+    """Intercept and inspect HTTP, HTTPS and WebSocket traffic.
 
     \b
     llama mitm --listen 127.0.0.1:8080 --har out.har
@@ -57,11 +57,11 @@ def mitm_command(command: tuple[str, ...], **options: object) -> None:
     llama mitm --mode forward --to api.example:443 --listen 8443 --map-remote https://api.example/=http://localhost:8000/
     llama mitm --har out.har -- pytest -q
 
-    Clients have to trust the certificate of the authority in --ca: http://llama.internal/ serves it through the
-    proxy, and says how that is done. A command after the options is told by variables of the proxy and whom to
-    trust; when it ends, so does the proxy, with its exit code and a list of what it sent.
+    Clients must trust the CA certificate in --ca: http://llama.internal/ serves it through the proxy, with
+    instructions for installing it. Runs COMMAND with environment variables that point it at the proxy and its
+    CA; when COMMAND ends, the proxy lists its exchanges and exits with its exit code.
 
-    Rules: --block before --pass before --intercept.
+    Precedence of rules: --block, then --pass, then --intercept.
     """
     with ending():
         given, chosen = _mitm_options.split(options)

@@ -19,8 +19,8 @@ F = TypeVar("F", bound=Callable[..., object])
 Lines: TypeAlias = Literal["short", "common", "combined", "json", "off"]
 Mode: TypeAlias = Literal["http", "socks5", "forward", "transparent", "tproxy"]
 PATTERN = (
-    "HOST, *.DOMAIN or NETWORK, each with :PORT or without, sni=NAME for the name in the TLS hello alone, "
-    "client=NETWORK for who connects; with commas between all have to match."
+    "HOST, *.DOMAIN or NETWORK, each with an optional :PORT, sni=NAME for the server name in the TLS ClientHello, "
+    "client=NETWORK for the client's address. Parts separated by commas must all match."
 )
 
 LISTEN = click.option(
@@ -28,7 +28,7 @@ LISTEN = click.option(
     metavar="ADDRESS",
     type=_values.listen,
     multiple=True,
-    help="HOST:PORT, :PORT for every address, PORT for this machine only, unix:PATH or fd:NUMBER. Again for more.  "
+    help="HOST:PORT, :PORT for every address, PORT for this machine only, unix:PATH or fd:NUMBER. Repeatable.  "
     "[default: 127.0.0.1:8080, and a free port of 127.0.0.1 before a command]",
 )
 MODE = click.option(
@@ -36,8 +36,8 @@ MODE = click.option(
     type=click.Choice(["http", "socks5", "forward", "transparent", "tproxy"]),
     default="http",
     show_default=True,
-    help="The front door: an HTTP proxy, a SOCKS5 proxy, one target (--to), or what "
-    "REDIRECT or TPROXY of Linux lead here.",
+    help="How clients reach the proxy: as an HTTP proxy, a SOCKS5 proxy, in front of one target (--to), or "
+    "through Linux's REDIRECT or TPROXY.",
 )
 TO = click.option(
     "--to",
@@ -50,14 +50,15 @@ CA = click.option(
     "--ca",
     metavar="DIR",
     envvar="LLAMA_CA",
-    help="Where the authority is kept, made there at first.  [default: in your directory for data; env: LLAMA_CA]",
+    help="Directory of the certificate authority, created on first use.  "
+    "[default: in your data directory; env: LLAMA_CA]",
 )
 INTERCEPT = click.option(
     "--intercept",
     metavar="PATTERN",
     type=values.Pattern.parse,
     multiple=True,
-    help=f"Look into these connections only, and pass the others through: {PATTERN} Again for more.",
+    help=f"Intercept only these connections and pass the others through: {PATTERN} Repeatable.",
 )
 PASS = click.option(
     "--pass",
@@ -65,38 +66,40 @@ PASS = click.option(
     metavar="PATTERN",
     type=values.Pattern.parse,
     multiple=True,
-    help="Pass these through untouched, whatever --intercept says. Again for more.",
+    help="Pass these connections through unchanged. Overrides --intercept. Repeatable.",
 )
 BLOCK = click.option(
     "--block",
     metavar="PATTERN",
     type=values.Pattern.parse,
     multiple=True,
-    help="Refuse these, whatever the others say. Again for more.",
+    help="Refuse these connections. Overrides all other rules. Repeatable.",
 )
 PIN_AFTER = click.option(
     "--pin-after",
     metavar="N",
     type=click.IntRange(1),
-    help="Take a client that has refused our certificate for a host so many times in a row for one that pins.",
+    help="Treat a client as pinning after N rejected certificates in a row for a host.",
 )
 PIN_FOR = click.option(
     "--pin-for",
     metavar="TIME",
     type=values.span,
-    help="Remember that for so long, or until SIGHUP.  [default: 1h]",
+    help="How long to remember a pinning client; SIGHUP forgets it.  [default: 1h]",
 )
 PINNED = click.option(
-    "--pinned", type=click.Choice(["pass", "block"]), help="What becomes of those.  [default: pass]"
+    "--pinned", type=click.Choice(["pass", "block"]), help="Action for pinning clients.  [default: pass]"
 )
 INSECURE = click.option("--insecure", is_flag=True, help="Do not verify the certificates of upstreams.")
 PASS_UNTRUSTED = click.option(
     "--pass-untrusted",
     is_flag=True,
-    help="Pass clients through to upstreams with which TLS fails, instead of a page that says why.",
+    help="Pass clients through to upstreams whose TLS handshake fails, instead of serving a page with the reason.",
 )
 UPSTREAM_CA = click.option(
-    "--upstream-ca", metavar="FILE", help="The authorities to trust for upstreams, in place of the system's."
+    "--upstream-ca",
+    metavar="FILE",
+    help="Certificate authorities to trust for upstreams, instead of the system's.",
 )
 UPSTREAM_CERT = click.option(
     "--upstream-cert",
@@ -111,69 +114,74 @@ REVOKE = click.option(
     metavar="SHA256",
     type=values.fingerprint,
     multiple=True,
-    help="Refuse upstreams with this certificate. Again for more.",
+    help="Refuse upstreams with this certificate. Repeatable.",
 )
 LATE = click.option(
     "--late",
     is_flag=True,
-    help="Reach upstreams only when a request has to go there; certificates then say the name alone.",
+    help="Connect to upstreams only when a request needs it; certificates then carry only the requested name.",
 )
 SERVER_FIRST = click.option(
     "--server-first",
     metavar="TIME",
     type=_values.seconds,
-    help="A client that is silent for so long waits for its server to speak first: relay it, as for SMTP.",
+    help="Relay a connection whose client sends nothing for this time, for protocols in which the server speaks first, "
+    "such as SMTP.",
 )
 HAR = click.option(
-    "--har", metavar="FILE", help="Record into this file (HAR 1.2), whole after each exchange."
+    "--har",
+    metavar="FILE",
+    help="Record exchanges to this HAR 1.2 file, which is complete after each exchange.",
 )
 HAR_LIMIT = click.option(
     "--har-limit",
     metavar="SIZE",
     type=values.size,
-    help="Keep at most so much of each body, such as 10M. Those over 1M go to files beside the HAR.",
+    help="Maximum recorded size of each body, such as 10M. Bodies over 1M go to files beside the HAR.",
 )
 REPLAY = click.option(
     "--replay",
     metavar="FILE",
     multiple=True,
-    help="Answer what is in this HAR file from there. Again for more.",
+    help="Answer requests from the recordings in this HAR file. Repeatable.",
 )
 REPLAY_STRICT = click.option(
-    "--replay-strict", is_flag=True, help="Answer all else by 502, so that no upstream is reached."
+    "--replay-strict",
+    is_flag=True,
+    help="Answer requests without a recording with 502, so that no upstream is reached.",
 )
 MAP_LOCAL = click.option(
     "--map-local",
     metavar="URL=PATH",
     type=values.pair,
     multiple=True,
-    help="Answer what begins with this URL from a file or a directory. Again for more.",
+    help="Answer requests whose URL begins with URL from a file or a directory. Repeatable.",
 )
 MAP_REMOTE = click.option(
     "--map-remote",
     metavar="URL=URL",
     type=values.pair,
     multiple=True,
-    help="Ask another server for what begins with the first URL. Again for more.",
+    help="Send requests whose URL begins with the first URL to the second. Repeatable.",
 )
 THROTTLE = click.option(
     "--throttle",
     metavar="RATE",
     type=values.rate,
-    help="Let each body, and each WebSocket, pass at so many bytes a second, such as 64K.",
+    help="Limit each body and each WebSocket to this many bytes per second, such as 64K.",
 )
 FAULTS = click.option(
     "--faults",
     metavar="LIST",
     type=values.faults,
-    help="Let exchanges go wrong: latency=200ms-1s, errors=0.1 (the part answered by status=503), aborts=0.1 (the "
-    "part that breaks off after=1000 bytes), seed=1 for the same ones each time; with commas between.",
+    help="Inject faults, separated by commas: latency=200ms-1s, errors=0.1 (the fraction answered with status=503), "
+    "aborts=0.1 (the fraction cut off after=1000 bytes), seed=1 for a repeatable choice.",
 )
 SCRIPT = click.option(
     "--script",
     metavar="FILE",
     help="Hooks in Python: a list of layers named layers, on_message, on_open and on_close for WebSockets, chunks for "
-    "other bytes. It is loaded again when it changes; while an error is in it the one before stays.",
+    "other bytes. Reloaded when it changes; if that fails, the previous version stays in use.",
 )
 GRACE = click.option(
     "--grace",
@@ -181,19 +189,20 @@ GRACE = click.option(
     type=_values.seconds,
     default="2s",
     show_default=True,
-    help="After SIGTERM, SIGINT or the command's end, wait at most so long for what is in flight.",
+    help="Maximum wait for open connections and requests after SIGTERM, SIGINT or the end of COMMAND.",
 )
 ACCESS_LOG = click.option(
     "--access-log",
     type=click.Choice(["short", "common", "combined", "json", "off"]),
     is_flag=False,
     flag_value="combined",
-    help="A line for each exchange on standard output.  [default: short, where there is no console]",
+    help="Write a line for each exchange to standard output.  [default: short, without a console]",
 )
 CONSOLE = click.option(
     "--console/--no-console",
     default=None,
-    help="A live view of the exchanges.  [default: where standard output is a terminal and the extra inspect is there]",
+    help="Show a live view of the exchanges.  "
+    "[default: if standard output is a terminal and the extra inspect is installed]",
 )
 SHOW = click.option(
     "--show",
@@ -201,17 +210,17 @@ SHOW = click.option(
     type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="After a command, list at most so many of the exchanges that it made, on standard error.",
+    help="List up to N of the exchanges of COMMAND on standard error when it ends.",
 )
 
 SECTIONS = (
-    ("The front door", (LISTEN, MODE, TO, _options.HOST_HEADER, CA, _options.CERT, _options.KEY, _options.USER,
+    ("Listening", (LISTEN, MODE, TO, _options.HOST_HEADER, CA, _options.CERT, _options.KEY, _options.USER,
                         _options.USER_FILE, _options.OPEN, _options.PRIVATE)),
-    ("What is looked into", (INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SERVER_FIRST)),
+    ("Interception", (INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SERVER_FIRST)),
     ("Upstreams", (_options.VIA, UPSTREAM_CA, UPSTREAM_CERT, UPSTREAM_KEY, INSECURE, PASS_UNTRUSTED, REVOKE, LATE)),
-    ("What becomes of it", (SCRIPT, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS)),
-    ("What is shown", (CONSOLE, ACCESS_LOG, SHOW, _options.KEYLOG)),
-    ("Times", (GRACE, _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(), _options.IDLE())),
+    ("Recording and changes", (SCRIPT, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS)),
+    ("Output", (CONSOLE, ACCESS_LOG, SHOW, _options.KEYLOG)),
+    ("Timeouts", (GRACE, _options.CONNECT(), _options.HANDSHAKE(), _options.FIRST_BYTE(), _options.IDLE())),
 )  # fmt: skip
 
 

@@ -44,32 +44,34 @@ def _time(name: str, default: str, help: str) -> Callable[[F], F]:
 
 
 GRACE = partial(
-    _time, "--grace", "off", "After SIGTERM or SIGINT, wait at most so long for what is in flight."
+    _time, "--grace", "off", "Maximum wait for open connections and requests after SIGTERM or SIGINT."
 )
 HANDSHAKE = partial(
     _time,
     "--handshake-timeout",
     "10s",
-    "For a client's TLS handshake, its SOCKS request or the head of an HTTP request, and for what the proxies of "
-    "--via answer.",
+    "Timeout for a client's TLS handshake, its SOCKS request or the head of an HTTP request, and for the responses of "
+    "the proxies of --via.",
 )
-CONNECT = partial(_time, "--connect-timeout", "10s", "For reaching a target, or the first proxy of --via.")
+CONNECT = partial(
+    _time, "--connect-timeout", "10s", "Timeout for connecting to a target, or to the first proxy of --via."
+)
 IDLE = partial(
     _time,
     "--idle-timeout",
     "10m",
-    "End a connection on which nothing moves for so long, kept ones among them.",
+    "Close a connection after this time without traffic, kept-alive connections included.",
 )
-FIRST_BYTE = partial(_time, "--first-byte-timeout", "1m", "For the first byte of a new connection.")
-ANSWER = partial(_time, "--answer-timeout", "off", "For the head of an answer, once the request is sent.")
+FIRST_BYTE = partial(_time, "--first-byte-timeout", "1m", "Timeout for the first byte of a new connection.")
+ANSWER = partial(_time, "--answer-timeout", "off", "Timeout for the response head, once the request is sent.")
 VIA = click.option(
     "--via",
     metavar="URL",
     multiple=True,
     envvar="LLAMA_VIA",
     help="Reach targets through this proxy: socks5://, socks5h:// (it resolves names), http:// or https:// with "
-    "[USER:PASSWORD@]HOST[:PORT], or env for what the proxy variables say. Again for a chain.  [env: LLAMA_VIA, "
-    "which other users cannot see, with spaces between]",
+    "[USER:PASSWORD@]HOST[:PORT], or env to follow the proxy environment variables. Repeatable, for a chain.  "
+    "[env: LLAMA_VIA, separated by spaces; other users cannot see it]",
 )
 USER = click.option(
     "--user",
@@ -78,26 +80,24 @@ USER = click.option(
     type=_values.User(),
     multiple=True,
     envvar="LLAMA_USER",
-    help="Serve only who knows this. Again for more. Every user of this machine can read it in the list of "
-    "processes: better are --user-file and LLAMA_USER.  [env: LLAMA_USER, one a line]",
+    help="Require these credentials. Repeatable. Every user of this machine can read them in the list of processes: "
+    "prefer --user-file or LLAMA_USER.  [env: LLAMA_USER, one per line]",
 )
 USER_FILE = click.option(
     "--user-file",
     metavar="FILE",
-    help="Serve only whom this file names: NAME:PASSWORD, one a line. SIGHUP reads it again.",
+    help="Require credentials from this file: NAME:PASSWORD, one per line. SIGHUP reloads it.",
 )
-OPEN = click.option(
-    "--open", "is_open", is_flag=True, help="Let everybody who can reach it use this proxy, without --user."
-)
+OPEN = click.option("--open", "is_open", is_flag=True, help="Allow unauthenticated clients.")
 PRIVATE = click.option(
     "--private",
     is_flag=True,
-    help="Let clients from elsewhere reach loopback and private addresses too, as those of this machine may.",
+    help="Allow clients on other machines to reach loopback and private addresses, as local clients may.",
 )
 UDP = click.option(
     "--udp",
     is_flag=True,
-    help="Serve UDP ASSOCIATE too: relay datagrams, by the rules that hold for connections. --idle-timeout ends an "
+    help="Serve UDP ASSOCIATE too: relay datagrams under the same rules as connections. --idle-timeout ends an "
     "association without datagrams.",
 )
 BIND = click.option(
@@ -107,7 +107,9 @@ BIND = click.option(
     "--idle-timeout.",
 )
 SOCKS4 = click.option(
-    "--socks4", is_flag=True, help="Serve SOCKS4 and SOCKS4a too, which have no passwords: not with --user."
+    "--socks4",
+    is_flag=True,
+    help="Serve SOCKS4 and SOCKS4a too, which have no passwords. Not supported with --user.",
 )
 HOST_HEADER = click.option(
     "--host-header",
@@ -118,14 +120,14 @@ HOST_HEADER = click.option(
 HTTP3 = click.option(
     "--http3",
     is_flag=True,
-    help="Serve HTTP/3 too, at the UDP ports of the same numbers; needs --cert and the extra http3.",
+    help="Serve HTTP/3 too, on the UDP ports of the same numbers. Requires --cert and the extra http3.",
 )
 ACCESS_LOG = click.option(
     "--access-log",
     type=click.Choice(["common", "combined", "json"]),
     is_flag=False,
     flag_value="combined",
-    help="A line for each request or connection on standard output.  [combined when no format is given]",
+    help="Write a line for each request or connection to standard output.  [combined when no format is given]",
 )
 
 
@@ -155,7 +157,7 @@ def listening(default: str) -> Callable[[F], F]:
             type=_values.listen,
             multiple=True,
             default=[default],
-            help=f"{_LISTEN_HELP}Again for more.  [default: {default}]",
+            help=f"{_LISTEN_HELP}Repeatable.  [default: {default}]",
         )
         for each in (ACCESS_LOG, GRACE(), WORKERS, IDLE(), HANDSHAKE(), KEY, CERT, listen):
             command = each(command)
@@ -191,7 +193,7 @@ def web(command: F) -> F:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What was given; a command that has no such option leaves the default."""
+    """The values of the options; an option that a command does not have keeps its default."""
 
     listen: tuple[str, ...]
     cert: tuple[str, ...]
