@@ -105,8 +105,8 @@ OPTIONS = (
         "--idle-timeout",
         metavar="TIME",
         help="Close a connection after this time without traffic in either direction. An HTTP client must send "
-        f"the first byte of a connection within {_settings.FIRST_BYTE_TIMEOUT:g}s, and make progress with a body within "
-        f"{_settings.CLIENT_TIMEOUT:g}s.  [default: {_IDLE}]",
+        f"the first byte of a new connection within {_settings.FIRST_BYTE_TIMEOUT:g}s, and make progress with "
+        f"each body within {_settings.CLIENT_TIMEOUT:g}s.  [default: {_IDLE}]",
     ),
     click.option(
         "--answer-timeout",

@@ -20,10 +20,10 @@ def test_a_missing_value_is_a_usage_error(pango: Call) -> None:
 
 def test_the_help_documents_the_timeouts(pango: Call) -> None:
     words = " ".join(pango("serve --help").output.split())
-    head = "For a client's TLS handshake, its PROXY header, and the head of each HTTP request. [default: 10s]"
+    head = "Timeout for a client's TLS handshake, its PROXY header, and the head of each HTTP request. [default: 10s]"
     assert head in words
-    assert "For reaching a target. [default: 10s]" in words
-    assert "End a connection after this time without traffic in either direction." in words
+    assert "Timeout for connecting to a target. [default: 10s]" in words
+    assert "Close a connection after this time without traffic in either direction." in words
     assert "first byte of a new connection within 60s, and make progress with each body within 60s." in words
     assert "[default: 10m]" in words
 
