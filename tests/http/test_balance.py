@@ -1,4 +1,4 @@
-"""Which upstream is asked, how often, and what happens to one that fails."""
+"""Load balancing policies, retries and ejection of upstreams."""
 
 import asyncio
 from collections import Counter
@@ -73,17 +73,17 @@ async def test_an_upstream_that_fails_is_ejected_for_a_while() -> None:
         for _ in range(2):
             a.note_failure(OSError(), most=2, rest=10)
         assert names([balance.next() for _ in range(3)]) == "bbb"
-        assert names([balance.next([balance.upstreams[1]])]) == "a"  # last, but not never
+        assert names([balance.next([balance.upstreams[1]])]) == "a"  # ejected, but used if there is no other
         await clock.advance(10)
         assert "a" in names([balance.next() for _ in range(2)])
-        a.note_failure(OSError(), most=2, rest=10)  # once is enough now
+        a.note_failure(OSError(), most=2, rest=10)  # one failure suffices after an ejection
         assert names([balance.next() for _ in range(3)]) == "bbb"
         a.note_success()
         assert "a" in names([balance.next() for _ in range(2)])
 
 
 class World:
-    """Upstreams by name, some of which fail in a way of their own."""
+    """Upstreams by name, some of which fail with a given error."""
 
     def __init__(self, **failing: str) -> None:
         self.failing = failing

@@ -26,7 +26,7 @@ ASKED = "<< CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n"
 
 
 class Scripted:
-    """A connector to a proxy that follows a transcript; `lines` are the proxy's."""
+    """A connector to a proxy that follows a transcript; `lines` are sent by the proxy."""
 
     def __init__(self, *lines: str) -> None:
         self.lines = lines

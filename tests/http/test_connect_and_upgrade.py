@@ -1,4 +1,4 @@
-"""CONNECT, extended CONNECT and Upgrade at the front doors: what is refused, what opens, what reaches the upstream."""
+"""CONNECT, extended CONNECT and Upgrade at the proxies: rejections, tunnels and forwarded requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade:
 
 
 def silent(heard: list[bytes]) -> Upstream:
-    """An upstream that answers each head with 200 and keeps all that comes."""
+    """An upstream that responds to each head with 200 and records all input."""
 
     async def origin(stream: Stream) -> None:
         while data := await stream.read():
@@ -116,7 +116,7 @@ async def test_an_upstream_that_does_not_switch_protocols_fails_an_extended_conn
                 await talk.ask([*head, (":authority", "t.example"), (":path", "/p")], end=False)
                 assert "response 502" in (await talk.until("end"))[0]
     assert f"answered {status} and did not switch protocols to websocket" in caplog.text
-    assert "ejected" not in caplog.text  # a client must not take an upstream out of use
+    assert "ejected" not in caplog.text  # a client must not cause an ejection
 
 
 async def test_an_upstream_that_does_not_switch_protocols_answers_an_upgrade() -> None:
@@ -290,7 +290,7 @@ async def test_a_body_that_has_arrived_is_not_held_for_100(version: str, body: s
                 await browser.say(head + sent[:1])
                 await browser.say(sent[1:])
                 await got.wait()
-                await browser.hear(b"HTTP/1.1 200 ")  # and no 100, which has no use any more
+                await browser.hear(b"HTTP/1.1 200 ")  # and no 100, which is no longer useful
             return
         async with talk_to(stack(server(), front)) as talk:
             plain = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/")]

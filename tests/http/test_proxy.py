@@ -1,4 +1,4 @@
-"""The forward proxy: who may reach what, by CONNECT and by whole URLs."""
+"""The forward proxy: CONNECT, absolute URLs and access rules."""
 
 import base64
 from contextlib import AbstractAsyncContextManager
@@ -193,7 +193,7 @@ async def test_a_name_that_resolves_to_a_private_address_is_rejected() -> None:
             (f"GET http://evil.example:{inner.port}/ HTTP/1.1", "Host: evil.example"),
         ):
             assert await status(exchange, *lines, local=LOOPBACK) == 200
-            assert await status(exchange, *lines, local=PUBLIC) == 403  # by no kept connection either
+            assert await status(exchange, *lines, local=PUBLIC) == 403  # not by a pooled connection either
             assert await status(exchange, *lines, local=LOOPBACK) == 200
 
 

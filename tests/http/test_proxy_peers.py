@@ -1,4 +1,4 @@
-"""curl through the forward proxy: each way to use one, and what HTTP can do through it."""
+"""curl through the forward proxy, in every mode, with the features of HTTP."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -27,7 +27,7 @@ WAYS = {
 
 
 class Through:
-    """curl with the options of one way through a gate to the site."""
+    """curl with the options for one mode of the proxy."""
 
     def __init__(self, scheme: str, gate: Gate, *options: str) -> None:
         self.gate = gate
@@ -35,7 +35,7 @@ class Through:
         self.options = ("--http1.1", "--cacert", ca_file(), "--proxy-cacert", ca_file(), *options)
 
     async def __call__(self, *arguments: str | Path, stdin: bytes = b"") -> Done:
-        """Run curl; an argument that begins with a slash is a page of the site."""
+        """Run curl; an argument that begins with a slash is a path of the site."""
         filled = [
             f"{self.site}{each}" if isinstance(each, str) and each.startswith("/") else each
             for each in arguments

@@ -1,4 +1,4 @@
-"""Other people's servers behind the reverse proxy, with curl and others in front."""
+"""The reverse proxy between real servers, such as nginx, and real clients, such as curl."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ Layer: TypeAlias = Callable[[Exchange], Exchange]
 
 @asynccontextmanager
 async def before(origin: Handler, *layers: Layer) -> AsyncGenerator[str]:
-    """The URL of a reverse proxy before a handler."""
+    """Yield the URL of a reverse proxy in front of a handler."""
     async with (
         serve(origin, listen="127.0.0.1:0") as there,
         reverse(f"http://{there.address}", *layers) as url,
@@ -154,7 +154,7 @@ async def test_connections_are_kept_on_both_sides() -> None:
 
 
 async def events_of(url: str, *options: str) -> AsyncGenerator[bytes]:
-    """The events that curl prints, as they come."""
+    """Yield the events that curl prints, as they arrive."""
     process = await asyncio.create_subprocess_exec(
         installed("curl"), "-qsSN", *options, url, stdout=asyncio.subprocess.PIPE, env=CLEAN
     )
@@ -227,7 +227,7 @@ async def test_a_client_that_disconnects_ends_the_stream() -> None:
 
 
 def dying(said: bytes, *, reset: bool) -> Handler:
-    """An upstream that says this and is gone, by FIN or by RST."""
+    """An upstream that sends this and closes the connection, with FIN or RST."""
 
     async def handler(stream: Stream) -> None:
         await stream.read()
@@ -289,7 +289,7 @@ async def test_a_slow_upstream_is_504_after_the_timeout() -> None:
 
 
 async def serve_echo(websocket: ServerConnection) -> None:
-    """Echoes; `leave` makes it close, with a code of its own."""
+    """Echo messages; `leave` makes it close with a custom code."""
     async for message in websocket:
         if message == "leave":
             await websocket.close(4321, "as you wish")

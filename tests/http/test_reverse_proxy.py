@@ -1,4 +1,4 @@
-"""The reverse proxy: what an upstream hears, what the client hears, and who is told when one of them leaves."""
+"""The reverse proxy: forwarded requests and responses, errors, and disconnects on either side."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ A = "http://a.example"
 async def heard_by_upstream(
     *lines: str, line: str = "GET / HTTP/1.1", proxy: Exchange | None = None, peer: str = "192.0.2.1"
 ) -> list[str]:
-    """The request that an upstream gets for one that says this."""
+    """Return the request that the upstream receives for this one."""
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:

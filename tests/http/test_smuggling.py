@@ -1,6 +1,6 @@
-"""Requests that servers in a row have been known to read in different ways, and what comes of each.
+"""Requests that chained servers are known to parse differently, and the result of each.
 
-Behind the proxy the backend sees exactly one request with one framing for each that is answered by it, or nothing.
+For each request that the backend answers, it sees exactly one request with one framing; for all others, nothing.
 """
 
 import asyncio
@@ -45,14 +45,14 @@ HELD = f"Content-Length: {len(HIDDEN)}"
 ONE = b"1\r\na\r\n0\r\n\r\n"
 
 REFUSED: dict[str, tuple[bytes, int]] = {
-    # two lengths
+    # conflicting lengths
     "CL.TE": (post("Content-Length: 6", "Transfer-Encoding: chunked") + b"0\r\n\r\nG", 400),
     "TE.CL": (post("Transfer-Encoding: chunked", "Content-Length: 4") + b"5c\r\nGPOST / HTTP/1.1\r\n", 400),
     "TE and CL: 0": (post("Transfer-Encoding: chunked", "Content-Length: 0") + ONE, 400),
     "CL twice, differing": (post("Content-Length: 0", "Content-Length: 35") + SMUGGLED, 400),
     "CL twice, the same": (post("Content-Length: 1", "Content-Length: 1") + b"a", 400),
     "CL twice in other case": (post("Content-Length: 0", "CONTENT-LENGTH: 35") + SMUGGLED, 400),
-    # Content-Length that is none
+    # invalid Content-Length
     "CL list": (post("Content-Length: 1, 1") + b"a", 400),
     "CL list, differing": (post("Content-Length: 0, 35") + SMUGGLED, 400),
     "CL +": (post("Content-Length: +1") + b"a", 400),
@@ -79,7 +79,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "CL space before colon": (post("Content-Length : 35") + SMUGGLED, 400),
     "CL folded": (post("Content-Length:\r\n 35") + SMUGGLED, 400),
     "CL continued": (post("Content-Length: 3\r\n 6") + SMUGGLED, 400),
-    # Transfer-Encoding that is none, or only for some
+    # Transfer-Encoding that is invalid, or valid only for some servers
     "TE: xchunked": (post("Transfer-Encoding: xchunked") + ONE, 501),
     "TE: identity": (post("Transfer-Encoding: identity") + SMUGGLED, 501),
     "TE: identity, CL": (post("Transfer-Encoding: identity", "Content-Length: 35") + SMUGGLED, 400),
@@ -113,7 +113,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "TE with an odd letter": (post("Transfer-Encod\xedng: chunked") + ONE, 400),
     "TE first of all": (b"POST / HTTP/1.1\r\n Transfer-Encoding: chunked\r\nHost: a\r\n\r\n" + ONE, 400),
     "TE in HTTP/1.0": (head("POST / HTTP/1.0", "Transfer-Encoding: chunked") + ONE, 400),
-    # lines
+    # line endings and field lines
     "bare LF": (b"GET / HTTP/1.1\nHost: a\n\n" + SMUGGLED, 400),
     "bare LF at the end": (b"GET / HTTP/1.1\r\nHost: a\r\n\n" + SMUGGLED, 400),
     "bare LF after the first line": (b"GET / HTTP/1.1\nHost: a\r\n\r\n", 400),
@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "odd bytes in a name": (head("GET / HTTP/1.1", "X\xff: a"), 400),
     "a name in brackets": (head("GET / HTTP/1.1", "X[]: a"), 400),
     "two empty lines first": (b"\r\n\r\n" + LAST, 400),
-    # the first line
+    # the request line
     "HTTP/0.9": (b"GET /smuggled\r\n\r\n", 400),
     "HTTP/1.2": (head("GET / HTTP/1.2"), 505),
     "HTTP/2.0": (b"PRI * HTTP/2.0\r\nHost: a\r\n\r\n", 505),
@@ -328,7 +328,7 @@ async def test_unambiguous_requests_reach_the_backend_with_one_framing(name: str
 
 
 async def fields_seen(said: bytes) -> dict[bytes, bytes]:
-    """What the backend sees of the first request."""
+    """Return the fields of the first request that the backend receives."""
     backend = Backend()
     await through(said + LAST, backend)
     assert backend.seen[-1] == "GET /last"

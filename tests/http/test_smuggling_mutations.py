@@ -1,4 +1,4 @@
-"""Messages whose framing is broken at random: two readers of what comes out of the proxy agree about it."""
+"""Messages with randomly broken framing: two independent parsers agree about the output of the proxy."""
 
 import re
 from collections.abc import Callable
@@ -40,11 +40,11 @@ CHANGES = st.lists(
     max_size=4,
 )
 Make = Callable[[Upstream, float | None], Exchange]
-PATIENCE = 1.0  # seconds for an answer that is not whole
+PATIENCE = 1.0  # seconds to wait for an incomplete response
 
 
 def changed(raw: bytes, changes: list[Change]) -> bytes:
-    """With a piece put in, or in the place of some bytes, at some places."""
+    """Return the message with pieces inserted, or replacing bytes, at the given positions."""
     for place, gone, piece in changes:
         at = int(place * len(raw))
         raw = raw[:at] + piece + raw[at + gone :]
@@ -52,7 +52,7 @@ def changed(raw: bytes, changes: list[Change]) -> bytes:
 
 
 async def exchange(said: bytes, origin: Callable[[Stream], object], make: Make) -> bytes:
-    """Say that and no more; all of the answers, whole or not."""
+    """Send this and half-close; return all responses, complete or not."""
     upstream = Upstream(origin)  # type: ignore[arg-type]  # it is a handler
     proxy = make(upstream, PATIENCE)
     fetcher = proxy.client  # type: ignore[attr-defined]
@@ -73,7 +73,7 @@ async def exchange(said: bytes, origin: Callable[[Stream], object], make: Make) 
 
 
 def by_h11(wire: bytes) -> list[tuple[str, bytes]]:
-    """The requests that another reader finds: targets and bodies."""
+    """Return the requests that an independent parser finds: targets and bodies."""
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(wire)
     found: list[tuple[str, bytes]] = []
@@ -112,7 +112,7 @@ async def test_the_backend_sees_the_requests_that_were_answered(
         while found := take_request(whole):
             mine.append((found[0].target, found[0].body))
             whole = found[1]
-        if wire.isascii():  # h11 takes no other bytes in a target
+        if wire.isascii():  # h11 accepts only ASCII in a target
             assert by_h11(wire[: len(wire) - len(rest)]) == mine
 
 
@@ -143,7 +143,7 @@ ANSWER_CHANGES = st.lists(
 
 
 def answers_by_h11(heard: bytes) -> list[tuple[int, bytes, bool]]:
-    """The responses that another reader finds: status, body, and whether it was whole."""
+    """Return the responses that an independent parser finds: status, body, and whether it was complete."""
     found: list[tuple[int, bytes, bool]] = []
     connection = h11.Connection(h11.CLIENT)
     connection.receive_data(heard)

@@ -1,4 +1,4 @@
-"""Responses that servers may read in different ways: what the client gets, and that the next one is its own."""
+"""Responses that servers may parse differently: the client's view, and the response to its next request."""
 
 import asyncio
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def answer(*lines: str, status: str = "200 OK", version: str = "1.1", body: byte
 
 
 def first_of(raw: bytes) -> Backend:
-    """Answers the first request by this, and all others as they should be."""
+    """An upstream that sends this for the first request, and valid responses for all others."""
 
     def make(seen: Seen) -> bytes:
         return raw if seen.target == "/first" else ok(seen)
@@ -177,7 +177,7 @@ async def test_bytes_on_an_idle_connection_reach_no_client(piece: bytes) -> None
         await browser.hear(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nVia: 1.1 llama\r\n\r\n</first>")
         idle.set()
         await told.wait()
-        await asyncio.sleep(0.01)  # the kernel's time
+        await asyncio.sleep(0.01)  # time for the kernel to deliver
         await browser.say(LAST)
         heard = await heard_of(browser)
     assert heard.endswith(b"</last>") and statuses(heard) == [200]
@@ -244,7 +244,7 @@ async def test_a_malformed_body_is_visibly_truncated(name: str, version: str, ma
         await stream.read()
         head, _, body = raw.partition(b"\r\n\r\n")
         await stream.write(head + b"\r\n\r\n" + body[: 1 if b"Length: 10" in head else 6])
-        await asyncio.sleep(0.01)  # so that the beginning has been passed on
+        await asyncio.sleep(0.01)  # so that the beginning has been forwarded
         await stream.write(body[1 if b"Length: 10" in head else 6 :])
 
     said = FIRST.replace(b"HTTP/1.1", f"HTTP/{version}".encode())

@@ -186,7 +186,7 @@ class Sharing:
         return True
 
     def enter(self) -> None:
-        """Count a user, who must call `leave`."""
+        """Count one more user; each must call `leave`."""
         self._entered += 1
 
     async def leave(self) -> None:

@@ -1,6 +1,6 @@
 """The reverse proxy: a request handler that forwards each request to one of its upstreams.
 
-It picks an upstream with a balancing policy, rewrites the target and the fields for it, and retries on another upstream
+It picks an upstream by a balancing policy, rewrites the target and the fields for it, and retries on another upstream
 when a failure shows that the first one has not acted on the request. A request is never sent twice if that could have
 an effect: before anything was sent any request is retried, later only an idempotent one with its body in memory.
 """

@@ -1,4 +1,4 @@
-"""Names, passwords and tokens."""
+"""Basic and bearer authentication."""
 
 import asyncio
 import base64

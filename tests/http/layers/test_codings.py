@@ -1,4 +1,4 @@
-"""br and zstd, by whichever library is there, and what is said where none is."""
+"""The codings br and zstd with each library, and the error without one."""
 
 import asyncio
 import importlib

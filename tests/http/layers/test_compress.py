@@ -1,4 +1,4 @@
-"""Codings put on responses and taken off requests."""
+"""Compression of responses and decompression of requests."""
 
 import asyncio
 import gzip

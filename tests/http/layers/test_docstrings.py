@@ -1,4 +1,4 @@
-"""The examples in docstrings build."""
+"""The examples in docstrings can be built."""
 
 import inspect
 import re
@@ -11,7 +11,7 @@ from tests.http.serving import hello
 
 
 def examples_of(name: str) -> list[str]:
-    """The stacks in a docstring that stand for themselves; those within a `run` over several lines do not."""
+    """Return the one-line stacks in a docstring; those inside a `run` over several lines are skipped."""
     text = inspect.getdoc(getattr(http, name)) or ""
     return re.findall(r"^ *(stack\(.*\))$", text, re.MULTILINE) or re.findall(r"`(stack\(.*?\))`", text)
 

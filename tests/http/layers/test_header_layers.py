@@ -1,4 +1,4 @@
-"""Layers for single fields, and the identity of requests."""
+"""Layers for header fields, and request IDs."""
 
 import asyncio
 import re

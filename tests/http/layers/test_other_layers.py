@@ -1,4 +1,4 @@
-"""Limits, paths, logs and redirects."""
+"""Body limits, path normalization, access logs and redirects."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Requests that come again, and too often."""
+"""Retries and rate limits."""
 
 import asyncio
 from collections.abc import Collection, Iterator
@@ -12,13 +12,13 @@ from tests.http.serving import hello
 
 
 class Upstream:
-    """Does one thing after the other, and changes what it gets, as layers may."""
+    """Responds or fails as scripted, and modifies the request as inner layers may."""
 
     def __init__(self, *ends: int | Exception) -> None:
         self.ends: Iterator[int | Exception] = iter(ends)
         self.got: list[tuple[str, str, bytes]] = []
         self.closed: list[int] = []
-        self.kept: list[Response] = []  # so that none ends by being forgotten
+        self.kept: list[Response] = []  # keeps responses from being closed by garbage collection
 
     async def __call__(self, request: Request) -> Response:
         self.got.append((request.path, request.headers.get("x", ""), await request.body.chunk()))

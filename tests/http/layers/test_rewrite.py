@@ -1,4 +1,4 @@
-"""Paths and bodies on their way through."""
+"""Rewriting of paths and bodies."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""Which exchange a request comes to."""
+"""Routing of requests to handlers."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Files of a directory."""
+"""Static files."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The layers that have a twin for any service, and take a function of the request here."""
+"""HTTP variants of generic layers, which take a function of the request."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ def of(name: str) -> Request:
 
 
 class Desk:
-    """Answers when it is told to."""
+    """Responds when the test sets the response."""
 
     def __init__(self) -> None:
         self.waiting: dict[str, asyncio.Future[Response]] = {}

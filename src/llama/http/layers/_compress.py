@@ -52,7 +52,7 @@ class Compress:
         return response
 
     def _can_be(self, response: Response, method: str) -> bool:
-        """Return whether this response can be compressed for any client; if so, it varies by Accept-Encoding."""
+        """Return whether the response could be compressed for some client, so that it needs Vary."""
         headers = response.headers
         if response.status < 200 or response.status in (204, 205, 206, 304) or response.upgrade is not None:
             return False

@@ -28,9 +28,10 @@ def rate_limit(
 ) -> Middleware[Request, Response]:
     """Limit each key to `rate` requests per second, in bursts of up to `burst`; further ones get 429 with Retry-After.
 
-    Like `rate_limit`, but `key` is a function of the request. The default key is the client's address, which behind a
-    proxy is the one that `http.forwarded` sets. Requests whose key is None share one limit. `keys` is the maximum
-    number of keys to track.
+    Like `rate_limit`, but `key` is a function of the request. The default key is the client's address (for IPv6 its /64
+    network), which behind a proxy is the one that `http.forwarded` sets. Requests whose key is None share one limit.
+    `burst` defaults to the rate, and is at least 1. At most `keys` keys are stored; the least recently used is dropped
+    first.
 
         stack(http.server(), http.rate_limit(10, burst=50, key=lambda request: request.authority), application)
     """
