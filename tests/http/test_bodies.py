@@ -35,11 +35,11 @@ async def aiter_of(*parts: bytes) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize(
     "content", [b"abc", bytearray(b"abc"), memoryview(b"abc"), "abc", [b"a", b"", b"bc"], iter([b"abc"])]
 )
-def test_a_body_is_made_of_many_things(content: Content) -> None:
+def test_a_body_is_made_from_each_content_type(content: Content) -> None:
     assert read(content) == b"abc"
 
 
-def test_a_body_is_made_of_an_async_iterator() -> None:
+def test_a_body_is_made_from_an_async_iterator() -> None:
     assert read(aiter_of(b"a", b"", b"bc")) == b"abc"
 
 
@@ -49,7 +49,7 @@ def test_the_length_of_bytes_is_known_and_that_of_an_iterator_is_not() -> None:
     assert body_of(b"") is EMPTY
 
 
-def test_a_body_stays_the_same_body() -> None:
+def test_body_of_returns_a_body_unchanged() -> None:
     body = body_of(b"a")
     assert body_of(body) is body
 
@@ -72,7 +72,7 @@ def test_reading_stops_at_a_limit(content: Content) -> None:
         asyncio.run(body.read(3))
 
 
-def test_a_loop_that_is_left_goes_on_where_it_was() -> None:
+def test_a_new_loop_continues_after_an_early_exit() -> None:
     async def main() -> None:
         body = body_of([b"a", b"b", b"c"])
         async for chunk in body:
@@ -113,7 +113,7 @@ def test_closing_a_body_closes_its_source() -> None:
     assert closed == ["sync", "async"]
 
 
-def test_each_chunk_is_mapped_and_empty_ones_are_left_out() -> None:
+def test_map_skips_chunks_that_become_empty() -> None:
     body = body_of([b"a", b"b", b"c"]).map(lambda chunk: b"" if chunk == b"b" else chunk.upper())
     assert asyncio.run(chunks_of(body)) == [b"A", b"C"]
     assert body.length is None
@@ -145,7 +145,7 @@ def test_replacing_in_a_stream_is_replacing_in_the_whole(parts: list[bytes], old
     assert got == b"".join(parts).replace(old.encode(), new.encode())
 
 
-def test_nothing_cannot_be_replaced() -> None:
+def test_replacing_an_empty_string_is_an_error() -> None:
     with pytest.raises(ValueError, match="expected at least one byte"):
         body_of(b"a").replace(b"", b"b")
 
@@ -165,21 +165,21 @@ def raw_deflate(data: bytes) -> bytes:
         ("deflate, gzip", gzip.compress(zlib.compress(b"a cloud " * 100), mtime=0)),
     ],
 )
-def test_codings_come_off_before_a_body_is_changed(coding: str, data: bytes) -> None:
+def test_a_body_is_decoded_before_it_is_changed(coding: str, data: bytes) -> None:
     singles = [data[i : i + 1] for i in range(len(data))]
     for parts in ([data], singles):
         assert read(encoded(parts, coding).decoded()) == b"a cloud " * 100
         assert read(encoded(parts, coding).replace(b"cloud", b"llama")) == b"a llama " * 100
 
 
-def test_a_bomb_comes_out_in_small_pieces() -> None:
+def test_a_decompression_bomb_is_decoded_in_small_pieces() -> None:
     bomb = gzip.compress(bytes(10_000_000))
     chunks = asyncio.run(chunks_of(encoded([bomb], "gzip").decoded()))
     assert sum(map(len, chunks)) == 10_000_000
     assert max(map(len, chunks)) <= 1 << 18
 
 
-def test_what_cannot_be_decoded_is_refused() -> None:
+def test_an_unsupported_coding_is_rejected() -> None:
     with pytest.raises(ProtocolError, match="'lzma' cannot be taken off"):
         encoded([b"x"], "lzma").replace(b"a", b"b")
     with pytest.raises(ProtocolError, match="invalid gzip body"):
@@ -188,7 +188,7 @@ def test_what_cannot_be_decoded_is_refused() -> None:
         read(encoded([gzip.compress(b"a" * 1000)[:-9]], "gzip").decoded())
 
 
-def test_trailers_are_seen_through_a_transformed_body() -> None:
+def test_a_transformed_body_has_the_trailers_of_its_source() -> None:
     class Trailed(IteratedBody):
         @property
         def trailers(self) -> Headers:

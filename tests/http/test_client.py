@@ -29,7 +29,7 @@ def reply(body: bytes, *lines: bytes) -> bytes:
 
 
 @both
-async def test_a_request_goes_up_as_it_was_made(pair: Pair) -> None:
+async def test_a_request_is_sent_unchanged(pair: Pair) -> None:
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:
@@ -51,7 +51,7 @@ async def test_a_request_goes_up_as_it_was_made(pair: Pair) -> None:
         ("OPTIONS", "http://a.example/", b"OPTIONS / HTTP/1.1"),
     ],
 )
-async def test_targets_of_all_forms(method: str, url: str, line: bytes) -> None:
+async def test_request_targets_of_all_forms_are_sent(method: str, url: str, line: bytes) -> None:
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:
@@ -63,7 +63,7 @@ async def test_targets_of_all_forms(method: str, url: str, line: bytes) -> None:
     assert heard[0].startswith(line + b"\r\n")
 
 
-async def test_an_origin_in_the_extensions_goes_before_the_host() -> None:
+async def test_an_origin_in_the_extensions_overrides_the_host() -> None:
     upstream = Upstream(answering(OK))
     async with client(upstream) as fetcher:
         request = get("http://public.example/")
@@ -75,7 +75,7 @@ async def test_an_origin_in_the_extensions_goes_before_the_host() -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://a/", "http://a:0/", "http://a:99999/", "http://[unix:/run/x]/", "http://:80/"]
 )
-async def test_a_request_that_names_no_origin_is_refused(url: str) -> None:
+async def test_a_request_without_a_valid_origin_is_rejected(url: str) -> None:
     async with client(Upstream(answering(OK))) as fetcher:
         with pytest.raises(ProtocolError):
             await fetcher(get(url))
@@ -100,13 +100,13 @@ def test_origins_are_written_as_urls(url: str, text: str) -> None:
 @pytest.mark.parametrize(
     "url", ["", "a", "http://", "http:///x", "http://u@a", "ftp://a", "http://a/path", "unix:"]
 )
-def test_what_is_no_origin_is_a_configuration_error(url: str) -> None:
+def test_an_invalid_origin_url_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigError):
         Origin.parse(url)
 
 
 @both
-async def test_a_body_in_memory_goes_up_with_its_length(pair: Pair) -> None:
+async def test_a_body_in_memory_is_sent_with_its_length(pair: Pair) -> None:
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:
@@ -120,7 +120,7 @@ async def test_a_body_in_memory_goes_up_with_its_length(pair: Pair) -> None:
 
 
 @both
-async def test_a_body_of_chunks_goes_up_as_they_come_while_the_response_comes_down(pair: Pair) -> None:
+async def test_a_streamed_body_is_sent_while_the_response_arrives(pair: Pair) -> None:
     async def origin(stream: Stream) -> None:
         for _ in range(2):
             head = await head_of(stream)
@@ -150,7 +150,7 @@ async def test_a_body_of_chunks_goes_up_as_they_come_while_the_response_comes_do
 
 
 @both
-async def test_a_large_body_goes_up_while_an_early_response_is_told(pair: Pair) -> None:
+async def test_a_large_body_is_sent_while_an_early_response_is_returned(pair: Pair) -> None:
     async def origin(stream: Stream) -> None:
         await head_of(stream)
         await stream.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
@@ -181,7 +181,7 @@ async def test_the_rest_of_a_body_is_not_read_after_the_response() -> None:
 
 
 @both
-async def test_a_body_that_fails_breaks_the_request_off(pair: Pair) -> None:
+async def test_a_failing_body_aborts_the_request(pair: Pair) -> None:
     ended: list[str] = []
 
     async def origin(stream: Stream) -> None:
@@ -205,14 +205,14 @@ async def test_a_body_that_fails_breaks_the_request_off(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 9])
-async def test_a_body_that_does_not_fit_its_length_breaks_the_request_off(size: int) -> None:
+async def test_a_body_that_does_not_match_its_length_aborts_the_request(size: int) -> None:
     async with client(Upstream(answering(OK))) as fetcher:
         request = Request("POST", "http://a/", {"Content-Length": "5"}, body=[b"x"] * size)
         with pytest.raises(ProtocolError, match="Content-Length of 5"):
             await fetcher(request)
 
 
-async def test_trailers_go_up_and_come_down() -> None:
+async def test_trailers_are_sent_and_received() -> None:
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:
@@ -236,7 +236,7 @@ async def test_trailers_go_up_and_come_down() -> None:
 # 100 (Continue) and its like
 
 
-async def test_informational_responses_are_passed_on() -> None:
+async def test_informational_responses_are_forwarded() -> None:
     told: list[tuple[int, str]] = []
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
 
@@ -265,7 +265,7 @@ async def test_endless_informational_responses_are_an_error() -> None:
 
 
 @both
-async def test_a_body_waits_for_the_word_to_continue(pair: Pair) -> None:
+async def test_a_body_with_expect_waits_for_100_continue(pair: Pair) -> None:
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:
@@ -280,7 +280,7 @@ async def test_a_body_waits_for_the_word_to_continue(pair: Pair) -> None:
     assert heard[1] == b"data"
 
 
-async def test_a_body_that_is_not_wanted_is_not_sent() -> None:
+async def test_a_rejected_body_is_not_sent() -> None:
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:
@@ -294,7 +294,7 @@ async def test_a_body_that_is_not_wanted_is_not_sent() -> None:
     assert b"".join(heard) == b""
 
 
-async def test_the_body_goes_up_when_nobody_says_continue() -> None:
+async def test_a_body_is_sent_after_a_wait_without_100_continue() -> None:
     async def origin(stream: Stream) -> None:
         await head_of(stream)
         await stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + await stream.read())
@@ -369,7 +369,7 @@ CUT = {
 @pytest.mark.parametrize("broken", [False, True], ids=["ended", "broken"])
 @both
 @pytest.mark.parametrize("cut", CUT)
-async def test_a_response_that_is_cut_off_is_truncated(cut: str, pair: Pair, broken: bool) -> None:
+async def test_a_response_that_ends_early_raises_truncated(cut: str, pair: Pair, broken: bool) -> None:
     async def origin(stream: Stream) -> None:
         await head_of(stream)
         await stream.write(CUT[cut])
@@ -403,7 +403,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-async def test_a_malformed_response_is_the_upstreams_fault(name: str) -> None:
+async def test_a_malformed_response_is_a_502(name: str) -> None:
     upstream = Upstream(answering(MALFORMED[name]))
     async with client(upstream) as fetcher:
         with pytest.raises(ProtocolError) as raised:
@@ -411,7 +411,7 @@ async def test_a_malformed_response_is_the_upstreams_fault(name: str) -> None:
         assert raised.value.status == 502
 
 
-async def test_a_chunk_size_that_comes_later_and_is_none_is_the_upstreams_fault_too() -> None:
+async def test_a_malformed_later_chunk_size_is_a_502() -> None:
     async def origin(stream: Stream) -> None:
         await head_of(stream)
         await stream.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
@@ -425,7 +425,7 @@ async def test_a_chunk_size_that_comes_later_and_is_none_is_the_upstreams_fault_
         assert raised.value.status == 502
 
 
-async def test_bytes_after_a_response_are_not_taken_for_the_next_one() -> None:
+async def test_bytes_after_a_response_are_not_read_as_the_next_one() -> None:
     upstream = Upstream(answering(OK + reply(b"smuggled")))
     async with client(upstream) as fetcher:
         assert await fetch(fetcher) == b"ok"
@@ -434,7 +434,7 @@ async def test_bytes_after_a_response_are_not_taken_for_the_next_one() -> None:
 
 
 @both
-async def test_bytes_that_come_on_an_idle_connection_are_not_taken_for_a_response(pair: Pair) -> None:
+async def test_bytes_on_an_idle_connection_are_not_read_as_a_response(pair: Pair) -> None:
     upstream = Upstream(answering(OK), pair)
     async with client(upstream) as fetcher:
         assert await fetch(fetcher) == b"ok"
@@ -465,7 +465,7 @@ async def test_a_slow_reader_slows_the_upstream() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://u@a.example/", "http://u:pa@@ss/", "http://u:secret@a.example/"])
-async def test_a_url_with_a_user_is_refused_and_not_shown(url: str) -> None:
+async def test_a_url_with_a_user_is_rejected_without_showing_it(url: str) -> None:
     async with client(Upstream(answering(OK))) as fetcher:
         with pytest.raises(ProtocolError, match="has a user") as raised:
             await fetcher(Request("GET", url))

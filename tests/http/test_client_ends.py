@@ -20,7 +20,7 @@ both = pytest.mark.parametrize("pair", [testing.memory_pair, tcp_pair], ids=["me
 
 
 @both
-async def test_a_connection_that_was_closed_meanwhile_is_replaced(pair: Pair) -> None:
+async def test_a_connection_closed_while_idle_is_replaced(pair: Pair) -> None:
     async def origin(stream: Stream) -> None:
         await head_of(stream)
         await stream.write(OK)
@@ -55,7 +55,7 @@ def closing_later(times: int, answered: int = 1) -> Callable[[Stream], object]:
 
 
 @both
-async def test_a_stale_connection_is_tried_once_more_by_a_fresh_one(pair: Pair) -> None:
+async def test_a_request_on_a_stale_connection_is_retried_once_on_a_new_one(pair: Pair) -> None:
     upstream = Upstream(closing_later(1), pair)  # type: ignore[arg-type]  # it is a handler
     async with client(upstream) as fetcher:
         assert await fetch(fetcher) == b"ok"
@@ -63,7 +63,7 @@ async def test_a_stale_connection_is_tried_once_more_by_a_fresh_one(pair: Pair) 
     assert upstream.opened == 2
 
 
-async def test_a_fresh_connection_that_closes_is_not_tried_again() -> None:
+async def test_a_request_on_a_new_connection_is_not_retried() -> None:
     upstream = Upstream(closing_later(9, answered=0))  # type: ignore[arg-type]
     async with client(upstream) as fetcher:
         with pytest.raises(Truncated):
@@ -74,7 +74,7 @@ async def test_a_fresh_connection_that_closes_is_not_tried_again() -> None:
 @pytest.mark.parametrize(
     "request_", [Request("POST", "http://a/", body=b"x"), Request("PUT", "http://a/", body=[b"x"])]
 )
-async def test_what_cannot_be_sent_twice_is_sent_once(request_: Request) -> None:
+async def test_a_request_that_is_not_replayable_is_not_retried(request_: Request) -> None:
     upstream = Upstream(closing_later(1))  # type: ignore[arg-type]
     async with client(upstream) as fetcher:
         assert await fetch(fetcher, get("http://a/")) == b"ok"
@@ -83,7 +83,7 @@ async def test_what_cannot_be_sent_twice_is_sent_once(request_: Request) -> None
     assert upstream.opened == 1
 
 
-async def test_a_response_that_has_begun_is_not_asked_for_again() -> None:
+async def test_a_request_is_not_retried_after_its_response_has_begun() -> None:
     upstream = Upstream(answering(OK, b"HTTP/1.1 2"))
 
     async def origin(stream: Stream) -> None:
@@ -110,7 +110,7 @@ async def slow(stream: Stream) -> None:
 
 
 @both
-async def test_a_response_that_is_closed_frees_its_connection(pair: Pair) -> None:
+async def test_closing_a_response_frees_its_connection(pair: Pair) -> None:
     async with client(Upstream(slow, pair), max_connections=1) as fetcher:
         for _ in range(3):
             response = await fetcher(get())
@@ -119,7 +119,7 @@ async def test_a_response_that_is_closed_frees_its_connection(pair: Pair) -> Non
                 await response.body.read()
 
 
-async def test_a_response_that_is_dropped_frees_its_connection() -> None:
+async def test_dropping_a_response_frees_its_connection() -> None:
     async with client(Upstream(slow), max_connections=1) as fetcher:
         for _ in range(3):
             await fetcher(get())
@@ -143,7 +143,7 @@ async def test_a_cancelled_request_frees_its_connection() -> None:
                 task.cancel()
 
 
-async def test_the_request_body_is_left_alone_once_the_response_was_closed() -> None:
+async def test_the_request_body_is_not_read_after_the_response_was_closed() -> None:
     reading = 0
 
     class Source:
@@ -183,7 +183,7 @@ def chat() -> Request:
 
 
 @both
-async def test_an_upgrade_is_a_handler(pair: Pair) -> None:
+async def test_response_upgrade_is_a_connection_handler(pair: Pair) -> None:
     heard: list[bytes] = []
 
     async def origin(stream: Stream) -> None:
@@ -246,7 +246,7 @@ async def test_an_upgrade_waits_for_the_end_of_the_requests_body() -> None:
         await response.aclose()
 
 
-async def test_an_upgrade_may_be_declined() -> None:
+async def test_a_server_may_decline_an_upgrade() -> None:
     async with client(Upstream(answering(OK))) as fetcher:
         assert await fetch(fetcher, chat()) == b"ok"
 
@@ -259,13 +259,13 @@ async def silent(stream: Stream) -> None:
     await stream.read()
 
 
-async def test_a_head_that_does_not_come_is_a_timeout() -> None:
+async def test_a_missing_response_head_is_a_timeout() -> None:
     async with testing.clock(autojump=True), client(Upstream(silent), head_timeout=5) as fetcher:
         with pytest.raises(TimeoutError, match="5 s"):
             await fetcher(get())
 
 
-async def test_a_body_that_does_not_come_is_a_timeout() -> None:
+async def test_a_missing_response_body_is_a_timeout() -> None:
     async with testing.clock(autojump=True), client(Upstream(slow), body_timeout=5) as fetcher:
         response = await fetcher(get())
         assert await response.body.chunk() == b"hello"
@@ -273,7 +273,7 @@ async def test_a_body_that_does_not_come_is_a_timeout() -> None:
             await response.body.chunk()
 
 
-async def test_an_upstream_that_takes_nothing_is_a_timeout() -> None:
+async def test_an_upstream_that_reads_nothing_is_a_timeout() -> None:
     async def origin(stream: Stream) -> None:
         await head_of(stream)
         await over.wait()
@@ -285,7 +285,7 @@ async def test_an_upstream_that_takes_nothing_is_a_timeout() -> None:
         over.set()
 
 
-async def test_a_body_that_takes_its_time_is_not_the_upstreams_delay() -> None:
+async def test_a_slow_request_body_does_not_count_as_head_timeout() -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"a"
         await asyncio.sleep(20)
@@ -302,7 +302,7 @@ async def test_a_body_that_takes_its_time_is_not_the_upstreams_delay() -> None:
         assert await fetch(fetcher, Request("POST", "http://a/", body=body())) == b"ok"
 
 
-async def test_connecting_has_a_timeout_that_says_nothing_was_sent() -> None:
+async def test_a_connect_timeout_is_unreachable() -> None:
     async def connect(target: object) -> Stream:
         await asyncio.sleep(100)
         raise AssertionError
@@ -316,7 +316,7 @@ async def test_connecting_has_a_timeout_that_says_nothing_was_sent() -> None:
 # connections by TLS
 
 
-async def test_https_is_spoken_over_tls_with_its_protocol_named() -> None:
+async def test_https_uses_tls_with_alpn() -> None:
     async def app(request: Request) -> Response:
         info = request.extensions[tls.TLSInfo]
         return Response(body=f"{request.scheme} {info.alpn}".encode())
@@ -332,7 +332,7 @@ async def test_https_is_spoken_over_tls_with_its_protocol_named() -> None:
             assert await fetch(fetcher, get(url)) == b"https h2"
 
 
-async def test_a_certificate_that_is_not_trusted_is_refused() -> None:
+async def test_an_untrusted_certificate_is_rejected() -> None:
     cert, key = pair_files("localhost")
 
     async def app(request: Request) -> Response:

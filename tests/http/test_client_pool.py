@@ -41,7 +41,7 @@ class Held:
         (await self.asked.get()).set()
 
 
-async def test_connections_are_kept_for_each_origin() -> None:
+async def test_connections_are_reused_per_origin() -> None:
     upstream = Upstream(answering(OK))
     async with client(upstream) as fetcher:
         for url in ("http://a/", "http://b/", "http://a:80/x", "http://A/", "http://a:81/", "http://b/"):
@@ -50,7 +50,7 @@ async def test_connections_are_kept_for_each_origin() -> None:
     assert [str(each) for each in upstream.targets] == ["a:80", "b:80", "a:81"]
 
 
-async def test_idle_connections_are_bounded_in_all_and_for_each_host() -> None:
+async def test_idle_connections_are_limited_in_total_and_per_host() -> None:
     held = Held()
     async with (
         client(Upstream(held), max_idle=3, max_idle_per_host=2) as fetcher,
@@ -78,7 +78,7 @@ async def test_idle_connections_expire() -> None:
         assert pool_of(fetcher) == (0, 0)
 
 
-async def test_idle_connections_that_the_other_side_closed_are_swept_up() -> None:
+async def test_idle_connections_closed_by_the_server_are_swept() -> None:
     upstream = Upstream(answering(OK))
     async with testing.clock() as clock, client(upstream) as fetcher:
         await fetch(fetcher)
@@ -87,7 +87,7 @@ async def test_idle_connections_that_the_other_side_closed_are_swept_up() -> Non
         assert pool_of(fetcher) == (0, 0)
 
 
-async def test_at_the_bound_for_a_host_requests_wait_in_turn() -> None:
+async def test_requests_wait_in_order_at_the_limit_per_host() -> None:
     held = Held()
     upstream = Upstream(held)
     done: list[int] = []
@@ -111,7 +111,7 @@ async def test_at_the_bound_for_a_host_requests_wait_in_turn() -> None:
     assert upstream.opened == 2
 
 
-async def test_the_bound_for_all_is_shared_by_who_waited_longest() -> None:
+async def test_the_total_limit_serves_the_longest_waiting_request_first() -> None:
     held = Held()
     upstream = Upstream(held)
     done: list[str] = []
@@ -135,14 +135,14 @@ async def test_the_bound_for_all_is_shared_by_who_waited_longest() -> None:
     assert len({*upstream.targets}) == 3
 
 
-async def test_an_idle_connection_goes_where_another_origin_needs_its_place() -> None:
+async def test_an_idle_connection_is_evicted_for_another_origin() -> None:
     async with client(Upstream(answering(OK)), max_connections=1) as fetcher:
         for host in ("a", "b", "a"):
             await fetch(fetcher, get(f"http://{host}/"))
         assert pool_of(fetcher) == (1, 1)
 
 
-async def test_who_waits_is_bounded() -> None:
+async def test_the_number_of_waiting_requests_is_limited() -> None:
     held = Held()
     async with (
         testing.clock() as clock,
@@ -159,7 +159,7 @@ async def test_who_waits_is_bounded() -> None:
             await held.answer()
 
 
-async def test_the_wait_is_bounded() -> None:
+async def test_the_wait_for_a_connection_has_a_timeout() -> None:
     held = Held()
     async with (
         testing.clock() as clock,
@@ -184,7 +184,7 @@ async def _error(fetcher: Client) -> Exception | None:
     return None
 
 
-async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
+async def test_a_cancelled_wait_takes_no_connection() -> None:
     held = Held()
     async with (
         testing.clock() as clock,
@@ -205,7 +205,7 @@ async def test_a_wait_that_is_cancelled_takes_nothing() -> None:
         assert pool_of(fetcher) == (1, 1)
 
 
-async def test_a_connection_that_cannot_be_made_frees_its_place() -> None:
+async def test_a_failed_connect_frees_its_slot() -> None:
     async def connect(target: Target) -> Stream:
         raise ConnectionRefusedError(111, "Connection refused")
 
@@ -219,7 +219,7 @@ async def test_a_connection_that_cannot_be_made_frees_its_place() -> None:
         assert not fetcher.state.open().places
 
 
-async def test_many_at_random_leave_the_bounds_and_the_counts_right() -> None:
+async def test_random_requests_keep_limits_and_counts() -> None:
     """Requests that end in every way, at a pool that is always full."""
 
     async def origin(stream: Stream) -> None:
@@ -260,7 +260,7 @@ async def test_many_at_random_leave_the_bounds_and_the_counts_right() -> None:
 # where a pool begins and ends
 
 
-async def test_the_walk_through_a_stack_finds_a_client() -> None:
+async def test_run_finds_a_client_in_a_stack() -> None:
     upstream = Upstream(answering(OK))
     fetcher = client(upstream)
 
@@ -270,7 +270,7 @@ async def test_the_walk_through_a_stack_finds_a_client() -> None:
     assert resources(app) == [fetcher]
 
 
-async def test_leaving_closes_the_pool() -> None:
+async def test_exiting_the_client_closes_the_pool() -> None:
     upstream = Upstream(answering(OK))
     async with client(upstream) as fetcher:
         await fetch(fetcher)
@@ -282,7 +282,7 @@ def _is_closed(stream: Stream) -> bool:
     return bool(getattr(stream, "_closed", False))
 
 
-async def test_the_last_one_to_leave_closes_the_pool() -> None:
+async def test_the_last_exit_closes_the_pool() -> None:
     fetcher = client(Upstream(answering(OK)))
     async with fetcher:
         async with fetcher:
@@ -291,7 +291,7 @@ async def test_the_last_one_to_leave_closes_the_pool() -> None:
     assert fetcher.state.pool is None
 
 
-async def test_what_nobody_entered_is_closed_by_the_shutdown() -> None:
+async def test_the_shutdown_closes_a_client_that_was_not_entered() -> None:
     fetcher = client(Upstream(answering(OK)))
     async with Shutdown():
         await fetch(fetcher)
@@ -299,7 +299,7 @@ async def test_what_nobody_entered_is_closed_by_the_shutdown() -> None:
     assert fetcher.state.pool is None
 
 
-async def test_leaving_breaks_off_what_is_in_use() -> None:
+async def test_exiting_aborts_connections_in_use() -> None:
     async def origin(stream: Stream) -> None:
         await head_of(stream)
         await stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
@@ -314,12 +314,12 @@ async def test_leaving_breaks_off_what_is_in_use() -> None:
 @pytest.mark.parametrize(
     "settings", [{"head_timeout": 0}, {"max_per_host": 0}, {"max_idle": -1}, {"max_waiting": -1}]
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, int]) -> None:
+def test_invalid_settings_are_rejected(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         client(**settings)  # type: ignore[arg-type]
 
 
-def test_everything_is_bounded_unless_it_is_asked_for() -> None:
+def test_all_limits_are_set_by_default() -> None:
     bounds = client().settings
     assert (bounds.max_connections, bounds.max_per_host) == (16_384, 8_192)
     assert (bounds.max_idle, bounds.max_idle_per_host, bounds.max_waiting) == (1024, 256, 1024)

@@ -349,7 +349,7 @@ ENDINGS = [
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=[each.name.replace(" ", "_") for each in ENDINGS])
-async def test_nothing_is_held_after(ending: Ending, caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_ending_releases_all_resources(ending: Ending, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "llama")
     house = House(ending.origin, ending.within, ending.settings)
     async with house.client:
@@ -360,7 +360,7 @@ async def test_nothing_is_held_after(ending: Ending, caplog: pytest.LogCaptureFi
         assert [record.name for record in caplog.records].count("llama.trace") == ending.records
 
 
-async def test_a_page_in_the_place_of_a_response_is_closed_too() -> None:
+async def test_an_error_page_that_replaces_a_response_is_closed() -> None:
     ended: list[int] = []
 
     def page(error: BaseException, status: int, request: Request | None) -> Response:
@@ -377,7 +377,7 @@ async def test_a_page_in_the_place_of_a_response_is_closed_too() -> None:
         assert ended == [500]
 
 
-async def test_a_page_that_cannot_be_sent_either_is_a_bare_status() -> None:
+async def test_an_invalid_error_page_yields_an_empty_response() -> None:
     def page(error: BaseException, status: int, request: Request | None) -> Response:
         return Response(status, {"Content-Length": "7"}, b"sorry")
 
@@ -392,7 +392,7 @@ async def test_a_page_that_cannot_be_sent_either_is_a_bare_status() -> None:
 # outside of a server
 
 
-async def test_a_response_that_is_forgotten_tells_its_end_at_once() -> None:
+async def test_dropping_a_response_runs_on_close_immediately() -> None:
     ended: list[int] = []
     response = Response()
     response.on_close(lambda: ended.append(1))
@@ -401,7 +401,7 @@ async def test_a_response_that_is_forgotten_tells_its_end_at_once() -> None:
     assert ended == [2, 1]
 
 
-async def test_whoever_keeps_the_body_alone_keeps_the_exchange() -> None:
+async def test_keeping_only_the_body_keeps_the_exchange() -> None:
     service = stack(limit(1), hello)
     assert isinstance(service, Limit)
     wraps: list[Callable[[Body], AsyncIterable[bytes]]] = [lambda b: b, lambda b: b.map(bytes.upper), aiter]
@@ -414,7 +414,7 @@ async def test_whoever_keeps_the_body_alone_keeps_the_exchange() -> None:
         assert service.slots.free
 
 
-async def test_a_body_that_was_kept_alone_and_fails_ends_the_exchange() -> None:
+async def test_a_failing_body_that_was_kept_alone_ends_the_exchange() -> None:
     asking = client(Upstream(dying(BIG), tcp_pair))
     service = stack(limit(1), asking)
     assert isinstance(service, Limit)
@@ -426,7 +426,7 @@ async def test_a_body_that_was_kept_alone_and_fails_ends_the_exchange() -> None:
         assert service.slots.free, kept
 
 
-async def test_a_body_that_outlives_its_closed_response_tells_nothing_twice() -> None:
+async def test_a_body_kept_after_aclose_does_not_run_on_close_again() -> None:
     ended: list[int] = []
     response = await hello(Request("GET", "/"))
     response.on_close(lambda: ended.append(1))
@@ -437,7 +437,7 @@ async def test_a_body_that_outlives_its_closed_response_tells_nothing_twice() ->
     assert ended == [2, 1]
 
 
-async def test_the_end_of_a_forgotten_response_may_take_its_time(caplog: pytest.LogCaptureFixture) -> None:
+async def test_on_close_of_a_dropped_response_may_be_async(caplog: pytest.LogCaptureFixture) -> None:
     ended = asyncio.Event()
 
     async def end() -> None:
@@ -457,7 +457,7 @@ async def test_the_end_of_a_forgotten_response_may_take_its_time(caplog: pytest.
     caplog.clear()
 
 
-async def test_garbage_that_another_loop_collects_is_told_in_its_own() -> None:
+async def test_on_close_runs_in_its_own_loop_if_another_loop_collects() -> None:
     told: asyncio.Queue[tuple[str, asyncio.AbstractEventLoop]] = asyncio.Queue()
     mine, response = asyncio.get_running_loop(), [Response()]
 
@@ -477,7 +477,7 @@ async def test_garbage_that_another_loop_collects_is_told_in_its_own() -> None:
     thread.join()
 
 
-async def test_garbage_that_another_thread_collects_is_told_in_the_loop() -> None:
+async def test_on_close_runs_in_the_loop_if_a_thread_collects() -> None:
     service = stack(limit(1), hello)
     assert isinstance(service, Limit)
     async with client_of(server()(service)) as browser:
@@ -495,7 +495,7 @@ async def hello(request: Request) -> Response:
     return Response(body=body())
 
 
-async def test_a_failure_leaves_nothing_to_the_garbage_collector() -> None:
+async def test_a_failed_exchange_leaves_no_reference_cycles() -> None:
     class Held:
         pass
 

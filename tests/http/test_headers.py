@@ -9,7 +9,7 @@ from llama.http._headers import Headers, headers_from_wire, headers_of_lines
 PAIRS = [("Host", "a"), ("Cookie", "b=c"), ("X-A", "1"), ("cookie", "d=e"), ("x-a", "2")]
 
 
-def test_pairs_stay_as_they_were_given() -> None:
+def test_pairs_are_preserved() -> None:
     headers = Headers(PAIRS)
     assert list(headers) == PAIRS
     assert len(headers) == 5
@@ -35,7 +35,7 @@ def test_names_are_looked_up_without_case() -> None:
         headers["none"]
 
 
-def test_setting_replaces_all_of_a_name_in_the_place_of_the_first() -> None:
+def test_setting_a_field_replaces_all_at_the_position_of_the_first() -> None:
     headers = Headers(PAIRS)
     headers["COOKIE"] = "f=g"
     assert list(headers) == [("Host", "a"), ("COOKIE", "f=g"), ("X-A", "1"), ("x-a", "2")]
@@ -64,7 +64,7 @@ def test_deleting_removes_all_of_a_name() -> None:
     assert list(headers) == []
 
 
-def test_a_default_is_only_set_where_there_is_none() -> None:
+def test_setdefault_keeps_an_existing_field() -> None:
     headers = Headers({"A": "b"})
     assert headers.setdefault("a", "c") == "b"
     assert headers.setdefault("d", "e") == "e"
@@ -90,7 +90,7 @@ def test_a_copy_is_independent() -> None:
 
 
 @pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\rb", "a\0b", "\x1b", "\x7f", "\u20ac"])
-def test_a_value_that_no_field_can_hold_is_refused(value: str) -> None:
+def test_an_invalid_value_is_rejected(value: str) -> None:
     headers = Headers({"a": "b"})
     with pytest.raises(ValueError, match="header value"):
         headers["a"] = value
@@ -104,17 +104,17 @@ def test_a_value_that_no_field_can_hold_is_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\n", "\xe4", "a\0", "(a)"])
-def test_a_name_that_is_no_token_is_refused(name: str) -> None:
+def test_an_invalid_name_is_rejected(name: str) -> None:
     with pytest.raises(ValueError, match="header name"):
         Headers()[name] = "b"
 
 
-def test_outer_whitespace_is_no_part_of_a_value_but_bytes_above_ascii_are() -> None:
+def test_values_lose_outer_whitespace_and_keep_bytes_above_ascii() -> None:
     assert Headers({"a": " b\t c \t"})["a"] == "b\t c"
     assert Headers({"a": "\xa0\xe4\xff"})["a"] == "\xa0\xe4\xff"
 
 
-def test_a_parsers_lists_are_taken_as_they_are() -> None:
+def test_headers_take_ownership_of_a_parsers_lists() -> None:
     lines, names = ["A: b"], ["a"]
     headers = headers_of_lines(lines, names)
     headers.add("C", "d")
@@ -130,7 +130,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_the_names_always_fit_the_pairs(steps: list[tuple[str, str, str]]) -> None:
+def test_the_names_always_match_the_pairs(steps: list[tuple[str, str, str]]) -> None:
     headers = Headers()
     model: list[tuple[str, str]] = []
     for step, name, value in steps:

@@ -24,7 +24,7 @@ from llama.http._message import Request, Response
         ("CONNECT", "a.example:443", "", "a.example:443", "", "a.example:443"),
     ],
 )
-def test_a_url_is_taken_apart(
+def test_a_url_is_split_into_its_parts(
     method: str, url: str, scheme: str, authority: str, path: str, whole: str
 ) -> None:
     request = Request(method, url)
@@ -53,7 +53,7 @@ def test_the_query_is_what_follows_the_first_question_mark() -> None:
     assert Request("GET", "/a").query == ""
 
 
-def test_assigning_a_body_drops_the_framing() -> None:
+def test_assigning_a_body_removes_the_framing_fields() -> None:
     response = Response(200, {"Content-Length": "3", "Transfer-Encoding": "chunked", "A": "b"}, b"abc")
     response.body = response.body
     assert len(response.headers) == 3
@@ -82,7 +82,7 @@ def test_trailers_can_be_set() -> None:
     assert response.trailers["a"] == "b"
 
 
-def test_what_is_known_of_the_connection_is_known_of_the_request() -> None:
+def test_a_request_inherits_the_extensions_of_its_connection() -> None:
     connection = Extensions(5)
     request = Request("GET", "/")
     request._connection = connection
@@ -115,7 +115,7 @@ def test_closing_a_response_calls_back_once_last_first() -> None:
     assert order == ["failing", "async", "sync"]
 
 
-def test_informational_responses_need_somebody_to_send_them() -> None:
+def test_inform_without_a_server_does_nothing() -> None:
     seen: list[tuple[int, str]] = []
 
     async def inform(status: int, headers: Headers) -> None:
@@ -134,6 +134,6 @@ def test_informational_responses_need_somebody_to_send_them() -> None:
     assert seen == [(103, "b")]
 
 
-def test_messages_say_what_they_are() -> None:
+def test_messages_have_a_repr() -> None:
     assert repr(Request("GET", "http://a/b")) == "<Request GET http://a/b>"
     assert repr(Response(404)) == "<Response 404>"

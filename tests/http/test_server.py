@@ -16,7 +16,7 @@ from llama.http import Body, Headers, Request, Response, server
 from tests.http.serving import CLOSING, HELLO, client_of, echo, exchange_of, get, hello, last, talk
 
 
-def test_a_request_is_answered_and_the_connection_goes_on() -> None:
+def test_a_request_is_answered_and_the_connection_is_reused() -> None:
     async def main() -> None:
         async with client_of(stack(server(), hello)) as client:
             for _ in range(3):
@@ -29,7 +29,7 @@ def test_a_request_is_answered_and_the_connection_goes_on() -> None:
     asyncio.run(main())
 
 
-def test_a_response_has_a_date_unless_it_brings_one() -> None:
+def test_a_response_gets_a_date_unless_it_has_one() -> None:
     async def main() -> bytes:
         async with client_of(stack(server(), hello)) as client:
             await client.say(last())
@@ -95,7 +95,7 @@ def test_trailers_follow_the_chunks() -> None:
     assert talk(stack(server(), exchange_of(response)), last()).endswith(b"1\r\na\r\n0\r\nX-Sum: b\r\n\r\n")
 
 
-def test_http_10_gets_a_body_of_unknown_length_until_the_end() -> None:
+def test_a_body_of_unknown_length_ends_with_the_connection_over_http_10() -> None:
     response = Response(200, body=[b"hello", b"world"])
     said = get("/", "Connection: keep-alive", version="1.0")
     assert talk(stack(server(), exchange_of(response)), said) == (
@@ -103,7 +103,7 @@ def test_http_10_gets_a_body_of_unknown_length_until_the_end() -> None:
     )
 
 
-def test_http_10_keeps_a_connection_when_asked() -> None:
+def test_http_10_keep_alive_is_supported() -> None:
     said = get("/", "Connection: keep-alive", version="1.0") + get(version="1.0")
     kept = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\nhello"
     assert talk(stack(server(), hello), said) == kept + CLOSING
@@ -114,7 +114,7 @@ def test_a_response_can_close_the_connection() -> None:
     assert talk(stack(server(), exchange_of(response)), get()) == CLOSING
 
 
-def test_a_connection_serves_so_many_requests() -> None:
+def test_max_requests_limits_the_requests_of_a_connection() -> None:
     assert talk(stack(server(max_requests=2), hello), get() + get() + get()) == HELLO + CLOSING
 
 
@@ -186,7 +186,7 @@ def test_a_body_is_read_in_either_framing(lines: list[str], raw: bytes) -> None:
     assert talk(stack(server(), double), said + last()).startswith(heard + b"HTTP/1.1 200")
 
 
-def test_a_body_is_streamed_back_while_it_comes() -> None:
+def test_a_body_is_streamed_back_while_it_arrives() -> None:
     async def main() -> None:
         async with client_of(stack(server(), echo)) as client:
             await client.say(get("/", "Transfer-Encoding: chunked", method="POST"))
@@ -202,7 +202,7 @@ def test_a_body_is_streamed_back_while_it_comes() -> None:
     asyncio.run(main())
 
 
-def test_trailers_are_there_after_the_body() -> None:
+def test_trailers_are_available_after_the_body() -> None:
     async def trailers(request: Request) -> Response:
         assert request.trailers is None
         await request.body.read()
@@ -212,17 +212,17 @@ def test_trailers_are_there_after_the_body() -> None:
     assert b"X-Sum: b\r\n" in talk(stack(server(), trailers), said)
 
 
-def test_a_small_body_that_nobody_read_is_drained() -> None:
+def test_a_small_unread_body_is_drained() -> None:
     said = get("/", "Content-Length: 6", method="POST") + b"abcdef"
     assert talk(stack(server(), hello), said + last()) == HELLO + CLOSING
 
 
-def test_a_large_body_that_nobody_read_ends_the_connection() -> None:
+def test_a_large_unread_body_closes_the_connection() -> None:
     said = get("/", "Content-Length: 70000", method="POST") + b"a" * 1000
     assert talk(stack(server(), hello), said) == CLOSING
 
 
-def test_chunks_that_nobody_read_end_the_connection_when_they_are_many() -> None:
+def test_many_unread_chunks_close_the_connection() -> None:
     said = get("/", "Transfer-Encoding: chunked", method="POST") + b"8000\r\n" + b"a" * 32768 + b"\r\n"
     more = b"8000\r\n" + b"a" * 32768 + b"\r\n"
     assert talk(stack(server(), hello), said, more, more) == HELLO
@@ -241,7 +241,7 @@ def test_a_body_cannot_be_read_after_its_exchange() -> None:
         asyncio.run(bodies[0].read())
 
 
-def test_a_continue_is_sent_when_the_body_is_read() -> None:
+def test_100_continue_is_sent_when_the_body_is_read() -> None:
     async def read(request: Request) -> Response:
         return Response(200, body=await request.body.read())
 
@@ -255,12 +255,12 @@ def test_a_continue_is_sent_when_the_body_is_read() -> None:
     asyncio.run(main())
 
 
-def test_no_continue_is_sent_when_the_body_is_not_wanted() -> None:
+def test_100_continue_is_not_sent_for_an_unread_body() -> None:
     said = get("/", "Expect: 100-continue", "Content-Length: 3", method="POST")
     assert talk(stack(server(), hello), said) == CLOSING
 
 
-def test_a_truncated_body_is_told_to_who_reads_it() -> None:
+def test_reading_a_truncated_body_raises_truncated() -> None:
     seen: list[BaseException] = []
 
     async def read(request: Request) -> Response:
@@ -281,7 +281,7 @@ def test_a_truncated_body_is_told_to_who_reads_it() -> None:
     assert "3 bytes before the end" in str(seen[0])
 
 
-def test_a_malformed_chunk_is_a_bad_request_and_the_end() -> None:
+def test_a_malformed_chunk_is_a_400_and_closes_the_connection() -> None:
     said = get("/", "Transfer-Encoding: chunked", method="POST") + b"xyz\r\n"
 
     async def read(request: Request) -> Response:
@@ -295,7 +295,7 @@ def test_a_malformed_chunk_is_a_bad_request_and_the_end() -> None:
 # what a request knows
 
 
-def test_a_request_knows_its_client_and_how_it_came() -> None:
+def test_a_request_has_its_client_and_connection_data() -> None:
     seen: list[Request] = []
 
     async def look(request: Request) -> Response:
@@ -323,7 +323,7 @@ def test_the_authority_of_an_absolute_target_wins() -> None:
 # informational responses
 
 
-def test_early_hints_come_before_the_answer() -> None:
+def test_early_hints_are_sent_before_the_response() -> None:
     async def hints(request: Request) -> Response:
         await request.inform(103, {"Link": "</a>"})
         return Response(200, body=b"hello")
@@ -370,12 +370,12 @@ def test_a_tunnel_takes_the_connection_over() -> None:
     asyncio.run(main())
 
 
-def test_an_upgrade_that_nobody_asked_for_is_an_error() -> None:
+def test_an_unrequested_upgrade_is_an_error() -> None:
     assert talk(stack(server(), tunnel), last()).startswith(b"HTTP/1.1 500 ")
     assert talk(stack(server(), tunnel), last("/", "Upgrade: x")).startswith(b"HTTP/1.1 500 ")
 
 
-def test_connect_needs_a_tunnel() -> None:
+def test_a_2xx_to_connect_requires_an_upgrade() -> None:
     said = b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\nConnection: close\r\n\r\n"
     assert talk(stack(server(), hello), said).startswith(b"HTTP/1.1 501 Not Implemented\r\n")
 

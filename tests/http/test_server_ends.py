@@ -43,7 +43,7 @@ ERRORS: list[tuple[BaseException, int, str]] = [
 
 
 @pytest.mark.parametrize(("error", "status", "proxy_error"), ERRORS, ids=lambda value: str(value)[:40])
-def test_an_error_is_answered_by_what_it_carries(error: BaseException, status: int, proxy_error: str) -> None:
+def test_an_error_is_answered_with_its_status(error: BaseException, status: int, proxy_error: str) -> None:
     heard = talk(stack(server(), raising(error)), get() + last())
     first, _, second = heard.partition(b"\r\n\r\n")
     assert first.startswith(b"HTTP/1.1 %d " % status)
@@ -54,7 +54,7 @@ def test_an_error_is_answered_by_what_it_carries(error: BaseException, status: i
     assert b"HTTP/1.1 %d " % status in second, "the connection goes on"
 
 
-def test_a_wrong_status_in_an_error_is_not_used() -> None:
+def test_an_invalid_status_of_an_error_is_ignored() -> None:
     error = RuntimeError()
     error.status = 200  # type: ignore[attr-defined]
     assert status_of(error) == 500
@@ -67,7 +67,7 @@ def test_an_unexpected_error_is_logged_with_its_trace_once(caplog: pytest.LogCap
     assert record.name == "llama.server"
 
 
-def test_an_expected_error_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_expected_error_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     talk(stack(server(), raising(Unreachable("nobody at a:1"))), last())
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -106,13 +106,13 @@ def test_the_name_in_proxy_status_can_be_set(name: str, field: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\r\nb", "a\tb", "caf\u00e9"])
 @pytest.mark.parametrize("factory", [server, to_asgi])
-def test_a_name_that_cannot_stand_in_proxy_status_is_an_error(factory: Any, name: str) -> None:
+def test_an_invalid_proxy_status_name_is_an_error(factory: Any, name: str) -> None:
     given = () if factory is server else (hello,)
     with pytest.raises(ConfigError, match=r"\(proxy_name='.*'\): expected printable ASCII characters"):
         factory(*given, proxy_name=name)
 
 
-def test_an_error_page_that_fails_is_a_bare_status() -> None:
+def test_a_failing_error_page_yields_an_empty_response() -> None:
     def page(error: BaseException, status: int, request: Request | None) -> Response:
         raise RuntimeError("the page")
 
@@ -155,7 +155,7 @@ REFUSED: list[tuple[bytes, int]] = [
 
 
 @pytest.mark.parametrize(("said", "status"), REFUSED, ids=lambda value: str(value)[:40])
-def test_a_bad_request_is_answered_and_ends_the_connection(said: bytes, status: int) -> None:
+def test_a_bad_request_is_answered_and_closes_the_connection(said: bytes, status: int) -> None:
     async def unreachable(request: Request) -> Response:
         raise AssertionError("this must not be asked")
 
@@ -165,7 +165,7 @@ def test_a_bad_request_is_answered_and_ends_the_connection(said: bytes, status: 
     assert heard.count(b"HTTP/1.1") == 1
 
 
-def test_a_bad_request_after_a_good_one_is_refused_alone() -> None:
+def test_a_bad_request_does_not_affect_the_one_before() -> None:
     heard = talk(stack(server(), hello), get() + b"nonsense\r\n\r\n" + get())
     assert heard.startswith(HELLO + b"HTTP/1.1 400 ")
     assert heard.count(b"HTTP/1.1") == 2
@@ -188,7 +188,7 @@ async def broken() -> AsyncIterator[bytes]:
         Response(200, {"Content-Length": "7"}, body=[b"hello", b"world"]),
     ],
 )
-def test_a_body_that_breaks_off_is_seen_to_be_truncated(response: Response) -> None:
+def test_a_failing_response_body_aborts_the_connection(response: Response) -> None:
     async def main() -> None:
         async with client_of(stack(server(), exchange_of(response))) as client:
             await client.say(last())
@@ -202,7 +202,7 @@ def test_a_body_that_breaks_off_is_seen_to_be_truncated(response: Response) -> N
 
 
 @pytest.mark.parametrize("leave", ["write_eof", "abort"])
-def test_a_client_that_leaves_cancels_the_exchange(leave: str) -> None:
+def test_a_disconnect_cancels_the_handler(leave: str) -> None:
     async def main() -> None:
         begun, ended = asyncio.Event(), asyncio.Event()
 
@@ -227,7 +227,7 @@ def test_a_client_that_leaves_cancels_the_exchange(leave: str) -> None:
     asyncio.run(main())
 
 
-def test_a_client_that_leaves_ends_a_stream_that_waits() -> None:
+def test_a_disconnect_ends_a_waiting_stream() -> None:
     async def main() -> None:
         closed = asyncio.Event()
 
@@ -251,7 +251,7 @@ def test_a_client_that_leaves_ends_a_stream_that_waits() -> None:
     asyncio.run(main())
 
 
-def test_a_client_may_close_its_half_when_that_is_allowed() -> None:
+def test_a_client_may_half_close_if_allowed() -> None:
     async def main() -> None:
         go = asyncio.Event()
 
@@ -268,7 +268,7 @@ def test_a_client_may_close_its_half_when_that_is_allowed() -> None:
     asyncio.run(main())
 
 
-def test_the_next_request_may_come_while_an_exchange_takes_its_time() -> None:
+def test_the_next_request_may_arrive_during_a_slow_one() -> None:
     async def main() -> None:
         go = asyncio.Event()
 
@@ -285,7 +285,7 @@ def test_the_next_request_may_come_while_an_exchange_takes_its_time() -> None:
     asyncio.run(main())
 
 
-def test_an_exchange_is_over_after_every_end() -> None:
+def test_on_close_runs_after_every_kind_of_end() -> None:
     running: list[str] = []
 
     async def main() -> None:
@@ -324,21 +324,21 @@ def test_an_exchange_is_over_after_every_end() -> None:
 SHORT = 0.05
 
 
-def test_a_connection_without_a_first_byte_is_closed_in_silence() -> None:
+def test_a_connection_without_a_first_byte_is_closed_without_a_response() -> None:
     assert talk(stack(server(first_byte_timeout=SHORT), hello)) == b""
 
 
-def test_an_idle_connection_is_closed_in_silence() -> None:
+def test_an_idle_connection_is_closed_without_a_response() -> None:
     assert talk(stack(server(idle_timeout=SHORT), hello), get()) == HELLO
 
 
-def test_a_head_that_takes_too_long_is_answered_by_408() -> None:
+def test_a_slow_head_is_answered_with_408() -> None:
     heard = talk(stack(server(head_timeout=SHORT), hello), b"GET / HTTP/1.1\r\n")
     assert heard.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     assert b"Connection: close" in heard
 
 
-def test_a_body_without_progress_is_answered_by_408() -> None:
+def test_a_body_without_progress_is_answered_with_408() -> None:
     async def read(request: Request) -> Response:
         return Response(200, body=await request.body.read())
 
@@ -348,7 +348,7 @@ def test_a_body_without_progress_is_answered_by_408() -> None:
     assert b"Connection: close" in heard
 
 
-def test_an_answer_that_takes_too_long_is_504_and_the_connection_goes_on() -> None:
+def test_a_slow_handler_is_a_504_and_the_connection_is_reused() -> None:
     async def wait(request: Request) -> Response:
         if request.path == "/wait":
             await asyncio.Event().wait()
@@ -359,7 +359,7 @@ def test_an_answer_that_takes_too_long_is_504_and_the_connection_goes_on() -> No
     assert heard.endswith(CLOSING)
 
 
-def test_a_client_that_reads_nothing_is_given_up() -> None:
+def test_a_client_that_reads_nothing_is_disconnected() -> None:
     async def main() -> None:
         response = Response(200, body=bytes(50_000_000))
         over = asyncio.Event()
@@ -372,7 +372,7 @@ def test_a_client_that_reads_nothing_is_given_up() -> None:
     asyncio.run(main())
 
 
-def test_a_client_that_reads_slowly_is_not_given_up() -> None:
+def test_a_slow_client_is_not_disconnected() -> None:
     size = 3_000_000
     response = Response(200, body=bytes(size))
 
@@ -384,7 +384,7 @@ def test_a_client_that_reads_slowly_is_not_given_up() -> None:
     asyncio.run(main())
 
 
-def test_a_timeout_of_nothing_is_refused() -> None:
+def test_a_timeout_of_zero_is_rejected() -> None:
     with pytest.raises(ConfigError, match=r"http\.server\(head_timeout=0\)"):
         server(head_timeout=0)
 
@@ -404,7 +404,7 @@ def test_stopping_closes_idle_connections() -> None:
     asyncio.run(main())
 
 
-def test_stopping_lets_what_is_in_flight_end() -> None:
+def test_stopping_waits_for_requests_in_flight() -> None:
     async def main() -> None:
         begun, go = asyncio.Event(), asyncio.Event()
 
@@ -447,7 +447,7 @@ def test_a_cancelled_connection_is_cancelled() -> None:
     asyncio.run(main())
 
 
-def test_a_tls_client_may_leave_without_a_goodbye_between_requests(
+def test_a_tls_client_may_omit_close_notify_between_requests(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     authority = tls.CertificateAuthority.create()

@@ -43,7 +43,7 @@ CURL = ("curl", "-sS", "--noproxy", "*")
 
 @needs_curl
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-def test_curl_uploads_and_is_answered(version: str, tmp_path: Path) -> None:
+def test_curl_uploads_a_body(version: str, tmp_path: Path) -> None:
     data = bytes(range(256)) * 20_000
     upload = tmp_path / "upload"
     upload.write_bytes(data)
@@ -64,7 +64,7 @@ def test_curl_waits_for_continue_and_sends_chunks(tmp_path: Path) -> None:
 
 
 @needs_curl
-def test_curl_gets_a_large_body_back_whole(tmp_path: Path) -> None:
+def test_curl_receives_a_large_body(tmp_path: Path) -> None:
     upload, download = tmp_path / "upload", tmp_path / "download"
     upload.write_bytes(bytes(range(256)) * 40_000)
     done = run(echo, *CURL, "--data-binary", f"@{upload}", "-o", str(download), "URL/")
@@ -73,7 +73,7 @@ def test_curl_gets_a_large_body_back_whole(tmp_path: Path) -> None:
 
 
 @needs_curl
-def test_curl_keeps_its_connection() -> None:
+def test_curl_reuses_its_connection() -> None:
     done = run(hello, *CURL, "-v", "URL/1", "URL/2", "-I", "URL/3")
     assert done.returncode == 0
     assert done.stderr.count(b"Re-using existing") + done.stderr.count(b"Reusing existing") == 2
@@ -90,7 +90,7 @@ def test_curl_sees_early_hints() -> None:
 
 
 @needs_curl
-def test_curl_sees_a_body_that_breaks_off() -> None:
+def test_curl_detects_a_truncated_body() -> None:
     async def broken(request: Request) -> Response:
         return Response(200, {"Content-Length": "10"}, [b"hello"])
 
@@ -98,13 +98,13 @@ def test_curl_sees_a_body_that_breaks_off() -> None:
 
 
 @needs_wget
-def test_wget_is_answered() -> None:
+def test_wget_receives_a_response() -> None:
     done = run(hello, "wget", "--no-proxy", "-q", "-O", "-", "URL/")
     assert done.stdout == b"hello", done.stderr
 
 
 @pytest.mark.parametrize("piece", [1, 3, None])
-async def test_two_sides_in_lockstep_are_never_stuck(piece: int | None) -> None:
+async def test_client_and_server_never_deadlock_in_lockstep(piece: int | None) -> None:
     said = get("/", "Content-Length: 3", method="POST") + b"abc" + get() + last()
 
     async def answer(request: Request) -> Response:

@@ -6,14 +6,14 @@ from llama.http._h1_reader import ARRIVING
 from tests.http.serving import CLOSING, client_of, get, hello
 
 
-async def test_a_first_request_that_comes_after_stopping_began_is_answered() -> None:
+async def test_a_first_request_after_stopping_began_is_answered() -> None:
     async with client_of(server()(hello)) as client:
         client.shutdown.stop()  # the handler has not run yet
         await client.say(get())
         assert await client.hear_end() == CLOSING
 
 
-async def test_a_first_request_that_is_on_its_way_is_answered() -> None:
+async def test_a_first_request_in_flight_is_answered() -> None:
     async with testing.clock() as clock, client_of(server()(hello)) as client:
         await clock.settle()
         client.shutdown.stop()
@@ -22,7 +22,7 @@ async def test_a_first_request_that_is_on_its_way_is_answered() -> None:
         assert await client.hear_end() == CLOSING
 
 
-async def test_a_connection_that_sends_no_first_request_ends_within_a_second() -> None:
+async def test_a_connection_without_a_request_ends_within_a_second() -> None:
     async with testing.clock() as clock, client_of(server()(hello)) as client:
         await clock.settle()
         client.shutdown.stop()
@@ -32,14 +32,14 @@ async def test_a_connection_that_sends_no_first_request_ends_within_a_second() -
         assert await client.hear_end() == b""
 
 
-async def test_a_connection_that_has_long_sent_nothing_ends_at_once() -> None:
+async def test_an_old_connection_without_a_request_ends_immediately() -> None:
     async with testing.clock() as clock, client_of(server()(hello)) as client:
         await clock.advance(ARRIVING)
         client.shutdown.stop()
         assert await client.hear_end() == b""
 
 
-async def test_a_connection_that_is_not_so_new_has_what_is_left_of_a_second() -> None:
+async def test_a_recent_connection_gets_the_rest_of_the_second() -> None:
     async with testing.clock() as clock, client_of(server()(hello)) as client:
         await clock.settle()
         await clock.advance(ARRIVING * 0.75)

@@ -1,4 +1,4 @@
-"""Bodies of HTTP/1.1 messages, taken out of their framing (RFC 9112 sections 6 and 7)."""
+"""Decoders for the bodies of HTTP/1.1 messages (RFC 9112 sections 6 and 7)."""
 
 import re
 from collections.abc import Callable
@@ -26,29 +26,29 @@ www-authenticate x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-p
 x-forwarded-server x-real-ip
 """
 _NOT_IN_TRAILERS = frozenset(_FOR_HEADS.split())
-"""RFC 9110 section 6.5.1: who merges trailers into the head would believe them."""
+"""Fields that a peer would trust if it merged trailers into the head (RFC 9110 section 6.5.1)."""
 
 
 class Decoder(Protocol):
-    """Takes one body out of the bytes of a connection."""
+    """Extracts one body from the bytes of a connection."""
 
     done: bool
-    """The body has ended."""
+    """Whether the body has ended."""
     rest: bytes
-    """What was fed beyond its end."""
+    """The data that was fed after the end of the body."""
     trailers: Headers | None
 
     def feed(self, data: bytes) -> bytes:
-        """The part of the body that `data` holds; empty before the end when `data` was only framing."""
+        """Return the part of the body in `data`; it may be empty before the end, if `data` is only framing."""
         ...
 
     def feed_eof(self) -> None:
-        """The connection has ended; Truncated if the body had not."""
+        """Handle the end of the connection; raise Truncated if the body is incomplete."""
         ...
 
 
 class LengthDecoder:
-    """A body of a known length."""
+    """Decodes a body of a known length."""
 
     __slots__ = ("_left", "done", "rest", "trailers")
 
@@ -73,7 +73,7 @@ class LengthDecoder:
 
 
 class UntilCloseDecoder:
-    """A body that ends with its connection."""
+    """Decodes a body that ends with its connection."""
 
     __slots__ = ("done", "rest", "trailers")
 
@@ -90,7 +90,7 @@ class UntilCloseDecoder:
 
 
 class ChunkedDecoder:
-    """A chunked body with its trailers; chunk extensions are checked and dropped, as are trailers for heads only."""
+    """Decodes a chunked body and its trailers; validates and drops chunk extensions, and drops head-only trailers."""
 
     __slots__ = ("_held", "_left", "_limits", "_step", "done", "rest", "trailers")
 
@@ -123,7 +123,7 @@ class ChunkedDecoder:
         if not self.done:
             raise Truncated("the connection ended within a chunked body")
 
-    # Each step takes what it can at `at` and returns where it stopped: `at` itself when it needs more.
+    # Each step consumes data from `at` on and returns the position after it: `at` itself if it needs more data.
 
     def _size(self, data: bytes, at: int, parts: list[bytes]) -> int:
         limit = self._limits.chunk_line
@@ -178,9 +178,9 @@ class ChunkedDecoder:
 
 
 def _checked(trailers: Headers) -> Headers:
-    """Without the fields that mean something in a head only; those that are about framing are refused."""
+    """Remove the fields that are valid only in a head; raise ProtocolError for fields about framing and routing."""
     for key in tuple(trailers.names):
-        plain = key.replace("_", "-")  # to many they are the same
+        plain = key.replace("_", "-")  # many applications treat "_" and "-" as equal
         if plain in _NEVER_TRAILERS:
             raise malformed(f"{key} among the trailers")
         if plain in _NOT_IN_TRAILERS:
@@ -189,7 +189,7 @@ def _checked(trailers: Headers) -> Headers:
 
 
 def decoder(length: int, limits: Limits = DEFAULT_LIMITS) -> Decoder:
-    """The decoder for a body of `length` bytes, CHUNKED or UNTIL_CLOSE."""
+    """Return a decoder for a body of `length` bytes, CHUNKED or UNTIL_CLOSE."""
     if length == CHUNKED:
         return ChunkedDecoder(limits)
     if length == UNTIL_CLOSE:

@@ -1,6 +1,6 @@
-"""Messages as HTTP/1.1 bytes.
+"""Encoding of HTTP/1.1 messages.
 
-The writer owns Connection, Keep-Alive and Transfer-Encoding; every other field goes as it stands.
+The encoder sets Connection, Keep-Alive and Transfer-Encoding; other fields are written unchanged.
 """
 
 import re
@@ -20,20 +20,21 @@ _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
 
 
 def status_line(status: int, reason: str = "") -> str:
-    """The first line of a response; `reason` or the phrase of the status."""
+    """Return the first line of a response, with `reason` or the standard phrase of the status."""
     if not reason and status in _STATUS_LINES:
         return _STATUS_LINES[status]
     if not 100 <= status <= 999:
-        raise ValueError(f"status {status} is not between 100 and 999")
+        raise ValueError(f"expected a status between 100 and 999, got {status}")
     if _REASON.fullmatch(reason) is None:
-        raise ValueError(f"reason {reason!r} has a control character or one beyond Latin-1")
+        raise ValueError(f"invalid reason {reason!r}: expected Latin-1 without control characters")
     return f"HTTP/1.1 {status} {reason}\r\n"
 
 
 def response_framing(method: str, status: int, version: str, headers: Headers, length: int | None) -> int:
-    """How to send a body of `length` bytes (None: not known) to `method`: bytes, CHUNKED or UNTIL_CLOSE.
+    """Return the framing for a response body of `length` bytes (None if unknown): bytes, CHUNKED or UNTIL_CLOSE.
 
-    A Content-Length in `headers` binds a body of unknown length; ProtocolError where it contradicts.
+    A Content-Length in `headers` is the length of a body of unknown length. Raises ProtocolError (500) if it differs
+    from a known length.
     """
     if method == "HEAD" or status < 200 or status in (204, 304):
         return 0
@@ -59,9 +60,9 @@ def encode_response(
     extra: str = "",
     length: int | None = None,
 ) -> bytes:
-    """The head of a response, with `extra` lines (each ended by CRLF) after its fields.
+    """Encode the head of a response, with `extra` lines (each ending with CRLF) after its fields.
 
-    `length` is what a HEAD request is told of a body that is not sent.
+    `length` is the Content-Length of a response to HEAD, whose body is not sent.
     """
     keys = headers.names
     bodiless = ends_with_head(method, status)
@@ -76,7 +77,7 @@ def encode_response(
 
 
 def _joined(headers: Headers, gone: frozenset[str]) -> str:
-    """The lines of the fields that are not in `gone`, each ended by CRLF."""
+    """Join the lines of the fields that are not in `gone`, each ending with CRLF."""
     lines, keys = headers._lines, headers._keys
     if not gone.isdisjoint(keys):
         lines = [line for line, key in zip(lines, keys, strict=True) if key not in gone]
@@ -84,7 +85,7 @@ def _joined(headers: Headers, gone: frozenset[str]) -> str:
 
 
 def request_framing(headers: Headers, length: int | None) -> int:
-    """How to send a request's body of `length` bytes (None: not known): bytes or CHUNKED."""
+    """Return the framing for a request body of `length` bytes (None if unknown): bytes or CHUNKED."""
     announced = content_length(headers)
     if length is None:
         return CHUNKED if announced is None else announced
@@ -94,11 +95,11 @@ def request_framing(headers: Headers, length: int | None) -> int:
 
 
 def encode_request(method: str, target: str, headers: Headers, framing: int, extra: str = "") -> bytes:
-    """The head of a request, with `extra` lines (each ended by CRLF) after its fields."""
+    """Encode the head of a request, with `extra` lines (each ending with CRLF) after its fields."""
     if _METHOD.fullmatch(method) is None:
         raise ValueError(f"method {method!r} is not a token")
     if _LINE_PART.fullmatch(target) is None:
-        raise ValueError(f"request target {target!r} cannot stand in a request line")
+        raise ValueError(f"invalid request target {target!r}: expected no spaces or control characters")
     if framing == CHUNKED:
         extra = f"Transfer-Encoding: chunked\r\n{extra}"
     elif "content-length" not in headers._keys and (framing or method in _BODY_EXPECTED):
@@ -107,12 +108,12 @@ def encode_request(method: str, target: str, headers: Headers, framing: int, ext
 
 
 def encode_chunk(data: bytes) -> bytes:
-    """One chunk; `data` is not empty, for an empty chunk is the last one."""
+    """Encode one chunk; `data` must not be empty, because an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def encode_last_chunk(trailers: Headers | None = None) -> bytes:
-    """The end of a chunked body."""
+    """Encode the end of a chunked body, with its trailers."""
     if not trailers:
         return b"0\r\n\r\n"
     fields = "".join([f"{name}: {value}\r\n" for name, value in trailers])

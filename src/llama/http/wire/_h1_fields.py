@@ -1,4 +1,4 @@
-"""HTTP/1.1 heads as lines: where a head ends, and its fields (RFC 9112 sections 2.2 and 5)."""
+"""The end of an HTTP/1.1 head, and its fields (RFC 9112 sections 2.2 and 5)."""
 
 import re
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from llama._errors import ProtocolError
 from llama.http._headers import Headers, headers_of_lines
 
-# Everything but CR, LF, NUL and other controls: what is left when these are deleted must be the line ends.
+# All bytes except CR, LF, NUL and other controls: after deleting these only the line ends may be left.
 _TEXT = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_REMEMBERED, _REMEMBERED_SIZE = 2048, 40  # names, and characters of one
+_REMEMBERED, _REMEMBERED_SIZE = 2048, 40  # number of names, and maximum length of a name
 _NAME_AND_COLON = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of each part of an HTTP/1.1 message is read: bytes, and fields for `fields`."""
+    """Limits for the parts of an HTTP/1.1 message, in bytes; `fields` counts fields."""
 
     line: int = 16_384
     head: int = 65_536
@@ -28,15 +28,15 @@ DEFAULT_LIMITS = Limits()
 
 
 def malformed(message: str, status: int = 400) -> ProtocolError:
-    """A ProtocolError that carries the status to answer with."""
+    """Return a ProtocolError with the status of the response."""
     return ProtocolError(message, status=status)
 
 
 class HeadBuffer:
-    """Collects the bytes of one head; at most the bytes of one read are kept beyond it.
+    """Collects the bytes of one head; keeps at most one read beyond its end.
 
-    One empty line before the start line is skipped (RFC 9112 section 2.2). A head that cannot become valid is
-    refused as soon as it shows, not when it has ended or timed out.
+    Skips one empty line before the start line (RFC 9112 section 2.2). Rejects an invalid head as soon as it is
+    recognised, not at its end or after a timeout.
     """
 
     __slots__ = ("_data", "_limits", "_skipped")
@@ -50,9 +50,9 @@ class HeadBuffer:
         return len(self._data)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Add `data`; the head (its last CRLF included) and what follows its empty line, once it is whole."""
+        """Add `data`; return the head (with its last CRLF) and the data after its empty line, or None if incomplete."""
         known = len(self._data)
-        if not known and data[:1] != b"\r":  # what most heads are: whole
+        if not known and data[:1] != b"\r":  # most heads: complete in one read
             end = data.find(b"\r\n\r\n")
             if 0 <= end <= self._limits.head:
                 self._skipped = False
@@ -99,19 +99,19 @@ class HeadBuffer:
         return malformed(f"the head is larger than {self._limits.head} bytes", 431)
 
 
-# Most messages have fields that the ones before them had too: those need no second look.
+# Most messages repeat fields of earlier ones: those lines are not validated again.
 _LINES, _LINE_SIZE = 2048, 128
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
-_lines: dict[str, str] = {}  # the name in lower case of a line that is valid and goes on as it is
+_lines: dict[str, str] = {}  # valid lines that need no change, to their names in lower case
 _key_of = _lines.__getitem__
-_known: dict[str, str] = {}  # names in lower case
+_known: dict[str, str] = {}  # names, to their lower case
 
 
 def parse_fields(raw: bytes, text: str, start: int, limits: Limits) -> Headers:
-    """The fields of `raw`, whose Latin-1 text is `text`, from `start` on (after one line if that is > 0).
+    """Parse the fields of `raw`, whose Latin-1 text is `text`, from `start` on (after one line if it is > 0).
 
-    Raises ProtocolError for bare CR or LF, control characters, obs-fold, and names that are no tokens. Of the
-    line before `start` that is for the caller to see to.
+    Raises ProtocolError for bare CR or LF, control characters, obs-fold, and names that are not tokens. The caller
+    must validate the line before `start`.
     """
     lines = text[start:-2].split("\r\n") if start < len(text) else []
     if len(lines) > limits.fields:
@@ -124,7 +124,7 @@ def parse_fields(raw: bytes, text: str, start: int, limits: Limits) -> Headers:
 
 
 def _fresh_fields(raw: bytes, text: str, start: int, lines: list[str]) -> Headers:
-    """Fields of which one at least was not seen lately."""
+    """Validate and parse fields of which at least one is not in the cache."""
     if raw.translate(None, _TEXT) != b"\r\n" * (len(lines) + (start > 0)):
         raise malformed(_complaint(text, start))
     keys: list[str] = []
@@ -150,7 +150,7 @@ def _remember(line: str, key: str) -> None:
 
 
 def _new_name(name: str) -> str:
-    """A name that was not seen yet in lower case; empty for what is none."""
+    """Return a new name in lower case, and remember it; "" if it is not a valid name."""
     if _NAME.fullmatch(name) is None:
         return ""
     key = name.lower()

@@ -1,6 +1,6 @@
-"""How long a body is, and whether the connection lives on (RFC 9112 sections 6.3 and 9.3).
+"""The length of a body, and the persistence of the connection (RFC 9112 sections 6.3 and 9.3).
 
-What is ambiguous is refused.
+Ambiguous framing is rejected, because two peers that read it differently allow request smuggling.
 """
 
 from llama._errors import ProtocolError
@@ -8,16 +8,16 @@ from llama.http._headers import Headers
 from llama.http.wire._h1_fields import malformed
 
 CHUNKED = -1
-"""A length: the body comes in chunks."""
+"""A length: the body is chunked."""
 UNTIL_CLOSE = -2
-"""A length: the body is what comes before the connection ends."""
+"""A length: the body ends with the connection."""
 
 _USUAL = frozenset({"keep-alive", "Keep-Alive"})
 _AFTER_LENGTH = len("content-length: ")
 
 
 def content_length(headers: Headers) -> int | None:
-    """The one Content-Length, or None; a list, a sign, a zero before, a duplicate, 19 digits and more are refused."""
+    """Return the Content-Length or None; reject lists, signs, leading zeros, duplicates and more than 18 digits."""
     keys = headers._keys
     if "content-length" not in keys:
         return None
@@ -25,12 +25,12 @@ def content_length(headers: Headers) -> int | None:
         raise malformed(f"{count} Content-Length fields")
     value = headers._lines[keys.index("content-length")][_AFTER_LENGTH:]
     if not (value.isascii() and value.isdecimal()) or len(value) > 18 or (value[0] == "0" and value != "0"):
-        raise malformed(f"Content-Length {value[:40]!r} is not a length")
+        raise malformed(f"invalid Content-Length {value[:40]!r}")
     return int(value)
 
 
 def response_content_length(headers: Headers) -> int | None:
-    """The Content-Length of a response, or None. Equal values become one field (RFC 9110 section 8.6)."""
+    """Return the Content-Length of a response or None; merge equal values into one field (RFC 9110 section 8.6)."""
     try:
         return content_length(headers)
     except ProtocolError:
@@ -59,7 +59,7 @@ def _is_chunked(headers: Headers, version: str) -> bool:
 
 
 def request_length(method: str, version: str, headers: Headers) -> int:
-    """Bytes of the body of a request, or CHUNKED. A request never goes on until the connection closes."""
+    """Return the length of a request's body in bytes, or CHUNKED; a request is never UNTIL_CLOSE."""
     keys = headers.names
     if "content-length" not in keys and "transfer-encoding" not in keys:
         return 0
@@ -70,14 +70,14 @@ def request_length(method: str, version: str, headers: Headers) -> int:
 
 
 def ends_with_head(method: str, status: int) -> bool:
-    """Whether a response ends with its head, whatever its fields say (RFC 9112 section 6.3, RFC 9110 section 9.3.6)."""
+    """Whether a response ends with its head regardless of its fields (RFC 9112 section 6.3, RFC 9110 section 9.3.6)."""
     return status < 200 or status == 204 or (method == "CONNECT" and status < 300)
 
 
 def drop_framing(headers: Headers) -> bool:
-    """Drop Content-Length and Transfer-Encoding, which a response that ends with its head must not have.
+    """Remove Content-Length and Transfer-Encoding, which a response that ends with its head must not have.
 
-    Returns whether they announced a body: its sender may still send one, so the connection cannot be reused.
+    Returns whether they announced a body: the server may still send one, so the connection must not be reused.
     """
     lengths = headers.get_all("content-length")
     announced = "transfer-encoding" in headers.names or any(each != "0" for each in lengths)
@@ -87,7 +87,7 @@ def drop_framing(headers: Headers) -> bool:
 
 
 def response_length(method: str, status: int, version: str, headers: Headers) -> int:
-    """Bytes of the body of a response to `method` that does not end with its head, CHUNKED, or UNTIL_CLOSE."""
+    """Return the body length of a response that does not end with its head: bytes, CHUNKED or UNTIL_CLOSE."""
     chunked = "transfer-encoding" in headers._keys and _is_chunked(headers, version)
     length = response_content_length(headers)
     if length is not None and status == 200 and method == "GET":
@@ -100,7 +100,7 @@ def response_length(method: str, status: int, version: str, headers: Headers) ->
 
 
 def keeps_alive(version: str, headers: Headers) -> bool:
-    """Whether the connection may carry another message after this one."""
+    """Whether the connection may be reused after this message."""
     keys = headers._keys
     if "connection" not in keys:
         return version != "1.0"

@@ -1,4 +1,4 @@
-"""Heads of HTTP/1.1 requests and responses, read strictly (RFC 9112 sections 2 to 5)."""
+"""A strict parser for the heads of HTTP/1.1 requests and responses (RFC 9112 sections 2 to 5)."""
 
 import re
 from functools import lru_cache
@@ -29,13 +29,13 @@ _usual_lines = {
 }
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PRODUCT = re.compile(rf"({_TCHARS})(?:/{_TCHARS})?")
-# HTTP/2 and HTTP within TLS (RFC 2817) would carry requests past everything that decides about requests.
+# An upgrade to HTTP/2 or to HTTP over TLS (RFC 2817) would carry requests past all request handlers and rules.
 _CARRY_HTTP = frozenset({"h2", "h2c", "h3", "http", "tls"})
 _VERSIONS = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 
 
 class RequestHead:
-    """The head of one request, checked: what it asks for and how its body is framed."""
+    """The validated head of a request, with its target and the framing of its body."""
 
     __slots__ = (
         "absolute", "authority", "expects_continue", "headers", "keep_alive",
@@ -48,20 +48,20 @@ class RequestHead:
     version: str
     headers: Headers
     scheme: str
-    """Of an absolute target, else empty."""
+    """The scheme of a target in absolute-form, else empty."""
     authority: str | None
-    """Of an absolute target or CONNECT, else None: the Host field tells."""
+    """The authority of a target in absolute-form or of CONNECT, else None: then Host is the authority."""
     path: str
     absolute: bool
     length: int
     keep_alive: bool
     expects_continue: bool
     protocol: str
-    """The protocols of Upgrade in lower case, joined by ", "; empty where the request goes on as HTTP."""
+    """The protocols of Upgrade in lower case, joined by ", "; empty if the request stays HTTP."""
 
 
 class ResponseHead:
-    """The head of one response, checked."""
+    """The validated head of a response."""
 
     __slots__ = ("headers", "keep_alive", "length", "protocol", "reason", "status", "version")
 
@@ -75,9 +75,9 @@ class ResponseHead:
 
 
 def parse_request(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> RequestHead:
-    """Read a request's head: from its first byte up to and with the CRLF of its last line.
+    """Parse the head of a request, from its first byte up to and including the CRLF of its last line.
 
-    Raises ProtocolError with the status to answer: 400, 414, 417, 431, 501 or 505.
+    Raises ProtocolError with the status of the response: 400, 414, 417, 431, 501 or 505.
     """
     text = raw.decode("latin-1")
     end = text.find("\r\n")
@@ -100,7 +100,7 @@ def parse_request(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> RequestHead:
 
 
 def parse_response(raw: bytes, method: str, limits: Limits = DEFAULT_LIMITS) -> ResponseHead:
-    """Read the head of a response to `method`; ProtocolError (502) where it is malformed or ambiguous."""
+    """Parse the head of a response to `method`; raise ProtocolError (502) if it is malformed or ambiguous."""
     text = raw.decode("latin-1")
     end = text.find("\r\n")
     head = ResponseHead()
@@ -153,11 +153,11 @@ def _request_line(head: RequestHead, line: str, limits: Limits) -> None:
 
 def _wrong_version(version: str) -> ProtocolError:
     known = re.fullmatch(r"HTTP/[0-9]\.[0-9]", version) is not None
-    return malformed(f"HTTP version {version[:20]!r} is not spoken here", 505 if known else 400)
+    return malformed(f"HTTP version {version[:20]!r} is not supported", 505 if known else 400)
 
 
 def _other_form(head: RequestHead, target: str) -> None:
-    """Everything but origin-form (RFC 9112 section 3.2)."""
+    """Parse a target in absolute-form, authority-form or asterisk-form (RFC 9112 section 3.2)."""
     if head.method == "CONNECT":
         if not is_host_and_port(target):
             raise malformed(f"CONNECT target {target[:60]!r} is not host:port")
@@ -173,7 +173,7 @@ def _other_form(head: RequestHead, target: str) -> None:
 
 
 def is_authority(text: str) -> bool:
-    """Whether `text` is a host with an optional port, and no user information."""
+    """Whether `text` is a host with an optional port and without userinfo."""
     return _AUTHORITY.fullmatch(text) is not None and _port_fits(text)
 
 
@@ -181,12 +181,12 @@ _is_known_authority = lru_cache(1024)(is_authority)
 
 
 def _may_be_authority(text: str) -> bool:
-    """The same, which is remembered for those of a usual length."""
+    """Whether `text` is an authority; cached for texts up to 255 characters."""
     return _is_known_authority(text) if len(text) <= 255 else is_authority(text)
 
 
 def is_host_and_port(text: str) -> bool:
-    """Whether `text` is a host and a port, as CONNECT needs it."""
+    """Whether `text` is a host and a port, as CONNECT requires."""
     if _HOST_AND_PORT.fullmatch(text) is None or text[0] == ":":
         return False
     return 0 < int(text.rpartition(":")[2]) < 65536
@@ -218,16 +218,16 @@ def _expects_continue(head: RequestHead) -> bool:
 
 
 def check_expectation(headers: Headers) -> None:
-    """ProtocolError (417) where Expect has another value than 100-continue (RFC 9110 section 10.1.1)."""
+    """Raise ProtocolError (417) if Expect is not 100-continue (RFC 9110 section 10.1.1)."""
     if headers.tokens("expect") != ["100-continue"]:
         raise malformed(f"expectation {headers['expect'][:60]!r} cannot be met", 417)
 
 
 def _requested_upgrade(head: RequestHead) -> str:
-    """The protocols of Upgrade, in a form that later code can compare.
+    """Return the protocols of Upgrade, normalised so that later code can compare them; "" if it is ignored.
 
-    CONNECT ignores Upgrade. A member that is malformed or carries HTTP itself drops all of them: a peer that reads
-    the field more leniently must not see another choice than the one made here.
+    CONNECT ignores Upgrade. A malformed member, or one that carries HTTP itself, drops all members: a peer with a
+    more lenient parser must not select a protocol that was not seen here.
     """
     if head.method == "CONNECT":
         return ""
