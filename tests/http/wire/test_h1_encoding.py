@@ -97,8 +97,8 @@ def test_a_request_line_that_cannot_be_is_not_written(method: str, target: str) 
         encode_request(method, target, Headers(), 0)
 
 
-def test_a_status_line_that_cannot_be_is_not_written() -> None:
-    with pytest.raises(ValueError, match="status 99"):
+def test_an_invalid_status_line_is_rejected() -> None:
+    with pytest.raises(ValueError, match="between 100 and 999, got 99"):
         response("GET", 99, {}, 0)
     with pytest.raises(ValueError, match="reason"):
         encode_response("GET", 200, "a\r\nb", Headers(), 0)
