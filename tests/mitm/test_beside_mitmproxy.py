@@ -140,7 +140,7 @@ async def accepting(port: int) -> None:
             return
 
 
-async def test_the_same_browsing_is_recorded_alike(world: World, tmp_path: Path) -> None:
+async def test_mitmproxy_and_llama_record_the_same_browsing(world: World, tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours.har", tmp_path / "theirs.har"
     upstream = world.https(site, "localhost")
     async with serve(upstream, listen="127.0.0.1:0") as served:

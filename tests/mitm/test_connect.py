@@ -66,7 +66,7 @@ async def test_extended_connect_for_anything_but_websocket_is_501_behind_every_f
 
 
 @pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
-async def test_connect_is_refused_where_a_rule_maps_to_another_server(world: World, alpn: str) -> None:
+async def test_connect_is_refused_if_a_rule_maps_to_another_server(world: World, alpn: str) -> None:
     heard: list[str] = []
 
     async def elsewhere(request: Request) -> Response:

@@ -43,7 +43,7 @@ async def test_requests_go_through_the_layers(world: World, kind: str, version: 
 
 @EVERY
 @VERSIONS
-async def test_the_upstream_decides_which_version_it_is(world: World, kind: str, version: str) -> None:
+async def test_the_upstream_decides_the_http_version(world: World, kind: str, version: str) -> None:
     site = stack(tls.server(*world.files(), alpn=[ALPN[version]]), http.server(), cloud)
     async with through(kind, world, site) as client:
         response = await client(Request("GET", f"https://{HOST}/"))
@@ -90,7 +90,7 @@ async def test_a_rule_blocks(world: World, kind: str) -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"SSH-2.0-x\r\n", b"\x16\x03"])
-async def test_a_rule_blocks_what_is_neither(
+async def test_a_rule_blocks_other_protocols(
     world: World, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who says nothing that can be told from others is waited for no longer than that takes."""
@@ -124,7 +124,7 @@ async def test_a_rule_blocks_what_is_neither(
     ],
     ids=lambda each: str(each),
 )
-async def test_rules_know_all_that_is_known(world: World, kind: str, rule: Rule, passes: bool) -> None:
+async def test_rules_see_all_known_facts(world: World, kind: str, rule: Rule, passes: bool) -> None:
     trust = {"ca": world.site_pem if passes else world.pem}
     async with through(kind, world, world.https(cloud), rewrite, trust=trust, rules=[rule]) as client:
         response = await client(Request("GET", f"https://{HOST}/"))

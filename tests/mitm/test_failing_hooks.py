@@ -148,7 +148,7 @@ class Moody:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("door", DOORS)
-async def test_an_http_hook_harms_its_own_exchange_alone(
+async def test_a_failing_http_hook_affects_only_its_own_exchange(
     world: World, door: str, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     moody = Moody()
@@ -171,7 +171,7 @@ async def test_an_http_hook_harms_its_own_exchange_alone(
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", ["/exit", "/cancelled"])
-async def test_an_http_hook_that_would_end_more_than_its_exchange(
+async def test_an_http_hook_cannot_end_more_than_its_exchange(
     world: World, path: str, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(world, "http", world.https(), Moody().layer(), version=version) as front:
@@ -183,7 +183,9 @@ async def test_an_http_hook_that_would_end_more_than_its_exchange(
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("door", DOORS)
-async def test_an_http_hook_that_hangs_ends_with_its_client(world: World, door: str, version: str) -> None:
+async def test_a_blocked_http_hook_is_cancelled_when_its_client_disconnects(
+    world: World, door: str, version: str
+) -> None:
     moody = Moody()
     async with opened(world, door, world.https(), moody.layer(), version=version) as front:
         async with asyncio.TaskGroup() as group:
@@ -200,7 +202,7 @@ async def test_an_http_hook_that_hangs_ends_with_its_client(world: World, door: 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("door", DOORS)
-async def test_an_http_hook_that_hangs_can_be_bounded(world: World, door: str, version: str) -> None:
+async def test_a_blocked_http_hook_can_be_timed_out(world: World, door: str, version: str) -> None:
     moody = Moody()
     server = http.server(handler_timeout=0.2)
     async with opened(world, door, world.https(), moody.layer(), version=version, server=server) as front:
@@ -258,7 +260,7 @@ def moody_message(moody: Moody) -> ws.Hook:
         ("cancelled", "the hook on_message raised CancelledError, but its task was not cancelled"),
     ],
 )
-async def test_a_message_hook_ends_its_own_conversation_alone(
+async def test_a_failing_message_hook_ends_only_its_own_websocket(
     world: World, door: str, version: str, said: str, logged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook = moody_message(Moody())
@@ -279,7 +281,9 @@ async def test_a_message_hook_ends_its_own_conversation_alone(
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("door", DOORS)
-async def test_a_message_hook_that_hangs_ends_with_its_client(world: World, door: str, version: str) -> None:
+async def test_a_blocked_message_hook_is_cancelled_when_its_client_disconnects(
+    world: World, door: str, version: str
+) -> None:
     moody = Moody()
     hook = moody_message(moody)
     async with opened(world, door, site(world), ws.inspect(hook), version=version) as front:
@@ -303,7 +307,7 @@ async def test_a_message_hook_that_hangs_ends_with_its_client(world: World, door
             assert await other.receive() == "hello"
 
 
-async def test_a_slow_message_hook_has_its_message_though_the_client_has_left(world: World) -> None:
+async def test_a_slow_message_hook_finishes_after_the_client_has_disconnected(world: World) -> None:
     got: asyncio.Queue[str | bytes] = asyncio.Queue()
 
     async def keep(socket: ws.WebSocket) -> None:
@@ -362,12 +366,12 @@ async def echo_bytes(stream: Stream) -> None:
     ("said", "logged"),
     [
         (b"\x00raise", "chunks: ZeroDivisionError: a bug of the hook"),
-        (b"\x00nonsense", "returned 'nonsense', not bytes"),
+        (b"\x00nonsense", "returned 'nonsense', expected bytes"),
         (b"\x00exit", "raised SystemExit"),
         (b"\x00cancelled", "raised CancelledError, but its task was not cancelled"),
     ],
 )
-async def test_a_chunk_hook_ends_its_own_connection_alone(
+async def test_a_failing_chunk_hook_ends_only_its_own_connection(
     world: World, door: str, said: bytes, logged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with opened(world, door, echo_bytes, chunks=moody_chunks(Moody())) as front:
@@ -388,7 +392,7 @@ async def test_a_chunk_hook_ends_its_own_connection_alone(
 
 
 @pytest.mark.parametrize("door", DOORS)
-async def test_a_chunk_hook_that_hangs_ends_when_its_client_breaks_off(world: World, door: str) -> None:
+async def test_a_blocked_chunk_hook_is_cancelled_when_its_client_resets(world: World, door: str) -> None:
     moody = Moody()
     async with opened(world, door, echo_bytes, chunks=moody_chunks(moody)) as front:
         target = Target(HOST, 443)
@@ -405,7 +409,7 @@ async def test_a_chunk_hook_that_hangs_ends_when_its_client_breaks_off(world: Wo
         await other.aclose()
 
 
-async def test_a_chunk_hook_may_take_its_time_with_a_half_closed_connection(world: World) -> None:
+async def test_a_chunk_hook_may_be_slow_on_a_half_closed_connection(world: World) -> None:
     async def slow(chunk: mitm.Chunk) -> bytes:
         await asyncio.sleep(0.05)
         return chunk.data

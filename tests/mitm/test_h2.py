@@ -38,7 +38,7 @@ async def test_httpx2_sends_many_at_once_over_http2(world: World) -> None:
         assert {(each.http_version, len(each.content)) for each in answers} == {("HTTP/2", 100_000)}
 
 
-async def test_http2_without_tls_goes_on_as_that(world: World) -> None:
+async def test_http2_without_tls_is_forwarded_as_http2(world: World) -> None:
     seen: list[str] = []
 
     async def upstream(request: Request) -> Response:

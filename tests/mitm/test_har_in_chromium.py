@@ -107,7 +107,7 @@ async def imported(har: Path, profile: Path) -> list[dict[str, Any]]:
         return found
 
 
-async def test_chromium_imports_what_was_recorded(world: World, tmp_path: Path) -> None:
+async def test_chromium_imports_a_recorded_file(world: World, tmp_path: Path) -> None:
     path = tmp_path / "out.har"
     upstream = stack(tls.server(*world.files()), http.server(), site)
     async with fronted(world, upstream, mitm.record(path, inline=4096)) as front:

@@ -171,7 +171,7 @@ async def test_every_kind_of_exchange_over_tls(world: World, tmp_path: Path, ver
     assert "_file" in entries[9]["response"]["content"]
 
 
-async def test_in_the_clear_and_what_was_replayed(world: World, tmp_path: Path) -> None:
+async def test_plain_and_replayed_exchanges(world: World, tmp_path: Path) -> None:
     first, second = tmp_path / "first.har", tmp_path / "second.har"
     requests = [make() for make in REQUESTS]
     async with testing.client(stack(mitm.record(first, inline=4096), site)) as client:
@@ -187,7 +187,7 @@ async def test_in_the_clear_and_what_was_replayed(world: World, tmp_path: Path) 
     assert checked(second)
 
 
-async def test_failures_and_what_is_blocked(world: World, tmp_path: Path) -> None:
+async def test_failures_and_blocked_requests(world: World, tmp_path: Path) -> None:
     path = tmp_path / "out.har"
 
     async def refusing(request: Request) -> Response:

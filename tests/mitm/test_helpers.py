@@ -17,7 +17,7 @@ async def text(client: testing.TestClient, url: str) -> str:
     return (await (await client.get(url)).body.read()).decode()
 
 
-async def test_files_are_served_in_the_place_of_an_upstream(tmp_path: Path) -> None:
+async def test_files_are_served_instead_of_the_upstream(tmp_path: Path) -> None:
     (tmp_path / "img").mkdir()
     (tmp_path / "img" / "a.txt").write_text("a picture")
     (tmp_path / ".app.js").write_text("an app")
@@ -70,7 +70,7 @@ async def test_another_server_answers_behind_interception(world: World) -> None:
             assert await front.get(f"https://{HOST}/a") == (200, "GET /a from the cloud")
 
 
-async def test_errors_are_as_many_as_were_asked_for() -> None:
+async def test_errors_occur_at_the_configured_rate() -> None:
     async with testing.client(stack(mitm.faults(errors=1.0, status=418), upstream)) as client:
         assert [(await client.get("/")).status for _ in range(3)] == [418, 418, 418]
     some = mitm.faults(errors=0.5, seed=1)
@@ -79,13 +79,13 @@ async def test_errors_are_as_many_as_were_asked_for() -> None:
     assert 30 < statuses.count(503) < 70 and statuses.count(200) + statuses.count(503) == 100
 
 
-async def test_only_what_matches_goes_wrong() -> None:
+async def test_faults_apply_only_to_matching_requests() -> None:
     layer = mitm.faults(errors=1.0, match=lambda request: request.path == "/x")
     async with testing.client(stack(layer, upstream)) as client:
         assert [(await client.get(path)).status for path in ("/x", "/y")] == [503, 200]
 
 
-async def test_an_answer_breaks_off() -> None:
+async def test_a_response_is_aborted() -> None:
     async with testing.client(stack(mitm.faults(aborts=1.0, after=3), upstream)) as client:
         body = (await client.get("/")).body
         assert await body.chunk() == b"ups"
@@ -93,7 +93,7 @@ async def test_an_answer_breaks_off() -> None:
             await body.chunk()
 
 
-async def test_latency_is_waited_for() -> None:
+async def test_latency_delays_the_exchange() -> None:
     exchange = stack(mitm.faults(latency=5), upstream)
     async with testing.clock(autojump=True) as clock, testing.client(exchange) as client:
         began = clock.time()
@@ -101,7 +101,7 @@ async def test_latency_is_waited_for() -> None:
         assert clock.time() - began >= 5
 
 
-async def test_bodies_pass_at_a_pace() -> None:
+async def test_throttle_limits_the_bandwidth_of_bodies() -> None:
     async def big(request: Request) -> Response:
         return Response(200, body=[b"x" * 1000] * 5)
 
@@ -127,7 +127,7 @@ async def test_bodies_pass_at_a_pace() -> None:
         lambda: mitm.map_remote({"ftp://a.example/": "http://b.example"}),
     ],
 )
-def test_settings_that_cannot_work_are_refused(make: object) -> None:
+def test_invalid_settings_are_rejected(make: object) -> None:
     assert callable(make)
     with pytest.raises(ConfigError):
         make()

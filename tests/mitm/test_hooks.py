@@ -24,7 +24,7 @@ async def moody(request: Request, inner: Exchange) -> Response:
     return response
 
 
-async def test_a_hook_that_raises_is_one_500_and_one_traceback(
+async def test_a_hook_that_raises_causes_one_500_and_one_traceback(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with fronted(world, world.https(), moody) as front:
@@ -35,14 +35,16 @@ async def test_a_hook_that_raises_is_one_500_and_one_traceback(
     assert 'raise ZeroDivisionError("a bug of the hook")' in caplog.text
 
 
-async def test_a_hook_that_returns_nonsense_is_named(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hook_that_returns_a_wrong_type_is_named(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     async with fronted(world, world.https(), moody) as front:
         assert (await front.get("https://site.example/nonsense"))[0] == 500
         assert (await front.get())[0] == 200
     assert "the hook moody returned 'nonsense', not a Response" in caplog.text
 
 
-async def test_a_hook_that_hangs_holds_its_own_exchange_alone(world: World) -> None:
+async def test_a_blocked_hook_delays_only_its_own_exchange(world: World) -> None:
     server = http.server(handler_timeout=0.2)
     async with fronted(world, world.https(), moody, server=server) as front, asyncio.TaskGroup() as group:
         hanging = group.create_task(front.get("https://site.example/hang"))
@@ -50,7 +52,7 @@ async def test_a_hook_that_hangs_holds_its_own_exchange_alone(world: World) -> N
         assert (await hanging)[0] == 504
 
 
-async def test_a_hook_that_fails_within_a_body_breaks_its_own_exchange_off(
+async def test_a_hook_that_fails_within_a_body_aborts_its_own_exchange(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "llama")
@@ -61,7 +63,7 @@ async def test_a_hook_that_fails_within_a_body_breaks_its_own_exchange_off(
     assert caplog.text.count("ZeroDivisionError: ") == 1
 
 
-def test_settings_that_cannot_work_are_refused(world: World) -> None:
+def test_invalid_settings_are_rejected(world: World) -> None:
     wrong: list[dict[str, object]] = [
         {"default": "no"},
         {"bad_upstream": "no"},

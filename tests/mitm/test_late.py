@@ -25,5 +25,5 @@ async def late() -> AsyncGenerator[tuple[Stream, Stream]]:
 
 
 @pytest.mark.parametrize("case", testing.stream_cases())
-async def test_a_late_stream_passes(case: testing.StreamCase) -> None:
+async def test_a_late_stream_passes_the_conformance_suite(case: testing.StreamCase) -> None:
     await case(late)

@@ -45,7 +45,7 @@ def test_a_mirror_has_the_names_of_both() -> None:
     ]
 
 
-def test_a_mirror_has_the_same_span_within_bounds() -> None:
+def test_a_mirror_has_the_same_validity_within_limits() -> None:
     ca = CertificateAuthority.create()
     day, now = timedelta(days=1), datetime.now(UTC)
     short = spanning(ca, -day, 2 * day)
@@ -68,7 +68,7 @@ def test_a_mirror_ends_with_its_authority() -> None:
     assert mirrored(ca, long, "a.example").not_valid_after_utc == ca.certificate.not_valid_after_utc
 
 
-async def test_contexts_are_kept_by_name_certificate_and_protocols() -> None:
+async def test_contexts_are_cached_by_name_certificate_and_protocols() -> None:
     leaves = Leaves(CertificateAuthority.create(), 3)
     one = await leaves.context("a.example", None, ())
     assert await leaves.context("a.example", None, ()) is one
@@ -89,7 +89,7 @@ async def test_contexts_are_kept_by_name_certificate_and_protocols() -> None:
     assert await leaves.context("a.example", None, ()) is one
 
 
-async def test_a_name_that_is_none_is_no_bug() -> None:
+async def test_an_invalid_name_raises_tls_error() -> None:
     leaves = Leaves(CertificateAuthority.create(), 3)
     for name in ("a b", "*.", "", "a" * 70 + ".example"):
         with pytest.raises(TLSError):
@@ -99,20 +99,20 @@ async def test_a_name_that_is_none_is_no_bug() -> None:
     assert len(leaves) == 2
 
 
-async def test_a_certificate_that_nobody_can_read_is_not_mirrored() -> None:
+async def test_a_malformed_certificate_is_not_mirrored() -> None:
     assert isinstance(
         await Leaves(CertificateAuthority.create(), 3).context("a.example", b"\x30\x00", ()), ssl.SSLContext
     )
 
 
-async def test_a_context_that_several_want_at_once_is_made_once() -> None:
+async def test_concurrent_requests_for_a_context_make_it_once() -> None:
     leaves = Leaves(CertificateAuthority.create(), 3)
     all_want = (leaves.context("a.example", None, ()) for _ in range(20))
     assert len(set(await asyncio.gather(*all_want))) == 1
     assert len(leaves) == 1
 
 
-async def test_who_leaves_while_a_context_is_made_does_not_take_it_from_the_others() -> None:
+async def test_a_cancelled_request_for_a_context_does_not_cancel_the_others() -> None:
     leaves = Leaves(CertificateAuthority.create(), 3)
     async with asyncio.TaskGroup() as group:
         first = group.create_task(leaves.context("a.example", None, ()))
@@ -134,6 +134,6 @@ def test_minting_is_quick() -> None:
     assert min(took) < 0.002, f"{min(took) * 1e3:.2f} ms"
 
 
-def test_at_least_one_is_kept() -> None:
+def test_the_cache_holds_at_least_one() -> None:
     with pytest.raises(ConfigError):
         Leaves(CertificateAuthority.create(), 0)

@@ -97,7 +97,7 @@ def named(name: str) -> tuple[str, ...]:
         (("http/1.1",), "http/1.0,http/1.1", "http/1.1"),
     ],
 )
-async def test_the_protocol_is_what_the_upstream_chose(
+async def test_the_client_gets_the_protocol_that_the_upstream_chose(
     world: World, site: tuple[str, ...], client: str, chosen: str | None
 ) -> None:
     async with before(world, alpn=site) as port:
@@ -106,7 +106,7 @@ async def test_the_protocol_is_what_the_upstream_chose(
 
 
 @pytest.mark.parametrize("alpn", [("http/1.1",), ("h2",), ()])
-async def test_a_client_of_http2_alone_is_served_whatever_the_upstream_speaks(
+async def test_a_client_that_offers_only_http2_is_served_with_any_upstream(
     world: World, alpn: tuple[str, ...]
 ) -> None:
     site = stack(tls.server(*world.files(), alpn=alpn), http.server(), page)
@@ -154,30 +154,34 @@ async def test_kinds_of_names(world: World, site: str, asked: str, subject: str,
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7"])
 @pytest.mark.parametrize("first", [True, False], ids=["first", "late"])
-async def test_without_a_name_it_is_the_address(world: World, address: str, first: bool) -> None:
+async def test_without_sni_the_certificate_is_for_the_address(
+    world: World, address: str, first: bool
+) -> None:
     target = str(Target(address, 443))
     async with before(world, address, target=target, connect_first=first) as port:
         seen = await looked(world, port, *NO_NAME, "-verify_ip", address)
         assert (seen.names, seen.subject) == ([address], f"CN={address}")
 
 
-async def test_without_a_name_it_is_the_targets(world: World) -> None:
+async def test_without_sni_the_certificate_is_for_the_target_name(world: World) -> None:
     async with before(world) as port:
         assert (await looked(world, port, *NO_NAME, "-verify_hostname", HOST)).names == [HOST]
 
 
 @pytest.mark.parametrize("name", ["a b", "-", "a..b", "\u00ff", "localhost:8443"])
-async def test_for_a_server_name_that_is_not_a_host_name_it_is_the_targets(world: World, name: str) -> None:
+async def test_with_an_invalid_server_name_the_certificate_is_for_the_target_name(
+    world: World, name: str
+) -> None:
     async with before(world) as port:
         assert (await looked(world, port, "-servername", name)).names == [HOST]
 
 
-async def test_a_name_that_the_upstream_does_not_have_is_shown_beside_a_page(world: World) -> None:
+async def test_a_name_missing_from_the_upstream_certificate_gets_an_error_page(world: World) -> None:
     """The client is to read the page, so its own name is in the certificate."""
     async with before(world, "other.example") as port:
         seen = await looked(world, port, *named(HOST))
         assert HOST in seen.names
 
 
-def test_these_names_are_what_they_are_for() -> None:
+def test_the_names_of_the_test_certificates() -> None:
     assert 64 < len(LONG) < 254

@@ -73,7 +73,7 @@ async def test_rules_see_the_host_of_plain_http(world: World, kind: str) -> None
             assert await get(client, HOST) == answer, rule
 
 
-async def test_a_function_is_told_of_the_host(world: World) -> None:
+async def test_a_rule_function_gets_the_host(world: World) -> None:
     seen: list[tuple[str | None, str]] = []
 
     def rule(asked: Asked) -> Action | None:
@@ -85,7 +85,7 @@ async def test_a_function_is_told_of_the_host(world: World) -> None:
     assert seen == [(HOST, HOST)]
 
 
-async def test_rules_are_asked_for_other_hosts_on_the_same_connection(world: World) -> None:
+async def test_rules_apply_to_other_hosts_on_the_same_connection(world: World) -> None:
     rules = (mitm.block("bad.example"), mitm.passthrough("bare.example"))
     async with by_address(world, "socks5", *rules) as client:
         assert await get(client, HOST) == (200, True)
@@ -94,7 +94,7 @@ async def test_rules_are_asked_for_other_hosts_on_the_same_connection(world: Wor
         assert await get(client, HOST) == (200, True)
 
 
-async def test_one_connection_of_tls_does_not_carry_what_is_blocked(world: World) -> None:
+async def test_a_blocked_host_is_refused_on_an_open_tls_connection(world: World) -> None:
     """As browsers ask for all hosts that a certificate has, over HTTP/2."""
     async with serve(world.https(site, HOST, OTHER), listen="127.0.0.1:0") as served:
         relay = mitm.relay(world.ca, mark, rules=[mitm.block(OTHER)], verify=world.site_pem)
@@ -134,7 +134,7 @@ def test_the_host_of_an_authority() -> None:
 
 
 @pytest.mark.parametrize("end", [b"\r\n\r\n", b"", b"x" * 70_000])
-async def test_a_head_is_read_as_far_as_it_goes(end: bytes) -> None:
+async def test_a_head_is_read_to_its_end_or_the_limit(end: bytes) -> None:
     client, server = testing.memory_pair()
     whole = b"GET / HTTP/1.1\r\nHost: a.example" + end
     server.unread(whole)

@@ -87,7 +87,7 @@ async def test_curl_uploads(world: World, tmp_path: Path) -> None:
 
 
 @needs("curl")
-async def test_curl_that_pins_a_key_is_passed_through_when_the_rule_says_so(world: World) -> None:
+async def test_a_rule_passes_curl_with_a_pinned_key_through(world: World) -> None:
     pinning = mitm.Pinning(2)
     async with doors(world, rewrite, pinning=pinning) as (proxy, _):
         command = (*CURL, "--cacert", str(world.site_pem), "--proxy", proxy, f"https://{HOST}/x")
@@ -96,7 +96,7 @@ async def test_curl_that_pins_a_key_is_passed_through_when_the_rule_says_so(worl
 
 
 @needs("curl")
-async def test_curl_that_trusts_us_and_pins_a_key_is_passed_through_too(world: World) -> None:
+async def test_curl_that_trusts_the_ca_and_pins_a_key_is_passed_through(world: World) -> None:
     """It looks at the key once hands are shaken."""
     pinning = mitm.Pinning(2, soon=60)
     async with doors(world, rewrite, pinning=pinning) as proxies:
@@ -121,7 +121,7 @@ async def test_curl_that_trusts_us_and_pins_a_key_is_passed_through_too(world: W
 
 @needs("wget")
 @pytest.mark.parametrize("trusts", [True, False])
-async def test_wget_that_looks_at_a_certificate_after_the_handshake(world: World, trusts: bool) -> None:
+async def test_wget_that_checks_the_certificate_after_the_handshake(world: World, trusts: bool) -> None:
     """As GnuTLS does it: without an alert that says what is wrong."""
     pinning = mitm.Pinning(2, soon=60)
     async with doors(world, rewrite, pinning=pinning) as (proxy, _):

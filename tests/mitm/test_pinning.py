@@ -41,7 +41,7 @@ async def refused(world: World, front: Front, pinning: Told | None = None) -> No
         pinning.counted.clear()
 
 
-async def test_a_client_that_pins_is_passed_through_after_so_many_rejections(world: World) -> None:
+async def test_a_pinning_client_is_passed_through_after_the_configured_rejections(world: World) -> None:
     pinning = Told(2)
     async with fronted(world, world.https(), pinning=pinning) as front:
         for count in (1, 2):
@@ -54,20 +54,20 @@ async def test_a_client_that_pins_is_passed_through_after_so_many_rejections(wor
         await refused(world, front)
 
 
-async def test_a_client_that_pins_is_refused_where_that_is_asked_for(world: World) -> None:
+async def test_a_pinning_client_is_refused_with_then_block(world: World) -> None:
     async with fronted(world, world.https(), pinning=(pinning := Told(1, then="block"))) as front:
         await refused(world, front, pinning)
         with pytest.raises(TLSError, match="access_denied"):
             await pinned(world, front)
 
 
-async def test_nothing_is_learned_unless_that_is_asked_for(world: World) -> None:
+async def test_pinning_is_off_by_default(world: World) -> None:
     async with fronted(world, world.https()) as front:
         for _ in range(5):
             await refused(world, front)
 
 
-async def test_a_client_that_trusts_clears_the_count(world: World) -> None:
+async def test_an_accepted_certificate_resets_the_count(world: World) -> None:
     pinning = Told(2)
     async with fronted(world, world.https(), pinning=pinning) as front:
         await refused(world, front, pinning)
@@ -81,7 +81,7 @@ async def shaken(world: World, front: Front) -> Stream:
     return await tls.connect(over, ca=world.pem, alpn=["http/1.1"])(Target(HOST, 443))
 
 
-async def test_a_client_that_says_goodbye_after_its_handshake_has_refused(world: World) -> None:
+async def test_close_notify_right_after_the_handshake_is_a_rejection(world: World) -> None:
     pinning = Told(2)
     async with fronted(world, world.https(), pinning=pinning) as front:
         for count in (1, 2):
@@ -92,7 +92,7 @@ async def test_a_client_that_says_goodbye_after_its_handshake_has_refused(world:
         assert await pinned(world, front) == b"GET /p from the cloud"
 
 
-async def test_what_a_client_says_first_decides(world: World) -> None:
+async def test_the_first_bytes_of_a_client_decide(world: World) -> None:
     pinning = Told(3)
     async with fronted(world, world.https(), pinning=pinning) as front:
         await refused(world, front, pinning)
@@ -119,7 +119,7 @@ class Session:
     ("farewell", "error", "after", "count"),
     [
         (True, None, 0.4, 1),  # close_notify
-        (True, ConnectionResetError(), 0.4, 1),  # which a write met before the goodbye was read
+        (True, ConnectionResetError(), 0.4, 1),  # which a write met before close_notify was read
         (True, None, 0.6, 0),
         (Truncated("no close_notify"), None, 0.04, 1),
         (Truncated("no close_notify"), None, 0.06, 0),  # as a browser that connected ahead does
@@ -132,7 +132,7 @@ class Session:
         (TLSError("the peer sent the alert decode_error"), None, 0, 0),
     ],
 )
-def test_how_a_client_leaves_tells_why(
+def test_the_way_of_disconnecting_decides_whether_it_is_a_rejection(
     farewell: Exception | bool, error: Exception | None, after: float, count: int
 ) -> None:
     now = 100.0
@@ -143,7 +143,7 @@ def test_how_a_client_leaves_tells_why(
     assert sum(entry.count for entry in pinning.entries()) == count
 
 
-def test_who_has_taken_a_certificate_leaves_for_other_reasons() -> None:
+def test_a_disconnect_after_an_accepted_certificate_is_not_a_rejection() -> None:
     """Browsers shake hands more often than they need, and drop what turns out to be too much."""
     now = 100.0
     pinning = mitm.Pinning(1, 60, clock=lambda: now)
@@ -163,20 +163,20 @@ def test_who_has_taken_a_certificate_leaves_for_other_reasons() -> None:
     assert leaves() == 1
 
 
-def test_silent_clients_may_be_left_out() -> None:
+def test_silent_disconnects_may_be_ignored() -> None:
     pinning = mitm.Pinning(soon=None)
     Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(True))).left(None)
     assert pinning.entries() == []
 
 
-def test_who_took_a_certificate_is_forgotten_at_last() -> None:
+def test_an_accepted_certificate_expires() -> None:
     pinning = mitm.Pinning(1, limit=2)
     for host in ("a", "b", "c"):
         pinning.accepted("192.0.2.1", host)
     assert [pinning.has_accepted("192.0.2.1", host) for host in ("a", "b", "c")] == [False, True, True]
 
 
-def test_what_was_learned_is_forgotten_in_time() -> None:
+def test_rejections_expire() -> None:
     now = 100.0
     pinning = mitm.Pinning(2, 60, clock=lambda: now)
     pinning.rejected("192.0.2.1", HOST)
@@ -191,7 +191,7 @@ def test_what_was_learned_is_forgotten_in_time() -> None:
     assert pinning.entries() == []
 
 
-def test_the_oldest_is_forgotten_first() -> None:
+def test_the_oldest_entry_is_evicted_first() -> None:
     pinning = mitm.Pinning(1, limit=2)
     for host in ("a", "b", "c"):
         pinning.rejected("192.0.2.1", host)
@@ -201,6 +201,6 @@ def test_the_oldest_is_forgotten_first() -> None:
 
 
 @pytest.mark.parametrize("options", [{"after": 0}, {"expiry": 0}, {"limit": 0}, {"soon": 0}, {"then": "no"}])
-def test_settings_that_cannot_work_are_refused(options: dict[str, object]) -> None:
+def test_invalid_settings_are_rejected(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         mitm.Pinning(**options)  # type: ignore[arg-type]

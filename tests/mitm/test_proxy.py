@@ -20,7 +20,7 @@ async def test_a_body_inside_tls_is_changed(world: World) -> None:
         assert await front.get() == (200, "GET /a from the llama")
 
 
-async def test_a_request_with_a_whole_url_is_changed_alike(world: World) -> None:
+async def test_a_request_in_absolute_form_is_changed_too(world: World) -> None:
     plain = stack(http.server(), page)
     async with fronted(world, plain, intercept) as front:
         assert await front.whole(f"http://{HOST}/b") == (200, "GET /b from the llama")
@@ -33,7 +33,7 @@ async def test_many_requests_share_the_bridges_one_connection(world: World) -> N
         assert len(front.to.targets) == 1
 
 
-async def test_an_upstream_that_closed_is_reached_again(world: World) -> None:
+async def test_a_closed_upstream_is_connected_again(world: World) -> None:
     async def closing(request: Request) -> Response:
         return Response(200, {"Connection": "close"}, b"once")
 
@@ -80,7 +80,7 @@ async def test_without_connecting_first_a_layer_can_answer_alone(world: World) -
             assert len(front.to.targets) == first
 
 
-async def test_codings_that_no_hook_can_read_are_not_asked_for(world: World) -> None:
+async def test_content_codings_that_cannot_be_decoded_are_not_requested(world: World) -> None:
     async def asked(request: Request) -> Response:
         return Response(200, body=request.headers.get("accept-encoding", ""))
 
@@ -140,7 +140,7 @@ async def test_a_blocked_server_name_gets_an_alert(world: World) -> None:
             await front.get()
 
 
-async def test_plain_requests_that_are_passed_through_skip_the_layers(world: World) -> None:
+async def test_plain_requests_passed_through_skip_the_layers(world: World) -> None:
     plain = stack(http.server(), page)
     async with fronted(world, plain, intercept, default="pass") as front:
         assert await front.whole(f"http://{HOST}/b") == (200, "GET /b from the cloud")

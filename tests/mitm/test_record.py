@@ -89,7 +89,7 @@ async def test_an_exchange_becomes_an_entry(tmp_path: Path) -> None:
     assert {"name": "Set-Cookie", "value": "c=d"} in response["headers"]
 
 
-async def test_the_file_is_whole_after_each_entry(tmp_path: Path) -> None:
+async def test_the_file_is_valid_after_each_entry(tmp_path: Path) -> None:
     path = tmp_path / "out.har"
     async with testing.client(stack(mitm.record(path), site)) as client:
         for count in range(1, 4):
@@ -98,7 +98,7 @@ async def test_the_file_is_whole_after_each_entry(tmp_path: Path) -> None:
             assert len(entries(path)) == count
 
 
-async def test_content_codings_are_taken_off(tmp_path: Path) -> None:
+async def test_content_codings_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "out.har"
     await recorded(path, *(Request("GET", f"{URL}/{each}") for each in ("gzip", "broken", "unknown")))
     known, broken, unknown = (each["response"] for each in entries(path))
@@ -109,7 +109,7 @@ async def test_content_codings_are_taken_off(tmp_path: Path) -> None:
         assert each["content"]["_encoded"] is True
 
 
-async def test_large_bodies_go_to_files_as_they_pass(tmp_path: Path) -> None:
+async def test_large_bodies_are_written_to_files_as_they_pass(tmp_path: Path) -> None:
     path = tmp_path / "out.har"
     await recorded(path, Request("GET", f"{URL}/big"), inline=4096)
     content = entries(path)[0]["response"]["content"]
@@ -117,7 +117,7 @@ async def test_large_bodies_go_to_files_as_they_pass(tmp_path: Path) -> None:
     assert (tmp_path / content["_file"]).read_bytes() == b"x" * 10_000
 
 
-async def test_of_a_body_only_so_much_is_kept(tmp_path: Path) -> None:
+async def test_recorded_bodies_are_truncated_at_the_limit(tmp_path: Path) -> None:
     found: list[Recorded] = []
     await recorded(found.append, Request("GET", f"{URL}/big"), Request("GET", f"{URL}/a"), most=3)
     assert [(each.response_body.data, each.response_body.size) for each in found] == [
@@ -126,7 +126,7 @@ async def test_of_a_body_only_so_much_is_kept(tmp_path: Path) -> None:
     ]
 
 
-async def test_what_is_recorded_for_a_function_alone_leaves_no_files(tmp_path: Path) -> None:
+async def test_recording_to_a_function_leaves_no_files(tmp_path: Path) -> None:
     found: list[Recorded] = []
     await recorded(found.append, Request("GET", f"{URL}/big"), inline=10)
     file = found[0].response_body.file
@@ -158,7 +158,7 @@ async def test_a_failure_is_an_entry_without_a_response(tmp_path: Path) -> None:
     assert (entry["response"]["status"], entry["_error"]) == (0, "the upstream failed")
 
 
-async def test_a_body_that_was_left_is_marked(tmp_path: Path) -> None:
+async def test_a_body_that_was_not_read_to_its_end_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "out.har"
     async with testing.client(stack(mitm.record(path), site)) as client:
         response = await client.get(f"{URL}/big")
@@ -168,7 +168,7 @@ async def test_a_body_that_was_left_is_marked(tmp_path: Path) -> None:
     assert content["size"] == 1000 and content["comment"] == "broken off"
 
 
-async def test_a_sink_that_fails_harms_no_exchange(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_sink_does_not_affect_exchanges(caplog: pytest.LogCaptureFixture) -> None:
     def sink(recorded: Recorded) -> None:
         raise OSError("the disk is full")
 
@@ -188,7 +188,7 @@ async def test_recording_behind_interception_names_the_target(world: World) -> N
 # replay
 
 
-async def test_a_server_replay_answers_as_was_recorded(tmp_path: Path) -> None:
+async def test_a_server_replay_returns_the_recorded_responses(tmp_path: Path) -> None:
     path = tmp_path / "out.har"
     asked = [
         Request("GET", f"{URL}/gzip"),
@@ -216,7 +216,7 @@ async def test_a_server_replay_answers_as_was_recorded(tmp_path: Path) -> None:
             assert refused.value.status == 502
 
 
-async def test_answers_come_in_their_order_and_the_last_again(tmp_path: Path) -> None:
+async def test_responses_replay_in_order_and_the_last_repeats(tmp_path: Path) -> None:
     found: list[Recorded] = []
     count = 0
 
@@ -233,7 +233,7 @@ async def test_answers_come_in_their_order_and_the_last_again(tmp_path: Path) ->
     assert got == [b"1", b"2", b"2"]
 
 
-async def test_as_a_layer_what_is_not_known_goes_on(tmp_path: Path) -> None:
+async def test_a_replay_layer_forwards_unknown_requests(tmp_path: Path) -> None:
     found: list[Recorded] = []
     await recorded(found.append, Request("GET", f"{URL}/a"))
 
@@ -260,7 +260,7 @@ async def test_replay_behind_interception_needs_no_upstream(world: World) -> Non
         assert front.to.targets == []
 
 
-async def test_a_client_replay_sends_it_again(tmp_path: Path) -> None:
+async def test_a_client_replay_resends_the_requests(tmp_path: Path) -> None:
     path = tmp_path / "out.har"
     await recorded(path, Request("POST", f"{URL}/echo", {"X-A": "1"}, b"one"), Request("GET", f"{URL}/fail"))
     seen: list[tuple[str, str | None, bytes]] = []
@@ -275,7 +275,7 @@ async def test_a_client_replay_sends_it_again(tmp_path: Path) -> None:
     assert went[0].before.status == 200
 
 
-def test_what_is_no_har_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_har_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "x.har"
     for text in ("", "[]", '{"log": {}}', '{"log": {"entries": [{}]}}', '{"log": {"entries": 3}}'):
         path.write_text(text)

@@ -115,7 +115,7 @@ async def test_plain_http_goes_through_the_layers(world: World) -> None:
 # what is offered
 
 
-async def test_the_client_is_offered_what_the_upstream_chose(world: World) -> None:
+async def test_the_client_is_offered_the_protocol_that_the_upstream_chose(world: World) -> None:
     site = stack(tls.server(*world.files(), alpn=["http/1.1"]), http.server(), page)
     for first in (True, False):
         async with forwarded(world, site, connect_first=first) as front:
@@ -126,7 +126,7 @@ async def test_the_client_is_offered_what_the_upstream_chose(world: World) -> No
             await stream.aclose()
 
 
-async def test_no_protocol_is_chosen_where_the_upstream_chooses_none(world: World) -> None:
+async def test_no_protocol_is_selected_if_the_upstream_selects_none(world: World) -> None:
     site = stack(tls.server(*world.files(), alpn=[]), http.server(), page)
     async with forwarded(world, site) as front:
         stream = await tls.connect(To(front.port), ca=world.pem, alpn=["http/1.1"])(Target(HOST, 443))
@@ -157,14 +157,14 @@ async def test_bytes_inside_tls_are_relayed(world: World) -> None:
         await stream.aclose()
 
 
-async def test_a_protocol_that_is_not_spoken_here_is_relayed_as_bytes(world: World) -> None:
+async def test_an_unknown_alpn_protocol_is_relayed_as_bytes(world: World) -> None:
     async with forwarded(world, stack(tls.server(*world.files(), alpn=["imap"]), banner)) as front:
         stream = await tls.connect(To(front.port), ca=world.pem, alpn=["imap"])(Target(HOST, 443))
         assert await stream.read() == b"SSH-2.0-test\r\n"
         await stream.aclose()
 
 
-async def test_a_server_that_speaks_first_is_heard_when_that_is_asked_for(world: World) -> None:
+async def test_a_server_that_speaks_first_is_relayed_with_server_first(world: World) -> None:
     async with forwarded(world, banner, server_first=0.01) as front:
         stream = await tcp.connect()(front)
         assert await stream.read() == b"SSH-2.0-test\r\n"
@@ -173,7 +173,7 @@ async def test_a_server_that_speaks_first_is_heard_when_that_is_asked_for(world:
         await stream.aclose()
 
 
-async def test_a_server_that_speaks_first_inside_tls_is_heard(world: World) -> None:
+async def test_a_server_that_speaks_first_inside_tls_is_relayed(world: World) -> None:
     async with forwarded(world, stack(tls.server(*world.files()), banner), server_first=0.05) as front:
         stream = await tls.connect(To(front.port), ca=world.pem)(Target(HOST, 443))
         assert await stream.read() == b"SSH-2.0-test\r\n"
@@ -208,7 +208,7 @@ async def test_a_hook_sees_and_changes_chunks(world: World) -> None:
         assert seen == [(True, b"!abc"), (False, b"!ABC")]
 
 
-async def test_a_chunk_hook_that_raises_ends_its_own_connection_alone(world: World) -> None:
+async def test_a_chunk_hook_that_raises_ends_only_its_own_connection(world: World) -> None:
     def hook(chunk: Chunk) -> bytes:
         if b"bad" in chunk.data:
             raise ZeroDivisionError
@@ -261,7 +261,7 @@ async def nobody(target: Target) -> Stream:
     raise Unreachable(f"cannot connect to {target}: nobody is there")
 
 
-async def test_behind_socks5_what_cannot_be_reached_is_a_page(world: World) -> None:
+async def test_behind_socks5_an_unreachable_target_gets_an_error_page(world: World) -> None:
     async with late_socks(world, nobody) as client:
         response = await client(Request("GET", f"https://{HOST}/"))
         assert response.status == 502 and b"nobody is there" in await response.body.read()
@@ -273,7 +273,7 @@ async def test_behind_socks5_the_magic_host_answers(world: World) -> None:
             assert await asked(client, f"{scheme}://llama.internal/ca.pem") == world.ca.pem
 
 
-async def test_late_targets_are_reached_for_what_is_looked_into_and_what_is_not(world: World) -> None:
+async def test_late_targets_are_connected_with_and_without_interception(world: World) -> None:
     async with (
         serve(world.https(), listen="127.0.0.1:0") as served,
         serve(banner, listen="127.0.0.1:0") as other,
@@ -290,7 +290,7 @@ async def test_late_targets_are_reached_for_what_is_looked_into_and_what_is_not(
                 await stream.aclose()
 
 
-async def test_a_late_stream_opens_when_it_is_used() -> None:
+async def test_a_late_stream_opens_on_first_use() -> None:
     opened: list[Stream] = []
 
     async def connect(target: Target) -> Stream:
@@ -318,7 +318,7 @@ async def test_a_late_stream_opens_when_it_is_used() -> None:
             await each.read()
 
 
-async def test_a_client_that_leaves_while_the_upstream_is_reached_ends_that(world: World) -> None:
+async def test_a_client_disconnect_cancels_the_connection_attempt(world: World) -> None:
     started, ended = asyncio.Event(), asyncio.Event()
 
     async def slow(target: Target) -> Stream:

@@ -41,7 +41,7 @@ def test_a_rule_matches_what_all_its_patterns_match(rule: Rule, matching: Asked,
     assert rule(other) is None
 
 
-def test_the_first_rule_that_decides_counts() -> None:
+def test_the_first_rule_that_decides_wins() -> None:
     def ask(given: Asked) -> Action | None:
         return "block" if given.host == "c.example" else None
 
@@ -52,7 +52,7 @@ def test_the_first_rule_that_decides_counts() -> None:
     assert rules.decide(asked("d.example:80")) == "intercept"
 
 
-def test_what_a_client_may_yet_say_is_waited_for() -> None:
+def test_rules_that_need_the_first_bytes_do_not_decide_early() -> None:
     passing = mitm.passthrough("a.example")
     early = Rules((passing,), "intercept").decide_early
     assert early(asked()) == "pass"
@@ -68,7 +68,7 @@ def test_what_a_client_may_yet_say_is_waited_for() -> None:
     assert Rules((), "intercept").decide_early(asked()) is None
 
 
-def test_a_rule_that_says_nonsense_is_named() -> None:
+def test_a_rule_that_returns_a_wrong_value_is_named() -> None:
     def nonsense(given: Asked) -> Action | None:
         return "maybe"  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
@@ -76,7 +76,7 @@ def test_a_rule_that_says_nonsense_is_named() -> None:
         Rules((nonsense,), "intercept").decide(asked())
 
 
-def test_patterns_that_cannot_be_are_refused() -> None:
+def test_invalid_patterns_are_rejected() -> None:
     with pytest.raises(ConfigError):
         mitm.block("192.0.2.0/99")
     with pytest.raises(ConfigError):
@@ -85,5 +85,5 @@ def test_patterns_that_cannot_be_are_refused() -> None:
         mitm.block(sni="a.example")
 
 
-def test_a_rule_shows_itself() -> None:
+def test_the_repr_of_a_rule() -> None:
     assert repr(mitm.passthrough("a.example", "*:25")) == "mitm.passthrough(a.example, *:25)"

@@ -38,16 +38,16 @@ def test_a_request_is_http(data: bytes) -> None:
         b"GET  / HTTP/1.1",
     ],
 )
-def test_other_bytes_are_not(data: bytes) -> None:
+def test_other_bytes_are_not_http(data: bytes) -> None:
     assert is_http(data) is False
 
 
 @pytest.mark.parametrize("data", [b"G", b"GET", b"GET ", b"GET ht", b"VERSION-CONTROL"])
-def test_it_takes_as_many_bytes_as_it_needs(data: bytes) -> None:
+def test_more_bytes_are_needed_for_an_incomplete_start(data: bytes) -> None:
     assert is_http(data) is None
 
 
-def test_a_preface_is_http_where_http2_is_spoken() -> None:
+def test_a_preface_is_http_with_h2_enabled() -> None:
     assert is_http(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", h2=True) is True
 
 
@@ -68,7 +68,7 @@ async def looked(*pieces: bytes, patience: float | None = None, end: bool = Fals
     return start, data
 
 
-async def test_the_bytes_that_were_read_come_back() -> None:
+async def test_the_bytes_read_are_returned() -> None:
     whole = hello()
     assert await looked(whole) == (Start.TLS, whole)
     assert await looked(*(bytes((each,)) for each in whole)) == (Start.TLS, whole)
@@ -76,13 +76,13 @@ async def test_the_bytes_that_were_read_come_back() -> None:
     assert await looked(b"\x16\x03\x01\x00\x04abcd") == (Start.OTHER, b"\x16\x03\x01\x00\x04abcd")
 
 
-async def test_a_client_that_ends_ends() -> None:
+async def test_a_client_that_closes_is_ended() -> None:
     assert await looked(end=True) == (Start.ENDED, b"")
     assert await looked(b"GE", end=True) == (Start.OTHER, b"GE")
     assert await looked(hello()[:40], end=True) == (Start.OTHER, hello()[:40])
 
 
-async def test_a_silent_client_is_noticed_where_that_is_asked_for() -> None:
+async def test_a_silent_client_is_detected_with_patience() -> None:
     assert await looked(patience=0.01) == (Start.SILENT, b"")
     assert await looked(b"GE", patience=0.01) == (Start.OTHER, b"GE")
     assert await looked(hello()[:40], patience=0.01) == (Start.OTHER, hello()[:40])

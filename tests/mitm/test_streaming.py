@@ -103,13 +103,15 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 @LINUX
 @BOTH
 @WAYS
-async def test_a_body_streams_at_flat_memory(world: World, way: Way, version: str) -> None:
+async def test_a_body_streams_with_constant_memory(world: World, way: Way, version: str) -> None:
     await way(world, 64 * MB, version, rewrite)
 
 
 @LINUX
 @BOTH
-async def test_a_recorded_download_streams_at_flat_memory(world: World, version: str, tmp_path: Path) -> None:
+async def test_a_recorded_download_streams_with_constant_memory(
+    world: World, version: str, tmp_path: Path
+) -> None:
     await download(world, 64 * MB, version, mitm.record(tmp_path / "out.har"))
     kept = [each.stat().st_size for each in (tmp_path / "out.har.bodies").iterdir()]
     assert kept == [64 * MB // len(PIECE) * len(PIECE)]
@@ -120,11 +122,11 @@ async def test_a_recorded_download_streams_at_flat_memory(world: World, version:
 @LINUX
 @BOTH
 @WAYS
-async def test_two_gigabytes_stream_at_flat_memory(world: World, way: Way, version: str) -> None:
+async def test_two_gigabytes_stream_with_constant_memory(world: World, way: Way, version: str) -> None:
     await way(world, 2048 * MB, version, rewrite)
 
 
-async def test_what_flows_is_seen_at_once(world: World) -> None:
+async def test_exchanges_are_visible_while_they_stream(world: World) -> None:
     go = asyncio.Event()
 
     async def pieces() -> AsyncIterator[bytes]:

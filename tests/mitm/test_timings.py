@@ -46,7 +46,7 @@ async def test_the_first_exchange_has_the_connection_and_the_next_one_has_none(w
     assert first.ahead and not second.ahead  # the certificate was to be seen before the request
 
 
-async def test_what_is_reached_late_is_part_of_the_wait(world: World) -> None:
+async def test_a_late_connection_counts_as_wait_time(world: World) -> None:
     found: list[Recorded] = []
     upstream = world.https(slow_page)
     async with fronted(world, upstream, mitm.record(found.append), connect_first=False) as front:
@@ -59,7 +59,7 @@ async def test_what_is_reached_late_is_part_of_the_wait(world: World) -> None:
     assert entry["time"] == pytest.approx((recorded.wait + recorded.receive) * MS, abs=0.02)
 
 
-async def test_names_and_requests_in_the_clear_have_their_times(world: World) -> None:
+async def test_name_resolution_and_plain_requests_have_timings(world: World) -> None:
     found: list[Recorded] = []
     async with serve(stack(http.server(), slow_page), listen="127.0.0.1:0") as site:
 
@@ -78,7 +78,7 @@ async def test_names_and_requests_in_the_clear_have_their_times(world: World) ->
     assert phases(found[1]) == {"send", "wait", "receive"}
 
 
-async def test_tls_that_a_request_names_itself_has_its_time(world: World) -> None:
+async def test_tls_of_an_https_url_has_its_timing(world: World) -> None:
     found: list[Recorded] = []
     async with serve(world.https(), listen="127.0.0.1:0") as site:
 
@@ -93,7 +93,7 @@ async def test_tls_that_a_request_names_itself_has_its_time(world: World) -> Non
     assert phases(found[0]) == {"connect", "ssl", "send", "wait", "receive"}
 
 
-async def test_a_connection_that_is_opened_again_counts_again(world: World) -> None:
+async def test_a_reopened_connection_is_timed_again(world: World) -> None:
     found: list[Recorded] = []
 
     async def once(request: Request) -> Response:
@@ -107,7 +107,7 @@ async def test_a_connection_that_is_opened_again_counts_again(world: World) -> N
     assert [each.ahead for each in found] == [True, False]
 
 
-async def test_an_upload_that_takes_its_time_is_sending(world: World) -> None:
+async def test_a_slow_upload_counts_as_send_time(world: World) -> None:
     found: list[Recorded] = []
 
     async def slowly() -> AsyncIterator[bytes]:
@@ -126,7 +126,7 @@ async def test_an_upload_that_takes_its_time_is_sending(world: World) -> None:
     assert timings["send"] >= 2 * PAUSE * MS and timings["wait"] < timings["send"]
 
 
-async def test_what_needs_no_upstream_has_no_connection(world: World) -> None:
+async def test_a_response_without_an_upstream_has_no_connection_timings(world: World) -> None:
     found: list[Recorded] = []
     local = mitm.map_local({f"https://{HOST}/": page})
     async with fronted(world, world.https(), mitm.record(found.append), local, connect_first=False) as front:
@@ -137,7 +137,7 @@ async def test_what_needs_no_upstream_has_no_connection(world: World) -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_a_front_door_that_has_reached_it_before_knows_no_time(world: World, late: bool) -> None:
+async def test_a_listener_that_connects_first_gives_no_connection_timings(world: World, late: bool) -> None:
     found: list[Recorded] = []
     async with serve(world.https(), listen="127.0.0.1:0") as site:
 
@@ -157,7 +157,7 @@ async def test_a_front_door_that_has_reached_it_before_knows_no_time(world: Worl
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-async def test_the_times_survive_a_file(world: World, tmp_path: Path, ahead: bool) -> None:
+async def test_timings_survive_a_har_file(world: World, tmp_path: Path, ahead: bool) -> None:
     found: list[Recorded] = []
     async with fronted(
         world, world.https(slow_page), mitm.record(found.append), connect_first=ahead
@@ -176,7 +176,7 @@ async def test_the_times_survive_a_file(world: World, tmp_path: Path, ahead: boo
         assert getattr(again, name) == getattr(found[0], name), name
 
 
-async def test_two_recordings_of_an_exchange_tell_the_same_connection(world: World) -> None:
+async def test_two_recordings_of_an_exchange_have_the_same_connection(world: World) -> None:
     outer: list[Recorded] = []
     inner: list[Recorded] = []
     async with fronted(world, world.https(), mitm.record(outer.append), mitm.record(inner.append)) as front:

@@ -34,7 +34,7 @@ async def seconds_for(socket: ws.WebSocket, count: int, size: int) -> float:
 
 
 @pytest.mark.parametrize(("down", "up"), [(20_000, None), (None, 20_000), (20_000, 20_000)])
-async def test_a_websocket_of_this_process_keeps_the_pace(down: float | None, up: float | None) -> None:
+async def test_throttle_applies_to_a_websocket_of_this_process(down: float | None, up: float | None) -> None:
     exchange = stack(http.server(), mitm.throttle(down=down, up=up), ws.server(compression=False), echo)
     async with (
         serve(exchange, listen="127.0.0.1:0") as served,
@@ -45,7 +45,7 @@ async def test_a_websocket_of_this_process_keeps_the_pace(down: float | None, up
 
 @pytest.mark.parametrize("inspected", [False, True])
 @pytest.mark.parametrize(("down", "up"), [(20_000, None), (None, 20_000)])
-async def test_a_websocket_keeps_the_pace_of_interception(
+async def test_throttle_applies_to_an_intercepted_websocket(
     world: World, down: float | None, up: float | None, inspected: bool
 ) -> None:
     layers = [mitm.throttle(down=down, up=up)]
@@ -58,12 +58,12 @@ async def test_a_websocket_keeps_the_pace_of_interception(
         assert await seconds_for(socket, 8, 2000) > 0.4
 
 
-def test_a_throttle_that_slows_nothing_is_not_there() -> None:
+def test_a_throttle_without_limits_returns_its_inner_service() -> None:
     assert mitm.throttle()(page) is page
 
 
 @pytest.mark.parametrize("inspected", [False, True])
-async def test_a_websocket_breaks_off_after_so_many_bytes(world: World, inspected: bool) -> None:
+async def test_a_websocket_is_aborted_after_the_configured_bytes(world: World, inspected: bool) -> None:
     @layer
     async def outer(request: Request, inner: Exchange) -> Response:
         return await inner(request)

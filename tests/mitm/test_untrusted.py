@@ -69,7 +69,7 @@ Fault = Callable[[World], Bad]
 @FAULTS
 @pytest.mark.parametrize("first", [True, False], ids=["first", "late"])
 @pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
-async def test_the_client_gets_a_page_that_says_why(
+async def test_the_client_gets_an_error_page_with_the_reason(
     world: World, kind: str, fault: Fault, first: bool, alpn: str
 ) -> None:
     bad = fault(world)
@@ -84,7 +84,9 @@ async def test_the_client_gets_a_page_that_says_why(
 
 @EVERY
 @FAULTS
-async def test_the_client_is_passed_through_when_told(world: World, kind: str, fault: Fault) -> None:
+async def test_the_client_is_passed_through_with_bad_upstream_pass(
+    world: World, kind: str, fault: Fault
+) -> None:
     bad = fault(world)
     leaf = x509.load_pem_x509_certificate(bad.cert.read_bytes())
     async with (
@@ -106,7 +108,7 @@ async def read_all(stream: Stream) -> bytes:
 
 
 @EVERY
-async def test_a_client_judges_for_itself_what_it_is_passed_through_to(world: World, kind: str) -> None:
+async def test_a_client_passed_through_verifies_the_upstream_itself(world: World, kind: str) -> None:
     async with through(kind, world, site(selfsigned(world)), bad_upstream="pass") as client:
         with pytest.raises(TLSError, match="self-signed"):
             await client(Request("GET", f"https://{HOST}/"))
@@ -144,7 +146,7 @@ VERSIONS = pytest.mark.parametrize("version", WANTED)
 @EVERY
 @VERSIONS
 @pytest.mark.parametrize("first", [True, False], ids=["first", "late"])
-async def test_an_upstream_that_wants_a_certificate_is_a_page_that_says_so(
+async def test_an_upstream_that_requires_a_client_certificate_gets_an_error_page(
     world: World, kind: str, version: ssl.TLSVersion, first: bool
 ) -> None:
     handler, _ = wanting(world, version)
@@ -156,7 +158,7 @@ async def test_an_upstream_that_wants_a_certificate_is_a_page_that_says_so(
 
 
 @VERSIONS
-async def test_a_certificate_for_upstreams_is_shown_to_them(world: World, version: ssl.TLSVersion) -> None:
+async def test_a_client_certificate_is_sent_to_upstreams(world: World, version: ssl.TLSVersion) -> None:
     handler, (cert, key) = wanting(world, version)
     maker = partial(tls.connect, ca=world.site_pem, cert=cert, key=key)
     async with (
@@ -173,7 +175,7 @@ async def test_a_certificate_for_upstreams_is_shown_to_them(world: World, versio
 
 
 @VERSIONS
-async def test_a_client_shows_its_own_where_a_rule_passes_it_through(
+async def test_a_client_passed_through_sends_its_own_certificate(
     world: World, version: ssl.TLSVersion
 ) -> None:
     handler, (cert, key) = wanting(world, version)

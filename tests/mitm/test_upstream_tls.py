@@ -97,7 +97,7 @@ async def test_other_bytes_reach_it(world: World, secure: bool, over_tls: bool) 
         await stream.aclose()
 
 
-async def test_an_upstream_that_is_not_trusted_is_a_page(world: World) -> None:
+async def test_an_untrusted_upstream_gets_an_error_page(world: World) -> None:
     site = stack(http.server(), answer)
     async with (
         front_of(world, site, over_tls=True, verify=world.pem) as front,

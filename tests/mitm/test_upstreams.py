@@ -30,25 +30,25 @@ def expired(world: World) -> tuple[Path, Path]:
     return cert, key
 
 
-async def test_an_expired_certificate_is_a_page_that_says_so(world: World) -> None:
+async def test_an_expired_certificate_gets_an_error_page(world: World) -> None:
     async with fronted(world, https(*expired(world))) as front:
         status, text = await front.get()
         assert status == 502 and "certificate has expired" in text and HOST in text
 
 
-async def test_a_self_signed_certificate_is_a_page_that_says_so(world: World, tmp_path: Path) -> None:
+async def test_a_self_signed_certificate_gets_an_error_page(world: World, tmp_path: Path) -> None:
     async with fronted(world, https(*self_signed(tmp_path / "self", HOST))) as front:
         status, text = await front.get()
         assert status == 502 and "not trusted: self-signed certificate" in text
 
 
-async def test_a_certificate_of_another_name_is_a_page_that_says_so(world: World) -> None:
+async def test_a_certificate_for_another_name_gets_an_error_page(world: World) -> None:
     async with fronted(world, world.https(page, "other.example")) as front:
         status, text = await front.get()
         assert status == 502 and f"certificate is not valid for '{HOST}'" in text
 
 
-async def test_a_certificate_that_a_rule_revokes_is_a_page_that_says_so(world: World) -> None:
+async def test_a_revoked_certificate_gets_an_error_page(world: World) -> None:
     cert, _ = world.files()
     der = x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(Encoding.DER)
     for first in (True, False):
@@ -71,13 +71,13 @@ async def test_browsers_get_the_page_as_html(world: World) -> None:
         assert text.startswith("<!doctype html>") and "502 Bad Gateway" in text and "&#x27;" in text
 
 
-async def test_a_failure_is_told_to_each_request_and_then_tried_again(world: World) -> None:
+async def test_each_request_gets_the_failure_and_connects_again(world: World) -> None:
     async with fronted(world, world.https(page, "other.example")) as front:
         assert [(await front.get())[0] for _ in range(3)] == [502, 502, 502]
         assert len(front.to.targets) == 3
 
 
-async def test_an_upstream_that_cannot_be_reached_is_a_page_that_says_so(world: World) -> None:
+async def test_an_unreachable_upstream_gets_an_error_page(world: World) -> None:
     async def nobody(target: Target) -> Stream:
         raise Unreachable(f"cannot connect to {target}: nobody is there")
 
@@ -90,7 +90,7 @@ async def test_an_upstream_that_cannot_be_reached_is_a_page_that_says_so(world: 
             assert b"nobody is there" in await response.body.read()
 
 
-async def test_a_client_may_be_passed_through_to_what_is_not_trusted(world: World, tmp_path: Path) -> None:
+async def test_a_client_may_be_passed_through_to_an_untrusted_upstream(world: World, tmp_path: Path) -> None:
     cert, key = self_signed(tmp_path / "self", HOST)
     async with fronted(world, https(cert, key), bad_upstream="pass") as front:
         with pytest.raises(TLSError, match="self-signed"):
@@ -101,6 +101,6 @@ async def test_a_client_may_be_passed_through_to_what_is_not_trusted(world: Worl
             assert await response.body.read() == b"GET /x from the cloud"
 
 
-async def test_verification_can_be_switched_off(world: World) -> None:
+async def test_verification_can_be_disabled(world: World) -> None:
     async with fronted(world, https(*expired(world)), verify=False) as front:
         assert await front.get() == (200, "GET /a from the cloud")

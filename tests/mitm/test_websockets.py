@@ -58,7 +58,7 @@ async def test_messages_go_through_hooks(world: World) -> None:
     ]
 
 
-async def test_other_peoples_clients(world: World) -> None:
+async def test_websocket_clients_of_other_libraries(world: World) -> None:
     context = ssl.create_default_context(cafile=world.pem)
     async with fronted(world, site(world), ws.inspect(shout)) as front:
         proxy = f"http://127.0.0.1:{front.port}"
@@ -67,7 +67,7 @@ async def test_other_peoples_clients(world: World) -> None:
             assert await socket.recv() == "HELLO"
 
 
-async def test_messages_beyond_the_room_are_counted(world: World) -> None:
+async def test_messages_beyond_the_limit_are_counted(world: World) -> None:
     found: list[Recorded] = []
     recorded = asyncio.Event()
 
@@ -84,7 +84,7 @@ async def test_messages_beyond_the_room_are_counted(world: World) -> None:
     assert (len(found[0].messages), found[0].left_out) == (2, 4)
 
 
-async def test_a_conversation_is_replayed_without_the_upstream(world: World, tmp_path: Path) -> None:
+async def test_a_websocket_is_replayed_without_the_upstream(world: World, tmp_path: Path) -> None:
     path = tmp_path / "out.har"
     async with (
         fronted(world, site(world), mitm.record(path)) as front,
@@ -112,7 +112,7 @@ async def test_a_conversation_is_replayed_without_the_upstream(world: World, tmp
             assert front.to.targets == []
 
 
-async def test_who_closed_first_is_recorded_and_replayed(world: World) -> None:
+async def test_the_side_that_closed_first_is_recorded_and_replayed(world: World) -> None:
     async def goodbye(socket: ws.WebSocket) -> None:
         await socket.send("goodbye")
         await socket.close(4000, "enough")

@@ -1,4 +1,4 @@
-"""Looking into connections, with the consent of whoever makes them: TLS ended, HTTP through layers."""
+"""Interception of connections: TLS is terminated, and HTTP and WebSocket pass through layers."""
 
 from llama.mitm._chunks import Chunk, ChunkHook
 from llama.mitm._faults import faults, throttle

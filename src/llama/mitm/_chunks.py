@@ -1,4 +1,4 @@
-"""Bytes that are no HTTP: relayed, with a hook that sees and changes them."""
+"""A relay for bytes that are not HTTP, with a hook that sees and changes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llama.tcp._leaving import unless_left
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes on their way, as they came."""
+    """Bytes in transit, as they were read."""
 
     data: bytes
     from_client: bool
@@ -25,11 +25,11 @@ class Chunk:
 
 
 ChunkHook: TypeAlias = Callable[[Chunk], bytes | Awaitable[bytes]]
-"""What goes on in the place of a chunk: other bytes, the same, or none."""
+"""A function that returns the bytes to forward for a chunk; empty forwards nothing."""
 
 
 async def relay_chunks(bridge: Bridge, hook: ChunkHook) -> None:
-    """Relay a bridge through a hook; each end's end is passed on by itself."""
+    """Relay a bridge through a hook; each direction is half-closed on its own."""
     client, upstream = bridge.client, await bridge.upstream()
     try:
         async with asyncio.TaskGroup() as group:
@@ -40,7 +40,7 @@ async def relay_chunks(bridge: Bridge, hook: ChunkHook) -> None:
 
 
 async def _through(hook: ChunkHook, chunk: Chunk, src: Stream) -> bytes:
-    """What a hook makes of a chunk, as long as the side that it comes from does not break off."""
+    """Run a hook on a chunk; it is cancelled if the sender disconnects. Raises TypeError for a result not of bytes."""
     try:
         made = hook(chunk)
         if isawaitable(made):
@@ -50,7 +50,7 @@ async def _through(hook: ChunkHook, chunk: Chunk, src: Stream) -> bytes:
             raise
         raise failure  # noqa: B904  # its cause is set
     if not isinstance(made, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
-        raise TypeError(f"the chunk hook {name_of(hook)} returned {made!r}, not bytes")
+        raise TypeError(f"the chunk hook {name_of(hook)} returned {made!r}, expected bytes")
     return made
 
 

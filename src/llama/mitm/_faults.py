@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: waits, errors, answers that break off, slow lines."""
+"""Fault injection: latency, errors, aborted responses and limited bandwidth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Seconds: TypeAlias = float | tuple[float, float]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Faults:
-    """Lets some exchanges go wrong."""
+    """Injects faults into some exchanges."""
 
     inner: Exchange
     latency: tuple[float, float]
@@ -44,7 +44,7 @@ class Faults:
         if wait:
             await asyncio.sleep(wait)
         if fails:
-            text = f"{self.status}: a fault that was asked for\n"
+            text = f"{self.status}: injected fault\n"
             return marked(Response(self.status, {"Content-Type": "text/plain"}, text), "fault")
         response = await self.inner(request)
         if breaks and response.upgrade is not None:
@@ -55,7 +55,7 @@ class Faults:
 
 
 class Cut(Body):
-    """A body that breaks off after so many bytes, or at its end."""
+    """A body that is aborted after `after` bytes, or at its end if it is shorter."""
 
     __slots__ = ("_left", "_source")
 
@@ -67,7 +67,7 @@ class Cut(Body):
     async def chunk(self) -> bytes:
         data = await self._source.chunk() if self._left else b""
         if not data:
-            raise Truncated("the body breaks off, as was asked for")
+            raise Truncated("injected fault: the body was aborted")
         data = data[: self._left]
         self._left -= len(data)
         return data
@@ -90,22 +90,22 @@ def faults(
     match: Callable[[Request], bool] | None = None,
     seed: int | None = None,
 ) -> Middleware[Request, Response]:
-    """Let exchanges go wrong: all of them, or those that `match`.
+    """Inject faults into exchanges: all of them, or those for which `match` returns True.
 
-    `latency` is seconds to wait before each, or a least and a greatest; `errors` the part of them (0 to 1) that is
-    answered by `status` without the upstream, `aborts` the part whose answer breaks off after so many bytes of its
-    body, or of what a WebSocket brings. With a `seed` the same ones go wrong each time. ConfigError for what is no
-    part or time.
+    `latency` is the wait before each exchange in seconds, or a minimum and a maximum; `errors` the fraction
+    (0 to 1) answered with `status` without the upstream; `aborts` the fraction whose response is aborted after
+    `after` bytes of its body, or of the data of an upgrade such as a WebSocket. With a `seed` the choice is
+    reproducible. Raises ConfigError for an invalid fraction, time, status or count.
     """
     span = latency if isinstance(latency, tuple) else (latency, latency)
     if not 0 <= span[0] <= span[1]:
-        raise ConfigError(f"mitm.faults(latency={latency!r}): expected seconds, or a least and a greatest")
+        raise ConfigError(f"mitm.faults(latency={latency!r}): expected seconds, or a minimum and a maximum")
     for name, part in (("errors", errors), ("aborts", aborts)):
         if not 0 <= part <= 1:
-            raise ConfigError(f"mitm.faults({name}={part}): expected a part from 0 to 1")
+            raise ConfigError(f"mitm.faults({name}={part}): expected a fraction from 0 to 1")
     if not 200 <= status <= 599 or after < 0:
         raise ConfigError(
-            f"mitm.faults(status={status}, after={after}): expected a status and a count of bytes"
+            f"mitm.faults(status={status}, after={after}): expected a status from 200 to 599 and a number of bytes"
         )
     chance = random.Random(seed)
 
@@ -117,7 +117,7 @@ def faults(
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Throttle:
-    """Lets bodies pass at a pace."""
+    """Limits the bandwidth of bodies."""
 
     inner: Exchange
     down: float | None
@@ -140,7 +140,7 @@ class Throttle:
 
 
 class Paced(Body):
-    """A body that gives so many bytes a second."""
+    """A body limited to `pace` bytes per second."""
 
     __slots__ = ("_due", "_left", "_pace", "_source")
 
@@ -178,13 +178,13 @@ class Paced(Body):
 
 @factory("mitm.throttle")
 def throttle(*, down: float | None = None, up: float | None = None) -> Middleware[Request, Response]:
-    """Let bodies pass at a pace, in bytes a second for each exchange: responses `down`, requests `up`.
+    """Limit the bandwidth of each exchange in bytes per second: `down` for responses, `up` for requests.
 
-    What an upgrade carries, such as a WebSocket, keeps it too.
+    The limits also apply to the data of an upgrade, such as a WebSocket. Raises ConfigError for 0 or less.
     """
     for name, pace in (("down", down), ("up", up)):
         if pace is not None and pace <= 0:
-            raise ConfigError(f"mitm.throttle({name}={pace}): expected bytes a second, or None")
+            raise ConfigError(f"mitm.throttle({name}={pace}): expected bytes per second, or None")
 
     def build(inner: Exchange) -> Exchange:
         return inner if down is None and up is None else Throttle(inner, down, up)

@@ -1,4 +1,4 @@
-"""Connecting late: a front door that reaches its target first is told that it has, and nothing is done yet."""
+"""Late connections: a connector that succeeds at once and connects on first use of the stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama.tcp import connect as tcp_connect
 
 
 class LateStream(Stream):
-    """A stream to a target that is reached when it is first used; it owns what it opens."""
+    """A stream to a target that connects on first use; it owns the stream it opens."""
 
     __slots__ = ("_closed", "_connect", "_lock", "_opened", "_target", "_unread")
 
@@ -34,17 +34,17 @@ class LateStream(Stream):
 
     @property
     def is_opened(self) -> bool:
-        """Whether it was reached."""
+        """Whether the connection was opened."""
         return self._opened is not None
 
     def tell(self, value: object) -> None:
-        """Put something into the extensions of the target, for the connector to find."""
+        """Set a value in the target's extensions, for the connector."""
         extensions = self._target.extensions.fork()
         extensions.set(value)
         self._target = Target(self._target.host, self._target.port, extensions)
 
     async def opened(self) -> Stream:
-        """The stream itself, opened once."""
+        """Return the underlying stream, opened on the first call."""
         async with self._lock:
             self._check_open()
             if self._opened is None:
@@ -110,7 +110,7 @@ class LateStream(Stream):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Late:
-    """Gives streams that open when they are used."""
+    """A connector whose streams open on first use."""
 
     inner: Connector
 
@@ -125,11 +125,11 @@ class Late:
 
 @factory("mitm.late", "connector")
 def late(connect: Connector | None = None) -> Connector:
-    """Reach targets when they are needed, by `connect`: for front doors that do so before they ask a relay.
+    """Connect to targets on first use: for listeners that connect before they call the relay.
 
-    Clients of `socks5.server` or `http.proxy` are then told at once that the target is reached. So `mitm.relay` can
-    answer for the magic host and from a replay without it, and show a page, inside the client's TLS, where it
-    cannot be reached.
+    `connect` opens the connections, by default `tcp.connect()`. Clients of `socks5.server` or `http.proxy` get
+    their success reply at once. `mitm.relay` can then answer for the magic host and from a replay without an
+    upstream, and show an error page inside the client's TLS if the target is unreachable.
 
         socks5.server(connect=mitm.late(), relay=mitm.relay(ca, layer))
     """
@@ -139,12 +139,12 @@ def late(connect: Connector | None = None) -> Connector:
 
 
 async def at_last(stream: Stream) -> Stream:
-    """The stream itself, which is reached now."""
+    """Return the underlying stream; a late stream is opened now."""
     return await stream.opened() if isinstance(stream, LateStream) else stream
 
 
 async def reached(bridge: Bridge) -> Bridge:
-    """The same bridge, its upstream reached: for relays that look at what kind of stream it is."""
+    """Connect a bridge's upstream now and return the bridge, for relays that check the stream's type."""
     upstream = await bridge.upstream()
     stream = await at_last(upstream)
     if stream is upstream:

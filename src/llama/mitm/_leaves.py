@@ -1,4 +1,4 @@
-"""Certificates for the names that clients ask for: minted when they are first wanted, kept for a while."""
+"""Leaf certificates for the server names of clients, issued on first use and cached."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Made: TypeAlias = tuple[ssl.SSLContext, float]
 
 
 class Leaves:
-    """Contexts of servers for any name, signed by one authority; the least used go beyond `limit`."""
+    """A cache of server contexts for any name, signed by one CA; the least recently used are evicted."""
 
     __slots__ = ("_contexts", "_making", "_thread", "authority", "keylog", "limit")
 
@@ -46,9 +46,9 @@ class Leaves:
         return len(self._contexts)
 
     async def context(self, name: str, certificate: bytes | None, alpn: tuple[str, ...]) -> ssl.SSLContext:
-        """The context for a name, after the upstream's own certificate (DER) where that is known.
+        """Return the context for a name; it mirrors the upstream's certificate (DER) if that is given.
 
-        Raises TLSError for what can be no name of a server.
+        Raises TLSError for an invalid server name.
         """
         key = (name, sha256(certificate).digest() if certificate else b"", alpn)
         found = self._contexts.get(key)
@@ -58,7 +58,7 @@ class Leaves:
         loop = asyncio.get_running_loop()
         making = self._making.get((key, loop))
         if making is None:
-            # Most of that is OpenSSL's work, during which the loop goes on.
+            # Most of the work is in OpenSSL, which releases the GIL, so the loop continues meanwhile.
             making = loop.run_in_executor(self._worker(), self._make, name, certificate, alpn)
             self._making[key, loop] = making
             making.add_done_callback(lambda made: self._made(key, loop, made))
@@ -68,15 +68,17 @@ class Leaves:
             raise TLSError(f"no certificate can be made for {name[:80]!r}: {error}") from None
 
     def _worker(self) -> ThreadPoolExecutor:
-        """One thread is enough: more would take turns with the loop."""
+        """Return the single worker thread: more would compete with the loop for the GIL."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "certificates")
-            with suppress(RuntimeError):  # run by hand: the thread ends when nobody has this any more
+            with suppress(
+                RuntimeError
+            ):  # run without a Shutdown: the thread ends when this object is collected
                 Shutdown.current().on_close(self._close)
         return self._thread
 
     async def _close(self) -> None:
-        """End the thread; another is begun when it is needed."""
+        """Stop the thread; a new one is started when needed."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.shutdown()
@@ -99,20 +101,20 @@ class Leaves:
         self._contexts[key] = context, time.monotonic() + life
 
     def _mint(self, name: str, certificate: bytes | None) -> tuple[KeyPair, float]:
-        """A certificate, and for how many seconds it is used."""
+        """Issue a certificate; return it and the seconds for which it is cached."""
         if certificate is not None:
             try:
                 upstream = x509.load_der_x509_certificate(certificate)
                 left = (upstream.not_valid_after_utc - datetime.now(UTC)).total_seconds()
                 return self.authority.mirror(upstream, name), min(DAY, left / 2 if left > 0 else DAY / 2)
-            except ValueError as error:  # one that nobody verified may be anything
+            except ValueError as error:  # an unverified certificate may be malformed
                 if isinstance(error, ConfigError):
                     raise
         return self.authority.issue(name, reuse_key=True), DAY
 
 
 def server_context(pair: KeyPair, alpn: tuple[str, ...]) -> ssl.SSLContext:
-    """A context with a certificate that is in memory."""
+    """Make a server context from a certificate in memory."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
@@ -125,7 +127,7 @@ def server_context(pair: KeyPair, alpn: tuple[str, ...]) -> ssl.SSLContext:
 
 @contextmanager
 def _as_file(data: bytes) -> Generator[str]:
-    """A path to read bytes from, for nobody else: the library takes certificates from files only."""
+    """A path, private to this process, to read bytes from: OpenSSL loads certificate chains only from files."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
         try:

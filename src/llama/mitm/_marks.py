@@ -1,4 +1,4 @@
-"""What is to be seen of a response that did not come from the upstream."""
+"""Marks on responses that did not come from the upstream."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from llama.http import Response
 
 
 class Mark(str):
-    """Why a response is not the upstream's, in its extensions."""
+    """The origin of a response that is not the upstream's, in its extensions."""
 
     __slots__ = ()
 
 
 def marked(response: Response, why: str) -> Response:
-    """The same response, which says why it is not the upstream's."""
+    """Set a Mark in a response's extensions and return the response."""
     response.extensions.set(Mark(why))
     return response

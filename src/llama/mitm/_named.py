@@ -1,4 +1,4 @@
-"""The host that plain HTTP names, where only an address was asked for."""
+"""The host in a plain HTTP request whose target is only an address."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ host_of = hostname
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is no name."""
+    """Whether a host is an IP address."""
     return packed(host) is not None
 
 
 def named_in(head: bytes) -> str | None:
-    """The host that the head of a request names: in its target, or else in its Host field (RFC 9112, 3.2.2)."""
+    """Return the host in a request head: from its target, else from its Host field (RFC 9112, 3.2.2)."""
     first, *lines = head.split(b"\r\n")
     target = first.split(b" ")[1] if first.count(b" ") >= 2 else b""
     scheme, _, rest = target.partition(b"://")
@@ -41,7 +41,7 @@ def _text(authority: bytes) -> str | None:
 
 
 async def read_name(stream: Stream, data: bytes) -> tuple[str | None, bytes]:
-    """The host that a request names, and what was read for it in all; `data` is its beginning."""
+    """Read a request head that begins with `data`; return its host and all bytes read."""
     while (end := data.find(b"\r\n\r\n")) < 0 and len(data) < _LONGEST_HEAD:
         more = await stream.read()
         if not more:
@@ -52,7 +52,7 @@ async def read_name(stream: Stream, data: bytes) -> tuple[str | None, bytes]:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Ruled:
-    """Rules for requests that name another host than their connection: one may serve many."""
+    """Applies rules to requests with a different host than their connection, which may serve several hosts."""
 
     inner: Exchange
     bare: Exchange

@@ -1,4 +1,4 @@
-"""The pages that are shown instead of an upstream's: why it failed, and how to trust the authority."""
+"""The proxy's own pages: the error page of a failed upstream, and how to trust the CA."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pre,code{{background:#8882;padding:.1em .3em}}pre{{padding:.7em;overflow:auto}}<
 </body></html>
 """
 
-_TRUST = """<p>Programs trust what this proxy shows them once they trust its certificate,
+_TRUST = """<p>Programs accept this proxy's certificates once they trust its CA certificate,
 <code>{name}</code>, SHA-256 <code>{fingerprint}</code>:</p>
 <ul><li><a href="/ca.pem">ca.pem</a> (most programs)</li>
 <li><a href="/ca.cer">ca.cer</a> (DER: Windows, Android)</li>
@@ -50,18 +50,18 @@ sudo update-ca-trust</pre>
 Settings.</p>
 <h2>Android</h2>
 <p>Settings, Security, Encryption &amp; credentials, Install a certificate, CA certificate: ca.cer. Apps trust it only
-where their network security configuration trusts the user's authorities.</p>
-<p>Who has the authority's private key can pretend to be any server to these programs. Take the certificate out of
-their stores when you need it no more.</p>
+if their network security configuration trusts user CAs.</p>
+<p>Anyone who has the private key of this CA can impersonate any server to these programs. Remove the certificate
+from their trust stores when you no longer need it.</p>
 """
 
 
 def error_page(error: BaseException, status: int, request: Request | None) -> Response:
-    """Status, its name, and what went wrong: whoever looks into connections is to see it."""
+    """Make an error page with the status, its phrase and the error message, as HTML for browsers, else as text."""
     name = HTTPStatus(status).phrase if status in _KNOWN else "Error"
     reason = str(error) if isinstance(error, LlamaError | OSError) else ""
     if request is not None and "html" in request.headers.get("accept", ""):
-        html = f"<p>{escape(reason)}</p>\n<p>This page is by the proxy, llama.</p>" if reason else ""
+        html = f"<p>{escape(reason)}</p>\n<p>This page was sent by the proxy, llama.</p>" if reason else ""
         return _page(f"{status} {name}", html, status)
     text = f"{status} {name}{': ' + reason if reason else ''}\n"
     return Response(status, {"Content-Type": "text/plain; charset=utf-8"}, text.encode(errors="replace"))
@@ -78,7 +78,7 @@ def _page(title: str, body: str, status: int = 200) -> Response:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class TrustPage:
-    """Answers for the magic host; all else goes on."""
+    """Answers requests for the magic host; passes all others on."""
 
     inner: Exchange
     authority: CertificateAuthority
@@ -97,7 +97,7 @@ class TrustPage:
         return self.answer(request) if self.is_for(request) else await self.inner(request)
 
     def answer(self, request: Request) -> Response:
-        """The page, or the certificate in one of its forms."""
+        """Return the page, or the certificate in one of its formats."""
         if request.method not in ("GET", "HEAD"):
             return Response(405, {"Allow": "GET, HEAD"})
         path = request.normalized_path
@@ -116,7 +116,7 @@ class TrustPage:
             return _file("application/x-x509-ca-cert", "ca.cer", authority.der)
         if path == "/ca.p12":
             return _file("application/x-pkcs12", "ca.p12", authority.pkcs12())
-        return error_page(LlamaError("there are /, /ca.pem, /ca.cer and /ca.p12"), 404, request)
+        return error_page(LlamaError("not found: expected /, /ca.pem, /ca.cer or /ca.p12"), 404, request)
 
 
 def _file(kind: str, name: str, data: bytes) -> Response:

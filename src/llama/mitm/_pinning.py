@@ -1,4 +1,4 @@
-"""Clients that refuse certificates other than those they know: what is learned of them."""
+"""Detection of clients that pin certificates and therefore reject the proxy's."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from llama.tls._stream import TLSStream
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A client that refused our certificate for a host."""
+    """A client that rejected the proxy's certificate for a host."""
 
     client: str
     host: str
     count: int
-    """How often in a row."""
+    """The number of rejections in a row."""
     learned: bool
-    """Whether that was often enough for another way to be taken."""
+    """Whether the count has reached `after`, so that `then` applies."""
     expires: float
-    """Seconds until it is forgotten."""
+    """Seconds until it expires."""
 
 
 @dataclass(slots=True)
@@ -41,14 +41,14 @@ _REJECTIONS = frozenset(
 
 
 def is_rejection(error: Exception) -> bool:
-    """Whether a client that broke the handshake off did so because of the certificate; many just leave."""
+    """Whether a failed handshake counts as a rejection of the certificate; many clients send no alert."""
     if isinstance(error, ssl.SSLError):
         return any(each in (error.reason or "") for each in _REJECTIONS)
     return isinstance(error, TLSError | ConnectionError) and not isinstance(error, TimeoutError)
 
 
 class Trial(Meter):
-    """A client that has shaken hands and said nothing yet."""
+    """A session after its handshake, watched until the client sends data or disconnects."""
 
     __slots__ = ("_client", "_host", "_over", "_pinning", "_session", "_since")
 
@@ -66,13 +66,13 @@ class Trial(Meter):
         return 0.0
 
     def taken(self) -> None:
-        """It speaks, or there is no reason to wait for that."""
+        """Count the certificate as accepted: the client has sent data, or need not send any."""
         if not self._over:
             self._end()
             self._pinning.accepted(self._client, self._host)
 
     def left(self, error: BaseException | None) -> None:
-        """The connection is over, by this error where there was one, and not closed yet."""
+        """Decide by how the connection ended, before it is closed; `error` is the error that ended it, if any."""
         dropped = self._look() or isinstance(error, ConnectionError)
         if self._over:
             return
@@ -84,7 +84,7 @@ class Trial(Meter):
             self._pinning.rejected(self._client, self._host)
 
     def _is_soon(self, *, polite: bool) -> bool:
-        """Whether it leaves right after the handshake, and has never stayed."""
+        """Whether the client disconnected right after the handshake and has never accepted a certificate."""
         pinning = self._pinning
         if pinning.soon is None:
             return False
@@ -93,11 +93,11 @@ class Trial(Meter):
         return soon and not pinning.has_accepted(self._client, self._host)
 
     def _look(self) -> bool:
-        """Read what came last, for of a client that is gone a write may have told first; whether it broke off."""
+        """Read pending data, as a failed write may be noticed before it; return whether the client reset."""
         session = self._session
         if not self._over and session.farewell is False and isinstance(session, ReadyStream):
             try:
-                session.read_nowait()  # which tells `received` of bytes
+                session.read_nowait()  # calls `received` if there are bytes
             except ConnectionError:
                 return True
             except (OSError, LlamaError):
@@ -110,21 +110,21 @@ class Trial(Meter):
 
 
 def _is_named_alert(farewell: Exception | bool) -> bool:
-    """Whether a session ended by an alert that is about the certificate."""
+    """Whether a session ended with an alert about the certificate."""
     words = str(farewell).upper() if isinstance(farewell, TLSError) else ""
     return any(words.endswith(each) for each in _REJECTIONS)
 
 
 class Pinning:
-    """Learns which clients refuse our certificates, as those that pin do, and for which hosts.
+    """Detects clients that reject the proxy's certificates, as pinning clients do, per client and host.
 
-    After `after` rejections in a row the client's connections to that host are passed through, until `expiry`
-    seconds after the last one; with `then="block"` they are refused instead. A rejection is an alert that names the
-    certificate, or a client that leaves within the handshake. So is one that says goodbye within `soon` seconds after
-    it, or drops the connection within a tenth of that, without having said anything, as those do that look at a
-    certificate once hands are shaken; but not where the client has taken a certificate for that host before, for
-    browsers connect more often than they need. With None these do not count. A client has taken a certificate when
-    it says something over the connection. At most `limit` pairs of client and host are remembered, the latest.
+    After `after` rejections in a row, connections of the client to that host are passed through until `expiry`
+    seconds after the last one; with `then="block"` they are refused. A rejection is an alert about the certificate,
+    or a disconnect during the handshake. For clients that check the certificate after the handshake, it is also a
+    close_notify within `soon` seconds after the handshake, or a disconnect within a tenth of that, if the client
+    has sent no data and has not accepted a certificate for that host before: browsers open spare connections.
+    `soon=None` disables this. A client accepts a certificate by sending data. The latest `limit` pairs of client
+    and host are kept.
     """
 
     __slots__ = ("_clock", "_entries", "_taken", "after", "expiry", "limit", "soon", "then")
@@ -158,12 +158,12 @@ class Pinning:
         return f"mitm.Pinning({self.after}, {self.expiry:g}, then={self.then!r})"
 
     def action(self, client: str, host: str) -> Literal["pass", "block"] | None:
-        """What to do with a client's connection to a host; None where nothing is learned."""
+        """Return the action for a client's connection to a host; None if it is not known to pin."""
         entry = self._entry(client, host)
         return self.then if entry is not None and entry.count >= self.after else None
 
     def rejected(self, client: str, host: str) -> None:
-        """A client has refused our certificate for a host."""
+        """Count a rejection of the certificate for a host."""
         entry = self._entry(client, host)
         count = 1 if entry is None else entry.count + 1
         self._entries.pop((client, host), None)
@@ -172,7 +172,7 @@ class Pinning:
         self._entries[client, host] = _Entry(count, self._clock() + self.expiry)
 
     def accepted(self, client: str, host: str) -> None:
-        """A client has taken it: earlier rejections count no more."""
+        """Record that a client accepted the certificate for a host, and reset its count."""
         if self._entries:
             self._entries.pop((client, host), None)
         self._taken.pop((client, host), None)
@@ -181,11 +181,11 @@ class Pinning:
         self._taken[client, host] = self._clock() + self.expiry
 
     def has_accepted(self, client: str, host: str) -> bool:
-        """Whether a client has taken our certificate for a host, within the expiry."""
+        """Whether a client has accepted the certificate for a host within `expiry` seconds."""
         return self._taken.get((client, host), 0.0) > self._clock()
 
     def entries(self) -> list[Rejection]:
-        """What is remembered, the oldest first."""
+        """Return the current entries, the oldest first."""
         now = self._clock()
         return [
             Rejection(client, host, entry.count, entry.count >= self.after, entry.until - now)
@@ -194,7 +194,7 @@ class Pinning:
         ]
 
     def clear(self, host: str | None = None) -> None:
-        """Forget what was learned of a host, or all."""
+        """Remove the entries of a host, or all entries."""
         for key in [key for key in self._entries if host is None or key[1] == host]:
             del self._entries[key]
         for key in [key for key in self._taken if host is None or key[1] == host]:

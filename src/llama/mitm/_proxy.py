@@ -1,4 +1,4 @@
-"""The forward proxy that looks inside: layers for requests with a whole URL and for CONNECT alike."""
+"""The intercepting forward proxy: layers for requests in absolute form and for those inside CONNECT tunnels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from llama.tls import CertificateAuthority
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class MitmProxy:
-    """Reaches the targets that requests name, and looks into what goes there."""
+    """A forward proxy that intercepts its traffic."""
 
     proxy: Proxy
     bare: Exchange
@@ -51,7 +51,7 @@ class MitmProxy:
         return await self._whole(request)
 
     async def _whole(self, request: Request) -> Response:
-        """A request with a whole URL comes in the clear: what passes through leaves out the layers alone."""
+        """Forward a request in absolute form, which is not encrypted: passing it through only skips the layers."""
         if request.absolute and self.relay.settings.rules.matter:
             target = origin_of(request.scheme, request.authority).target
             action = self.relay.settings.rules.decide(Asked(target, None, request.extensions))
@@ -75,12 +75,12 @@ class MitmProxy:
             response = Response(200, upgrade=upgrade)
             response.on_close(upgrade.abort)
             return response
-        # It is reached when it is needed: then a failure can be shown inside the client's TLS.
+        # Connect later, in the relay: a failure can then be answered by a page inside the client's TLS.
         return Response(200, upgrade=forward(target, connect=self.connect, relay=self.relay))
 
 
 async def _nobody(target: Target) -> Stream:
-    raise Unreachable(f"nobody but this proxy answers for {target.host}")
+    raise Unreachable(f"{target.host} is served by this proxy only")
 
 
 @factory("mitm.proxy", "service")
@@ -95,11 +95,12 @@ def proxy(
     via: str | None = None,
     **options: Unpack[Options],
 ) -> Exchange:
-    """A forward proxy that looks inside: requests with a whole URL and those within CONNECT go through the layers.
+    """An intercepting forward proxy: requests in absolute form and inside CONNECT tunnels pass through the layers.
 
-    `connect`, `allow`, `deny`, `rule`, `private` and `via` are those of `http.proxy`, the others those of
-    `mitm.relay`. The target of a CONNECT is reached after the client was told 200, so that a failure is answered
-    by a page inside its TLS; one that a rule passes through or blocks by its name is told at once (502, 403).
+    `connect`, `allow`, `deny`, `rule`, `private` and `via` are those of `http.proxy`, the other options those of
+    `mitm.relay`. The target of a CONNECT is connected after the 200, so that a failure is answered by a page
+    inside the client's TLS. For a target that a rule passes through or blocks by name, the CONNECT itself is
+    answered with the error (502, 403).
 
         stack(http.server(), mitm.proxy(CertificateAuthority.open("ca"), layer))
     """

@@ -1,4 +1,23 @@
-"""The relay that looks inside: TLS is ended with a certificate of one's own, HTTP goes through layers."""
+"""The intercepting relay: TLS is terminated with a certificate that it signs, and HTTP passes through layers.
+
+For each bridge the relay decides an action: intercept, pass through or block. Rules that do not depend on the
+client's first bytes decide before any are read. Otherwise it reads the ClientHello, or the start of a plain HTTP
+request up to the Host field, and asks the rules. Bytes read are put back with `unread` on every path that does
+not terminate TLS.
+
+By default the upstream handshake comes first, so that the client sees the upstream's names, validity and ALPN
+protocol; `unless_gone` cancels it if the client disconnects. Either handshake may fail. The client may reject the
+certificate (by an alert, or by disconnecting), which `Pinning` counts. The upstream may be unreachable or untrusted:
+the client gets a 502 page inside its TLS, or is passed through with `bad_upstream="pass"`.
+
+What must never happen: an intercepted request reaches another target than its bridge's; a blocked host is
+reached by another name on the same connection (`Ruled` asks the rules again for each new host); an upstream or a
+session leaks, whatever fails. An `Interception` owns the upstream of one bridge and is closed in a `finally`.
+
+The layers run behind an ordinary `http.server`, so that HTTP/1 and HTTP/2 behave as everywhere else. Bytes that
+are not HTTP skip the layers and are relayed, through the `chunks` hook if there is one. A server that speaks first
+is detected only with `server_first`, because each such connection has to wait that long.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +57,13 @@ from llama.tls._peek import ACCESS_DENIED, refuse
 from llama.tls._ready import open_session
 from llama.tls._stream import TLSStream
 
-_POLITE = 1.0  # seconds for who is refused to say what it speaks
+_POLITE = 1.0  # seconds to wait for a blocked client's first bytes, to refuse it in its protocol
 log = logging.getLogger("llama.mitm")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class MitmRelay:
-    """Looks into what passes over a bridge."""
+    """A relay that intercepts the traffic of a bridge."""
 
     exchange: Exchange
     handler: Handler
@@ -67,7 +86,7 @@ class MitmRelay:
         client, h2 = bridge.client, "h2" in self.alpn
         if action == "block":
             start, data = Start.SILENT, b""
-            with suppress(TimeoutError):  # to refuse it in its own words
+            with suppress(TimeoutError):  # find out the protocol to refuse the client in
                 async with asyncio.timeout(_POLITE):
                     start, _, data = await look(client, None, h2=h2)
             client.unread(data)
@@ -98,7 +117,7 @@ class MitmRelay:
     # rules
 
     def decide_early(self, bridge: Bridge) -> Action | None:
-        """What becomes of a bridge whatever its client says; None where that matters."""
+        """Return the action that does not depend on the client's first bytes; None if it depends on them."""
         return self.settings.rules.decide_early(Asked(bridge.target, None, bridge.extensions))
 
     def _decide(self, bridge: Bridge, hello: ClientHello | None, named: str | None) -> Action:
@@ -117,7 +136,7 @@ class MitmRelay:
             await refuse(bridge.client, ACCESS_DENIED)
         raise Refused(f"{bridge.target} is blocked by a rule")
 
-    # what a connection can be
+    # kinds of connections
 
     async def _plain(self, bridge: Bridge, named: str | None) -> None:
         interception = self._interception(bridge, None, self._http_alpn(), named)
@@ -130,7 +149,7 @@ class MitmRelay:
     def _interception(
         self, bridge: Bridge, hello: ClientHello | None, asked: tuple[str, ...], named: str | None = None
     ) -> Interception:
-        """What is known of a connection, with TLS to the upstream as the client has it, or as it is set."""
+        """Make the Interception of a bridge; `upstream_tls`, or else the client's TLS, decides TLS to the upstream."""
         over_tls = self.settings.upstream_tls
         if over_tls is None:
             over_tls = hello is not None
@@ -141,7 +160,7 @@ class MitmRelay:
         return tuple(each for each in CLIENT_ALPN if each in self.alpn)
 
     async def _wrapped(self, bridge: Bridge) -> None:
-        """Bytes in the clear to an upstream over TLS."""
+        """Relay a client's plain bytes to an upstream over TLS."""
         interception = self._interception(bridge, None, ())
         try:
             stream = await unless_gone(bridge.client, interception.open(), f"{bridge.target} was reached")
@@ -167,7 +186,7 @@ class MitmRelay:
             if self.settings.connect_first:
                 await unless_gone(bridge.client, interception.prepare(), f"{bridge.target} was reached")
                 if isinstance(interception.error, TLSError) and self.settings.bad_upstream == "pass":
-                    log.info("%s is passed through: %s", bridge.target, interception.error)
+                    log.info("%s passed through: %s", bridge.target, interception.error)
                     bridge.client.unread(data)
                     await _carried(self._pass, Bridge(bridge.client, bridge.target, bridge.connect))
                     return
@@ -177,9 +196,9 @@ class MitmRelay:
             await interception.aclose()
 
     def _asked(self, hello: ClientHello) -> tuple[str, ...]:
-        """The protocols to ask the upstream for: of the client's those of HTTP, or else all it has.
+        """Return the ALPN protocols to offer the upstream: the client's HTTP protocols, or all if it has none.
 
-        A client of HTTP/2 alone, as those of gRPC are, does not mind that its requests go on by HTTP/1.1.
+        A client that offers only HTTP/2, such as gRPC, can be served over HTTP/1.1 upstream, so that is added.
         """
         if any(each in self.alpn for each in hello.alpn):
             asked = tuple(each for each in hello.alpn if each in self.alpn and each in CLIENT_ALPN)
@@ -189,7 +208,7 @@ class MitmRelay:
     def _offered(
         self, hello: ClientHello, interception: Interception, asked: tuple[str, ...]
     ) -> tuple[str, ...]:
-        """The protocols to offer the client: what the upstream chose, where it could choose."""
+        """Return the ALPN protocols to select from for the client: the upstream's choice, if it had one."""
         ours = tuple(each for each in self.alpn if each in hello.alpn)
         if interception.upstream is None:
             return ours or asked
@@ -208,7 +227,7 @@ class MitmRelay:
         interception: Interception,
         asked: tuple[str, ...],
     ) -> TLSStream:
-        """End the client's TLS, as the server that it asked for."""
+        """Perform the client's handshake in place of the server that it wants to reach."""
         client, pinning = bridge.client, self.settings.pinning
         offered = self._offered(hello, interception, asked)
         context = await self.leaves.context(interception.name, interception.certificate, offered)
@@ -218,7 +237,7 @@ class MitmRelay:
                 await session.handshake(data)
         except (ssl.SSLError, TLSError, OSError) as error:
             if isinstance(error, TimeoutError):
-                raise TimeoutError(f"no TLS handshake for {interception.name} in time") from None
+                raise TimeoutError(f"TLS handshake as {interception.name} timed out") from None
             if pinning is not None and is_rejection(error):
                 pinning.rejected(_client_of(bridge), hello.server_name or bridge.target.host)
             if isinstance(error, ssl.SSLError):
@@ -271,7 +290,7 @@ class MitmRelay:
 
 
 async def _carried(relay: Relay, bridge: Bridge) -> None:
-    """Run a relay over a bridge of our own."""
+    """Run a relay over a bridge that this module made, and close the bridge."""
     try:
         await relay(bridge)
         await bridge.aclose()
@@ -295,7 +314,7 @@ def build_relay(
     made: Settings,
     client: Exchange | None = None,
 ) -> MitmRelay:
-    """The relay of `mitm.relay` and `mitm.proxy`; `client` is for requests that came by no bridge."""
+    """Build the relay of `mitm.relay` and `mitm.proxy`; `client` sends requests that did not come over a bridge."""
     exchange = hooked(layers, Upstream(client, bool(layers)), where)
     if made.rules.matter:
         exchange = Ruled(exchange, Upstream(client, False), made.rules)
@@ -311,35 +330,37 @@ def build_relay(
 def relay(
     ca: CertificateAuthority, *layers: Middleware[Request, Response], **options: Unpack[Options]
 ) -> Relay:
-    """Look into what passes over a bridge: it goes behind any front door that takes a relay.
+    """Intercept the traffic of a bridge; works behind any listener that takes a relay.
 
-    TLS is ended with a certificate that `ca` signs for the name that the client asks for. HTTP and WebSocket, in
-    TLS or not, go through the layers, the first outermost, to the bridge's own target; everything else is relayed
-    as bytes, each chunk through `chunks` where given. Layers find an `Interception` in a request's extensions;
-    `ws.inspect(hook)` is the layer for WebSocket messages.
-    Content codings that `Body.decoded` cannot take off are not asked for where there are layers.
+    TLS is terminated with a certificate that `ca` signs for the client's server name. HTTP and WebSocket, over TLS
+    or not, pass through the layers, the first outermost, to the bridge's target; everything else is relayed as
+    bytes, each chunk through the `chunks` hook if given. Layers find an `Interception` in a request's extensions;
+    `ws.inspect(hook)` is the layer for WebSocket messages. If there are layers, content codings that
+    `Body.decoded` cannot decode are removed from Accept-Encoding.
 
-    `rules` decide in order, `default` (`"intercept"`, `"pass"` or `"block"`) where none does; `pinning` learns
-    which clients refuse our certificates. What is passed through is relayed by `carry`, by default `tcp.relay()`.
+    The first of the `rules` that decides is applied, else `default` (`"intercept"`, `"pass"` or `"block"`);
+    `pinning` detects clients that reject the certificates. `carry` relays what is passed through, by default
+    `tcp.relay()`.
 
-    With `connect_first` (the default) the upstream is reached before the client's handshake ends, so that the
-    certificate has its names and its span of time, and the client is offered the protocol that it chose; without,
-    it is reached when a request wants it. `verify` is whether upstreams' certificates are verified (True), or the
-    authorities to trust, a file or directory; or `tls` makes the connector, as `partial(tls.connect, cert=...)`.
-    `upstream_tls` is whether upstreams are reached over TLS: None (the default) as each client's own connection is.
-    `revoked` are SHA-256 fingerprints of certificates to refuse. An upstream that cannot be reached or trusted is
-    answered by a page that says why (502), inside the client's TLS, and so is one that wants a certificate of its
-    client and gets none by `tls`; `bad_upstream="pass"` passes the client through to one with which TLS fails.
+    With `connect_first` (the default) the upstream is connected before the client's handshake completes: the
+    certificate then copies its names and validity, and the client is offered the protocol that it chose. Otherwise
+    it is connected when a request needs it. `verify` enables verification of upstreams (True), or names the CAs to
+    trust, a file or directory; alternatively `tls` makes the connector, such as `partial(tls.connect, cert=...)`.
+    `upstream_tls` sets whether upstreams are connected over TLS; None (the default) does as the client does.
+    `revoked` are SHA-256 fingerprints of certificates to reject. If an upstream is unreachable, untrusted, or
+    requires a client certificate that `tls` does not provide, the client gets an error page (502) inside its TLS
+    session; `bad_upstream="pass"` passes the client through if TLS to the upstream fails.
 
-    A client that waits for the server to speak first, as for SMTP or SSH, is noticed only with `server_first`, in
-    seconds; then bytes are relayed. `handshake_timeout`, in seconds, is for the client's. `server` is the
-    `http.server(...)` to use, for its timeouts. `host` (`llama.internal`) answers with a page that tells how to
-    trust `ca`; None for none. The latest `certificates` (1024) are kept. `keylog` is that of `tls.server`, for clients
-    and for upstreams; connectors that `tls` makes have their own. With it at most 64 certificates are kept.
+    A client that waits for the server to speak first, as in SMTP or SSH, is detected only with `server_first`, in
+    seconds; its bytes are then relayed. `handshake_timeout`, in seconds, applies to the client's handshake.
+    `server` is the `http.server(...)` to use, for its timeouts. `host` (`llama.internal`) serves a page that
+    explains how to trust `ca`; None disables it. The latest `certificates` (1024) are cached, at most 64 with
+    `keylog`. `keylog` is that of `tls.server`, for clients and upstreams; it does not apply to connectors that
+    `tls` makes.
 
-    A layer or hook that fails ends its own exchange, conversation or connection, and is logged with its traceback.
-    One that waits for ever is cancelled when its client leaves; `server=http.server(handler_timeout=30)` bounds
-    what layers may take for an answer.
+    A layer or hook that fails ends only its own exchange, WebSocket or connection, and its traceback is logged. One
+    that blocks is cancelled when its client disconnects; `server=http.server(handler_timeout=30)` limits the time
+    that layers have to answer.
 
         tcp.forward("192.0.2.7:443", relay=mitm.relay(CertificateAuthority.open("ca"), layer))
     """

@@ -1,4 +1,4 @@
-"""What becomes of a connection: it is looked into, passed through or refused."""
+"""Rules that decide whether a connection is intercepted, passed through or blocked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACTIONS = ("intercept", "pass", "block")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """The process that a connection comes from, where a layer before has found out and set it."""
+    """The process that a connection comes from, if an outer layer has found it and set it in the extensions."""
 
     pid: int
     name: str = ""
@@ -31,18 +31,18 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is known of a connection when it is decided what becomes of it."""
+    """The facts about a connection that rules decide by."""
 
     target: Target
     server_name: str | None
-    """The name in the client's TLS hello; None where it named none or speaks no TLS."""
+    """The server name (SNI) in the ClientHello; None if it has none or the connection is not TLS."""
     extensions: Extensions
     named: str | None = None
-    """The host in a request's Host field; None where none was looked at."""
+    """The host in a request's Host field; None if none was read."""
 
     @property
     def host(self) -> str:
-        """The host that a request named, or else the server name, or else the target's host."""
+        """The host in the Host field, else the server name, else the target's host."""
         return self.named or self.server_name or self.target.host
 
     @property
@@ -52,17 +52,17 @@ class Asked:
 
     @property
     def process(self) -> Process | None:
-        """The process that the client is, where that is known."""
+        """The client's process, if known."""
         return self.extensions.get(Process)
 
 
 Rule: TypeAlias = Callable[[Asked], Action | None]
-"""What becomes of a connection; None leaves it to the next rule."""
+"""A function that returns the action for a connection, or None to leave it to the next rule."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Match:
-    """A rule made of patterns: every kind that is given has to match."""
+    """A rule made of patterns: every kind that is given must match."""
 
     action: Action
     hosts: TargetSet | None
@@ -79,7 +79,7 @@ class Match:
 
     @property
     def needs_hello(self) -> bool:
-        """Whether the client's hello may yet make it match."""
+        """Whether the match may depend on the ClientHello."""
         return self.hosts is not None or self.sni is not None
 
     def _matches(self, asked: Asked) -> bool:
@@ -107,35 +107,37 @@ def _is_process(process: Process | None, patterns: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Rules in order, and what happens where none decides."""
+    """An ordered list of rules, and the default action if none decides."""
 
     rules: tuple[Rule, ...]
     default: Action
 
     @property
     def matter(self) -> bool:
-        """Whether anything but the usual can come of them."""
+        """Whether any connection may get an action other than `intercept`."""
         return bool(self.rules) or self.default != "intercept"
 
     def decide(self, asked: Asked) -> Action:
-        """What becomes of a connection."""
+        """Return the action for a connection. Raises ConfigError for an invalid result of a rule."""
         for rule in self.rules:
             action = rule(asked)
             if action is not None:
                 if action not in ACTIONS:
-                    raise ConfigError(f"the rule {rule!r} said {action!r}: expected one of {ACTIONS} or None")
+                    raise ConfigError(
+                        f"the rule {rule!r} returned {action!r}: expected one of {ACTIONS} or None"
+                    )
                 return action
         return self.default
 
     def decide_early(self, asked: Asked) -> Action | None:
-        """The same before the client has said anything; None where what it says may matter."""
+        """Decide before the client has sent anything; None if the action may depend on its first bytes."""
         for rule in self.rules:
             if not isinstance(rule, Match):
                 return None
             action = rule(asked)
             if action is not None:
                 return action
-            # A client that asked for a host by name names the same one in its hello or its Host.
+            # A target given by name is taken to be the host in the client's hello or Host field too.
             if rule.sni is not None or (rule.hosts is not None and packed(asked.target.host) is not None):
                 return None
         return self.default if self.default != "intercept" else None
@@ -165,15 +167,15 @@ def _match(
 def intercept(
     *hosts: str, sni: Iterable[str] = (), clients: Iterable[Network] = (), processes: Iterable[str] = ()
 ) -> Rule:
-    """Look into connections to these hosts: `HOST`, `*.DOMAIN`, `NETWORK` or `*`, each with `:PORT` or without.
+    """Intercept connections to these hosts: `HOST`, `*.DOMAIN`, `NETWORK` or `*`, each optionally with `:PORT`.
 
-    A host is the target's, the name in the client's TLS hello, or the Host of plain HTTP/1 where an address was
-    asked for; `sni` is matched with the name in the hello alone. `clients` are networks, `processes` patterns such
-    as `curl` or `*/bin/python3*` for the `Process` in the connection's extensions. What is given has to match all
-    together; without anything it matches every connection.
+    `hosts` are matched against the target's host, the server name (SNI), and the Host of plain HTTP/1 if the
+    target is an address; `sni` only against the server name. `clients` are networks; `processes` are patterns
+    such as `curl` or `*/bin/python3*` for the `Process` in the connection's extensions. All the given kinds must
+    match; a rule without patterns matches every connection.
 
-    Rules are asked for each connection, and again for a request in it that names another host: one that is to be
-    passed through then leaves out the layers.
+    Rules are evaluated for each connection, and again for a request in it with a different host: if that is to be
+    passed through, the request skips the layers.
     """
     return _match("intercept", hosts, sni, clients, processes)
 
@@ -182,7 +184,7 @@ def intercept(
 def passthrough(
     *hosts: str, sni: Iterable[str] = (), clients: Iterable[Network] = (), processes: Iterable[str] = ()
 ) -> Rule:
-    """Pass connections through untouched; the patterns are those of `mitm.intercept`."""
+    """Pass connections through unchanged; the patterns are those of `mitm.intercept`."""
     return _match("pass", hosts, sni, clients, processes)
 
 
@@ -190,5 +192,5 @@ def passthrough(
 def block(
     *hosts: str, sni: Iterable[str] = (), clients: Iterable[Network] = (), processes: Iterable[str] = ()
 ) -> Rule:
-    """Refuse connections: 403 for HTTP, the alert access_denied for TLS; the patterns are `mitm.intercept`'s."""
+    """Refuse connections: 403 for HTTP, the alert access_denied for TLS. The patterns are those of `mitm.intercept`."""
     return _match("block", hosts, sni, clients, processes)

@@ -1,4 +1,4 @@
-"""What looking into connections is told."""
+"""The options of interception, and their validation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ServerLayer: TypeAlias = Layer[Request, Response, Stream, None]
 
 
 class Options(TypedDict, total=False):
-    """The options of `mitm.relay` and `mitm.proxy`, where they are told."""
+    """The options of `mitm.relay` and `mitm.proxy`, documented in `mitm.relay`."""
 
     rules: Sequence[Rule]
     default: Action
@@ -52,7 +52,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How connections are looked into, whatever the front door."""
+    """The validated settings of interception, the same for every listener."""
 
     rules: Rules
     pinning: Pinning | None
@@ -72,7 +72,7 @@ class Settings:
 
 
 def settings(where: str, options: Options) -> Settings:
-    """The settings that options stand for; ConfigError for those that cannot work, TypeError for unknown ones."""
+    """Convert options into settings. Raises ConfigError for invalid values, TypeError for unknown options."""
     for name in options:
         if name not in Options.__annotations__:
             raise TypeError(f"{where}() got an unexpected keyword argument {name!r}")
@@ -104,9 +104,7 @@ def _check(where: str, made: Settings) -> None:
     if made.bad_upstream not in ("page", "pass"):
         raise ConfigError(f"{where}(bad_upstream={made.bad_upstream!r}): expected 'page' or 'pass'")
     if made.bad_upstream == "pass" and not made.connect_first:
-        raise ConfigError(
-            f"{where}(bad_upstream='pass') needs connect_first: the upstream has to be seen first"
-        )
+        raise ConfigError(f"{where}(bad_upstream='pass') needs connect_first=True")
     for name in ("server_first", "handshake_timeout"):
         seconds = getattr(made, name)
         if seconds is not None and seconds <= 0:
@@ -117,18 +115,16 @@ def _check(where: str, made: Settings) -> None:
 def _fingerprint(where: str, text: str) -> str:
     digits = text.replace(":", "").lower()
     if len(digits) != 64 or not all(each in "0123456789abcdef" for each in digits):
-        raise ConfigError(
-            f"{where}(revoked=): {text!r} is no SHA-256 fingerprint of a certificate, 64 digits"
-        )
+        raise ConfigError(f"{where}(revoked=): expected a SHA-256 fingerprint of 64 hex digits, got {text!r}")
     return digits
 
 
 def _tls_maker(where: str, options: Options) -> TLSMaker:
-    """What puts TLS towards upstreams over a connector."""
+    """Return the function that wraps a connector with TLS to upstreams."""
     verify, tls = options.get("verify", True), options.get("tls")
     if tls is not None:
         if verify is not True:
-            raise ConfigError(f"{where}(): tls= says what is verified, so verify={verify!r} has no use")
+            raise ConfigError(f"{where}(): tls= and verify={verify!r} are mutually exclusive")
         return tls
     connect = partial(tls_connect, keylog=options.get("keylog"))
     if verify is True:

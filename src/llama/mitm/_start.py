@@ -1,4 +1,4 @@
-"""What a client begins with: TLS, HTTP, or something else. The bytes stay in the stream."""
+"""Detects the protocol of a client's first bytes: TLS, HTTP or another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HANDSHAKE = 0x16
 
 
 class Start(Enum):
-    """How a connection begins."""
+    """The protocol of a connection's first bytes."""
 
     TLS = auto()
     HTTP = auto()
@@ -26,7 +26,7 @@ class Start(Enum):
 
 
 def is_http(data: bytes, *, h2: bool = False) -> bool | None:
-    """Whether bytes begin an HTTP request; None while more are needed to tell, which is at most 25."""
+    """Whether bytes begin an HTTP request; None if more are needed (at most 25)."""
     end = data.find(b" ", 0, _LONGEST_METHOD + 1)
     method = data[: end if end >= 0 else _LONGEST_METHOD + 1]
     if not method.replace(b"-", b"").isalpha() or not method.isupper():
@@ -52,9 +52,9 @@ def is_http(data: bytes, *, h2: bool = False) -> bool | None:
 async def look(
     stream: Stream, patience: float | None, *, h2: bool = False
 ) -> tuple[Start, ClientHello | None, bytes]:
-    """Read until it is known what a client begins with; the bytes that were read are the caller's to put back.
+    """Read until the protocol is known; return it, the ClientHello if it is TLS, and the bytes read.
 
-    `patience` bounds the wait for each next piece, in seconds.
+    The caller puts the bytes back with `unread`. `patience` limits the wait for each read, in seconds.
     """
     data = await _more(stream, patience)
     if data is None:
@@ -72,7 +72,7 @@ async def look(
 
 
 async def _more(stream: Stream, patience: float | None) -> bytes | None:
-    """The next bytes; None when none came in time."""
+    """Read the next bytes; None if none arrive in time."""
     if patience is None:
         return await stream.read(_READ)
     clock = asyncio.timeout(patience)

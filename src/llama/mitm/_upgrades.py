@@ -1,4 +1,4 @@
-"""What an upgrade carries, such as a WebSocket: at a pace, or as long as it lasts."""
+"""Bandwidth limits and aborts for the data of an upgrade, such as a WebSocket."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from llama.tcp._throttle import Brake
 
 
 def slow_down(response: Response, down: float | None, up: float | None) -> None:
-    """Let what a response was upgraded to pass at so many bytes a second."""
+    """Limit the bandwidth of a response's upgrade, in bytes per second."""
     upgrade = response.upgrade
-    if isinstance(upgrade, Upgraded):  # it stays one, for who speaks to it directly
+    if isinstance(upgrade, Upgraded):  # keep its type, for code that uses its stream directly
         upgrade.stream.attach(Brake(down, up))
     elif upgrade is not None:
         response.upgrade = Slowed(upgrade, down, up)
 
 
 def sever(response: Response, after: int) -> None:
-    """Break off what a response was upgraded to, after so many bytes towards the client."""
+    """Abort a response's upgrade after `after` bytes to the client."""
     if response.upgrade is not None:
         response.upgrade = Severed(response.upgrade, after)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Slowed:
-    """An upgrade within this process, at a pace."""
+    """An upgrade handled in this process, with limited bandwidth."""
 
     inner: Handler
     down: float | None
@@ -54,7 +54,7 @@ class Slowed:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Severed:
-    """An upgrade that breaks off."""
+    """An upgrade that is aborted after `after` bytes to the client."""
 
     inner: Handler
     after: int
@@ -69,7 +69,7 @@ class Severed:
 
 
 class Brittle(Stream):
-    """A stream that takes so many bytes, and then breaks. It has no readiness callbacks: all goes through it."""
+    """A stream that resets after `after` bytes are written. Without readiness callbacks, nothing bypasses it."""
 
     __slots__ = ("_left", "_stream")
 
