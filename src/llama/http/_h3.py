@@ -1,4 +1,4 @@
-"""HTTP/3: what needs the `http3` extra, which is loaded when it is asked for."""
+"""The public HTTP/3 functions. They import the modules that need the `http3` extra only when called."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llama.tls._certificates import Certificate, ClientAuth, Policy
 from llama.tls._keylog import open_key_log
 from llama.udp import connect as udp_connect
 
-if TYPE_CHECKING:  # it needs the extra
+if TYPE_CHECKING:  # needs the extra
     from llama.http._h3_client import H3Client
 
 
@@ -48,17 +48,18 @@ def h3_server(
     limits: Limits = DEFAULT_LIMITS,
     keylog: PathLike | None = None,
 ) -> Server:
-    """Serve HTTP/3 (RFC 9114) at a UDP address, beside `tcp.server` in one `run`.
+    """Serve HTTP/3 (RFC 9114) at a UDP address, next to `tcp.server` in one `run`.
 
     `cert` and `key`, further certificates, `client_ca`, `client_auth`, `keylog` and the `TLSInfo` in the extensions are
-    as in `tls.server`; no session is resumed where a client certificate is requested. Seconds: `handshake_timeout`
-    and `idle_timeout` always end a connection, the others are those of `http.server`. At `max_connections` new ones
-    are ignored; while `retry_from` of them are shaking hands, new clients must prove their address first (Retry).
-    Clients of connections that were lost in a crash get a stateless reset; with a `reset_key`, a secret of at least
-    16 bytes, after a restart too. `early_data` answers returning clients at once (0-RTT), whose data others may
-    replay: the handler gets safe methods, with `Early-Data: 1`, the rest gets 425 (RFC 8470). Tickets, each good once
-    and in its worker, are kept until a reload, the last 4,096. `http.alt_svc()` in front of the same handler over TCP
-    announces it. 1 MiB may wait unread on a connection. ConfigError: files that do not work, or no `http3` extra.
+    as in `tls.server`; if a client certificate is requested, sessions are not resumed. Seconds: `handshake_timeout`
+    and `idle_timeout` end a connection; the other timeouts are those of `http.server`. At `max_connections` new ones
+    are ignored. While `retry_from` handshakes are in progress, new clients must validate their address first (Retry).
+    Clients of connections lost in a crash get a stateless reset; with a `reset_key`, a secret of at least 16 bytes,
+    also after a restart. `early_data` accepts requests of returning clients before the handshake (0-RTT), which an
+    attacker may replay: the handler gets safe methods, with `Early-Data: 1`, others get 425 (RFC 8470). The last 4,096
+    session tickets, each valid once and in its worker, are kept until a reload. Advertise the server with
+    `http.alt_svc()` in front of the same handler over TCP. A connection buffers at most 1 MiB of unread data.
+    Raises ConfigError if a file cannot be used or the `http3` extra is not installed.
 
         run(tcp.server(":443", site), http.h3_server(":443", application, "cert.pem", "key.pem"))
     """
@@ -110,20 +111,20 @@ def h3_client(
     limits: Limits = DEFAULT_LIMITS,
     keylog: PathLike | None = None,
 ) -> H3Client:
-    """Send requests over HTTP/3; one connection to an origin carries as many as its server takes.
+    """Send requests over HTTP/3. A connection carries as many concurrent requests as its server allows.
 
-    `connect` opens the packets, by default `udp.connect()`, where the addresses of a name are tried in turn. With a
-    `fallback`, such as `http.client()`, HTTP/3 is used only for origins whose responses said by Alt-Svc that they
-    have it (RFC 7838), others and those that cannot be reached by it go by the fallback; `race` is how many seconds
-    a connection may take before the fallback is used meanwhile.
+    `connect` opens the packets, by default `udp.connect()`, which tries the addresses of a name in turn. With a
+    `fallback`, such as `http.client()`, HTTP/3 is used only for origins that advertise it with Alt-Svc (RFC 7838);
+    the fallback sends all other requests, and those to origins that are unreachable over HTTP/3. `race` is the
+    number of seconds to wait for a connection before the fallback sends the request.
 
-    `ca` is a PEM file or directory with the authorities to trust in place of the system's; `verify=False` takes any
+    `ca` is a PEM file or directory with the authorities to trust instead of the system's; `verify=False` accepts any
     certificate. It is verified for the target's host or `server_name`; `cert`, `key`, `keylog` are as in `tls.connect`.
     Seconds: `idle_timeout` ends a connection that carries no request; `connect_timeout`, `pool_timeout`,
     `head_timeout`, `body_timeout` and `write_timeout` are those of `http.client`, as are `max_connections`,
-    `max_per_host` and `max_waiting`. It resends requests as `http.client` does, and those that the server has not
-    looked at. With `early_data` (and no fallback) safe ones to a server that was met before leave beside the
-    handshake (0-RTT), to be played again by others. Raises what `http.client` does; ConfigError without the extra.
+    `max_per_host` and `max_waiting`. It resends requests as `http.client` does, and those that the server rejected
+    unprocessed. With `early_data` (and no fallback) it sends safe requests to a known server during the handshake
+    (0-RTT), where an attacker may replay them. Raises the errors of `http.client`, and ConfigError without the extra.
     """
     need_qh3("http.h3_client()")
     from llama.http._h3_client import build_client  # the extra may be missing
@@ -139,7 +140,7 @@ def h3_client(
 
 
 def own_h3(identity: H3Identity, resolver: Resolver | None, settings: H3ClientSettings) -> H3Client:
-    """The HTTP/3 client of an `http.client`, which it enters and leaves."""
+    """Return the HTTP/3 client of an `http.client`, which enters and exits it."""
     need_qh3("h3://")
     from llama.http._h3_client import build_client  # the extra may be missing
 

@@ -1,4 +1,4 @@
-"""A QUIC connection as a server takes it, from clients with an empty connection id too."""
+"""The server side of a QUIC connection, including clients with an empty connection id."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ INITIAL = 0
 
 
 class Accepted(Quic):
-    """A connection that a client began.
+    """A connection opened by a client.
 
-    Browsers leave their connection ids empty. The library sends to the id that the client first wrote to until
-    it learns another, and never learns an empty one: it is told then that the first was empty as well. That
-    has two consequences, which are mended here: its keys for Initial packets come of the wrong id, and it takes
-    packets for its own id only, so that this must be the one that the client wrote to (`own`).
+    Browsers use empty connection ids. The library sends to the id that the client first wrote to until it learns
+    another, and never learns an empty one; so for such clients this class claims that the first id was empty too.
+    That has two consequences, which this class corrects: the library derives the keys for Initial packets from the
+    wrong id, and it accepts packets for its own id only, which must then be the one that the client wrote to (`own`).
     """
 
     def __init__(
@@ -41,8 +41,9 @@ class Accepted(Quic):
         own: bytes | None = None,
         tickets: Tickets | None = None,
     ) -> None:
-        """`own` is given for a client with an empty id: what it wrote to, which is free to be ours. With `tickets` it
-        takes early data.
+        """`own` is set for a client with an empty id: the unused id that it wrote to, which becomes the server's.
+
+        With `tickets`, early data is accepted.
         """
         super().__init__(
             configuration=identities.choose(None).configuration,
@@ -54,12 +55,12 @@ class Accepted(Quic):
         self._identities = identities
         self._is_nameless = own is not None
         self.reset_token: bytes | None = None
-        """What ends the connection when its state is lost; one of its own where None."""
+        """The stateless reset token; None for one that the library chooses."""
         if own is not None:
             self.host_cid = own
         self._moves: Moves | None = None
         self._home: Address | None = None
-        """The address that the library has the client at, wherever it is."""
+        """The client's address as the library knows it; it stays the same when the client moves."""
         self._received = self._sent = 0
         self._secrets: dict[Direction, QuicTlsTrafficSecret] = {}
         self._phase: int | None = None
@@ -67,7 +68,7 @@ class Accepted(Quic):
 
     @property
     def is_heard(self) -> bool:
-        """Whether any packet of the client was in order."""
+        """Whether an authentic packet of the client has arrived."""
         return self._core is not None and self._core.received_authenticated_packet
 
     @property
@@ -77,7 +78,7 @@ class Accepted(Quic):
         return tls_info(self._tls.tls)
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
-        """Take packets, and note it when the client has moved."""
+        """Process packets, and detect when the client moves to another address."""
         moves, home = self._moves, self._home
         if home is None:
             home = self._home = address
@@ -99,9 +100,9 @@ class Accepted(Quic):
         self._drain_core()
         self._follow_keys(moves)
         if accepted and moves.heard(data, address, self._received) and data[1:9] != self._written_to:
-            # A client that writes to another id must not be linked by the id that it is written to (section 9.5).
+            # When a client uses a new id after a move, use a new one for it too, against linkability (section 9.5).
             self._written_to = data[1:9]
-            with contextlib.suppress(ValueError, QuicConnectionError):  # it has given no other
+            with contextlib.suppress(ValueError, QuicConnectionError):  # the client has issued no other id
                 self.change_connection_id()
 
     def _begin_moves(self, home: Address) -> None:
@@ -159,7 +160,7 @@ class Accepted(Quic):
 
 
 def initial_keys(number: bytes, side: bytes) -> tuple[bytes, bytes, bytes]:
-    """Key, IV and header protection key of Initial packets to this id (RFC 9001 section 5.2)."""
+    """Return the key, IV and header protection key of Initial packets to this id (RFC 9001 section 5.2)."""
     extract = HMAC(SALT, SHA256())
     extract.update(number)
     secret = _expand(extract.finalize(), side, 32)

@@ -1,4 +1,4 @@
-"""QUIC packets of nobody yet: whom they are for, tokens that prove where a client is, and resets (RFC 9000)."""
+"""QUIC packets without a connection: parsing, address validation tokens and stateless resets (RFC 9000)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ ID_LENGTH = 8
 TOKEN_LIFE = 30
 SMALLEST_RESET = 21
 RESET_SIZE = 43
-RESETS = 100  # in a second
-SETTLE = 2.0  # seconds in which an earlier process may still take care of its connections
+RESETS = 100  # per second
+SETTLE = (
+    2.0  # seconds without resets after the start, while an earlier process may still serve its connections
+)
 
 
 class LongHeader(NamedTuple):
-    """What the unprotected part of a long header says."""
+    """The unprotected part of a long header."""
 
     version: int
     destination: bytes
@@ -29,7 +31,7 @@ class LongHeader(NamedTuple):
 
 
 def destination_of(data: bytes) -> bytes | None:
-    """The connection id that a packet is for; None for what is no QUIC packet."""
+    """Return the destination connection id of a packet; None if it is not a QUIC packet."""
     if not data:
         return None
     if not data[0] & 0x80:
@@ -40,7 +42,7 @@ def destination_of(data: bytes) -> bytes | None:
 
 
 def long_header(data: bytes) -> LongHeader | None:
-    """Read a long header (RFC 9000 section 17.2); None for other packets and for what is malformed."""
+    """Parse a long header (RFC 9000 section 17.2). Returns None for other packets and for malformed ones."""
     try:
         if not data[0] & 0x80:
             return None
@@ -65,19 +67,19 @@ def _token(data: bytes, at: int) -> bytes:
 
 
 class Tokens:
-    """Makes and reads the tokens of Retry packets; they are good for half a minute, from one address."""
+    """Creates and verifies the tokens of Retry packets, which are valid for 30 seconds and for one address."""
 
     def __init__(self, secret: bytes) -> None:
         self._cipher = AESGCM(hmac.digest(secret, b"retry", "sha256"))
 
     def make(self, address: tuple[str, int], original: bytes, source: bytes) -> bytes:
-        """A token for a client that first wrote to `original` and is told to write to `source`."""
+        """Return a token for a client that first wrote to `original` and must now write to `source`."""
         nonce = os.urandom(12)
         text = int(time.monotonic()).to_bytes(8, "big") + bytes([len(original)]) + original + source
         return nonce + self._cipher.encrypt(nonce, text, _where(address))
 
     def read(self, address: tuple[str, int], token: bytes) -> tuple[bytes, bytes] | None:
-        """Both ids, or None for a token that is not ours, too old or from elsewhere."""
+        """Return both ids, or None if the token is invalid, too old or for another address."""
         try:
             text = self._cipher.decrypt(token[:12], token[12:], _where(address))
         except (InvalidTag, ValueError):
@@ -91,8 +93,8 @@ class Tokens:
 class Resets:
     """Stateless resets (RFC 9000 section 10.3), for the first id of each connection.
 
-    Its token is bound to the client's address as well: clients with an empty id choose what becomes ours, and
-    could learn the tokens of others otherwise.
+    A token is also bound to the client's address: clients with an empty id choose the server's id, and could
+    otherwise learn the tokens of other clients.
     """
 
     def __init__(self, secret: bytes, now: float) -> None:
@@ -101,13 +103,13 @@ class Resets:
         self._seen = self._begins = now + SETTLE
 
     def token(self, number: bytes, address: tuple[str, int]) -> bytes:
-        """What the client of a connection is told."""
+        """Return the stateless reset token of a connection id, which the server sends to its client."""
         return hmac.digest(self._key, bytes([len(number)]) + number + _where(address), "sha256")[:16]
 
     def answer(self, data: bytes, number: bytes, address: tuple[str, int], now: float) -> bytes | None:
-        """The answer to a packet for an id that nobody knows; None where it is not due.
+        """Return a stateless reset for a packet with an unknown id; None if it is too short or over the rate limit.
 
-        It is smaller than what it answers, so that two sides that have both forgotten do not go on for ever.
+        The reset is shorter than the packet, so that two endpoints that lost their state do not loop.
         """
         size = min(len(data) - 1, RESET_SIZE)
         if now < self._begins or size < SMALLEST_RESET:

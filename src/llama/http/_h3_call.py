@@ -1,4 +1,4 @@
-"""One request on an HTTP/3 connection, and its response."""
+"""One exchange of an HTTP/3 client."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Call:
         self._tasks = tasks
         self._upload: asyncio.Task[None] | None = None
         self._began = False
-        """Whether any of the request's body was taken."""
+        """Whether any of the request's body was consumed."""
         self._clock: asyncio.Timeout | None = None
-        """Runs while the other side is waited for, to take more of the request or to answer."""
+        """The head timeout. It runs only while waiting for the server, not for the request's body."""
         self.answered = False
-        """Whether a byte of the response has come."""
+        """Whether an interim response or a head has arrived."""
 
     async def send(self, request: Request) -> Response:
-        """Send it, and wait for the head of the response, whose body then owns the channel."""
+        """Send a request and wait for the head of the response, whose body then owns the channel."""
         dialled = self._dialled
         channel = dialled.open()
         owner = Owned(dialled, channel)
@@ -53,14 +53,14 @@ class Call:
         return self._answered(channel, owner, request, response)
 
     def _told(self, channel: Channel, error: BaseException) -> BaseException:
-        """The error as those who may send the request again understand it."""
+        """Translate an error so that the caller can decide whether to resend the request."""
         origin, link = self._dialled.origin, self._dialled.link
         if isinstance(error, TimeoutError) and error is not channel.error:
             return TimeoutError(f"{origin}: no response within {self._settings.head_timeout} s")
         if self.answered or not isinstance(error, Truncated):
             return error
         if channel.rejected or (link.goaway is not None and channel.number >= link.goaway):
-            text = f"{origin} has not looked at the request: {error}"
+            text = f"{origin} did not process the request: {error}"
             return Unprocessed(text, is_body_there=not self._began)
         return NoAnswer(f"{origin}: {error}") if link.closed.done() else error
 
@@ -119,7 +119,9 @@ class Call:
         try:
             await self._send_all(channel, request, length)
         except Exception as error:
-            if channel.stopped and channel.error is None:  # it wants no more, and may answer yet
+            if (
+                channel.stopped and channel.error is None
+            ):  # the server needs no more of the body and may still respond
                 channel.sent_end = True
             elif channel.error is None and not channel.sent_end:
                 if isinstance(error, OSError) and not isinstance(error, LlamaError | TimeoutError):
@@ -174,7 +176,7 @@ class Call:
 
 
 class Owned:
-    """A channel that is given back once."""
+    """Closes a channel exactly once."""
 
     __slots__ = ("_channel", "_dialled")
 
@@ -183,7 +185,7 @@ class Owned:
         self._channel = channel
 
     def close(self, code: int) -> None:
-        """The exchange is over: what has not ended is broken off with this code. Again does nothing."""
+        """End the exchange: reset with this code any direction that has not ended. Idempotent."""
         dialled, self._dialled = self._dialled, None
         if dialled is not None:
             self._channel.close(code)

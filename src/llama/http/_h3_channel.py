@@ -1,4 +1,4 @@
-"""One HTTP/3 request stream: what came in and waits to be read, and what goes out."""
+"""One HTTP/3 request stream: a buffer of received bytes, and a sending side with backpressure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llama.http._h3_fields import Fields
 from llama.http._headers import Headers
 
 SLICE = 65536
-AHEAD = 262_144  # bytes of one stream that wait to be sent before its writer does
+AHEAD = 262_144  # bytes of one stream that may be buffered before its writer waits
 
 
 class Carrier(Protocol):
@@ -25,36 +25,36 @@ class Carrier(Protocol):
         ...
 
     def send_data(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
-        """Send a piece of the body, which is copied."""
+        """Send a chunk of the body, which is copied."""
         ...
 
     def waiting_to_leave(self, number: int) -> int:
-        """Bytes of this stream that were not sent yet."""
+        """Return the number of buffered bytes of this stream that were not sent yet."""
         ...
 
     def consumed(self, size: int) -> None:
-        """So many bytes that came in were read."""
+        """`size` received bytes were read."""
         ...
 
     def stop(self, number: int, code: int, *, sending: bool, reading: bool) -> None:
-        """End one or both directions at once."""
+        """Reset the sending direction, stop the reading direction, or both."""
         ...
 
     def flush(self) -> None:
-        """Send what the peer and the network take now."""
+        """Send now as many buffered bytes as flow and congestion control allow."""
         ...
 
     def wait_for_room(self, channel: Channel) -> asyncio.Future[None]:
-        """A future that is set when the stream's bytes have left."""
+        """Return a future that is set when enough of the stream's buffered bytes were sent."""
         ...
 
     def forget(self, channel: Channel) -> None:
-        """Nobody uses the channel any more."""
+        """The channel is no longer used."""
         ...
 
 
 class Channel:
-    """Both directions of one stream. Who reads and who writes may be two tasks."""
+    """Both directions of one stream. One task may read while another writes."""
 
     __slots__ = (
         "_parts",
@@ -80,30 +80,30 @@ class Channel:
         self.carrier = carrier
         self.number = number
         self.fields: Fields | None = None
-        """The head of what comes in, once it is there."""
+        """The received head, once it has arrived."""
         self.informed: deque[Fields] = deque(maxlen=16)
-        """Interim responses that were not looked at yet."""
+        """Received interim responses that were not processed yet."""
         self.trailers: Headers | None = None
         self.declared: int | None = None
-        """The length that the head declared."""
+        """The Content-Length of the received head."""
         self.received = 0
         self.rejected = False
-        """Whether the server broke it off without having looked at it."""
+        """Whether the server rejected the request without processing it (H3_REQUEST_REJECTED)."""
         self.unread = 0
         self.ended = False
         self.sent_end = self.closed = False
         self.stopped = False
-        """Whether the other side wants no more."""
+        """Whether the peer has sent STOP_SENDING."""
         self.error: Exception | None = None
         self.task: asyncio.Task[None] | None = None
-        """Who answers on this channel."""
+        """The task that responds on this channel."""
         self._parts: deque[bytes] = deque()
         self._reader: asyncio.Future[None] | None = None
 
-    # what came in
+    # receiving
 
     def feed(self, data: bytes, *, ended: bool) -> None:
-        """Bytes of the body, or its end."""
+        """Add received bytes of the body, or mark its end."""
         self.received += len(data)
         if (error := self._length_error(ended)) is not None:
             self.fail(error)
@@ -116,7 +116,7 @@ class Channel:
         self._wake()
 
     def declare(self, length: int | None) -> None:
-        """Set the length of a response's body; raises ProtocolError (502) when what has arrived differs from it."""
+        """Set the length of a response's body. Raises ProtocolError (502) if the received bytes contradict it."""
         self.declared = length
         if (error := self._length_error(self.ended)) is not None:
             error.status = 502
@@ -130,26 +130,26 @@ class Channel:
         return ProtocolError(f"the body does not have the {length} bytes it declared")
 
     def fail(self, error: Exception) -> None:
-        """The stream has broken: who reads or writes is told."""
+        """Fail the stream: pending and further reads and writes raise `error`."""
         if self.error is None:
             self.error = error
-            if not self.ended:  # what is whole can still be read
+            if not self.ended:  # a complete body stays readable
                 self.drop()
         self._wake()
 
     def drop(self) -> None:
-        """What was not read will not be read."""
+        """Discard the received bytes that were not read."""
         self.carrier.consumed(self.unread)
         self._parts.clear()
         self.unread = 0
 
     def head(self, fields: Fields) -> None:
-        """The head has come."""
+        """Store the received head."""
         self.fields = fields
         self._wake()
 
     def inform(self, fields: Fields) -> None:
-        """An interim response has come."""
+        """Store a received interim response."""
         self.informed.append(fields)
         self._wake()
 
@@ -158,7 +158,7 @@ class Channel:
             self._reader.set_result(None)
 
     async def wait(self) -> None:
-        """Return when something has come in."""
+        """Wait until something is received."""
         self._reader = asyncio.get_running_loop().create_future()
         try:
             await self._reader
@@ -166,7 +166,7 @@ class Channel:
             self._reader = None
 
     def read_nowait(self, limit: int = SLICE) -> bytes:
-        """What is there, or b""."""
+        """Return buffered bytes, or b"" if there are none."""
         if not self._parts:
             return b""
         part = self._parts.popleft()
@@ -178,7 +178,7 @@ class Channel:
         return part
 
     async def read(self, limit: int = SLICE) -> bytes:
-        """The next bytes of the body; b"" at its end; raises what the stream broke with."""
+        """Return the next bytes of the body, b"" at its end. Raises the stream's error."""
         while True:
             if part := self.read_nowait(limit):
                 return part
@@ -188,13 +188,13 @@ class Channel:
                 raise self.error
             await self.wait()
 
-    # what goes out
+    # sending
 
     def _check(self) -> None:
         if self.error is not None:
             raise self.error
         if self.stopped:
-            raise BrokenPipeError(errno.EPIPE, "the other side takes no more of this stream")
+            raise BrokenPipeError(errno.EPIPE, "the peer accepts no more bytes on this stream")
         if self.sent_end:
             raise Closed("this stream's sending side was ended")
 
@@ -205,7 +205,7 @@ class Channel:
         self.carrier.send_fields(self.number, fields, end=end)
 
     async def send(self, data: bytes | memoryview, *, end: bool = False) -> None:
-        """Send bytes of the body; returns when not much of it waits to leave."""
+        """Send bytes of the body. Returns once at most AHEAD bytes of the stream are buffered."""
         self._check()
         view = memoryview(data)
         for start in range(0, len(view), SLICE) or (0,):
@@ -219,7 +219,7 @@ class Channel:
                     self._check()
 
     def end(self) -> None:
-        """End the sending side; what waits to leave still does."""
+        """End the sending side after the buffered bytes."""
         if self.error is None and not (self.sent_end or self.stopped):
             self.sent_end = True
             self.carrier.send_data(self.number, b"", end=True)
@@ -227,19 +227,19 @@ class Channel:
     # the end
 
     def abort(self, code: int) -> None:
-        """End what has not ended, so that the peer sees a break."""
+        """Reset the directions that have not ended."""
         sending, reading = not self.sent_end, not self.ended
         self.sent_end = True
         if sending or reading:
             self.carrier.stop(self.number, code, sending=sending, reading=reading)
 
     def close(self, code: int) -> None:
-        """Nobody uses it any more: what was not sent or read whole is broken off. Again does nothing."""
+        """Close the channel; reset the directions that are incomplete. Idempotent."""
         if self.closed:
             return
         self.closed = True
         self.abort(code)
-        self.fail(Closed("the exchange that this belongs to is over"))
+        self.fail(Closed("the exchange of this channel has ended"))
         self.drop()
         self.carrier.forget(self)
 
@@ -254,15 +254,15 @@ H3_CONNECT_ERROR = 0x10F
 
 
 class Owner(Protocol):
-    """What is given back with a body."""
+    """An exchange that ends with its response's body."""
 
     def close(self, code: int) -> None:
-        """Break off what has not ended."""
+        """Reset the directions that have not ended."""
         ...
 
 
 class ChannelBody(Body):
-    """The body that a channel carries."""
+    """A body read from a channel."""
 
     __slots__ = ("_channel", "_owner", "_timeout", "_wanted")
 
@@ -273,9 +273,9 @@ class ChannelBody(Body):
         owner: Owner | None = None,
         wanted: Callable[[], None] | None = None,
     ) -> None:
-        """`timeout` bounds each next piece; the `owner` is closed with the body.
+        """`timeout` limits the wait for each chunk; `owner` is closed with the body.
 
-        `wanted` is called when a read waits for bytes that have not arrived.
+        `wanted` is called when a read has to wait for bytes.
         """
         super().__init__(channel.declared)
         self._channel = channel
@@ -306,7 +306,7 @@ class ChannelBody(Body):
                 async with asyncio.timeout(self._timeout):
                     part = await self._channel.read()
             except TimeoutError:
-                text = f"the body made no progress for {self._timeout:g} seconds"
+                text = f"no body bytes from the peer for {self._timeout:g} seconds"
                 raise (
                     TimeoutError(text) if self._owner is not None else ProtocolError(text, status=408)
                 ) from None
@@ -331,5 +331,5 @@ class ChannelBody(Body):
 
 
 def broken(code: int) -> Truncated:
-    """What a stream that the peer reset ends with."""
-    return Truncated(f"the other side broke the stream off (error {code:#x})")
+    """Return the error of a stream that was reset, or whose connection was closed."""
+    return Truncated(f"the stream was reset (error {code:#x})")

@@ -1,4 +1,4 @@
-"""The HTTP/3 client: an exchange over QUIC connections that are kept and shared."""
+"""The HTTP/3 client: sends requests over pooled QUIC connections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llama.http._replay import REFUSALS, is_replayable, is_stale
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class H3Client:
-    """Sends requests over HTTP/3, or where a server was not heard to have it, by another exchange."""
+    """A request handler that sends requests over HTTP/3, or with a fallback to origins not known to support it."""
 
     connect: PacketConnector
     fallback: Exchange | None
@@ -58,7 +58,7 @@ class H3Client:
             raise ProtocolError(f"{origin} cannot be reached by HTTP/3")
         return await self._send(request, origin, origin)
 
-    # which way
+    # HTTP/3 or the fallback
 
     async def _either(self, fallback: Exchange, request: Request, origin: Origin) -> Response:
         known = self.state.alternatives
@@ -66,7 +66,7 @@ class H3Client:
         if other is not None and not request.protocol and await self._is_reached(origin, other):
             try:
                 return await self._send(request, origin, other)
-            except (Unreachable, TLSError, NoAnswer):  # the way has gone meanwhile
+            except (Unreachable, TLSError, NoAnswer):  # the alternative is no longer reachable
                 known.failed(origin)
                 if not is_replayable(request):
                     raise
@@ -76,7 +76,7 @@ class H3Client:
         return response
 
     async def _is_reached(self, origin: Origin, other: Origin) -> bool:
-        """Connect, if need be, for as long as the race allows; what comes later is used next time."""
+        """Connect if necessary, for at most `race` seconds; the next request uses a connection that opens later."""
         state = self.state
         place = state.place(origin)
         if any(each.is_open for each in place.connections):
@@ -111,13 +111,13 @@ class H3Client:
                 refusals += 1
                 if refusals > REFUSALS or not error.is_body_there:
                     raise
-            except NoAnswer:  # the other side has closed what was idle: that says nothing of a new connection
+            except NoAnswer:  # the server closed an idle connection; a new one may still work
                 if again or not used or not is_stale(request):
                     raise
                 again = True
 
     async def _send_early(self, request: Request, member: Member) -> Response | None:
-        """Send it while hands are shaken; None where it is to be sent again after that."""
+        """Send a request as early data; return None if it must be sent again after the handshake."""
         try:
             response = await Call(member, self.settings, self.state.tasks).send(request)
         except LlamaError:
@@ -133,11 +133,9 @@ class H3Client:
 def build_client(
     connect: PacketConnector, fallback: Exchange | None, identity: H3Identity, settings: H3ClientSettings
 ) -> H3Client:
-    """A client; ConfigError for files that do not work."""
+    """Return a client. Raises ConfigError if a file cannot be used."""
     if settings.early_data and fallback is not None:
-        raise ConfigError(
-            "http.h3_client(early_data=True): expected no fallback=, which waits for handshakes"
-        )
+        raise ConfigError("http.h3_client(early_data=True): early_data= and fallback= are mutually exclusive")
     configuration = new_configuration(
         is_client=True, idle_timeout=settings.idle_timeout, keylog=identity.keylog
     )

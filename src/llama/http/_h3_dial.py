@@ -1,4 +1,4 @@
-"""One HTTP/3 connection to a server: packets through any packet connector, requests as channels."""
+"""One HTTP/3 client connection, over packets of any packet connector."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from llama.http._h3_link import Address, Link, Quic
 from llama.http._origin import Origin
 from llama.http.wire._h1_fields import Limits
 
-QUEUE = 4096  # packets that wait to leave: more are lost, as packets may be
-BURST = 64  # packets that are taken before others have a turn
-PEER = ("192.0.2.1", 443)  # stands for the one peer that the packets go to
+QUEUE = 4096  # queued outgoing packets; further ones are dropped and QUIC resends them
+BURST = 64  # packets received before other tasks get a turn
+PEER = ("192.0.2.1", 443)  # placeholder address for the only peer of the packets
 
 
 class Dialled:
-    """A connection with its packets, which it owns; two tasks of `tasks` carry them."""
+    """A connection that owns its packets; two tasks send and receive them."""
 
     def __init__(self, packets: Packets, quic: Quic, origin: Origin, limits: Limits) -> None:
         self.packets = packets
@@ -30,7 +30,7 @@ class Dialled:
         self._taken: list[bytes] = []
 
     def start(self, tasks: Shutdown) -> None:
-        """Begin to shake hands."""
+        """Start the handshake, and the two tasks in `tasks`."""
         tasks.spawn(self._receive())
         tasks.spawn(self._sending())
         self.link.quic.connect(PEER, self.link.loop.time())
@@ -38,19 +38,19 @@ class Dialled:
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes more requests."""
+        """Whether it accepts more requests."""
         return not self.link.closed.done() and self.link.goaway is None
 
     @property
     def room(self) -> int:
-        """How many more requests the server takes now (RFC 9000 section 4.6)."""
+        """The number of further requests that the server allows now (RFC 9000 section 4.6)."""
         quic = self.link.quic
         return (
             quic.max_concurrent_bidi_streams - quic.get_next_available_stream_id() // 4 if self.is_open else 0
         )
 
     def open(self) -> Channel:
-        """A channel for a request; its number is taken."""
+        """Open a channel for a request."""
         link = self.link
         link.begin()
         number = link.quic.get_next_available_stream_id()
@@ -74,7 +74,7 @@ class Dialled:
             self.close()
 
     def _received(self) -> None:
-        """What has come meanwhile is answered together."""
+        """Process all packets received in this round of the loop together."""
         taken, self._taken = self._taken, []
         if taken and not self.link.closed.done():
             self.link.received(taken, PEER)
@@ -100,6 +100,6 @@ class Dialled:
             self.packets.abort()
 
     def close(self) -> None:
-        """End the connection, and its tasks with it. Again does nothing."""
+        """Close the connection and end its tasks. Idempotent."""
         self.link.close()
         self.link.abandon()

@@ -1,4 +1,4 @@
-"""Early data (0-RTT, RFC 9001 section 4.6, RFC 8470): what comes before hands are shaken may be played again."""
+"""Early data (0-RTT, RFC 9001 section 4.6, RFC 8470), which an attacker may replay."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ MARK = "early-data"
 
 
 def may_be_early(request: Request) -> bool:
-    """Whether it does no harm when it is answered twice (RFC 9110 section 9.2.1)."""
+    """Whether a request is safe and has no body, so that a replay is harmless (RFC 9110 section 9.2.1)."""
     return request.method in SAFE and request._body.length == 0
 
 
 class Tickets:
-    """What a server gave out: each is good once, so that nothing is played again (RFC 8446 section 8.1).
+    """The session tickets that a server has issued. Each is valid once, against replays (RFC 8446 section 8.1).
 
-    A replay finds no ticket, shakes hands as a stranger would, and its early data cannot be read.
+    A replay finds no ticket, so it falls back to a full handshake and its early data is not decrypted.
     """
 
     def __init__(self) -> None:
         self._known: OrderedDict[bytes, SessionTicket] = OrderedDict()
 
     def keep(self, ticket: SessionTicket) -> None:
-        """One more; the oldest goes where there are too many."""
+        """Store a ticket; evict the oldest beyond the limit."""
         self._known[ticket.ticket] = ticket
         if len(self._known) > TICKETS:
             self._known.popitem(last=False)
 
     def take(self, number: bytes) -> SessionTicket | None:
-        """One that comes back, which it does once."""
+        """Remove and return a ticket."""
         return self._known.pop(number, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """An exchange that is asked early: it is told so, and answers only what is safe (RFC 8470 section 5)."""
+    """A handler for early requests: it marks safe ones and rejects others with 425 (RFC 8470 section 5)."""
 
     inner: Exchange
 
@@ -56,26 +56,26 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A server that may be asked early: the ticket it gave, and where it was reached."""
+    """A known server that accepts early requests: its ticket and its target."""
 
     ticket: SessionTicket
     target: Target
 
 
 class Acquaintances:
-    """The servers that a client may ask early, bounded; each ticket is used once (RFC 8446 appendix C.4)."""
+    """A bounded cache of servers that accept early requests; each ticket is used once (RFC 8446 appendix C.4)."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Known] = OrderedDict()
 
     def keep(self, origin: str, target: Target, ticket: SessionTicket) -> None:
-        """The newest ticket of an origin; the origin that was longest not heard of goes for it."""
+        """Store the newest ticket of an origin; evict the least recently updated origin beyond the limit."""
         self._known.pop(origin, None)
         self._known[origin] = Known(ticket, target)
         if len(self._known) > ORIGINS:
             self._known.popitem(last=False)
 
     def take(self, origin: str) -> Known | None:
-        """What is known of an origin, once."""
+        """Remove and return the entry of an origin, if its ticket is still valid."""
         known = self._known.pop(origin, None)
         return known if known is not None and known.ticket.is_valid else None

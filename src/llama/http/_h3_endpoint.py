@@ -1,4 +1,25 @@
-"""The socket of an HTTP/3 server: its packets to their connections, and to new ones."""
+"""The UDP socket of an HTTP/3 server, which dispatches packets to connections and opens new ones.
+
+One socket carries the packets of all connections, from clients whose addresses may be forged (RFC 9000 section 8)
+and may change (section 9). Packets for unknown connection ids arrive all the time: of new clients, of attackers, of
+connections lost in a crash, and, during a reload, of connections that an earlier endpoint or process still serves.
+A packet must reach the connection that it belongs to, a forged address must not cost memory or receive more than
+it sent, one client must not delay the others, and a reload must not break connections.
+
+A packet is dispatched by its destination connection id alone, so a client may change its address. An unknown id
+opens a connection only with a well-formed Initial packet of at least 1,200 bytes. While many handshakes are in
+progress, the client must first return a token that is bound to its address (Retry), and nothing is stored until
+then. Above `max_connections` such packets are dropped without a reply. Other packets with unknown ids get a stateless
+reset, which is shorter than the packet and limited in rate. A round of the loop reads at most
+`BURST` packets and passes those of one connection on together, so that one pass through the QUIC library and one
+system call can answer them.
+
+After a reload in the same process, several endpoints share one socket. The newest reads for all of them, through the
+`Place` that they share: two readers on one socket would take each other's packets. After a reload with workers, the
+new process reads, and passes packets with unknown ids on to the process that it replaced (`_h3_handover`). A socket
+of its own for each generation (SO_REUSEPORT) would not do: the kernel chooses one by a hash of the addresses, so
+packets of open connections would reach the wrong process.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +53,7 @@ VERSIONS = [1]
 
 
 class Site(_h3_served.Site, Protocol):
-    """What is served, and how hands are shaken."""
+    """The handler, the settings and the certificates of a server."""
 
     @property
     def identities(self) -> Identities: ...
@@ -42,10 +63,9 @@ class Site(_h3_served.Site, Protocol):
 
 
 class Place:
-    """What the endpoints at one address share, of which there are several after a reload.
+    """The shared state of the endpoints at one address, of which a reload makes several.
 
-    The sockets of all are the same one, so that the newest reads for the others too. It knows by `links` whose
-    connection a packet is for.
+    They share one socket, so the newest endpoint reads for all. `links` maps connection ids to connections.
     """
 
     def __init__(self) -> None:
@@ -54,18 +74,18 @@ class Place:
 
     @property
     def newest(self) -> Endpoint:
-        """The one that reads."""
+        """The endpoint that reads the socket."""
         return self._endpoints[-1]
 
     def join(self, endpoint: Endpoint) -> None:
-        """From now on this one reads."""
+        """Add an endpoint, which reads the socket from now on."""
         if self._endpoints:
             self._endpoints[-1].rest()
         self._endpoints.append(endpoint)
         endpoint.read()
 
     def leave(self, endpoint: Endpoint) -> None:
-        """It is not there any more."""
+        """Remove an endpoint; the newest remaining one reads the socket."""
         was_last = self._endpoints[-1] is endpoint
         self._endpoints.remove(endpoint)
         endpoint.rest()
@@ -78,7 +98,7 @@ _places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Places] = weakref
 
 
 def place(loop: asyncio.AbstractEventLoop, name: object) -> Place:
-    """What endpoints of this loop at this address share."""
+    """Return the shared state of the endpoints at an address in this loop."""
     known = _places.setdefault(loop, weakref.WeakValueDictionary())
     found = known.get(name)
     if found is None:
@@ -101,7 +121,7 @@ class Endpoint:
         name = sock.getsockname()
         self.local = Local(str(name[0]), int(name[1]))
         self.context = contextvars.copy_context()
-        """Of whoever serves: packets are reported without it."""
+        """The context of the task that serves, for handlers; callbacks of the socket run without it."""
         self._port = Port(sock.fileno())
         self._outgoing = Outgoing(sock, self._port)
         loop = self._port.loop
@@ -112,15 +132,15 @@ class Endpoint:
         self._inbox: Inbox | None = None
         self._place.join(self)
 
-    # packets in
+    # receiving
 
     def read(self) -> None:
-        """Take the packets of this address."""
+        """Start reading packets."""
         self._port.readable = True
         self._port.on_readable(self._readable)
 
     def rest(self) -> None:
-        """Leave the packets to another endpoint."""
+        """Stop reading packets: another endpoint reads them."""
         self._port.on_readable(None)
 
     def _readable(self) -> None:
@@ -131,7 +151,7 @@ class Endpoint:
             except BlockingIOError:
                 self._port.unreadable()
                 break
-            except OSError:  # what an earlier packet came back with
+            except OSError:  # an ICMP error caused by an earlier packet
                 continue
             served = self._find(data, address)
             if served is None:
@@ -143,7 +163,9 @@ class Endpoint:
                     served.received(batches[served][1], batches[served][0])
                 batches[served] = (address, [data])
         else:
-            self._port.on_readable(self._readable)  # there is more: after the others of this round
+            self._port.on_readable(
+                self._readable
+            )  # more packets may wait: read them after the other callbacks of this round
         for served, (address, packets) in batches.items():
             served.received(packets, address)
 
@@ -155,7 +177,7 @@ class Endpoint:
         return served if served is not None else self._admit(data, address)
 
     def _admit(self, data: bytes, address: Address) -> Served | None:
-        """A packet of no connection that is known."""
+        """Handle a packet with an unknown connection id; return the new connection if it opens one."""
         if self._stopping:
             return None
         header = long_header(data)
@@ -177,7 +199,7 @@ class Endpoint:
             return None
         original, source = header.destination, None
         where = _plain(address)
-        if header.token:  # one that is not known may be another server's
+        if header.token:  # an unknown token may come from another server
             known = self._tokens.read(where, header.token)
             if known is not None and known[1] == header.destination:
                 original, source = known
@@ -187,7 +209,7 @@ class Endpoint:
         return self._open(header, original, source, address)
 
     def _ask_back(self, header: LongHeader, where: tuple[str, int], address: Address) -> None:
-        """Have the client prove its address before anything is kept for it (RFC 9000 section 8.1.2)."""
+        """Send Retry: the client must validate its address before any state is kept (RFC 9000 section 8.1.2)."""
         source = os.urandom(ID_LENGTH)
         token = self._tokens.make(where, header.destination, source)
         self.send(
@@ -195,7 +217,7 @@ class Endpoint:
         )
 
     def _reset(self, data: bytes, address: Address) -> None:
-        """Have the client forget a connection that nobody knows (RFC 9000 section 10.3)."""
+        """Send a stateless reset for an unknown connection (RFC 9000 section 10.3)."""
         number = destination_of(data)
         if number is not None and (
             packet := self._resets.answer(data, number, _plain(address), self._port.loop.time())
@@ -214,10 +236,10 @@ class Endpoint:
         self._shutdown.spawn(served.run())
         return served
 
-    # what connections tell
+    # calls from connections
 
     def learn(self, number: bytes, served: Served, *, known: bool) -> None:
-        """A connection has one more name, or one less."""
+        """Add a connection id to a connection, or remove it."""
         if known:
             self._links[number] = served
             served.names.add(number)
@@ -226,7 +248,7 @@ class Endpoint:
             served.names.discard(number)
 
     def shaken(self) -> None:
-        """One connection less shakes hands."""
+        """A handshake finished."""
         self._shaking -= 1
 
     def gone(self, served: Served) -> None:
@@ -238,7 +260,7 @@ class Endpoint:
         if self._stopping and not self._all:
             self._leave()
 
-    # packets out
+    # sending
 
     def send(self, data: bytes, address: Address) -> None:
         """Send a packet."""
@@ -247,7 +269,7 @@ class Endpoint:
     # the end
 
     def retire(self) -> None:
-        """Stop, as another reads from the socket now: in this process, or in the one that replaces it."""
+        """Stop, and leave the socket to an endpoint of this process or of the process that replaces it."""
         if WORKS and self._all and self._place.newest is self:
             try:
                 self._inbox = Inbox(self._sock, self._server.secret, self._handed)
@@ -262,7 +284,7 @@ class Endpoint:
             served.received([data], address)
 
     def stop(self) -> None:
-        """Take no more connections, and have the open ones end when their requests have."""
+        """Accept no more connections and drain the open ones."""
         self._stopping = True
         for served in tuple(self._all):
             served.stop()
@@ -279,7 +301,7 @@ class Endpoint:
 
 
 def _fits(header: LongHeader) -> bool:
-    """Whether an id that the client chose can become ours, which it must for a client without one."""
+    """Whether the server can use the id that the client wrote to, which a client with an empty id requires."""
     return bool(header.source) or len(header.destination) == ID_LENGTH
 
 

@@ -1,4 +1,4 @@
-"""One exchange of an HTTP/3 server: from the head of a request to the end of its response."""
+"""One exchange of an HTTP/3 server, from the head of the request to the end of the response."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("llama.server")
 
 
 class H3Exchange:
-    """Answers one request; its caller runs it in a task, which the client's leaving cancels."""
+    """Responds to one request. The caller runs it in a task, which is cancelled when the client resets the stream."""
 
     __slots__ = (
         "_answered",
@@ -52,7 +52,7 @@ class H3Exchange:
         where: str,
         drain: Callable[[], None],
     ) -> None:
-        """`drain` has the connection take no more requests."""
+        """`drain` makes the connection accept no more requests."""
         self._channel = channel
         self._inner = inner
         self._settings = settings
@@ -62,7 +62,7 @@ class H3Exchange:
         self._answered = self._expects = False
 
     async def run(self) -> None:
-        """Answer, and end the stream."""
+        """Call the handler, send its response and close the stream; log errors."""
         channel = self._channel
         code = H3_NO_ERROR
         try:
@@ -78,10 +78,10 @@ class H3Exchange:
         except (LlamaError, OSError) as error:
             code = H3_INTERNAL_ERROR
             level = logging.DEBUG if channel.error is not None else logging.WARNING
-            log.log(level, "%s: an exchange broke off: %s", self._where, error)
+            log.log(level, "%s: exchange failed: %s", self._where, error)
         except Exception:
             code = H3_INTERNAL_ERROR
-            log.exception("%s: an exchange failed", self._where)
+            log.exception("%s: exchange failed", self._where)
         finally:
             channel.task = None
             channel.close(code if channel.sent_end else code or H3_INTERNAL_ERROR)
@@ -126,7 +126,10 @@ class H3Exchange:
                 await self._switch(response)
             else:
                 await self._send_page(
-                    request, ProtocolError("the handler answered with an upgrade", status=500)
+                    request,
+                    ProtocolError(
+                        "the handler answered with upgrade= but the request is not CONNECT", status=500
+                    ),
                 )
         finally:
             await response.aclose()
@@ -182,7 +185,7 @@ class H3Exchange:
             await self._stream_body(response, framing)
 
     async def _stream_body(self, response: Response, framing: int) -> None:
-        """Send a body as it comes; one that breaks off, or does not fit its length, breaks the stream off."""
+        """Send a body chunk by chunk. Reset the stream if the body fails or does not match its Content-Length."""
         body = response._body
         left = framing
         while True:
@@ -210,7 +213,7 @@ class H3Exchange:
     def _broke(self, error: Exception) -> None:
         trace = None if isinstance(error, LlamaError | OSError | TimeoutError) else error
         extra = {"error.type": type(error).__name__}
-        log.warning("%s: a body broke off: %s", self._where, error, exc_info=trace, extra=extra)
+        log.warning("%s: response body failed: %s", self._where, error, exc_info=trace, extra=extra)
         self._channel.carrier.flush()  # a reset discards what has not been sent
         self._channel.abort(H3_INTERNAL_ERROR)
 
@@ -224,10 +227,10 @@ class H3Exchange:
                 await self._channel.send(data[start : start + SLICE], end=end and start + SLICE >= len(data))
 
     async def _switch(self, response: Response) -> None:
-        """Answer CONNECT, and hand over the stream (RFC 9114 section 4.4)."""
+        """Accept CONNECT and run the upgrade's handler on a tunnel over the stream (RFC 9114 section 4.4)."""
         upgrade = response.upgrade
         self._answered = True
-        self._channel.task = None  # whoever uses the tunnel sees by itself when it breaks
+        self._channel.task = None  # the handler gets an error from the tunnel when it is reset
         status = response.status if 200 <= response.status < 300 else 200
         response.headers.discard("content-length")
         self._channel.send_fields(encode_head(status, response.headers))

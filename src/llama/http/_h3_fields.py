@@ -1,4 +1,4 @@
-"""HTTP/3 field sections to messages and back, by the rules of HTTP/2 (RFC 9114 section 4)."""
+"""Conversion between HTTP/3 field sections and messages, with the code of HTTP/2 (RFC 9114 section 4)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from llama.http.wire._h2_limits import H2Limits
 from llama.http.wire._hpack_table import OVERHEAD, Field
 
 Fields = list[tuple[bytes, bytes]]
-"""A field section as the HTTP/3 library has it, pseudo-fields first."""
+"""A field section in the HTTP/3 library's form, pseudo-header fields first."""
 
 _NAME = re.compile(rb":?[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
 def section_size(fields: Fields) -> int:
-    """The size of a field section (RFC 9114 section 4.2.2)."""
+    """Return the size of a field section (RFC 9114 section 4.2.2)."""
     return sum([len(name) + len(value) for name, value in fields]) + OVERHEAD * len(fields)
 
 
@@ -43,7 +43,7 @@ def _read(fields: Fields, bounds: H2Limits) -> list[Field]:
         raise oversized(size, bounds)
     for name, value in fields:
         if _NAME.fullmatch(name) is None:
-            raise malformed(f"field name {name[:60]!r} is no token in lower case")
+            raise malformed(f"expected a field name that is a token in lower case, got {name[:60]!r}")
         if _VALUE.fullmatch(value) is None or value.strip(b" \t") != value:
             raise malformed(f"the value of {name.decode()} has a control character or outer whitespace")
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
@@ -56,10 +56,9 @@ def _written(fields: list[Field]) -> Fields:
 def request_of(
     fields: Fields, limits: Limits, connection: Extensions, informer: Informer
 ) -> tuple[Request, int | None]:
-    """The request that a field section stands for, its body not set, and what it declares of that one's length.
+    """Parse a field section; return a Request without a body, and its Content-Length if it has one.
 
-    Raises ProtocolError for what is malformed, with 431 or 414 for what is only too large, 501 for
-    an extended CONNECT.
+    Raises ProtocolError: 400 if the section is malformed, 431 or 414 if it is too large, 501 for extended CONNECT.
     """
     bounds = H2Limits(header_list=limits.head, fields=limits.fields, path=limits.line)
     head = parse_request(_read(fields, bounds), bounds)
@@ -69,7 +68,7 @@ def request_of(
 
 
 def encode_request(request: Request, authority: str) -> tuple[Fields, int]:
-    """A request's field section, and how long its body is: 0 where it has none, -1 where that is not known."""
+    """Return a request's field section and the length of its body: 0 for no body, -1 if it is unknown."""
     if needs_extended_connect(request):
         raise ProtocolError(f"HTTP/3 has no upgrade to {request.protocol} here", status=502)
     if request.protocol:
@@ -79,9 +78,9 @@ def encode_request(request: Request, authority: str) -> tuple[Fields, int]:
 
 
 def response_of(fields: Fields, limits: Limits) -> tuple[Response, int | None]:
-    """The response that a field section stands for, its body not set, and what it declares of that one's length.
+    """Parse a field section; return a Response without a body, and its Content-Length if it has one.
 
-    An interim one has a status below 200. Raises ProtocolError (502) for what is malformed.
+    The status of an interim response is below 200. Raises ProtocolError (502) if the section is malformed.
     """
     try:
         head = parse_response(_read(fields, H2Limits(header_list=limits.head, fields=limits.fields)))
@@ -92,24 +91,24 @@ def response_of(fields: Fields, limits: Limits) -> tuple[Response, int | None]:
 
 
 def encode_response(method: str, response: Response) -> tuple[Fields, int]:
-    """A response's field section, and how long its body is: 0 where it has none, -1 where that is not known.
+    """Return a response's field section and the length of its body: 0 for no body, -1 if it is unknown.
 
-    ValueError or ProtocolError for a response that cannot be sent.
+    Raises ValueError or ProtocolError if the response cannot be sent.
     """
     fields, framing = fields_of_response(method, response, date_field())
     return _written(fields), framing
 
 
 def encode_head(status: int, headers: Headers) -> Fields:
-    """The field section of an interim response, or of one that begins a tunnel."""
+    """Return the field section of an interim response, or of a response that starts a tunnel."""
     return _written(response_fields(status, headers))
 
 
 def trailers_of(fields: Fields, limits: Limits) -> Headers:
-    """The fields after a body; ProtocolError where they are malformed or exceed a limit."""
+    """Parse trailers. Raises ProtocolError if they are malformed or exceed a limit."""
     return parse_trailers(_read(fields, H2Limits(header_list=limits.head, fields=limits.fields)))
 
 
 def encode_trailers(trailers: Headers) -> Fields:
-    """The field section after a body."""
+    """Return the field section of trailers."""
     return _written(trailer_fields(trailers))

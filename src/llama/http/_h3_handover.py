@@ -1,8 +1,8 @@
-"""Packets of connections that an earlier process still has, after a reload with workers.
+"""Forwarding of packets to the process that still serves their connection, after a reload with workers.
 
-The worker of each slot has the same UDP socket as its predecessor, and what one of them reads the other does not
-get. The new one reads, and hands on what is for none of its connections; by Unix sockets with names that only
-these processes know. Linux only.
+A worker shares its UDP socket with its predecessor, and each packet is read by only one of them. The new worker
+reads, and forwards packets that belong to none of its connections over Unix sockets, whose names are derived from a
+secret that only these processes share. Linux only.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable
 from llama.http._h3_link import Address
 from llama.tcp._port import Port
 
-GENERATIONS = 8  # that drain at once
-PROBE = 0.05  # seconds after which a name is tried again
+GENERATIONS = 8  # replaced processes that may drain at the same time
+PROBE = 0.05  # seconds between attempts to connect to the names
 WORKS = sys.platform == "linux"
 
 
 def _names(sock: socket.socket, secret: bytes) -> list[str]:
-    """The names of this socket's predecessors: copies of a socket have its inode in common."""
+    """Return the socket names for this UDP socket; all processes derive the same ones, from the socket's inode."""
     inode = os.fstat(sock.fileno()).st_ino
     return [
         "\0" + hmac.digest(secret, b"packets %d %d" % (inode, number), "sha256").hex()
@@ -32,10 +32,10 @@ def _names(sock: socket.socket, secret: bytes) -> list[str]:
 
 
 class Inbox:
-    """What a process that was replaced still gets; `receive` is called with packets and where they are from."""
+    """Receives the packets that a newer process forwards; calls `receive` with each packet and its address."""
 
     def __init__(self, sock: socket.socket, secret: bytes, receive: Callable[[bytes, Address], None]) -> None:
-        """Raises OSError where there is no name left."""
+        """Raises OSError if all names are in use."""
         self._receive = receive
         self._ports: dict[Port, socket.socket] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -67,7 +67,7 @@ class Inbox:
             return
         taken.setblocking(False)
         self._watch(taken, self._read)
-        port.on_readable(lambda: self._accept(port))  # there may be more
+        port.on_readable(lambda: self._accept(port))  # more connections may wait
 
     def _read(self, port: Port) -> None:
         for _ in range(64):
@@ -97,13 +97,13 @@ class Inbox:
         self._ports.pop(port).close()
 
     def close(self) -> None:
-        """Take no more."""
+        """Stop receiving."""
         for port in tuple(self._ports):
             self._leave(port)
 
 
 class Outbox:
-    """Ways to processes that were replaced; they are found when there is a packet for nobody."""
+    """Forwards packets to replaced processes; it looks for them when a packet has an unknown connection id."""
 
     def __init__(self, sock: socket.socket, secret: bytes) -> None:
         self._names = _names(sock, secret) if WORKS else []
@@ -111,7 +111,7 @@ class Outbox:
         self._next = 0.0
 
     def send(self, data: bytes, address: Address, now: float) -> bool:
-        """Hand a packet on to all there are; False where there are none."""
+        """Forward a packet to all replaced processes; return whether there are any."""
         if now >= self._next:
             self._next = now + PROBE
             self._look()
@@ -119,7 +119,7 @@ class Outbox:
         for name, way in tuple(self._ways.items()):
             try:
                 way.send(message)
-            except BlockingIOError:  # it is lost, as packets may be
+            except BlockingIOError:  # dropped; QUIC resends it
                 pass
             except OSError:
                 self._ways.pop(name).close()
@@ -137,6 +137,6 @@ class Outbox:
                     self._ways[name] = way
 
     def close(self) -> None:
-        """Hand on no more."""
+        """Stop forwarding."""
         while self._ways:
             self._ways.popitem()[1].close()

@@ -38,7 +38,7 @@ class Identity(NamedTuple):
 
     configuration: QuicConfiguration
     verifier: ClientVerifier | None
-    """None where no client certificate is requested."""
+    """None if no client certificate is requested."""
 
 
 class Identities:
@@ -50,7 +50,7 @@ class Identities:
         configuration: QuicConfiguration,
         policy: Policy = Policy(),  # noqa: B008 - it is immutable
     ) -> None:
-        """Raises ConfigError for files that do not work. `configuration` is what all certificates share."""
+        """`configuration` is shared by all certificates. Raises ConfigError if a file cannot be used."""
         sites = [Site(each, each.policy(policy)) for each in certificates]
         self._shared = configuration
         self._sites = Sites(sites)
@@ -91,18 +91,18 @@ def _schemes(site: Site) -> set[int]:
 
 
 class NamedContext(Context):
-    """The TLS side of a connection that takes the certificate for the name in its client's ClientHello.
+    """The TLS context of a server connection, which chooses the certificate by the name in the ClientHello.
 
-    Where that certificate's policy requests client certificates, it resumes no session and issues no tickets, so
-    that each handshake verifies the client, and it takes no early data.
+    If that certificate's policy requests client certificates, it resumes no session, issues no tickets and accepts no
+    early data, so that each handshake verifies the client.
     """
 
     choose: Callable[[str | None, Collection[int]], Identity]
     requested_name: str | None = None
     client: ClientAuthentication | None = None
-    """The authentication of the client, None where no certificate is requested."""
+    """The authentication of the client, None if no certificate is requested."""
     _request_to: Buffer | None = None
-    """Where the CertificateRequest goes, before the server's own certificate."""
+    """The buffer for the CertificateRequest, which precedes the server's own certificate."""
 
     def _server_handle_hello(
         self, input_buf: Buffer, initial_buf: Buffer, handshake_buf: Buffer, onertt_buf: Buffer
@@ -121,7 +121,7 @@ class NamedContext(Context):
             self.client = ClientAuthentication(verifier)
             self.get_session_ticket_cb = self.new_session_ticket_cb = None
             self._request_to = handshake_buf
-            # The library then computes the client's Finished from what the client has sent before it.
+            # With this flag, the library includes the client's messages before its Finished in the transcript.
             self._alps_negotiated = True
         fetch = self.get_session_ticket_cb
         if fetch is not None:  # RFC 8446 section 4.6.1: a session is resumed for its own name only
@@ -134,7 +134,7 @@ class NamedContext(Context):
 
     @property
     def certificate_chain(self) -> list[LibraryCertificate]:
-        """The library reads it once, when it writes its Certificate message: the request goes before that."""
+        """The library reads it once, to write its Certificate message, so the request is written first."""
         if self._request_to is not None:
             self._request_to.push_bytes(certificate_request())
             self._request_to = None
@@ -163,7 +163,7 @@ class NamedContext(Context):
         super().handle_message(input_data, output_buf, epoch)
 
     def _next_message(self) -> bytes | None:
-        """Remove a complete handshake message from what has arrived."""
+        """Remove and return a complete handshake message from the received bytes."""
         waiting = self._receive_buffer
         size = 4 + int.from_bytes(waiting[1:4], "big")
         if size > MAX_CERTIFICATE_MESSAGE:
@@ -216,7 +216,7 @@ def tls_info(context: Context) -> TLSInfo:
 
 
 def use_names(context: Context, identities: Identities) -> None:
-    """Have a server's TLS context, which the library has made, choose its certificate by name."""
+    """Make a server's TLS context, which the library has created, choose its certificate by name."""
     chain = context.certificate_chain
     context.__class__ = NamedContext
     assert isinstance(context, NamedContext)

@@ -1,4 +1,4 @@
-"""One QUIC connection with HTTP/3 on it, for either side: packets in, packets out, and its channels."""
+"""One QUIC connection carrying HTTP/3, for client and server: its packets, events and channels."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ from llama.http.wire._h1_fields import Limits
 from llama.tls._keylog import KeyLog
 
 log = logging.getLogger("llama.http3")
-logging.getLogger("quic").setLevel(logging.ERROR)  # it warns of every peer that closes
-UNREAD = 1 << 20  # bytes that wait to be read on one connection: more are not taken from the peer
+logging.getLogger("quic").setLevel(logging.ERROR)  # it logs a warning whenever a peer closes
+UNREAD = 1 << 20  # unread bytes of one connection, above which the peer gets no more flow-control credit
 GOAWAY = 0x7
 INTERNAL_ERROR = 0x1
-Address = Any  # the socket module's
+Address = Any  # an address of the socket module
 
 
 class Quic(QuicConnection):
-    """A QUIC connection whose incoming bytes can be left where they are: its peer is given no more credit then."""
+    """A QUIC connection that can stop delivering received bytes, so that its peer gets no more credit."""
 
     held = False
 
     def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
-        """Leave it to whoever sends the packets to send no more to a client than three times what came from it.
+        """Disable the library's anti-amplification limit: the sender of the packets enforces it (RFC 9000 section 8.1).
 
-        The library's own bound makes it fail where its first packets would pass it.
+        The library fails if its first packets exceed its own limit.
         """
         retry, self._retry_source_connection_id = self._retry_source_connection_id, b"known"
         try:
@@ -68,20 +68,20 @@ class Quic(QuicConnection):
             self._retry_source_connection_id = retry
 
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
-        """A client may have an empty id, which the library does not learn; any other it does."""
+        """Assume an empty id for a client: the library learns any other id, but never an empty one."""
         if remote_source_cid is None and not self.configuration.is_client:
             remote_source_cid = b""
         return super()._create_tls(remote_source_cid)
 
     def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
-        """Take packets that came from one address."""
+        """Process packets from one address."""
         if len(datagrams) == 1:
             self.receive_datagram(datagrams[0], address, now)
         else:
             self.receive_many_datagrams(datagrams, address, now)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Address]]:
-        """The library's, without what it does for its log of packets."""
+        """Return the packets to send, as the library does, but without its packet log."""
         if self._core is None or self._quic_logger is not None:
             return super().datagrams_to_send(now)
         poll = self._core.poll_transmit
@@ -98,16 +98,16 @@ class Quic(QuicConnection):
             super()._drain_core()
 
     def release(self) -> None:
-        """Take what was left."""
+        """Deliver the held bytes."""
         self.held = False
         super()._drain_core()
 
 
 class Link:
-    """A connection, driven by whoever receives its packets; `send` sends those that leave.
+    """A connection without a task: the receiver of its packets drives it, and it calls `send` with its own packets.
 
-    It has no task of its own. `established` and `closed` are futures; the first fails when hands cannot be
-    shaken, the second is set when the connection has ended, in whatever way.
+    `established` and `closed` are futures. The first fails if the handshake fails; the second is set when the
+    connection has ended for any reason.
     """
 
     def __init__(self, quic: Quic, send: Callable[[bytes, Address], object], limits: Limits) -> None:
@@ -120,19 +120,19 @@ class Link:
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.error: Exception | None = None
         self.goaway: int | None = None
-        """From this stream on the peer takes no request."""
+        """The first stream on which the peer accepts no request (GOAWAY)."""
         self.on_request: Callable[[Channel], None] | None = None
         self.on_id: Callable[[bytes, bool], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.on_packets: Callable[[], None] | None = None
         self.on_broken: Callable[[], None] | None = None
         self.on_noise: Callable[[int], None] | None = None
-        """Called with the size of what came and was no part of a message yet."""
+        """Called with the size of received data that produced no HTTP/3 event."""
         self._send = send
         self._limits = limits
         self._unread = 0
         self._newest = -4
-        """The latest stream on which a request has come."""
+        """The highest stream on which a request arrived."""
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Handle | None = None
         self._writers: dict[int, asyncio.Future[None]] = {}
@@ -140,7 +140,7 @@ class Link:
     # packets
 
     def received(self, datagrams: list[bytes], address: Address) -> None:
-        """Packets from the peer; what they cause leaves before this returns."""
+        """Process packets from the peer and send the resulting packets."""
         try:
             self.quic.receive(datagrams, address, self.loop.time())
             self._pump()
@@ -151,7 +151,7 @@ class Link:
             self.on_packets()
 
     def flush(self) -> None:
-        """Send what is due, and set the timer for what is due later."""
+        """Send pending packets and set the timer."""
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
@@ -166,7 +166,7 @@ class Link:
             self._wake_writers()
 
     def flush_soon(self) -> None:
-        """Send what is due when the running callbacks are through."""
+        """Send pending packets after the callbacks of this round of the loop."""
         if self._flush is None and not self.closed.done():
             self._flush = self.loop.call_soon(self._flush_now)
 
@@ -199,9 +199,9 @@ class Link:
         self.flush()
 
     def _broke(self, error: Exception) -> None:
-        """The QUIC library gave up on what it was fed: the connection is over."""
+        """End the connection after an exception in the QUIC library."""
         if not isinstance(error, QuicConnectionError):
-            log.error("HTTP/3: a connection broke", exc_info=error)
+            log.error("HTTP/3: the QUIC library failed", exc_info=error)
         self._terminate(ProtocolError(f"HTTP/3: {error}", status=502))
 
     # events
@@ -227,11 +227,11 @@ class Link:
         ended = quic._close_event
         if (
             ended is not None and not self.closed.done()
-        ):  # known at once; its event comes when the draining is over
+        ):  # report it now: the library's event comes only after the draining period
             self._terminated(ended)
 
     def begin(self) -> None:
-        """Speak HTTP/3."""
+        """Start HTTP/3 on the connection."""
         if self.http is None:
             self.http = H3(self.quic, self._limits)
 
@@ -288,7 +288,7 @@ class Link:
         if self.on_broken is not None:
             self.on_broken()
         if channel is None:
-            if number <= self._newest:  # it was answered, and what answers it may still be on its way
+            if number <= self._newest:  # the exchange has ended; its last bytes may still be in flight
                 return
             self.stop(number, H3_REQUEST_CANCELLED, sending=number % 4 == 0, reading=False)
             return
@@ -298,7 +298,7 @@ class Link:
             channel.task.cancel()
 
     def _stopped(self, number: int, code: int) -> None:
-        """The peer wants no more: H3_NO_ERROR says that what it asked for need not be read on."""
+        """STOP_SENDING arrived. With H3_NO_ERROR it only stops a request's body, otherwise it cancels the exchange."""
         channel = self.channels.get(number)
         if channel is None:
             return
@@ -335,7 +335,7 @@ class Link:
         if not self.closed.done():
             self.closed.set_result(None)
 
-    # what channels ask for
+    # calls from channels
 
     def send_fields(self, number: int, fields: Fields, *, end: bool) -> None:
         """Send a field section."""
@@ -347,7 +347,7 @@ class Link:
         self.flush_soon()
 
     def send_data(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
-        """Send a piece of the body."""
+        """Send a chunk of the body."""
         http = self._speaking()
         try:
             http.send_data(number, data, end_stream=end)
@@ -359,15 +359,15 @@ class Link:
         if self.error is not None:
             raise self.error
         if self.http is None:
-            raise Closed("hands are not shaken yet")
+            raise Closed("the handshake has not finished")
         return self.http
 
     def waiting_to_leave(self, number: int) -> int:
-        """Bytes of this stream that were not sent yet."""
+        """Return the number of buffered bytes of a stream that were not sent yet."""
         return self.quic.get_send_buffer_size(number)
 
     def wait_for_room(self, channel: Channel) -> asyncio.Future[None]:
-        """A future that is set when the stream's bytes have left."""
+        """Return a future that is set when enough of the stream's buffered bytes were sent."""
         future = self._writers[channel.number] = self.loop.create_future()
         self.flush_soon()
         return future
@@ -380,7 +380,7 @@ class Link:
                     future.set_result(None)
 
     def consumed(self, size: int) -> None:
-        """So many bytes that came in were read: the peer may send on."""
+        """Count `size` bytes as read; resume delivery, and with it credit, below half of UNREAD."""
         self._unread -= size
         if self.quic.held and self._unread <= UNREAD // 2:
             self.quic.held = False
@@ -395,7 +395,7 @@ class Link:
         self.flush()
 
     def stop(self, number: int, code: int, *, sending: bool, reading: bool) -> None:
-        """End one or both directions of a stream at once."""
+        """Reset the sending direction of a stream, stop the reading direction, or both."""
         if self.closed.done():
             return
         try:
@@ -403,14 +403,14 @@ class Link:
                 self.quic.reset_stream(number, code)
             if reading:
                 self.quic.stop_stream(number, code)
-        except (QuicConnectionError, ValueError):  # it has ended meanwhile
+        except (QuicConnectionError, ValueError):  # the stream has already ended
             pass
         if sending:
             self._forget_state(number)
         self.flush_soon()
 
     def _forget_state(self, number: int) -> None:
-        """The HTTP/3 library keeps a stream until both directions have ended, which a reset does not tell it."""
+        """Free the HTTP/3 library's state of a stream, which it keeps after a reset by this side."""
         if self.http is None or (state := self.http._stream.get(number)) is None:
             return
         state.sending_ended = True
@@ -418,7 +418,7 @@ class Link:
             self.http._stream.pop(number, None)
 
     def forget(self, channel: Channel) -> None:
-        """Nobody uses the channel any more."""
+        """Free a channel that is no longer used."""
         self.channels.pop(channel.number, None)
         self._writers.pop(channel.number, None)
         if self.on_room is not None:
@@ -427,7 +427,7 @@ class Link:
     # the end
 
     def send_goaway(self, number: int) -> None:
-        """Say that requests from this stream on are not answered (RFC 9114 section 5.2)."""
+        """Send GOAWAY: requests from this stream on are not processed (RFC 9114 section 5.2)."""
         http = self.http
         if http is None or http._local_control_stream_id is None or self.closed.done():
             return
@@ -435,16 +435,16 @@ class Link:
         frame = bytes([GOAWAY, len(payload)]) + payload
         try:
             self.quic.send_stream_data(http._local_control_stream_id, frame)
-        except QuicConnectionError:  # it is closed on the other side
+        except QuicConnectionError:  # the peer has closed the stream
             return
         self.flush_soon()
 
     def fail(self, error: Exception) -> None:
-        """The way to the peer has broken."""
+        """End the connection: its packets cannot reach the peer."""
         self._terminate(error)
 
     def close(self, code: int = H3_NO_ERROR, reason: str = "") -> None:
-        """End the connection; channels that are open break. Again does nothing."""
+        """Close the connection; open channels fail. Idempotent."""
         if self.closed.done():
             return
         try:
@@ -463,18 +463,18 @@ class Link:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether everything that was to be sent has arrived."""
+        """Whether the peer has acknowledged all sent data."""
         core = self.quic._core
         return core is None or not (core.bytes_in_flight or self.quic.get_send_buffer_size())
 
     def abandon(self) -> None:
-        """Free the timers: no packet will come or go any more."""
+        """End the connection without sending anything, and cancel its timers."""
         self._terminate(broken(H3_NO_ERROR))
         self._stop_timers()
 
 
 def _varint(number: int) -> bytes:
-    """A QUIC variable-length integer (RFC 9000 section 16)."""
+    """Encode a QUIC variable-length integer (RFC 9000 section 16)."""
     for length, mark in ((1, 0), (2, 0x40), (4, 0x80), (8, 0xC0)):
         if number < 1 << (8 * length - 2):
             raw = number.to_bytes(length, "big")
@@ -483,7 +483,7 @@ def _varint(number: int) -> bytes:
 
 
 def new_configuration(*, is_client: bool, idle_timeout: float, keylog: KeyLog | None) -> QuicConfiguration:
-    """What both sides have in common."""
+    """Return the QUIC configuration common to client and server."""
     return QuicConfiguration(
         alpn_protocols=["h3"],
         is_client=is_client,

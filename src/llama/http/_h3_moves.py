@@ -1,8 +1,8 @@
-"""Connection migration of a client (RFC 9000 section 9), which the QUIC library does not see.
+"""Connection migration of a client (RFC 9000 section 9), hidden from the QUIC library.
 
-The library takes a packet from a new address for a new path, keeps every path for good, and drops what comes from a
-fifth. It sends challenges behind data, in packets to the old address, and does not go back to an address that a client
-had before. So it sees one address only, and the rest is here.
+The library treats each new address as a new path, never forgets a path, and drops packets from a fifth. It sends
+challenges after data, in packets to the old address, and does not return to an earlier address of a client. So it is
+given one constant address, and this module implements migration.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 from llama.http._h3_packet import PacketKeys
 
-Address = Any  # the socket module's
+Address = Any  # an address of the socket module
 SAME_HOST = 1 << 20
 PATHS = 8  # addresses that are remembered
 SEARCHES = 64
-SMALLEST = 1200  # bytes that a packet with a challenge has where the limit permits (RFC 9000 section 8.2.1)
+SMALLEST = (
+    1200  # bytes to which a packet with a challenge is padded if the limit permits (RFC 9000 section 8.2.1)
+)
 PADDING, NEW_CONNECTION_ID, PATH_CHALLENGE, PATH_RESPONSE = 0x00, 0x18, b"\x1a", b"\x1b"
 
 
@@ -31,18 +33,18 @@ class Path:
     """Bytes that may be sent before the address is valid."""
     challenge: bytes = field(default_factory=lambda: os.urandom(8))
     asked: bytes | None = None
-    """The client's own challenge, to be answered at this address."""
+    """The client's challenge, whose response must be sent to this address."""
     searches: int = 0
-    """Packets that may still be searched for the answer."""
+    """The number of outgoing packets that may still be searched for the response."""
 
 
 class Moves:
     """The addresses of one client after the handshake.
 
-    A packet that is authentic, newest and more than a probe moves the client to the address that it came from.
-    Until the client has answered a challenge there, no more than three times what came from that address goes there
-    (section 9.3.1), and `SAME_HOST` bytes where only the port is new, as after a NAT rebinding; the rest goes to the
-    last address that is valid.
+    An authentic packet that is the newest and not a probe moves the client to its source address. Until the client
+    has answered a challenge there, at most three times the bytes received from that address are sent to it (section
+    9.3.1), plus `SAME_HOST` bytes if only the port changed, as after a NAT rebinding; the rest goes to the last valid
+    address.
     """
 
     def __init__(self, address: Address, received: PacketKeys, sent: PacketKeys) -> None:
@@ -53,7 +55,7 @@ class Moves:
         self._newest = -1
         """The number of the packet that moved the client last."""
         self.is_settled = True
-        """Whether nothing has to be proven or answered."""
+        """Whether no address awaits validation and no challenge awaits a response."""
 
     def update_keys(self) -> None:
         """The peers have updated their keys."""
@@ -91,7 +93,7 @@ class Moves:
         self.is_settled = active.is_valid and not any(each.asked for each in self._paths.values())
 
     def _path(self, address: Address) -> Path:
-        """What is known of an address; the one that was heard of longest ago is forgotten for a new one."""
+        """Return the state of an address; a new address evicts the least recently used one."""
         path = self._paths.get(address)
         if path is None:
             path = self._paths[address] = Path()
@@ -101,7 +103,7 @@ class Moves:
         return path
 
     def route(self, packets: list[bytes], count: int) -> list[tuple[bytes, Address]]:
-        """Packets with the addresses that they go to; the first to one that is not valid has a challenge for it."""
+        """Assign each packet its destination; the first packet to an address that is not valid gets a challenge."""
         if self.is_settled:
             return [(data, self.active) for data in packets]
         routed: list[tuple[bytes, Address]] = []
@@ -121,7 +123,7 @@ class Moves:
         return routed
 
     def _answered(self, data: bytes, count: int) -> Address | None:
-        """The address of a probe that this packet answers, None for any other packet."""
+        """Return the address of the probe that this packet answers, None for any other packet."""
         probed = [(address, path) for address, path in self._paths.items() if path.asked is not None]
         if not probed or (packet := self._sent.open(data, count)) is None:
             return None
@@ -137,7 +139,7 @@ class Moves:
         return found
 
     def _challenge(self, data: bytes, path: Path, count: int) -> bytes:
-        """The packet with a challenge; as it is where the limit leaves no room."""
+        """Add a challenge to a packet; return it unchanged if the limit leaves no room."""
         frame = PATH_CHALLENGE + path.challenge
         if path.credit < len(data) + len(frame) or (packet := self._sent.open(data, count)) is None:
             return data
@@ -146,7 +148,7 @@ class Moves:
 
 
 def _probe(payload: bytes) -> tuple[bool, bytes | None]:
-    """Whether a packet has only the frames of a probe (RFC 9000 section 9.1), and its challenge."""
+    """Return whether a packet contains only probing frames (RFC 9000 section 9.1), and its challenge."""
     at, end = 0, len(payload)
     asked = None
     while at < end:

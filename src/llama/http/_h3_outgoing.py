@@ -1,7 +1,7 @@
-"""Packets on their way out by a UDP socket: those of one round of the loop go together.
+"""Sending packets over a UDP socket, batched per round of the event loop.
 
-On Linux, packets of one size to one address are given to the kernel in one call, which cuts them apart again
-(UDP_SEGMENT, from 4.18 on).
+On Linux, packets of one size to one address are passed to the kernel in one call, and the kernel splits them
+(UDP_SEGMENT, since 4.18).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 from llama.tcp._port import Port
 
 log = logging.getLogger("llama.http3")
-QUEUE = 1024  # packets that wait for a full socket: more are lost, as packets may be
-AT_ONCE = 256  # packets that wait for the end of the round
+QUEUE = 1024  # packets queued while the socket is full; further ones are dropped and QUIC resends them
+AT_ONCE = 256  # queued packets that are sent before the end of the round
 SEGMENTS = 64
 LARGEST = 65_000  # bytes in one call
 UDP_SEGMENT = 103
 _NOT_TOGETHER = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
-Address = Any  # the socket module's
+Address = Any  # an address of the socket module
 
 
 class Outgoing:
-    """Sends packets by a socket, whose readiness `port` tells."""
+    """Sends packets over a socket; `port` reports when the socket is writable."""
 
     def __init__(self, sock: socket.socket, port: Port) -> None:
         self._sock = sock
@@ -38,7 +38,7 @@ class Outgoing:
         self._segments = SEGMENTS if sys.platform == "linux" else 1
 
     def send(self, data: bytes, address: Address) -> None:
-        """Send a packet when this round of the loop is over; while the socket is full it waits."""
+        """Send a packet at the end of this round of the loop, or once the socket is writable."""
         queue = self._queue
         if len(queue) < QUEUE:
             queue.append((data, address))
@@ -51,13 +51,13 @@ class Outgoing:
             self._send_all()
 
     def send_taken(self) -> None:
-        """The round is over."""
+        """Send the queue at the end of the round."""
         self._is_due = False
         if not self._is_full:
             self._send_all()
 
     def close(self) -> None:
-        """Send what can be sent now; the rest is lost."""
+        """Send the packets that the socket accepts now; drop the rest."""
         self._send_all()
         self._queue.clear()
         self._port.on_writable(None)
@@ -76,7 +76,7 @@ class Outgoing:
                 queue.popleft()
 
     def _together(self) -> int:
-        """How many of the next packets can go in one call: of one size to one address, the last may be shorter."""
+        """Return how many of the next packets fit in one call: one size, one address; the last may be shorter."""
         queue = self._queue
         first, address = queue[0]
         size = len(first)
@@ -91,7 +91,7 @@ class Outgoing:
         return count
 
     def _send_next(self) -> int:
-        """Send as many as go in one call: how many left, or were lost; none when the socket is full."""
+        """Send one batch; return how many packets were sent or dropped, 0 if the socket is full."""
         data, address = self._queue[0]
         try:
             if (many := self._together()) > 1:
@@ -101,12 +101,12 @@ class Outgoing:
                 except OSError as error:
                     if error.errno not in _NOT_TOGETHER:
                         raise
-                    if error.errno != errno.EMSGSIZE:  # that is about this size
+                    if error.errno != errno.EMSGSIZE:  # EMSGSIZE concerns this size only
                         self._segments = 1
             self._sock.sendto(data, address)
         except BlockingIOError:
             return 0
-        except OSError as error:  # no way to the client: QUIC finds out by itself
+        except OSError as error:  # the client is unreachable; QUIC detects the loss
             log.debug("%s: %s", address, error)
         return 1
 

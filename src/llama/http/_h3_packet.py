@@ -1,4 +1,4 @@
-"""Protection of 1-RTT packets (RFC 9001 section 5), to read and extend single packets beside the QUIC library."""
+"""Protection of 1-RTT packets (RFC 9001 section 5), to read and extend packets outside the QUIC library."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from qh3.quic.crypto import derive_key_iv_hp
 from qh3.tls import CipherSuite, cipher_suite_hash, hkdf_expand_label
 
 SAMPLE = 16
-GUESSES = (
-    1 << 16
-)  # decryptions that a connection may cost because the upper bits of a packet number are unknown
+GUESSES = 1 << 16  # decryption attempts per connection to find the upper bits of packet numbers
 VERSION = 1
 _Key: TypeAlias = tuple[AESGCM | ChaCha20Poly1305, int]
 
@@ -41,7 +39,7 @@ class PacketKeys:
             suite, derive_key_iv_hp(cipher_suite=suite, secret=secret, version=VERSION)[2]
         )
         self._keys: tuple[_Key | None, _Key, _Key] = (None, self._key(secret), self._key(self._next(secret)))
-        """The previous, the current and the next ones."""
+        """The previous, the current and the next keys."""
         self._phase = 0
         self._expected = 0
         self._guesses = GUESSES
@@ -55,16 +53,16 @@ class PacketKeys:
         return (ChaCha20Poly1305(key) if is_chacha else AESGCM(key)), int.from_bytes(iv, "big")
 
     def update(self) -> None:
-        """Go on to the next keys (RFC 9001 section 6)."""
+        """Switch to the next keys (RFC 9001 section 6)."""
         self._secret = self._next(self._secret)
         self._keys = (self._keys[1], self._keys[2], self._key(self._next(self._secret)))
         self._phase ^= 1
 
     def open(self, packet: bytes, count: int) -> Opened | None:
-        """Decrypt a packet; None for one that is not valid.
+        """Decrypt a packet; return None if it is not valid.
 
-        Only the lower bits of its number are in the packet. `count` is about how many packets were sent in this
-        direction, which bounds the rest.
+        The packet has only the lower bits of its number. `count` is the approximate number of packets sent in this
+        direction, which bounds the upper bits.
         """
         at = 1 + self._id_length
         sample = packet[at + 4 : at + 4 + SAMPLE]
@@ -121,7 +119,7 @@ def _nonce(iv: int, number: int) -> bytes:
 
 
 def _header_mask(suite: CipherSuite, key: bytes) -> Callable[[bytes], bytes]:
-    """What turns a sample of a packet into the mask of its header (RFC 9001 section 5.4)."""
+    """Return a function that computes a header mask from a packet's sample (RFC 9001 section 5.4)."""
     if suite == CipherSuite.CHACHA20_POLY1305_SHA256:
         return lambda sample: Cipher(ChaCha20(key, sample), None).encryptor().update(bytes(5))
     encryptor = Cipher(AES(key), ECB()).encryptor()  # noqa: S305 - as the RFC has it, one block at a time

@@ -1,4 +1,4 @@
-"""The connections of an HTTP/3 client: shared, bounded, and waited for in turn."""
+"""The connection pool of an HTTP/3 client: shared, bounded, with a FIFO queue of waiting requests."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PLACES = 1024
 ALIVE = (
     15.0  # seconds after which a connection with requests is kept from seeming idle (RFC 9114 section 5.1)
 )
-FIRST_TRY = 2.0  # seconds for an address while there is another one
+FIRST_TRY = 2.0  # seconds to try an address before the next one
 
 
 class Member(Dialled):
-    """A connection that belongs to the places of a client."""
+    """A connection of the pool."""
 
     def __init__(self, packets: Packets, quic: Quic, place: Place, state: State) -> None:
         super().__init__(packets, quic, place.origin, state.limits)
@@ -51,7 +51,7 @@ class Member(Dialled):
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is no request on it."""
+        """Whether it carries no request."""
         return not self.link.channels
 
     def open(self) -> Channel:
@@ -63,14 +63,14 @@ class Member(Dialled):
         return channel
 
     async def shaken(self) -> bool:
-        """Wait until hands are shaken; False where that failed."""
+        """Wait for the handshake and return whether it succeeded."""
         established = self.link.established
         if not established.done():
             await asyncio.wait((established,))
         return established.exception() is None
 
     async def hurry(self, seconds: float | None) -> None:
-        """See to it that hands are shaken in time."""
+        """Close the connection if the handshake fails or takes longer than `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 if await self.shaken():
@@ -88,7 +88,7 @@ class Member(Dialled):
             self._timer = self.link.loop.call_later(self._state.period, self._stay)
 
     def _less(self) -> None:
-        """A request is over."""
+        """A request has ended."""
         if self.is_idle and not self.link.closed.done():
             self._state.idled(self)
         self.place.wake()
@@ -100,7 +100,7 @@ class Member(Dialled):
 
 
 class Place:
-    """One origin: its connections, who is connecting, and who waits for room."""
+    """The pool of one origin: its connections, the task that connects, and the waiting requests."""
 
     __slots__ = ("_state", "connections", "dialling", "origin", "waiting")
 
@@ -112,7 +112,7 @@ class Place:
         self._state = state
 
     def wake(self) -> None:
-        """There may be room: those who waited longest look first."""
+        """Wake as many waiting requests as there may be room for, in FIFO order."""
         if not self.waiting:
             return
         room = sum(each.room for each in self.connections) or self._state.may_dial(self)
@@ -123,7 +123,7 @@ class Place:
                 room -= 1
 
     def with_room(self) -> Member | None:
-        """A connection that takes another request now."""
+        """Return a connection that accepts another request now, or None."""
         for each in self.connections:
             if each.room > 0:
                 return each
@@ -131,14 +131,14 @@ class Place:
 
 
 class State:
-    """What a client has in the running loop."""
+    """The state of a client in the running loop."""
 
     def __init__(
         self, connect: PacketConnector, configuration: QuicConfiguration, settings: H3ClientSettings
     ) -> None:
         self.tasks = Shutdown()
         self.places: OrderedDict[str, Place] = OrderedDict()
-        self.idle: OrderedDict[Member, None] = OrderedDict()  # the longest idle first
+        self.idle: OrderedDict[Member, None] = OrderedDict()  # longest idle first
         self.alternatives = Alternatives()
         self.known = Acquaintances()
         self.entered = 0
@@ -150,7 +150,7 @@ class State:
         self.limits = settings.limits
 
     def open(self) -> None:
-        """In this loop: whoever did not enter the client leaves closing it to the current Shutdown."""
+        """Bind the state to the running loop. If the client was not entered, the current Shutdown closes it."""
         loop = asyncio.get_running_loop()
         if self.loop is loop:
             return
@@ -159,18 +159,18 @@ class State:
         if not self.entered:
             try:
                 Shutdown.current().on_close(self.close)
-            except RuntimeError:  # run by hand: whoever does may enter the client
+            except RuntimeError:  # called without a server; the caller may enter the client
                 pass
 
     @property
     def connections(self) -> int:
-        """How many are open, or about to be."""
+        """The number of connections that are open or being opened."""
         return sum(
             len(each.connections) + (each.dialling is not None) for each in tuple(self.places.values())
         )
 
     async def close(self) -> None:
-        """Close all connections; the next request opens others."""
+        """Close all connections; the next request opens new ones."""
         self.loop = None
         for place in tuple(self.places.values()):
             if place.dialling is not None:
@@ -182,7 +182,7 @@ class State:
     # connections
 
     def place(self, origin: Origin) -> Place:
-        """What is known of an origin."""
+        """Return the pool of an origin."""
         place = self.places.get(origin.key)
         if place is None:
             place = self.places[origin.key] = Place(origin, self)
@@ -193,10 +193,10 @@ class State:
         return place
 
     async def connection(self, origin: Origin, other: Origin, *, early: bool = False) -> Member:
-        """A connection to an origin, at its address or at another one, that takes a request now.
+        """Return a connection to an origin that accepts a request now; `other` is the origin to connect to.
 
-        With `early`, hands need not be shaken on it. Raises Overloaded when too many wait or the wait is too long,
-        and what connecting raises.
+        With `early`, its handshake may be incomplete. Raises Overloaded if too many requests wait or the wait
+        exceeds `pool_timeout`, and the errors of connecting.
         """
         place = self.place(origin)
         deadline: float | None = None
@@ -204,9 +204,9 @@ class State:
             if (found := place.with_room()) is not None:
                 if early or found.link.established.done():
                     return found
-                await found.shaken()  # others may take the room meanwhile: look again
+                await found.shaken()  # other requests may have used the room: check again
                 continue
-            self.places[origin.key] = place  # it may have been forgotten meanwhile
+            self.places[origin.key] = place  # it may have been evicted
             if place.dialling is not None or self._make_way(place):
                 await asyncio.shield(self.dial(place, other, early=early))
                 continue
@@ -216,10 +216,10 @@ class State:
             await self._wait(place, deadline)
 
     def may_dial(self, place: Place) -> bool:
-        """Whether one more may be opened, though an idle one elsewhere may have to go for it."""
+        """Whether another connection may be opened, possibly in place of an idle one of another origin."""
         settings, here = self._settings, [each for each in place.connections if each.is_open]
         if place.dialling is not None or any(each.is_idle for each in here):
-            return False  # a server that takes no requests at all takes none on another connection
+            return False  # a server that allows no request on an idle connection allows none on a new one
         if settings.max_per_host is not None and len(here) >= settings.max_per_host:
             return False
         return (
@@ -256,7 +256,7 @@ class State:
         return Overloaded(f"no HTTP/3 connection to {place.origin} is free: {why}", retry_after=RETRY_AFTER)
 
     def idled(self, member: Member) -> None:
-        """A connection carries no request any more: it is kept, unless there are enough of them."""
+        """Keep a connection that carries no request, or close it if there are too many or others need its place."""
         self.idle[member] = None
         most = self._settings.max_connections
         wanted = most is not None and self.connections >= most and self._is_waited_for(member.place)
@@ -273,7 +273,7 @@ class State:
             member.close()
 
     def gone(self, member: Member) -> None:
-        """A connection has ended: who waited for its place may go on."""
+        """Remove a connection that has ended, and wake the requests that wait for its place."""
         self.idle.pop(member, None)
         if member in member.place.connections:
             member.place.connections.remove(member)
@@ -283,7 +283,7 @@ class State:
     # connecting
 
     def dial(self, place: Place, other: Origin, *, early: bool = False) -> asyncio.Task[Member]:
-        """One connects for all who wait; being cancelled ends nobody's wait but one's own."""
+        """Return the task that connects, shared by all waiting requests; callers must shield it."""
         if place.dialling is None:
             place.dialling = self.tasks.spawn(self._open(place, other, early))
             place.dialling.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -309,7 +309,7 @@ class State:
         return member
 
     async def _greet(self, place: Place) -> Member | None:
-        """A connection that takes early requests while it shakes hands, where the server is known."""
+        """Return a connection that accepts early requests during its handshake; None if the server is unknown."""
         known = self.known.take(place.origin.key)
         if known is None:
             return None
@@ -321,7 +321,7 @@ class State:
         return member
 
     async def _reach(self, place: Place, target: Target) -> Member:
-        """Shake hands with the first of a target's addresses that answers."""
+        """Connect to the first of a target's addresses that completes the handshake."""
         *others, last = await self._ways(target)
         for each in others:
             try:
@@ -333,7 +333,7 @@ class State:
 
     async def _ways(self, target: Target) -> Sequence[Target]:
         if not isinstance(self._connect, UdpConnect):
-            return (target,)  # who resolves the name is not known
+            return (target,)  # another connector resolves the name itself
         found = interleave(allowed(target, await self._connect.resolver(target.host, target.port)))
         return [Target(each, target.port, target.extensions) for each in found] or (target,)
 

@@ -1,4 +1,4 @@
-"""HTTP/3 with bounds on field sections: one byte of QPACK can stand for a field as large as the dynamic table."""
+"""HTTP/3 with limits on field sections: one byte of QPACK can refer to a field as large as the dynamic table."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ EXCESS, WEIGHT = (
 
 
 class H3(H3Connection):
-    """The library's connection, which decodes sections of at most twice the head that the other limits allow.
+    """The library's connection, limited to field sections of twice the size that `limits` allow for a head.
 
-    A larger one ends the connection with H3_EXCESSIVE_LOAD, and so do too many that exceed the head's limits.
+    A larger section ends the connection with H3_EXCESSIVE_LOAD, as do too many sections that exceed `limits`.
     """
 
     def __init__(self, quic: QuicConnection, limits: Limits) -> None:
@@ -37,7 +37,7 @@ class H3(H3Connection):
         super().__init__(quic)
 
     def _init_connection(self) -> None:
-        """Replace the library's fixed limits before they are announced."""
+        """Replace the library's fixed limits before they are sent in SETTINGS."""
         self._max_table_capacity = TABLE_SIZE
         self._blocked_streams = BLOCKED
         self._max_field_section_size = DECODED * self._limits.head

@@ -1,4 +1,4 @@
-"""One connection of an HTTP/3 server: its packets while its client is unproven, its requests, and its end."""
+"""One connection of an HTTP/3 server: anti-amplification, requests, defences and shutdown."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from llama.http._message import Exchange
 from llama.tls._info import TLSInfo
 
 log = logging.getLogger("llama.http3")
-KEPT = 64  # packets that wait for a client to prove its address
+KEPT = 64  # packets that wait until the client's address is validated
 LINGER = 1.0
-NOISE = 1 << 20  # bytes that are part of no message, beyond those of heads that come in pieces
-EVENT = 32  # what the smallest piece counts for
-RESETS = 200  # requests that a client breaks off, beyond those it lets end
+NOISE = 1 << 20  # bytes that belong to no message, in addition to those of heads that arrive in parts
+EVENT = 32  # bytes that each such event counts in addition to its size
+RESETS = 200  # requests that a client may reset before the share of resets counts
 RETIRED_IDS = (
-    4096  # connection ids that a client may retire: the library keeps each until the connection ends
+    4096  # connection ids that a client may retire, as the library keeps each until the connection ends
 )
 
 
 class Site(Protocol):
-    """What is served."""
+    """The handler and the settings of a server."""
 
     @property
     def exchange(self) -> Exchange: ...
@@ -48,16 +48,16 @@ class Site(Protocol):
 
 
 class Home(Protocol):
-    """The endpoint that connections are at."""
+    """The endpoint of a connection."""
 
     local: Local
     context: contextvars.Context
 
     def learn(self, number: bytes, served: Served, *, known: bool) -> None:
-        """A connection has one more name, or one less."""
+        """Add a connection id to a connection, or remove it."""
 
     def shaken(self) -> None:
-        """One connection less shakes hands."""
+        """A handshake finished."""
 
     def gone(self, served: Served) -> None:
         """A connection has ended."""
@@ -90,7 +90,7 @@ class Served:
         self._count = self._broken = self._noise = self._retired = 0
         self._is_heard = False
         self._credit = 0
-        """Bytes that may be sent before the client's address is proven."""
+        """Bytes that may be sent before the client's address is validated."""
         self._kept: deque[tuple[bytes, Address]] = deque()
         self._last = -4
         self._stopping = False
@@ -100,21 +100,21 @@ class Served:
         return self._name
 
     def received(self, packets: list[bytes], address: Address) -> None:
-        """Packets of this client."""
+        """Process packets from the client."""
         if not self._is_proven():
             self._credit += 3 * sum(map(len, packets))
         self.link.received(packets, address)
         self._send_kept()
         if not self._is_heard:
             self._is_heard = self._quic.is_heard
-            if not self._is_heard:  # its first packet was none of ours: nothing is kept of it
+            if not self._is_heard:  # its first packet was not authentic: keep no state
                 self.link.abandon()
 
     def _is_proven(self) -> bool:
         return self.link.established.done()
 
     def _send(self, data: bytes, address: Address) -> None:
-        """Send a packet, but not more than three times what came while the address may be another's.
+        """Send a packet, within three times the received bytes until the address is validated.
 
         RFC 9000 section 8.1.
         """
@@ -131,7 +131,7 @@ class Served:
             self._endpoint.send(data, address)
 
     async def run(self) -> None:
-        """Hold the connection until it has ended."""
+        """Serve the connection until it ends."""
         link, settings = self.link, self._server.settings
         try:
             shaken = await self._wait(settings.handshake_timeout, link.established)
@@ -149,7 +149,7 @@ class Served:
             self._endpoint.gone(self)
 
     async def _wait(self, seconds: float | None, *futures: asyncio.Future[None]) -> bool:
-        """Wait for one of these, or the end of the connection; False when the time is over."""
+        """Wait for one of these or the end of the connection; return False on timeout."""
         both = (*futures, self.link.closed)
         done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         return bool(done)
@@ -159,11 +159,11 @@ class Served:
             self.stop()
 
     def _learn(self, number: bytes, known: bool) -> None:
-        """The connection has one more id, or the client has retired one."""
+        """A connection id was issued, or the client retired one."""
         self._endpoint.learn(number, self, known=known)
         self._retired += not known
         if self._retired > RETIRED_IDS and not self.link.closed.done():
-            self.link.close(H3_EXCESSIVE_LOAD, "too many connection ids were retired")
+            self.link.close(H3_EXCESSIVE_LOAD, "too many retired connection ids")
 
     # requests
 
@@ -199,22 +199,22 @@ class Served:
             self._end()
 
     def _broke_off(self) -> None:
-        """The client broke a request off; too many of those are an attack (rapid reset)."""
+        """Count a request that the client reset; close the connection if there are too many (rapid reset)."""
         self._broken += 1
         if self._broken > RESETS and self._broken * 2 > self._count and not self.link.closed.done():
-            self.link.close(H3_EXCESSIVE_LOAD, "too many requests were broken off")
+            self.link.close(H3_EXCESSIVE_LOAD, "too many reset requests")
 
     def _hear_noise(self, size: int) -> None:
-        """More that is no part of a message than messages can need is an attack too (unknown frames)."""
+        """Count bytes outside messages; close the connection if messages cannot need as many (unknown frames)."""
         self._noise += size + EVENT
         allowed = NOISE + self._count * self._server.settings.http.limits.head
         if self._noise > allowed and not self.link.closed.done():
-            self.link.close(H3_EXCESSIVE_LOAD, "too much that is part of no message")
+            self.link.close(H3_EXCESSIVE_LOAD, "too many bytes outside messages")
 
     # the end
 
     def stop(self) -> None:
-        """Tell the client to go elsewhere; what is in flight goes on (RFC 9114 section 5.2)."""
+        """Send GOAWAY and drain: requests in progress continue (RFC 9114 section 5.2)."""
         self._stopping = True
         if not self.link.established.done():
             return
@@ -223,7 +223,7 @@ class Served:
             self._end()
 
     def _end(self) -> None:
-        """Close once the last bytes have arrived; `run` waits a second for that."""
+        """Close once the client has acknowledged the last bytes; `run` waits a second for that."""
         if not self._ending.done():
             self._ending.set_result(None)
             self.link.on_packets = self._look

@@ -1,4 +1,4 @@
-"""The HTTP/3 server: an address, an exchange, and the certificate."""
+"""The HTTP/3 server: an address, a request handler and certificates."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SECRET = os.urandom(32)
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class H3Server(Server):
-    """Takes HTTP/3 connections at one UDP address."""
+    """Accepts HTTP/3 connections at one UDP address."""
 
     where: str | int | tuple[str, int]
     exchange: Exchange
     identities: Identities
     settings: H3Settings
     secret: bytes
-    """What tokens and resets are made with; workers have it in common."""
+    """The key of tokens and stateless resets, shared by all workers."""
 
     def __repr__(self) -> str:
         return f"http.h3_server({self.address})"
@@ -79,7 +79,7 @@ def build_server(
     settings: H3Settings,
     policy: Policy,
 ) -> H3Server:
-    """A server with its certificates loaded; ConfigError for an address or files that do not work."""
+    """Return a server and load its certificates. Raises ConfigError for an invalid address or an unusable file."""
     if isinstance(where, str):
         split_address(where)
     configuration = new_configuration(

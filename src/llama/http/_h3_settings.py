@@ -1,4 +1,4 @@
-"""What HTTP/3 servers and clients are told."""
+"""The settings of HTTP/3 servers and clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = 16
 
 @dataclass(frozen=True, slots=True)
 class H3Settings:
-    """What an HTTP/3 server is told beside what any HTTP server is; seconds and counts."""
+    """The settings of an HTTP/3 server, in addition to those of any HTTP server; seconds and counts."""
 
     http: Settings
     handshake_timeout: float
@@ -41,7 +41,7 @@ class H3Settings:
 
 @dataclass(frozen=True, slots=True)
 class H3Identity:
-    """Whom an HTTP/3 client trusts, and who it is, as files; the name to ask for in place of the target's."""
+    """The authorities, certificate and server name of an HTTP/3 client."""
 
     ca: PathLike | None = None
     verify: bool = True
@@ -53,14 +53,14 @@ class H3Identity:
 
     def __post_init__(self) -> None:
         if not self.verify and self.ca is not None:
-            raise ConfigError(f"http.h3_client(): verify=False verifies nothing: ca={self.ca!r} has no use")
+            raise ConfigError(f"http.h3_client(): ca={self.ca!r} and verify=False are mutually exclusive")
         if self.key is not None and self.cert is None:
-            raise ConfigError("http.h3_client(): a key file goes with a certificate file: give cert")
+            raise ConfigError("http.h3_client(): key= requires cert=")
 
 
 @dataclass(frozen=True, slots=True)
 class H3ClientSettings:
-    """What an HTTP/3 client is told: seconds, None for no bound, and counts."""
+    """The settings of an HTTP/3 client: seconds, None for no timeout, and counts."""
 
     race: float | None = None
     connect_timeout: float | None = 10.0
@@ -95,4 +95,4 @@ def _check(settings: object, what: str, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and value <= 0:
-            raise ConfigError(f"{what}({name}={value}): expected more than 0")
+            raise ConfigError(f"{what}({name}={value}): expected a number greater than 0")

@@ -1,4 +1,4 @@
-"""The authorities whose certificates an HTTP/3 client takes, and the client's own certificate."""
+"""The authorities that an HTTP/3 client trusts, and the loading of certificates with their keys."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
 def trust(configuration: QuicConfiguration, identity: H3Identity) -> None:
-    """Have a client verify by these authorities, the system's where none are given, and show who it is."""
+    """Configure a client's authorities, by default the system's, and its own certificate."""
     if identity.verify:
-        # Read once: the library would read the system's for every connection, and knows of no directories.
+        # Read once: the library would read the system's for every connection, and does not support directories.
         configuration.cadata = (
             _system_authorities() if identity.ca is None else _authorities(Path(identity.ca))
         )
@@ -37,12 +37,12 @@ def trust(configuration: QuicConfiguration, identity: H3Identity) -> None:
 
 
 def _authorities(path: Path) -> bytes:
-    load_authority(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path)  # it says what is wrong
+    load_authority(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path)  # for its error messages
     return b"".join(_blocks(path))
 
 
 def _system_authorities() -> bytes:
-    """Those that `tls.connect` trusts: SSL_CERT_FILE and SSL_CERT_DIR are honoured."""
+    """Return the authorities that `tls.connect` trusts, including those of SSL_CERT_FILE and SSL_CERT_DIR."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     found = {ssl.DER_cert_to_PEM_cert(each).encode() for each in context.get_ca_certs(binary_form=True)}
@@ -52,11 +52,11 @@ def _system_authorities() -> bytes:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The certificates of a file, or of all files in a directory."""
+    """Yield the certificates of a file, or of all files in a directory."""
     for each in sorted(path.iterdir()) if path.is_dir() else [path]:
         try:
             text = each.read_bytes()
-        except OSError:  # a directory, or a link that leads nowhere
+        except OSError:  # a directory, or a broken link
             continue
         for part in text.split(_BEGIN)[1:]:
             yield _BEGIN + part.partition(_END)[0].replace(b"\r", b"") + _END + b"\n"
@@ -68,9 +68,9 @@ def load_identity(
     key: PathLike | None,
     password: str | Callable[[], str] | None,
 ) -> None:
-    """Load a certificate chain and its key; ConfigError for files that do not work."""
+    """Load a certificate chain and its key. Raises ConfigError if a file cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    load_pair(context, cert, key, password)  # it says what is wrong
+    load_pair(context, cert, key, password)  # for its error messages
     chain = x509.load_pem_x509_certificates(Path(cert).read_bytes())
     secret = password() if callable(password) else password
     content = Path(key or cert).read_bytes()

@@ -1,4 +1,4 @@
-"""A stream of bytes over one HTTP/3 request stream: what CONNECT opens (RFC 9114 section 4.4)."""
+"""A Stream over one HTTP/3 request stream, for CONNECT (RFC 9114 section 4.4)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llama.http._tunnel import Tunnel
 
 
 class ChannelStream(Tunnel):
-    """Bytes both ways over a channel; whoever made the channel closes that after the stream."""
+    """A byte stream over a channel. The creator of the channel closes it after the stream."""
 
     __slots__ = ("_channel",)
 
