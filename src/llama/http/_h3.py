@@ -57,9 +57,8 @@ def h3_server(
     Clients of connections lost in a crash get a stateless reset; with a `reset_key`, a secret of at least 16 bytes,
     also after a restart. `early_data` accepts requests of returning clients before the handshake (0-RTT), which an
     attacker may replay: the handler gets safe methods, with `Early-Data: 1`, others get 425 (RFC 8470). The last 4,096
-    session tickets, each valid once and in its worker, are kept until a reload. Advertise the server with
-    `http.alt_svc()` in front of the same handler over TCP. A connection buffers at most 1 MiB of unread data.
-    Raises ConfigError if a file cannot be used or the `http3` extra is not installed.
+    tickets, each valid once and in its worker, are kept until a reload. Advertise the server with `http.alt_svc()` over
+    TCP. A connection buffers 1 MiB of unread data. Raises ConfigError for unusable files or a missing `http3` extra.
 
         run(tcp.server(":443", site), http.h3_server(":443", application, "cert.pem", "key.pem"))
     """
