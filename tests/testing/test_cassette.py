@@ -147,7 +147,7 @@ def test_it(cassette):
     first, second = get(HTTP + "/count"), get(HTTP + "/count")
     assert int(second) == int(first) + 1
     if os.environ.get("AGAIN"):
-        assert b"It was recorded 2 times, and it was asked for as often already." in get(HTTP + "/count")
+        assert b"It was recorded 2 times, and already requested as often." in get(HTTP + "/count")
 
 @pytest.mark.cassette(repeat=True)
 def test_the_last_again():
@@ -161,7 +161,7 @@ def test_the_last_again():
     suite.offline(passed=1, failed=1).stdout.fnmatch_lines(["*It was recorded 2 times*"])
 
 
-def test_a_request_that_is_not_there_fails_the_test_and_says_how_it_differs(suite: Suite) -> None:
+def test_a_missing_request_fails_the_test_and_shows_the_difference(suite: Suite) -> None:
     suite.write(
         """
 DATA = {"name": "john", "amount": int(os.environ.get("AMOUNT", "1"))}
@@ -188,7 +188,7 @@ def test_path():
     result.stdout.fnmatch_lines(
         [
             f"POST {suite.site.http}/echo?x=1&y=2 is not in the cassette cassettes/test_it/test_it.har.",
-            "The nearest of 2 is number 2; - is the cassette's, + what was asked for:",
+            "The closest of 2 is number 2 (- cassette, + request):",
             f"    POST {suite.site.http}/echo",
             "  body",
             '  -  "amount": 1,',
@@ -227,7 +227,7 @@ def test_it():
 def test_none_needs_a_file(suite: Suite) -> None:
     suite.write("@pytest.mark.cassette\ndef test_it():\n    get(HTTP + '/a')\n")
     result = suite.offline("--cassette=none", passed=0, failed=1)
-    result.stdout.fnmatch_lines(["*There is no such file.*"])
+    result.stdout.fnmatch_lines(["*The file does not exist.*"])
     assert not suite.cassettes.exists()
 
 
@@ -236,7 +236,7 @@ def test_a_test_that_fails_writes_nothing(suite: Suite) -> None:
         "@pytest.mark.cassette\ndef test_it():\n    get(HTTP + '/a')\n    assert 'OK' in os.environ\n"
     )
     result = suite.run(passed=0, failed=1, asked=1)
-    result.stdout.fnmatch_lines(["*test_it.har was not written, for the test has failed"])
+    result.stdout.fnmatch_lines(["*test_it.har was not written, because the test failed"])
     assert not suite.cassettes.exists()
     suite.env.setenv("OK", "1")
     suite.run(asked=1)
@@ -246,7 +246,7 @@ def test_a_test_that_fails_writes_nothing(suite: Suite) -> None:
     assert suite.entries() == before
 
 
-def test_what_has_no_answer_is_not_recorded_and_is_told(suite: Suite) -> None:
+def test_a_request_without_a_response_is_reported_and_not_recorded(suite: Suite) -> None:
     suite.write(
         "@pytest.mark.cassette\ndef test_it():\n    get('http://127.0.0.1:1/a')\n    assert 'OK' in os.environ\n"
     )
@@ -282,7 +282,7 @@ def test_it():
 HIDDEN = ("s3cret-t0ken-1", "hunter", "k3y-in-the-url", "abcdef123456", "another secret")
 
 
-def test_what_the_rules_name_is_never_written(suite: Suite) -> None:
+def test_redacted_values_are_never_written(suite: Suite) -> None:
     suite.write(SECRETS)
     suite.run(asked=4)
     text = (suite.cassettes / "test_it.har").read_text()
@@ -304,7 +304,7 @@ def test_what_the_rules_name_is_never_written(suite: Suite) -> None:
     suite.offline()
 
 
-def test_rules_of_the_whole_project_and_functions_of_ones_own(suite: Suite) -> None:
+def test_project_rules_and_custom_functions(suite: Suite) -> None:
     suite.pytester.makeconftest(
         """
         import pytest
@@ -401,7 +401,7 @@ async def test_it(cassette):
     result = suite.offline(passed=0, failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*/chat goes another way than in the cassette cassettes/test_it/test_it.har:",
+            "*/chat differs from the cassette cassettes/test_it/test_it.har:",
             "  - 'two'",
             "  + 'else'",
         ]
@@ -422,7 +422,7 @@ def test_it():
     suite.run(asked=1)
 
 
-def test_what_is_no_http_cannot_be_replayed(suite: Suite) -> None:
+def test_other_protocols_than_http_cannot_be_replayed(suite: Suite) -> None:
     suite.write(
         """
 import socket
@@ -512,14 +512,14 @@ def test_marked(cassette):
         ("record='x'", "*(record=...): expected name, mode, match, redact, ignore, repeat, most*"),
     ],
 )
-def test_a_marker_that_makes_no_sense_says_so(suite: Suite, marker: str, said: str) -> None:
+def test_an_invalid_marker_is_an_error(suite: Suite, marker: str, said: str) -> None:
     suite.write(f"@pytest.mark.cassette({marker})\ndef test_it():\n    pass\n")
     outcome = suite.pytester.runpytest_inprocess("-p", "llama._pytest", "-p", "no:cacheprovider")
     outcome.assert_outcomes(errors=1)
     outcome.stdout.fnmatch_lines([said])
 
 
-def test_a_file_that_is_no_cassette_says_so(suite: Suite) -> None:
+def test_a_file_that_is_not_a_cassette_is_an_error(suite: Suite) -> None:
     suite.write("@pytest.mark.cassette\ndef test_it():\n    get(HTTP + '/a')\n")
     suite.cassettes.mkdir(parents=True)
     (suite.cassettes / "test_it.har").write_text("{}")

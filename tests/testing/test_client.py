@@ -93,7 +93,7 @@ async def test_upgrades_give_a_stream(service: http.Exchange) -> None:
                 pass
 
 
-async def test_what_a_service_owns_is_entered() -> None:
+async def test_the_resources_of_a_service_are_entered() -> None:
     entered: list[str] = []
 
     class Owner:

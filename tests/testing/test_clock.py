@@ -88,7 +88,7 @@ async def test_settle_lets_run_what_can_run_now() -> None:
         assert task.done()
 
 
-async def test_two_cannot_advance_at_once() -> None:
+async def test_concurrent_advances_are_an_error() -> None:
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         group.create_task(clock.advance(1))
         await asyncio.sleep(0)
@@ -115,7 +115,7 @@ async def test_the_loops_time_never_goes_back_and_runs_on_afterwards() -> None:
 
 async def test_a_clock_can_be_held_again_but_not_twice_at_once() -> None:
     async with testing.clock():
-        with pytest.raises(RuntimeError, match="held already"):
+        with pytest.raises(RuntimeError, match="fake clock already"):
             async with testing.clock():
                 pass
     async with testing.clock() as clock:
@@ -132,7 +132,7 @@ async def test_a_cancelled_advance_leaves_the_clock_usable() -> None:
 
 
 @pytest.mark.parametrize("loop", [asyncio.SelectorEventLoop, new_event_loop])
-def test_it_holds_the_clock_of_every_loop_of_ours(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_it_supports_every_loop_that_is_tested(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def main() -> None:
         async with testing.clock(autojump=True) as clock, serve(late, listen="127.0.0.1:0") as server:
             stream = await tcp.connect()(Target("127.0.0.1", server.port))

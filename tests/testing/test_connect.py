@@ -50,7 +50,7 @@ async def test_an_expected_error_is_logged_and_ends_the_connection(caplog: pytes
     assert caplog.messages == ["not you"]
 
 
-async def test_a_broken_connection_of_the_handlers_breaks() -> None:
+async def test_a_reset_in_the_handler_resets_the_client() -> None:
     async def breaks(stream: Stream) -> None:
         raise ConnectionResetError("the upstream is gone")
 
@@ -69,7 +69,7 @@ async def test_a_bug_is_raised_when_the_block_is_left() -> None:
                 await stream.read()
 
 
-async def test_a_bug_is_told_with_the_error_it_caused() -> None:
+async def test_a_bug_is_raised_with_the_error_it_caused() -> None:
     async def buggy(stream: Stream) -> None:
         raise ZeroDivisionError("a bug")
 
@@ -119,7 +119,7 @@ async def test_another_pair_of_streams_may_be_used() -> None:
         assert [await stream.read(), await stream.read()] == [b"a", b"b"]
 
 
-async def test_what_takes_no_stream_is_refused() -> None:
+async def test_a_service_that_takes_no_stream_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"testing\.connect\(\) gives Stream, tcp\.connect\(\) takes Target"):
         async with testing.connect(tcp.connect()):  # type: ignore[arg-type]
             pass
@@ -172,7 +172,7 @@ async def test_how_a_conversation_ends() -> None:
         (["<~ .*\n", ">> quit\n", "<!"], "expected a break, the end came"),
     ],
 )
-async def test_what_a_conversation_says_when_it_goes_wrong(lines: list[str], says: str) -> None:
+async def test_a_mismatch_shows_the_conversation(lines: list[str], says: str) -> None:
     async with testing.clock(autojump=True):
         with pytest.raises(AssertionError) as caught:
             await testing.play(shout, *lines)
@@ -181,6 +181,6 @@ async def test_what_a_conversation_says_when_it_goes_wrong(lines: list[str], say
     assert [line[:2] for line in told] == [line[:2] for line in lines[: len(told)]]
 
 
-async def test_a_line_without_a_mark_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="is no line of a conversation: expected >>, <<, <~ or <!"):
+async def test_a_line_without_a_mark_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"invalid line .*: expected >>, <<, <~ or <!"):
         await testing.play(shout, "hello")

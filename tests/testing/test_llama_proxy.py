@@ -43,7 +43,7 @@ def get(url: str, **headers: str) -> bytes:
         return data
 
 
-def test_what_urllib_asks_for_is_recorded(site: Site, llama_proxy: RecordingProxy) -> None:
+def test_requests_of_urllib_are_recorded(site: Site, llama_proxy: RecordingProxy) -> None:
     assert get(f"{site.http}/a?b=1", Accept="text/plain") == b"GET /a?b=1"
     (exchange,) = llama_proxy.exchanges
     assert (exchange.method, exchange.url, exchange.status) == ("GET", f"{site.http}/a?b=1", 200)
@@ -53,7 +53,7 @@ def test_what_urllib_asks_for_is_recorded(site: Site, llama_proxy: RecordingProx
 
 
 @pytest.mark.usefixtures("told")
-def test_https_is_looked_into_and_trusted(site: Site, llama_proxy: RecordingProxy) -> None:
+def test_https_is_intercepted_and_trusted(site: Site, llama_proxy: RecordingProxy) -> None:
     assert get(f"{site.https}/a") == b"GET /a"
     request = urllib.request.Request(f"{site.https}/echo", b"posted", {"Content-Type": "text/plain"})
     with urllib.request.urlopen(request, timeout=20) as response:
@@ -64,7 +64,7 @@ def test_https_is_looked_into_and_trusted(site: Site, llama_proxy: RecordingProx
     ]
 
 
-def test_who_has_read_a_response_finds_it_recorded(site: Site, llama_proxy: RecordingProxy) -> None:
+def test_a_response_is_recorded_once_it_was_read(site: Site, llama_proxy: RecordingProxy) -> None:
     for path in ("/a", "/events", "/gzip", "/binary") * 10:
         get(f"{site.http}{path}")
         assert llama_proxy.exchanges[-1].url.endswith(path)
@@ -73,9 +73,7 @@ def test_who_has_read_a_response_finds_it_recorded(site: Site, llama_proxy: Reco
     assert llama_proxy.exchanges == []
 
 
-def test_an_upstream_that_is_not_trusted_is_told_to_the_client(
-    site: Site, llama_proxy: RecordingProxy
-) -> None:
+def test_an_untrusted_upstream_is_reported_to_the_client(site: Site, llama_proxy: RecordingProxy) -> None:
     with pytest.raises(urllib.error.HTTPError, match="502") as failed:
         get(f"{site.https}/a")
     failed.value.close()
@@ -83,11 +81,11 @@ def test_an_upstream_that_is_not_trusted_is_told_to_the_client(
 
 
 @pytest.mark.llama_proxy(upstream_ca=False)
-def test_an_upstream_may_be_trusted_whoever_it_is(site: Site, llama_proxy: RecordingProxy) -> None:
+def test_verification_of_upstreams_can_be_disabled(site: Site, llama_proxy: RecordingProxy) -> None:
     assert get(f"{site.https}/a") == b"GET /a"
 
 
-def test_whom_the_environment_trusts_is_trusted_still(
+def test_cas_of_the_environment_stay_trusted(
     site: Site, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(site.ca_file))
@@ -149,7 +147,7 @@ def test_layers_answer_without_an_upstream(llama_proxy: RecordingProxy) -> None:
 
 
 @pytest.mark.llama_proxy(layers=[teapot])
-def test_what_a_layer_answers_unread_is_recorded_whole(llama_proxy: RecordingProxy) -> None:
+def test_a_request_that_a_layer_answers_unread_is_recorded_completely(llama_proxy: RecordingProxy) -> None:
     for number in range(20):
         data = bytes([number]) * 100_000
         with pytest.raises(urllib.error.HTTPError, match="418") as answered:
@@ -159,7 +157,7 @@ def test_what_a_layer_answers_unread_is_recorded_whole(llama_proxy: RecordingPro
 
 
 @pytest.mark.llama_proxy(record_bodies=3)
-def test_of_bodies_only_so_much_is_kept(site: Site, llama_proxy: RecordingProxy) -> None:
+def test_recorded_bodies_are_truncated(site: Site, llama_proxy: RecordingProxy) -> None:
     get(f"{site.http}/gzip")
     body = llama_proxy.exchanges[0].response_body
     assert (body.read(), body.size) == (b"hel", 600)
@@ -172,7 +170,7 @@ def test_no_bodies_are_kept(site: Site, llama_proxy: RecordingProxy) -> None:
     assert (body.read(), body.size) == (b"", 1024)
 
 
-def test_waiting_for_what_goes_on_in_the_background(site: Site, llama_proxy: RecordingProxy) -> None:
+def test_waiting_for_background_exchanges(site: Site, llama_proxy: RecordingProxy) -> None:
     clients = [threading.Thread(target=get, args=(f"{site.http}/{name}",)) for name in ("a", "b")]
     for client in clients:
         client.start()
@@ -210,7 +208,7 @@ def test_the_environment_leads_to_it(llama_proxy: RecordingProxy) -> None:
     assert len(llama_proxy.ssl_context.get_ca_certs()) == 1
 
 
-def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONE", "before")
     monkeypatch.delenv("TWO", raising=False)
     with environment({"ONE": "within", "TWO": "within"}):
@@ -223,7 +221,7 @@ def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     return pytester.runpytest_inprocess("-p", "llama._pytest", "-p", "no:cacheprovider", *arguments)
 
 
-def test_a_marker_alone_brings_the_proxy_after_what_tests_share(
+def test_a_marker_alone_starts_the_proxy_after_shared_fixtures(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -264,7 +262,7 @@ def test_a_marker_alone_brings_the_proxy_after_what_tests_share(
         ("record_bodies=-1", "*record_bodies=-1: expected a count of bytes*"),
     ],
 )
-def test_a_marker_that_makes_no_sense_says_so(
+def test_an_invalid_marker_is_an_error(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, marker: str, said: str
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")

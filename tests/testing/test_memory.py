@@ -27,7 +27,7 @@ async def test_all_cases_in_one_call() -> None:
     await testing.check_stream(memory, bulk=500_000)
 
 
-async def test_a_stream_that_fails_is_told_with_the_name_of_the_case() -> None:
+async def test_a_failure_names_the_case() -> None:
     class Forgetful(testing.MemoryStream):
         __slots__ = ()
 
@@ -48,7 +48,7 @@ async def test_a_stream_that_fails_is_told_with_the_name_of_the_case() -> None:
 # What is more than the contract.
 
 
-async def test_a_direction_holds_so_many_bytes() -> None:
+async def test_a_direction_buffers_at_most_capacity_bytes() -> None:
     one, two = testing.memory_pair(capacity=10)
     assert one.write_nowait(b"0123456789abc") == 10
     assert one.write_nowait(b"abc") == 0
@@ -56,7 +56,7 @@ async def test_a_direction_holds_so_many_bytes() -> None:
     assert one.write_nowait(b"abcdef") == 4
 
 
-async def test_a_break_shows_after_what_came_before_it() -> None:
+async def test_a_reset_is_raised_after_the_data_before_it() -> None:
     one, two = testing.memory_pair()
     await one.write(b"last words")
     one.abort()
@@ -67,7 +67,7 @@ async def test_a_break_shows_after_what_came_before_it() -> None:
         await two.write(b"x")
 
 
-async def test_a_write_to_who_closed_is_a_broken_pipe() -> None:
+async def test_a_write_to_a_closed_peer_is_a_broken_pipe() -> None:
     one, two = testing.memory_pair()
     await one.aclose()
     assert await two.read() == b""
@@ -75,7 +75,7 @@ async def test_a_write_to_who_closed_is_a_broken_pipe() -> None:
         await two.write(b"x")
 
 
-async def test_a_callback_comes_again_only_after_a_call_fell_short() -> None:
+async def test_a_callback_is_called_again_only_after_a_short_call() -> None:
     """Whoever leaves bytes unread and waits for another report has a bug that some transports hide."""
     one, two = testing.memory_pair()
     calls: list[int] = []
@@ -119,7 +119,7 @@ async def test_in_lockstep_a_write_ends_when_it_was_read() -> None:
         assert await two.read() == b"c"
 
 
-async def test_in_lockstep_two_that_both_write_first_wait_for_ever() -> None:
+async def test_in_lockstep_two_peers_that_both_write_first_deadlock() -> None:
     one, two = testing.lockstep()
 
     async def talk(stream: Stream) -> None:
@@ -159,7 +159,7 @@ async def write_to_who_leaves(stream: Stream) -> type[Exception]:
 
 
 @pytest.mark.parametrize("case", testing.stream_cases(bulk=600_000))
-async def test_over_a_bad_network_a_stream_is_still_one(case: testing.StreamCase) -> None:
+async def test_a_stream_over_a_bad_network_conforms(case: testing.StreamCase) -> None:
     await case(faulty)
 
 
@@ -179,7 +179,7 @@ async def test_the_same_seed_gives_the_same_pieces() -> None:
     assert b"".join(await pieces(3)) == bytes(1000)
 
 
-async def test_a_connection_breaks_after_so_many_bytes() -> None:
+async def test_a_connection_resets_after_the_given_bytes() -> None:
     one, two = testing.memory_pair()
     bad = testing.faulty(one, breaks=1000)
     with pytest.raises(ConnectionResetError):

@@ -103,7 +103,7 @@ def test_the_bound_holds_under_a_fake_clock_and_is_not_moved_by_it(plain: pytest
     run(plain, "--llama-timeout=0.5").assert_outcomes(passed=1, failed=1)
 
 
-def test_what_another_plugin_claims_is_left_alone(plain: pytest.Pytester) -> None:
+def test_tests_of_another_plugin_are_left_alone(plain: pytest.Pytester) -> None:
     plain.makeconftest(
         """
         import pytest

@@ -1,4 +1,4 @@
-"""What tests of handlers, layers and streams need: no sockets, no sleeps."""
+"""Tools for testing handlers, layers and streams without sockets and sleeps."""
 
 from typing import TYPE_CHECKING
 

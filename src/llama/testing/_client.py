@@ -1,4 +1,4 @@
-"""A client of an exchange or a handler, without sockets."""
+"""A client for request handlers and connection handlers, without sockets."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ HOST = "testserver"
 
 @dataclass
 class Informed:
-    """An informational response (1xx), as it was told."""
+    """An informational response (1xx)."""
 
     status: int
     headers: Headers
 
 
 class TestClient:
-    """Sends requests and keeps their responses, which are closed when the client's block ends."""
+    """Sends requests, and closes their responses when the client's block ends."""
 
-    __test__ = False  # pytest takes it for tests
+    __test__ = False  # not a test class for pytest
 
     def __init__(self, exchange: Exchange, peer: Peer | None) -> None:
         self._exchange = exchange
         self._known = Extensions() if peer is None else Extensions(peer)
         self._responses: list[Response] = []
         self.informed: list[Informed] = []
-        """The informational responses that came, in order."""
+        """The received informational responses, in order."""
 
     async def send(self, request: Request) -> Response:
-        """Send a request as it stands; what is not absolute goes to `testserver`."""
+        """Send a Request unchanged; a relative URL is sent to `testserver`."""
         if "host" not in request.headers:
             request.headers.insert(0, "Host", HOST)
         request.scheme = request.scheme or "http"
@@ -59,7 +59,7 @@ class TestClient:
     async def request(
         self, method: str, url: str, headers: HeaderSource = (), body: Content = b""
     ) -> Response:
-        """Send a request made of these."""
+        """Build a request and send it."""
         return await self.send(Request(method, url, headers, body))
 
     async def get(self, url: str, headers: HeaderSource = ()) -> Response:
@@ -86,9 +86,9 @@ class TestClient:
     async def upgrade(
         self, protocol: str, url: str, headers: HeaderSource = ()
     ) -> AsyncGenerator[tuple[Response, Stream]]:
-        """Ask for another protocol, such as websocket, or by CONNECT for a tunnel (with an empty protocol).
+        """Upgrade to another protocol, such as websocket, or to a CONNECT tunnel (with an empty protocol).
 
-        Gives the response and the stream that speaks it; LlamaError when the answer is no upgrade.
+        Returns the response and the upgraded stream; raises LlamaError if the response is not an upgrade.
         """
         request = Request("GET" if protocol else "CONNECT", url, headers)
         request.protocol = protocol
@@ -96,7 +96,7 @@ class TestClient:
         upgrade = response.upgrade
         if upgrade is None:
             raise LlamaError(
-                f"{response!r} is no upgrade to {protocol or 'a tunnel'}", status=response.status
+                f"expected an upgrade to {protocol or 'a tunnel'}, got {response!r}", status=response.status
             )
         ours, theirs = memory_pair()
         bugs: list[Exception] = []
@@ -123,12 +123,12 @@ class TestClient:
 async def client(
     service: Exchange | Handler, *, peer: Peer | None = CLIENT, pair: Pair = memory_pair
 ) -> AsyncGenerator[TestClient]:
-    """Send requests to an exchange, or to a handler that speaks HTTP, in memory.
+    """Send requests to a request handler, or to a connection handler that serves HTTP, in memory.
 
-    `async with testing.client(stack(http.basic_auth(users), app)) as client:` calls an exchange directly, so an
-    exception of its own is raised here; with `http.server()` around it, it is a handler, which is spoken to over
-    streams made by `pair` and answers as a real server does. What the service owns is entered. Responses are
-    closed when the block ends. `peer` is the client's address.
+    `async with testing.client(stack(http.basic_auth(users), app)) as client:` calls a request handler directly and
+    raises its exceptions. With `http.server()` in the stack, it is a connection handler: requests go over streams
+    made by `pair`, and it responds as a real server does. The service's resources are entered. Responses are closed
+    when the block ends. `peer` is the client's address.
     """
     check_service(service)
     async with AsyncExitStack() as exits:
@@ -150,7 +150,7 @@ async def client(
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class _Within:
-    """A connector whose every target is one handler."""
+    """A connector that connects every target to one handler."""
 
     handler: Handler
     peer: Peer | None

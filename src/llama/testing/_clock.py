@@ -1,4 +1,4 @@
-"""A clock that a test moves by hand."""
+"""A fake clock that tests advance."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class _Selector(Protocol):
 
 
 class Clock:
-    """The time of the running loop: it stands still but for `advance` and, with autojump, while all wait.
+    """The fake time of the running loop: it changes only by `advance` and, with autojump, while the loop is idle.
 
-    What uses the loop's time follows it: `asyncio.timeout`, `asyncio.sleep`, `call_later`. `time.monotonic`
-    and other threads do not. All wait when no callback is due and no descriptor is ready: a thread at work,
-    such as the resolver's, or another process is not seen.
+    Everything that uses the loop's time follows it: `asyncio.timeout`, `asyncio.sleep`, `call_later`;
+    `time.monotonic` and other threads do not. The loop is idle when no callback is due and no descriptor is ready:
+    work in other threads, such as the resolver's, and in other processes is not considered.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, autojump: bool) -> None:
@@ -32,16 +32,16 @@ class Clock:
         self._arrived: asyncio.Future[None] | None = None
 
     def time(self) -> float:
-        """Now, in the loop's seconds."""
+        """Return the current time of the loop, in seconds."""
         return self._now
 
     async def advance(self, seconds: float) -> None:
-        """Let so many seconds pass, timer by timer; returns when everything that came of it waits again.
+        """Advance the time by `seconds`, timer by timer; returns when the loop is idle again.
 
-        0 lets everything run that can run now.
+        0 runs only what is ready now.
         """
         if self._arrived is not None:
-            raise RuntimeError("the clock is being advanced already")
+            raise RuntimeError("another task is already advancing the clock")
         if seconds < 0:
             raise ValueError(f"{seconds} s: time does not go back")
         self._target = self._now + seconds
@@ -52,11 +52,11 @@ class Clock:
             self._target = self._arrived = None
 
     async def settle(self) -> None:
-        """Let everything run that can run now."""
+        """Run everything that is ready now."""
         await self.advance(0)
 
     def _select(self, timeout: float | None = None) -> Events:
-        """The loop asks for events: when it would wait, time passes instead."""
+        """Poll for events; advance the time instead of waiting."""
         moving = self._target is not None
         if timeout is not None and timeout <= 0:
             return self._real_select(0)
@@ -79,7 +79,7 @@ class Clock:
                 self._arrived.set_result(None)
 
     def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Go on from here at the real pace: the loop's time never goes back."""
+        """Continue at real speed from the current fake time, so that the loop's time never goes back."""
         ahead = self._now - self._real_time()
         real_time = self._real_time
         _patch(loop, "time", lambda: real_time() + ahead)
@@ -88,10 +88,10 @@ class Clock:
 
 @asynccontextmanager
 async def clock(*, autojump: bool = False) -> AsyncGenerator[Clock]:
-    """Hold the running loop's clock within the block: `async with testing.clock() as clock:`.
+    """Replace the running loop's clock within the block: `async with testing.clock() as clock:`.
 
-    With `autojump` time jumps to the next timer whenever everything waits. Raises RuntimeError on a loop that
-    is not asyncio's own, or whose clock is held already.
+    With `autojump`, time jumps to the next timer whenever the loop is idle. Raises RuntimeError for a loop that is
+    not asyncio's own, or that has a fake clock already.
     """
     loop = asyncio.get_running_loop()
     if not isinstance(loop, asyncio.BaseEventLoop) or not hasattr(loop, "_selector"):
@@ -99,7 +99,7 @@ async def clock(*, autojump: bool = False) -> AsyncGenerator[Clock]:
             f"{type(loop).__name__} has its clock to itself: the fake clock needs asyncio's own loop"
         )
     if isinstance(getattr(loop.time, "__self__", None), Clock):
-        raise RuntimeError("the clock of this loop is held already")
+        raise RuntimeError("this loop has a fake clock already")
     held = Clock(loop, autojump=autojump)
     _patch(loop, "time", held.time)
     _patch(_selector(loop), "select", held._select)

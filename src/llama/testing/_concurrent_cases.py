@@ -1,4 +1,4 @@
-"""What every Stream must do while several calls are under way: waiting, waking, cancelling, backpressure."""
+"""Conformance cases for concurrent calls of a Stream: waiting, waking, cancellation, backpressure."""
 
 from __future__ import annotations
 

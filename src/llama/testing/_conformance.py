@@ -1,4 +1,4 @@
-"""The suite that every Stream passes."""
+"""The conformance suite for Streams."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from llama.testing._helpers import BULK, MakePair, StreamCase
 
 
 def stream_cases(*, bulk: int = BULK, breaks: bool = True) -> list[StreamCase]:
-    """What every Stream must do, as cases for `@pytest.mark.parametrize("case", testing.stream_cases())`.
+    """Return the conformance cases of Stream, for `@pytest.mark.parametrize("case", testing.stream_cases())`.
 
-    Each is awaited with a function that opens a pair of connected streams as an async context manager. `bulk`
-    is more bytes than the transport's own buffers hold; a transport in memory needs far fewer. `breaks=False`
-    is for a transport on which a break cannot be told from an end, as on Unix sockets.
+    Await each case with a function that opens a pair of connected streams as an async context manager. `bulk` is a
+    number of bytes larger than the transport's buffers; a transport in memory needs far fewer. Use `breaks=False` for
+    a transport that cannot distinguish a reset from the end of stream, such as Unix sockets.
     """
     broken = _stream_cases.BREAKS if breaks else ()
     functions = (*_stream_cases.CASES, *broken, *_concurrent_cases.CASES, *_ready_cases.CASES)

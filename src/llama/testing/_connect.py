@@ -1,4 +1,4 @@
-"""A handler's client, without a listener."""
+"""A connection to a handler, without a listener."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ async def connect(
 ) -> AsyncGenerator[Stream]:
     """Connect to a handler in memory: `async with testing.connect(stack(timeout(5), echo)) as stream:`.
 
-    It is served as a listener serves it: what the stack owns is entered, the stream is closed after a normal
-    return, an error of llama's or a timeout, and aborted after any other exception. Leaving the block closes
-    the client and waits for the handler. An exception that a listener would take for a bug (no LlamaError,
-    TimeoutError or OSError) is raised there; a block that raises cancels the handler. `peer` is the client's
-    address in the extensions.
+    The handler runs as with a listener: the stack's resources are entered, the stream is closed after a normal
+    return, a LlamaError or a timeout, and aborted after any other exception. Leaving the block closes the client and
+    waits for the handler; it raises the handler's exception if that is a bug (not a LlamaError, TimeoutError or
+    OSError). A block that raises cancels the handler. `peer` is the client's address in the extensions.
     """
     check_takes(handler, Stream, "testing.connect()")
     client, server = pair()
@@ -57,7 +56,7 @@ async def connect(
 
 
 async def serve_stream(handler: Handler, stream: Stream, bugs: list[Exception]) -> None:
-    """Serve one stream as a listener does; an exception that it would take for a bug is kept."""
+    """Serve one stream as a listener does; keep an exception that is a bug."""
     try:
         await handler(stream)
         await stream.aclose()

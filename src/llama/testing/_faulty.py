@@ -1,4 +1,4 @@
-"""A network that splits, delays and breaks, the same way each time for one seed."""
+"""A simulated network that splits, delays and breaks, reproducibly for a given seed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from llama._meter import Meter
 from llama._stream import CHUNK, Buffer, Stream, busy
 from llama.testing._memory import system_error
 
-ROUNDS = 3  # so many rounds of the loop a piece may be late
+ROUNDS = 3  # maximum delay of a piece, in loop iterations
 
 
 class FaultyStream(Stream):
-    """A stream over a bad network; it owns the stream within. `faulty` makes one."""
+    """A stream over a bad network, made by `faulty`; it owns the inner stream."""
 
     __slots__ = ("_broken", "_left", "_random", "_reading", "_writing", "inner")
 
@@ -84,7 +84,7 @@ class FaultyStream(Stream):
         self.inner.abort()
 
     def _size(self, limit: int) -> int:
-        """Often very little, sometimes all."""
+        """Return a random size: often very small, sometimes everything."""
         return min(limit, self._random.choice((1, 2, 3, 5, self._random.randint(1, limit), limit, limit)))
 
     async def _late(self) -> None:
@@ -100,8 +100,8 @@ class FaultyStream(Stream):
 
 
 def faulty(stream: Stream, *, seed: int = 0, breaks: int | None = None) -> FaultyStream:
-    """Put a bad network in front of a stream: bytes come in pieces of odd sizes, some rounds late.
+    """Simulate a bad network in front of a stream: bytes arrive in pieces of random sizes, after random delays.
 
-    The same `seed` gives the same pieces. After about `breaks` bytes, both ways together, it breaks.
+    The same `seed` gives the same pieces. After about `breaks` bytes in both directions together, it resets.
     """
     return FaultyStream(stream, Random(seed), breaks)

@@ -1,4 +1,4 @@
-"""What the cases and helpers have in common."""
+"""Helpers shared by the conformance cases."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BULK = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StreamCase:
-    """One thing that every Stream must do: `await case(make_pair)`."""
+    """One requirement for every Stream: `await case(make_pair)`."""
 
     function: Callable[[MakePair, int], Awaitable[None]]
     bulk: int
 
     @property
     def __name__(self) -> str:
-        return self.function.__name__  # what pytest shows
+        return self.function.__name__  # shown by pytest
 
     async def __call__(self, make_pair: MakePair, /) -> None:
         await self.function(make_pair, self.bulk)
@@ -40,13 +40,13 @@ class StreamCase:
 
 
 async def rounds(count: int = 20) -> None:
-    """Let the loop go round: enough for everything that is due, and for what that sets off."""
+    """Yield to the loop until all ready callbacks, and those that they schedule, have run."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def exactly(stream: Stream, count: int) -> bytes:
-    """So many bytes, read in as many pieces as they come."""
+    """Read exactly `size` bytes."""
     parts: list[bytes] = []
     while count:
         data = await stream.read(min(count, 65536))
@@ -58,7 +58,7 @@ async def exactly(stream: Stream, count: int) -> bytes:
 
 
 async def everything(stream: Stream) -> bytes:
-    """All bytes up to the end."""
+    """Read to the end of the stream."""
     parts: list[bytes] = []
     while data := await stream.read():
         parts.append(data)
@@ -66,7 +66,7 @@ async def everything(stream: Stream) -> bytes:
 
 
 async def digest(stream: Stream) -> tuple[int, str]:
-    """How many bytes come up to the end, and their hash."""
+    """Read to the end of the stream; return the number of bytes and their hash."""
     seen, count = hashlib.sha256(), 0
     while data := await stream.read(262144):
         seen.update(data)
@@ -75,13 +75,13 @@ async def digest(stream: Stream) -> tuple[int, str]:
 
 
 def bulk(size: int, seed: int = 1) -> bytes:
-    """Bytes in which a piece that is lost, doubled or out of its place shows."""
+    """Return bytes that reveal lost, duplicated and reordered pieces."""
     block = b"".join(number.to_bytes(4, "big") for number in range(seed, seed + 4099))
     return (block * (size // len(block) + 1))[:size]
 
 
 async def outcome(awaitable: Awaitable[T]) -> T | Exception:
-    """The result, or the exception as a value."""
+    """Await and return the result, or the exception as a value."""
     try:
         return await awaitable
     except Exception as error:
@@ -93,14 +93,14 @@ def closed(result: object) -> bool:
 
 
 def broken(result: object) -> bool:
-    """Whether this is how the other side's break shows."""
+    """Return whether this outcome reports the peer's reset."""
     return isinstance(result, BREAK) and not isinstance(result, (Closed, TimeoutError))
 
 
 async def pending(
     group: asyncio.TaskGroup, call: Coroutine[Any, Any, T], count: int = 20
 ) -> asyncio.Task[T | Exception]:
-    """A call that waits: started, and still not done when the loop has gone round."""
+    """Start a call and check that it waits."""
     task = group.create_task(outcome(call))
     await rounds(count)
     assert not task.done(), f"{call!r} was expected to wait, and ended with {task.result()!r}"

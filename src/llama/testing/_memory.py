@@ -1,4 +1,4 @@
-"""Streams in memory: what a test puts in the place of sockets."""
+"""Streams in memory, to replace sockets in tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CAPACITY = 65536
 
 
 class Channel:
-    """One direction: bytes that were written and not yet read, at most `capacity` of them."""
+    """One direction: a buffer of at most `capacity` unread bytes."""
 
     __slots__ = (
         "_broken",
@@ -40,15 +40,15 @@ class Channel:
         self._refused: int | None = None
 
     def readable(self) -> bool:
-        """Whether `take` has an answer."""
+        """Whether `take` would not wait."""
         return bool(self._data) or self._ended or self._broken is not None
 
     def writable(self) -> bool:
-        """Whether `put` or `flushed` may get further."""
+        """Whether `put` or `flushed` can make progress."""
         return self._refused is not None or len(self._data) < (1 if self.lockstep else self.capacity)
 
     def take(self, limit: int) -> bytes | None:
-        """What is there, b"" at the end, None when nothing is there yet; a break shows after what came before."""
+        """Take buffered bytes; b"" at the end, None if there are none yet. Raises a reset only after earlier data."""
         if self._data:
             size = limit if self.piece is None else min(limit, self.piece)
             data = bytes(self._data[:size])
@@ -60,7 +60,7 @@ class Channel:
         return b"" if self._ended else None
 
     def put(self, data: memoryview) -> int:
-        """Take what there is room for."""
+        """Buffer as many bytes as fit."""
         if self._refused is not None:
             raise system_error(self._refused)
         room = self.capacity - len(self._data)
@@ -71,23 +71,23 @@ class Channel:
         return min(room, len(data))
 
     def flushed(self) -> bool:
-        """Whether a write may return: in lockstep when everything was read."""
+        """Return whether a write may return: in lockstep only once everything has been read."""
         if self.lockstep and self._refused is not None:
             raise system_error(self._refused)
         return not (self.lockstep and self._data)
 
     def end(self) -> None:
-        """The writer says that nothing more comes."""
+        """Handle the writer's end of stream."""
         self._ended = True
         _check(self.reader)
 
     def break_off(self, code: int) -> None:
-        """The writer is gone without an end."""
+        """Handle a reset by the writer."""
         self._broken = code
         _check(self.reader)
 
     def refuse(self, code: int) -> None:
-        """The reader is gone."""
+        """Handle a close by the reader."""
         self._refused = code
         self._data.clear()
         _check(self.writer)
@@ -99,12 +99,12 @@ def _check(side: Side | None) -> None:
 
 
 def system_error(code: int) -> OSError:
-    """The error that a socket would raise."""
+    """Return the error that a socket would raise."""
     return OSError(code, os.strerror(code))
 
 
 class MemoryStream(ReadyStream):
-    """One end of a connection in memory, with a socket's manners; `memory_pair` makes two."""
+    """One end of a connection in memory that behaves like a socket; `memory_pair` makes two."""
 
     __slots__ = (
         "_broken",
@@ -277,16 +277,17 @@ class MemoryStream(ReadyStream):
 def memory_pair(
     *, capacity: int = CAPACITY, names: tuple[str, str] = ("client", "server")
 ) -> tuple[MemoryStream, MemoryStream]:
-    """Two connected streams; each direction holds at most `capacity` bytes, then its writer waits."""
+    """Return two connected streams; each direction buffers at most `capacity` bytes, then the writer waits."""
     return _pair(capacity, None, names, lockstep=False)
 
 
 def lockstep(
     *, piece: int | None = None, capacity: int = CAPACITY, names: tuple[str, str] = ("client", "server")
 ) -> tuple[MemoryStream, MemoryStream]:
-    """Two connected streams on which a write ends only when the other side has read it all.
+    """Return two connected streams on which a write returns only when the peer has read all of it.
 
-    That finds two sides that both write first. `piece` is the most that one read gives: 1 for byte at a time.
+    This detects deadlocks of two peers that both write first. `piece` is the maximum size of a read: 1 for a byte at
+    a time.
     """
     return _pair(capacity, piece, names, lockstep=True)
 

@@ -1,4 +1,4 @@
-"""What every ReadyStream must do when it is driven by callbacks; a Stream that is none passes."""
+"""Conformance cases for callbacks of a ReadyStream; other Streams pass them."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def writing_without_waiting_stops_when_full(make_pair: MakePair, bulk: int
         sent, calls = _fill(one, data), _Calls()
         assert sent < bulk
         await rounds()
-        sent += _fill(one, data[sent:])  # what the transport moved on meanwhile
+        sent += _fill(one, data[sent:])  # bytes that the transport moved meanwhile
         one.on_writable(calls)
         assert await exactly(two, sent) == data[:sent]
         await calls.next()
@@ -206,7 +206,7 @@ async def closing_calls_back_a_last_time(make_pair: MakePair, bulk: int) -> None
         two.abort()
         await rounds()
         last = calls.count
-        assert last >= 1  # whoever drives it finds out that it is closed
+        assert last >= 1  # the next call raises that it is closed
         two.on_readable(calls)
         two.on_writable(calls)
         one.abort()

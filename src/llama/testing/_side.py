@@ -1,4 +1,4 @@
-"""Who waits on one side of a channel in memory."""
+"""The waiters on one side of a channel in memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 
 class Side:
-    """A coroutine that waits, or a callback; a callback that was called is called again after a call fell short.
+    """A waiting coroutine or a callback; the callback is called again only after a short read or write.
 
-    It only wakes; whoever was woken does the call. `ready` tells whether there is cause, `delay` for how many
-    seconds it must be held back.
+    It only wakes; the woken code makes the call. `ready` returns whether the side is ready, `delay` the seconds to
+    hold a wake-up back.
     """
 
     __slots__ = ("_armed", "_callback", "_delay", "_handle", "_ready", "_waiter")
@@ -24,7 +24,7 @@ class Side:
         self._handle: asyncio.Handle | None = None
 
     async def wait(self) -> None:
-        """Return when there may be cause; raises what `fail` was given."""
+        """Wait until the side may be ready; raises the error passed to `fail`."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         timer = loop.call_later(self._delay(), self.check) if self._ready() else None
@@ -36,7 +36,7 @@ class Side:
                 timer.cancel()
 
     def on(self, callback: Callable[[], object] | None) -> None:
-        """Call back when there is cause, or no longer."""
+        """Set or remove the callback."""
         self._callback = callback
         self._armed = True
         if self._handle is not None:
@@ -45,12 +45,12 @@ class Side:
         self.check()
 
     def fell_short(self) -> None:
-        """A call got nothing, or not all: the callback is wanted again."""
+        """Note a short read or write: re-arm the callback."""
         self._armed = True
         self.check()
 
     def check(self) -> None:
-        """Wake who waits if there is cause."""
+        """Wake the waiters if the side is ready."""
         if not self._ready():
             return
         if self._waiter is not None and not self._waiter.done():
@@ -66,7 +66,7 @@ class Side:
             self._callback()
 
     def fail(self, error: Exception) -> None:
-        """Wake who waits with an error, and call the callback a last time to find it."""
+        """Wake the coroutine with an error, and call the callback a last time so that it finds the error."""
         callback, self._callback = self._callback, None
         if self._handle is not None:
             self._handle.cancel()

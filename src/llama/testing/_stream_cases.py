@@ -1,4 +1,4 @@
-"""What every Stream must do, one call at a time."""
+"""Conformance cases for single calls of a Stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations with a handler, written down as they go."""
+"""Scripted conversations with a handler."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ Line = str | bytes
 
 
 async def play(handler: Handler, *lines: Line, pair: Pair = memory_pair) -> None:
-    """Hold a conversation with a handler: `await play(echo, ">> hi", "<< hi", ">>", "<<")`.
+    """Play a scripted conversation with a handler: `await play(echo, ">> hi", "<< hi", ">>", "<<")`.
 
-    `>> text` is sent; `<< text` must come, exactly; `<~ regex` must come, from here on; `>>` alone ends our
-    direction, `<<` alone is the end of theirs, `<!` their break. Text is Latin-1, so any byte can be written.
-    After the last line the connection is closed. Raises AssertionError that shows the conversation so far.
+    `>> text` sends text, `<< text` expects exactly that text, `<~ regex` expects a match at the current position;
+    `>>` alone ends this side's direction, `<<` alone expects the end of the peer's, `<!` its reset. Text is Latin-1,
+    so that any byte can be written. The connection is closed after the last line. A mismatch raises AssertionError
+    with the conversation so far.
     """
     async with connect(handler, pair=pair) as stream:
         await converse(stream, *lines)
 
 
 async def converse(stream: Stream, *lines: Line) -> None:
-    """Hold a conversation over a stream, as `play` does; the stream stays open."""
+    """Play a scripted conversation over a stream, as `play` does; the stream stays open."""
     talk = _Talk(stream)
     for line in lines:
         raw = line.encode("latin-1") if isinstance(line, str) else line
@@ -53,9 +54,7 @@ class _Talk:
         elif mark == b"<~":
             await self._hear(text, re.compile(text, re.DOTALL))
         else:
-            raise ValueError(
-                f"{(mark + b' ' + text)!r} is no line of a conversation: expected >>, <<, <~ or <!"
-            )
+            raise ValueError(f"invalid line {(mark + b' ' + text)!r}: expected >>, <<, <~ or <!")
         self.told.append(f"{mark.decode()} {text!r}"[:200])
 
     async def _hear(self, text: bytes, pattern: re.Pattern[bytes] | None) -> None:

@@ -1,1 +1,1 @@
-"""What the fixtures of the pytest plugin are made of; loaded when one is used."""
+"""The implementation of the pytest plugin's fixtures; imported when a fixture is used."""

@@ -1,4 +1,4 @@
-"""A server in a thread of its own, so that tests may block."""
+"""A server in a separate thread, so that tests may block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE = 30.0
 
 
 class Background:
-    """Serves in a thread with a loop of its own, from `start` to `stop`."""
+    """Serves in a separate thread with its own loop, from `start` to `stop`."""
 
     def __init__(self, make: Callable[[], AbstractAsyncContextManager[Serving]], name: str) -> None:
         self._make = make
@@ -25,12 +25,12 @@ class Background:
         self._error: BaseException | None = None
 
     def start(self) -> Serving:
-        """Return when it listens; raises what kept it from it."""
+        """Start and wait until it listens; raises the error of a failed start."""
         self._thread.start()
         return self._up.result(PATIENCE)
 
     def stop(self) -> None:
-        """Return when the thread is gone; raises what the server failed with."""
+        """Stop and wait for the thread; raises the server's error."""
         if self._loop is not None and self._over is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(PATIENCE)

@@ -28,7 +28,7 @@ _INSTEAD = "--cassette=new adds what is missing to the file, --cassette=all reco
 
 @dataclass(frozen=True, slots=True)
 class CassetteOptions:
-    """What the marker `cassette` tells."""
+    """The options of the marker `cassette`."""
 
     name: str | None = None
     mode: Mode | None = None
@@ -49,23 +49,23 @@ class CassetteOptions:
 
 @dataclass(slots=True, eq=False)
 class Cassette:
-    """The exchanges of one test, recorded once and replayed after that: what the fixture `cassette` gives."""
+    """The value of the fixture `cassette`: the exchanges of one test, recorded once and then replayed."""
 
     path: Path
     """The HAR file."""
     mode: Mode
-    """`once`: replayed where there is a file, recorded where there is none. `none`: replayed only. `new`: replayed,
-    and what is not there is recorded in addition. `all`: recorded anew."""
+    """`once`: replay if the file exists, else record. `none`: replay only. `new`: replay, and record missing
+    exchanges. `all`: record everything again."""
     options: CassetteOptions
     redaction: Redaction
-    """What is not written."""
+    """The redaction rules."""
     name: str = ""
     problems: list[str] = field(default_factory=list[str])
-    """Why the test fails: requests that are not there, and what cannot be recorded."""
+    """The errors that fail the test: requests that were not found, and exchanges that cannot be recorded."""
     notes: list[str] = field(default_factory=list[str])
-    """What else is to be said."""
+    """Notes for the report."""
     records: bool = field(init=False)
-    """Whether requests that are not there go to the network, and are recorded."""
+    """Whether requests that are not found go to the network and are recorded."""
     passed: bool = False
     proxy: RecordingProxy = field(init=False)
     """The proxy that replays and records."""
@@ -87,27 +87,27 @@ class Cassette:
 
     @property
     def exchanges(self) -> list[Recorded]:
-        """What was in the file when the test began."""
+        """The exchanges that the file had when the test began."""
         return [each.recorded for each in self._tape]
 
     @property
     def unused(self) -> list[Recorded]:
-        """What of it the test has not asked for."""
+        """The recorded exchanges that the test has not requested."""
         return [each.recorded for each in self._tape if not each.used]
 
-    # what its layer asks
+    # called by its layer
 
     def ignores(self, host: str, port: int) -> bool:
-        """Whether a host is none of its business."""
+        """Return whether the cassette ignores a host."""
         return self._ignored is not None and self._ignored.holds(host, port)
 
     @property
     def replays(self) -> bool:
-        """Whether a request may be there, or has to be."""
+        """Return whether the cassette may contain a request, or has to."""
         return bool(self._tape) or not self.records
 
     async def read(self, request: Request) -> Recorded:
-        """A request as it would be recorded; its body is read."""
+        """Read the body of a request and return the request as it would be recorded."""
         asked = begun(request)
         if request.body.length != 0 and not request.protocol:
             most = self.options.most
@@ -118,7 +118,7 @@ class Cassette:
         return cleaned[0] if cleaned else asked
 
     def find(self, asked: Recorded) -> Recorded | None:
-        """The exchange that a request is, which is then used."""
+        """Find the exchange of a request and mark it as used."""
         taped = find(self._tape, parts_of(asked), self.options.match, repeat=self.options.repeat)
         if taped is None:
             return None
@@ -126,31 +126,29 @@ class Cassette:
         return taped.recorded
 
     def miss(self, asked: Recorded) -> str:
-        """A request is not there: what to tell of it."""
+        """Report a request that is not in the cassette; return the message."""
         why = explain(self._tape, asked, self.options.match) if self._tape else self._no_file()
         told = f"{asked.method} {asked.url} is not in the cassette {self.name}.\n{why}\n({_INSTEAD})"
         self.problems.append(told)
         return told
 
     def _no_file(self) -> str:
-        return "Nothing is in it." if self.path.exists() else "There is no such file."
+        return "The cassette is empty." if self.path.exists() else "The file does not exist."
 
     def unexpected(self, asked: Recorded, said: str | bytes, expected: str | bytes | None) -> None:
-        """A WebSocket's client says something else than it did."""
+        """Report a WebSocket message that differs from the recorded one."""
         there = "nothing more" if expected is None else repr(expected)
         self.problems.append(
-            f"The WebSocket {asked.url} goes another way than in the cassette {self.name}:\n"
+            f"The WebSocket {asked.url} differs from the cassette {self.name}:\n"
             f"  - {there}\n  + {said!r}\n({_INSTEAD})"
         )
 
     def dialled(self, target: str) -> None:
-        """Something else than HTTP wants to reach the network."""
-        self.problems.append(
-            f"a connection to {target} that does not speak HTTP cannot be replayed, for {self.name} holds none"
-        )
+        """Report a connection that is not HTTP."""
+        self.problems.append(f"a connection to {target} cannot be replayed: {self.name} holds HTTP only")
 
     def keep(self, recorded: Recorded) -> None:
-        """An exchange was recorded."""
+        """Add a recorded exchange."""
         cleaned = self.redaction.clean([replace(recorded, body=RecordedBody(), response_body=RecordedBody())])
         what = f"{recorded.method} {cleaned[0].url if cleaned else '(left out)'}"
         most = self.options.most
@@ -159,26 +157,26 @@ class Cassette:
         elif recorded.body.size > most or recorded.response_body.size > most or recorded.left_out:
             self.problems.append(f"{what} cannot be recorded: it has more than most={most} bytes")
         elif recorded.status == 101 and not is_websocket(recorded):
-            self.problems.append(f"{what} cannot be recorded: it switched to what is no WebSocket")
+            self.problems.append(f"{what} cannot be recorded: it switched to a protocol other than WebSocket")
         else:
             self._fresh.append(recorded)
 
-    # when the test is over
+    # at the end of the test
 
     def news(self) -> str:
-        """The problems that were not told yet."""
+        """Return the problems that were not reported yet."""
         told = self.problems[self._told :]
         self._told += len(told)
         return "\n\n".join(told)
 
     def lost(self) -> list[str]:
-        """What is to be said when the test has failed."""
+        """Return the notes for a failed test."""
         if not self._fresh:
             return self.notes
-        return [*self.notes, f"{self.name} was not written, for the test has failed"]
+        return [*self.notes, f"{self.name} was not written, because the test failed"]
 
     def write(self) -> bool:
-        """Write the file where there is something new, at once; tells whether."""
+        """Write the file atomically if there are new exchanges; return whether it was written."""
         if not self._fresh:
             return False
         fresh = sorted(self._fresh, key=lambda each: each.started)

@@ -1,4 +1,4 @@
-"""The environment variables that lead clients to a proxy, and let them trust its authority."""
+"""The environment variables that make clients use a proxy and trust its CA."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _AUTHORITY = (
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 )
 
-_urllib: Any = urllib.request  # what it keeps has no public name
+_urllib: Any = urllib.request  # its cached opener has no public name
 
 
 def variables(url: str, ca_file: Path) -> dict[str, str]:
-    """What to set so that clients go by a proxy, to every host."""
+    """Return the variables that make clients use a proxy for every host."""
     proxies: dict[str, str] = {**dict.fromkeys(_PROXY, url), "NO_PROXY": ""}
     both = {**proxies, **{name.lower(): value for name, value in proxies.items()}}
     return {**both, **dict.fromkeys(_AUTHORITY, str(ca_file)), "NODE_USE_ENV_PROXY": "1"}
@@ -35,7 +35,7 @@ def variables(url: str, ca_file: Path) -> dict[str, str]:
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Generator[None]:
-    """Set variables within the block; after it they are as they were."""
+    """Set variables within the block, then restore them."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     opener = _forget_opener()
@@ -52,9 +52,9 @@ def environment(values: Mapping[str, str]) -> Generator[None]:
 
 
 def _forget_opener() -> object:
-    """Let urllib look at the variables again, as it did when `urlopen` was first called; what it had till then.
+    """Make urllib read the variables again, as in the first call of `urlopen`; return its previous opener.
 
-    An opener that somebody made of other parts stays.
+    A custom opener is kept.
     """
     opener: object = _urllib._opener
     usual = {type(each) for each in _parts(urllib.request.build_opener())} | {urllib.request.ProxyHandler}
@@ -68,9 +68,9 @@ def _parts(opener: object) -> list[object]:
 
 
 def authorities(folder: Path) -> Path | bool:
-    """The authorities that this process trusts now: a file or a directory, for when the variables tell another.
+    """Return the CA file or directory that this process trusts now, before the variables replace it.
 
-    True where there is neither, as on Windows without a store.
+    Returns True if there is neither, as on Windows without a store.
     """
     paths = ssl.get_default_verify_paths()
     for found in (paths.cafile, paths.capath):

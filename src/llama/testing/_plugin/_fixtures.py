@@ -1,4 +1,4 @@
-"""The fixtures: what markers tell, and what becomes of it."""
+"""The fixtures, configured by markers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.,=+@-]+")
 
 
 def item_of(request: pytest.FixtureRequest) -> pytest.Item:
-    """The test that asks for a fixture."""
+    """The test that requested a fixture."""
     return cast("pytest.Item", request.node)  # pyright: ignore[reportUnknownMemberType]  # pytest leaves it open
 
 
@@ -57,7 +57,7 @@ def cassette_for(
 
 
 def _told(item: pytest.Item, name: str, kind: type[T]) -> T:
-    """What the markers of a test tell, the nearest first."""
+    """Return the options of a test's markers; the closest marker takes precedence."""
     told: dict[str, object] = {}
     for marker in item.iter_markers(name):
         here = dict(marker.kwargs)
@@ -81,9 +81,9 @@ def _mode(config: pytest.Config, options: CassetteOptions) -> Mode:
 
 
 def cassette_path(item: pytest.Item, name: str | None) -> Path:
-    """`cassettes/MODULE/TEST.har` beside the test's file; a `name` is that of a file there instead.
+    """Return `cassettes/MODULE/TEST.har` beside the test's file; `name` replaces the file name.
 
-    What a file's name should not hold is replaced, and what keeps such names apart is added.
+    Characters that file names should not contain are replaced, and a suffix keeps such names distinct.
     """
     folder = item.path.parent / "cassettes" / item.path.stem
     if name is not None:

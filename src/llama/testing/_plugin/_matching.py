@@ -1,4 +1,4 @@
-"""Which recorded exchange a request is, and how it differs from the nearest one."""
+"""Finds the recorded exchange of a request, and explains how a request differs from the closest one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WIDTH = 200
 
 
 def parts_of(recorded: Recorded) -> dict[Part, object]:
-    """A request by its parts, as they are compared: parameters in any order, JSON as what it stands for."""
+    """Split a request into the parts to compare: parameters in any order, JSON by value."""
     split = urlsplit(recorded.url)
     host = normal(split.scheme, split.netloc, "/").split("/")[2]
     path = split.path or "/"
@@ -48,7 +48,7 @@ def _comparable(recorded: Recorded) -> object:
 
 @dataclass(slots=True)
 class Taped:
-    """An exchange of a cassette, by its parts, and whether it was asked for."""
+    """An exchange of a cassette with its parts, and whether it was used."""
 
     recorded: Recorded
     parts: dict[Part, object]
@@ -62,9 +62,9 @@ class Taped:
 def find(
     tape: Sequence[Taped], asked: dict[Part, object], match: Collection[Part], *, repeat: bool = False
 ) -> Taped | None:
-    """The first that matches and was not asked for yet; of those rather one with the very same body.
+    """Return the first unused exchange that matches, preferring one with an identical body.
 
-    With `repeat` the last one is there again and again.
+    With `repeat` the last match can be used any number of times.
     """
     alike = [each for each in tape if all(each.parts[part] == asked[part] for part in match)]
     found = [each for each in alike if not each.used] or (alike[-1:] if repeat else [])
@@ -73,20 +73,18 @@ def find(
 
 
 def explain(tape: Sequence[Taped], asked: Recorded, match: Collection[Part]) -> str:
-    """Why a request is none of those: how often it was recorded, or the nearest one."""
+    """Explain why no exchange matches a request: how often it was recorded, or the difference to the closest one."""
     parts = parts_of(asked)
     times = sum(all(each.parts[part] == parts[part] for part in match) for each in tape)
     if times:
         often = "once" if times == 1 else f"{times} times"
-        return f"It was recorded {often}, and it was asked for as often already."
+        return f"It was recorded {often}, and already requested as often."
     if not tape:
-        return "Nothing is in it."
+        return "The cassette is empty."
     nearest = max(tape, key=lambda each: _likeness(each.parts, parts))
     number = 1 + next(place for place, each in enumerate(tape) if each is nearest)
-    used = ", which was asked for already" if nearest.used else ""
-    lines = [
-        f"The nearest of {len(tape)} is number {number}{used}; - is the cassette's, + what was asked for:"
-    ]
+    used = ", already used" if nearest.used else ""
+    lines = [f"The closest of {len(tape)} is number {number}{used} (- cassette, + request):"]
     return "\n".join([*lines, *(f"  {line}" for line in _difference(nearest, asked, parts, match))])
 
 
@@ -133,7 +131,7 @@ def _cut(value: str | None) -> str:
 
 
 def _changed(title: str, before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """The lines that differ, with one around them."""
+    """Return the lines that differ, with one line of context."""
     found = list(difflib.unified_diff(before, after, lineterm="", n=1))[2:]
     found = [_cut("..." if line[:1] == "@" else f"{line[0]} {line[1:]}") for line in found]
     if found[:1] == ["..."]:
@@ -144,7 +142,7 @@ def _changed(title: str, before: Sequence[str], after: Sequence[str]) -> list[st
 
 
 def _text(recorded: Recorded) -> list[str]:
-    """A body by lines: JSON indented, what is no text by its size and its beginning."""
+    """Return the lines of a body: JSON indented, binary data as its size and first bytes."""
     data = recorded.body.read()
     try:
         text = data.decode()

@@ -1,4 +1,4 @@
-"""The proxy beside a test, which keeps what passes: the fixture `llama_proxy`."""
+"""The recording proxy of a test: the fixture `llama_proxy`."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ from llama.testing._plugin._whole import goes_on, read_whole
 from llama.tls import CertificateAuthority
 
 Match: TypeAlias = str | Callable[[Recorded], bool]
-GRACE = 0.5  # seconds for what is in flight when the test has ended
+GRACE = 0.5  # drain timeout in seconds at the end of the test
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The authority of a test session, and its certificate as a file."""
+    """The CA of a test session, and its certificate file."""
 
     ca: CertificateAuthority
     folder: Path
 
     @classmethod
     def make(cls, folder: Path) -> Authority:
-        """A new one, in memory but for the certificate."""
+        """Create a CA in memory, with only its certificate in a file."""
         made = cls(CertificateAuthority.create(name="llama tests", days=30), folder)
         made.ca.write_pem(made.file)
         return made
 
     @property
     def file(self) -> Path:
-        """What clients are to trust."""
+        """The certificate for clients to trust."""
         return self.folder / "ca.pem"
 
 
 @dataclass(slots=True)
 class ProxyOptions:
-    """What the marker `llama_proxy` tells."""
+    """The options of the marker `llama_proxy`."""
 
     layers: Sequence[Middleware[Request, Response]] = ()
     upstream_ca: Given = None
@@ -67,7 +67,7 @@ class ProxyOptions:
 
     @property
     def bytes_of_bodies(self) -> int:
-        """How much of each body is kept."""
+        """How many bytes of each body to keep."""
         if self.record_bodies is True:
             return 1 << 20
         if self.record_bodies < 0:
@@ -76,19 +76,19 @@ class ProxyOptions:
 
 
 class RecordingProxy:
-    """An intercepting proxy beside a test, which keeps what passes: what the fixture `llama_proxy` gives.
+    """The value of the fixture `llama_proxy`: an intercepting proxy that records the exchanges of a test.
 
-    It listens on 127.0.0.1 and has a thread and a loop of its own, so that tests and their clients may block.
-    While it is there the environment leads clients to it and makes them trust it: `HTTP_PROXY`, `HTTPS_PROXY`,
+    It listens on 127.0.0.1 and runs in a separate thread and loop, so that tests and their clients may block.
+    Meanwhile environment variables make clients use and trust it: `HTTP_PROXY`, `HTTPS_PROXY`,
     `ALL_PROXY` and an empty `NO_PROXY`, in lower case too, `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`,
-    `CURL_CA_BUNDLE`, `NODE_EXTRA_CA_CERTS`, `GIT_SSL_CAINFO` and some more. A client that made its TLS context
-    earlier, such as aiohttp, which does so when it is imported, is given `ssl_context`; one that looks at none of
-    these, such as wget for the authority or Node before 24 for the proxy, is told `ca_file` and `url` in its own way.
+    `CURL_CA_BUNDLE`, `NODE_EXTRA_CA_CERTS`, `GIT_SSL_CAINFO` and some more. Pass `ssl_context` to clients that create
+    their TLS context earlier, such as aiohttp at import. Configure `ca_file` and `url` explicitly for clients that
+    ignore these variables, such as wget for the CA or Node before 24 for the proxy.
 
-    An exchange is kept before its last byte goes to the client: who has read a response to its end finds it here.
+    An exchange is recorded before its last byte is sent to the client: after reading a response, a test finds it here.
     """
 
-    __test__ = False  # pytest takes it for tests
+    __test__ = False  # not a test class for pytest
 
     def __init__(self, authority: Authority, options: ProxyOptions) -> None:
         self._authority = authority
@@ -106,17 +106,17 @@ class RecordingProxy:
 
     @property
     def url(self) -> str:
-        """Where it listens: `http://127.0.0.1:PORT`."""
+        """The URL of the proxy: `http://127.0.0.1:PORT`."""
         return f"http://{self._address}"
 
     @property
     def ca_file(self) -> Path:
-        """The certificate that clients are to trust, in PEM."""
+        """The PEM file with the CA certificate for clients to trust."""
         return self._authority.file
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """A new TLS context for clients, which trusts this proxy and nobody else."""
+        """A new TLS context for clients that trusts only this proxy."""
         # create_default_context would write keys to the file of SSLKEYLOGFILE.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(self.ca_file)
@@ -124,27 +124,27 @@ class RecordingProxy:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that are set, for programs that are started with others."""
+        """The variables to set, for programs started with a different environment."""
         return variables(self.url, self.ca_file)
 
-    # what passed
+    # recorded exchanges
 
     @property
     def exchanges(self) -> list[Recorded]:
-        """What has passed so far, in the order in which it ended."""
+        """The exchanges so far, in the order in which they ended."""
         with self._changed:
             return self._exchanges.copy()
 
     def clear(self) -> None:
-        """Forget what has passed so far."""
+        """Remove the exchanges recorded so far."""
         with self._changed:
             self._exchanges.clear()
 
     def wait(self, match: Match = "", *, timeout: float = 10.0) -> Recorded:
-        """The first exchange that matches, as soon as it is over: one that clients made in the background.
+        """Wait for the first finished exchange that matches, such as one made in the background, and return it.
 
         `match` is a part of the URL, or a function of the exchange. Raises TimeoutError after `timeout` seconds.
-        It blocks: in a coroutine, whose own loop has to go on, await `async_wait`.
+        It blocks the thread: use `async_wait` in coroutines.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._find(match) is not None, timeout):
@@ -186,16 +186,16 @@ class RecordingProxy:
         return TimeoutError(f"no exchange matches {match!r} after {timeout:g} s; there were: {seen}")
 
     def har(self) -> dict[str, Json]:
-        """What has passed so far as a HAR 1.2 document, which `json.dumps` takes."""
+        """Return the exchanges so far as a HAR 1.2 document for `json.dumps`."""
         return document([to_entry(each, Path()) for each in self.exchanges])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write `har` to a file, over an older one; gives its path."""
+        """Write `har` to a file, replacing an existing one; return its path."""
         text = json.dumps(self.har(), indent=1, ensure_ascii=False)
         Path(path).write_text(f"{text}\n", encoding="utf-8")
         return Path(path)
 
-    # in its thread
+    # called in the proxy's thread
 
     def _serve(self) -> AbstractAsyncContextManager[Serving]:
         options = self._options
@@ -236,5 +236,5 @@ class RecordingProxy:
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     try:
         loop.call_soon_threadsafe(event.set)
-    except RuntimeError:  # the loop was closed meanwhile
+    except RuntimeError:  # the loop was closed in the meantime
         pass

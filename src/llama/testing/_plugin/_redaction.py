@@ -1,4 +1,4 @@
-"""What is taken out of a cassette before it is written, and out of requests before they are compared with it."""
+"""Removes secrets from cassettes before they are written, and from requests before they are compared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECRET_HEADERS = (
     "X-Auth-Token",
     "X-Amz-Security-Token",
 )
-LONG_ENOUGH = 8  # characters of a secret that is looked for everywhere: shorter ones are words
+LONG_ENOUGH = 8  # minimum characters of a secret to replace everywhere: shorter ones may be words
 Clean: TypeAlias = Callable[[Recorded], Recorded | None]
 _Json: TypeAlias = "dict[str, _Json] | list[_Json] | str | float | bool | None"
 _DATA = re.compile(rb"^(data: ?)?(.+?)(\r?)$")
@@ -31,12 +31,12 @@ _DATA = re.compile(rb"^(data: ?)?(.+?)(\r?)$")
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """What a cassette must not hold: by rule, before it is written.
+    """Rules for removing secrets from a cassette before it is written.
 
-    The values of `headers` are replaced, of cookies and of `Authorization: Bearer ...` all but the names; so are
-    parameters of the `query`, and `fields` of JSON (at any depth, in event streams and WebSocket messages too)
-    and of forms, in requests and responses. A value of 8 characters and more that a rule has found is replaced
-    wherever else in the cassette it is. `function` is given what is left, to change it; None leaves the exchange out.
+    Replaces the values of `headers` (of cookies and of `Authorization: Bearer ...` all but the names), parameters of
+    the `query`, and `fields` of JSON (at any depth, also in event streams and WebSocket messages) and of forms, in
+    requests and responses. A value of at least 8 characters that a rule has found is replaced everywhere else in the
+    cassette. `function` may then change each exchange; if it returns None, the exchange is left out.
 
         Redaction(query=["api_key"], fields=["access_token", "password"])
     """
@@ -53,7 +53,7 @@ class Redaction:
                 raise TypeError(f"Redaction({name}={getattr(self, name)!r}): expected a list")
 
     def clean(self, exchanges: Iterable[Recorded]) -> list[Recorded]:
-        """Copies of exchanges without what must not be kept."""
+        """Return redacted copies of exchanges."""
         cleaner = _Cleaner(self)
         made = [cleaner.by_rule(each) for each in exchanges]
         everywhere = [cleaner.everywhere(each) for each in made]
@@ -62,13 +62,13 @@ class Redaction:
         return [kept for each in everywhere if (kept := self.function(each)) is not None]
 
     def clean_message(self, data: str | bytes) -> str | bytes:
-        """A WebSocket message without what must not be kept."""
+        """Return a redacted WebSocket message."""
         cleaner = _Cleaner(self)
         return cleaner.message(data)
 
 
 class _Cleaner:
-    """Applies the rules, and notes what they took out."""
+    """Applies the rules, and collects the values that they removed."""
 
     def __init__(self, rules: Redaction) -> None:
         self._with = rules.replacement
@@ -80,7 +80,7 @@ class _Cleaner:
     # by rule
 
     def by_rule(self, recorded: Recorded) -> Recorded:
-        """A copy."""
+        """Return a redacted copy."""
         base, mark, query = recorded.url.partition("?")
         return replace(
             recorded,
@@ -131,7 +131,7 @@ class _Cleaner:
         self._hide(password)
 
     def _pairs(self, text: str, names: set[str]) -> str:
-        """Of `a=1&b=2` the values of these names; everything else stays as it was written."""
+        """Replace the values of these names in `a=1&b=2`; everything else stays unchanged."""
         if not names:
             return text
         made: list[str] = []
@@ -155,7 +155,7 @@ class _Cleaner:
         return replace(body, data=data, file=None, size=len(data))
 
     def _text(self, data: bytes) -> bytes:
-        """JSON, or lines of it, perhaps those of an event stream."""
+        """Redact JSON, or lines of JSON, possibly in an event stream."""
         whole = self._json(data)
         if whole is not None:
             return whole
@@ -168,7 +168,7 @@ class _Cleaner:
         return b"\n".join(lines)
 
     def _json(self, data: bytes) -> bytes | None:
-        """The same without the fields; None for what is no JSON."""
+        """Redact the fields of JSON text; None if it is not JSON."""
         if data.lstrip()[:1] not in (b"{", b"["):
             return None
         try:
@@ -194,7 +194,7 @@ class _Cleaner:
         return 0
 
     def message(self, data: str | bytes) -> str | bytes:
-        """A WebSocket message."""
+        """Redact a WebSocket message."""
         if not self._fields:
             return data
         made = self._text(data.encode() if isinstance(data, str) else data)
@@ -203,7 +203,7 @@ class _Cleaner:
     # everywhere
 
     def everywhere(self, recorded: Recorded) -> Recorded:
-        """A copy without what the rules have found elsewhere."""
+        """Return a copy without the values that the rules found elsewhere."""
         spellings = {
             spelling
             for each in self._found

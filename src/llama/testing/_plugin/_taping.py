@@ -1,4 +1,4 @@
-"""The layer of a cassette, and the connector that keeps a replay off the network."""
+"""The layer of a cassette, and the connector that blocks network access during a replay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llama.testing._plugin._cassette import Cassette
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Taping:
-    """Answers from a cassette, or records for it."""
+    """Answers requests from a cassette, or records them."""
 
     inner: Exchange
     recorder: Exchange
@@ -58,7 +58,7 @@ class Taping:
 
 
 def taping(cassette: Cassette) -> Middleware[Request, Response]:
-    """The layer of a cassette."""
+    """Return the layer of a cassette."""
     most = cassette.options.most
 
     def build(inner: Exchange) -> Exchange:
@@ -70,7 +70,7 @@ def taping(cassette: Cassette) -> Middleware[Request, Response]:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Offline:
-    """Reaches what a cassette ignores, and nothing else where it only replays."""
+    """Connects to ignored hosts; during a replay, to no other host."""
 
     inner: Connector
     cassette: Cassette
@@ -89,5 +89,5 @@ class Offline:
 
 
 def offline(cassette: Cassette, connect: Connector | None) -> Connector:
-    """The connector of a cassette's proxy."""
+    """Return the connector of a cassette's proxy."""
     return Offline(connect or tcp_connect(), cassette)

@@ -1,4 +1,4 @@
-"""TLS towards upstreams: whom a proxy beside a test trusts."""
+"""TLS to upstreams: the CAs that a test's proxy trusts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Given = str | os.PathLike[str] | bool | None
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class LateTLS:
-    """Makes its TLS connector when it is first used: most tests need none, and loading authorities takes a while."""
+    """Creates its TLS connector on first use: most tests need none, and loading CA certificates is slow."""
 
     inner: Connector
     verify: str | bool
@@ -38,9 +38,9 @@ class LateTLS:
 
 
 def trusting(upstream_ca: Given, folder: Path) -> Callable[[Connector], Connector]:
-    """What makes TLS connectors. Without a choice they trust whom this process does.
+    """Return a factory of TLS connectors. By default they trust the CAs that this process trusts.
 
-    Call it before the environment says that everybody trusts the proxy alone.
+    Call it before the environment variables make the proxy's CA the only trusted one.
     """
     verify: str | bool
     if upstream_ca is None or upstream_ca is True:

@@ -1,4 +1,4 @@
-"""Layers that see to it that a request is recorded whole where a layer answers it without reading it."""
+"""Layers that record a request completely even if another layer answers it without reading its body."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE = 1.0
 
 @dataclass(slots=True)
 class _Way:
-    """How far a request went."""
+    """Whether a request reached the upstream."""
 
     upstream: bool = False
 
@@ -26,7 +26,7 @@ _way: ContextVar[_Way | None] = ContextVar("llama.testing.way", default=None)
 
 @layer
 async def read_whole(request: Request, inner: Exchange) -> Response:
-    """Read the rest of a request that went no further than here: the test may ask what it was."""
+    """Read the rest of a request that did not reach the upstream, so that the test finds it recorded."""
     way = _Way()
     token = _way.set(way)
     try:
@@ -41,7 +41,9 @@ async def read_whole(request: Request, inner: Exchange) -> Response:
 async def _read(body: Body) -> None:
     size = 0
     try:
-        async with asyncio.timeout(PATIENCE):  # who waits for the answer first gets it first
+        async with asyncio.timeout(
+            PATIENCE
+        ):  # a client that waits for the response before it sends the body gets it first
             while size < MOST and (data := await body.chunk()):
                 size += len(data)
     except (LlamaError, OSError):
@@ -50,7 +52,7 @@ async def _read(body: Body) -> None:
 
 @layer
 async def goes_on(request: Request, inner: Exchange) -> Response:
-    """A request goes to the upstream, by whose leave it is read."""
+    """Note that a request reached the upstream, which then reads it."""
     way = _way.get()
     if way is not None:
         way.upstream = True
