@@ -18,10 +18,10 @@ import threading
 import time
 
 from benchmarks.load.driver import Options, options, wait_for_go
-from llama.http._headers import Headers
-from llama.http.wire._h2_engine import Engine
-from llama.http.wire._h2_fields import RequestHead, ResponseHead
-from llama.http.wire._h2_stream import Stream
+from llama.http._h2.wire.fields import RequestHead, ResponseHead
+from llama.http._h2.wire.protocol import Engine
+from llama.http._h2.wire.stream import Stream
+from llama.http._messages.headers import Headers
 
 SMALL = b"HTTP/1.1 200 OK\r\ncontent-length: 1024\r\n\r\n" + b"x" * 1024
 LARGE = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1 << 40)

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from llama.http._headers import Headers
-from llama.http.wire._h2_engine import Engine
-from llama.http.wire._h2_fields import RequestHead, ResponseHead
-from llama.http.wire._h2_stream import Stream
+from llama.http._h2.wire.fields import RequestHead, ResponseHead
+from llama.http._h2.wire.protocol import Engine
+from llama.http._h2.wire.stream import Stream
+from llama.http._messages.headers import Headers
 
 REQUEST = [
     (":method", "GET"), (":scheme", "https"), (":authority", "example.com"), (":path", "/some/path?a=b"),

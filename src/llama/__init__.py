@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from llama import tcp, udp, unix
-from llama._errors import (
+from llama._core.errors import (
     Busy,
     Closed,
     ConfigError,
@@ -16,20 +16,20 @@ from llama._errors import (
     Truncated,
     Unreachable,
 )
-from llama._extensions import Extensions
-from llama._later import later
-from llama._meter import Meter
-from llama._packets import Packet, PacketConnector, Packets
-from llama._run import run
-from llama._serve import Serving, serve
-from llama._server import Local, Peer, Server, User
-from llama._service import Layer, Middleware, Service
-from llama._shutdown import Shutdown
-from llama._stack import describe, layer, stack
-from llama._stream import Buffer, Handler, ReadyStream, Stream
-from llama._target import Bridge, Connector, Relay, Target
+from llama._core.extensions import Extensions
+from llama._core.meter import Meter
+from llama._core.packets import Packet, PacketConnector, Packets
+from llama._core.server import Local, Peer, Server, User
+from llama._core.service import Layer, Middleware, Service
+from llama._core.shutdown import Shutdown
+from llama._core.stack import describe, layer, stack
+from llama._core.stream import Buffer, Handler, ReadyStream, Stream
+from llama._core.target import Bridge, Connector, Relay, Target
+from llama._lazy_import import later
+from llama._runtime.run import run
+from llama._runtime.serve import Serving, serve
 from llama.layers import Predicate, close, limit, rate_limit, retry, route, timeout, trace
-from llama.tcp._loop import new_event_loop
+from llama.tcp._io.event_loop import new_event_loop
 
 __all__ = [
     "Bridge",
@@ -95,7 +95,7 @@ __all__ = [
 if TYPE_CHECKING:
     from llama import http, mitm, socks5, tls, ws
     from llama._asgi import asgi, to_asgi
-    from llama._via import via
+    from llama._proxy_chain import via
 else:
     __getattr__, __dir__ = later(
         __name__,
@@ -107,7 +107,7 @@ else:
             "socks5": "llama.socks5",
             "tls": "llama.tls",
             "to_asgi": "llama._asgi",
-            "via": "llama._via",
+            "via": "llama._proxy_chain",
             "ws": "llama.ws",
         },
     )

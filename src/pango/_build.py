@@ -7,9 +7,9 @@ from functools import partial
 from typing import TypeAlias
 
 from llama import Connector, Handler, Server, Target, http, stack, tcp, tls
-from pango._balance import RoundRobin, Upstream
-from pango._certificates import Facts, examine, read_password
+from pango._certificate_info import Facts, examine, read_password
 from pango._settings import CLIENT_TIMEOUT, FIRST_BYTE_TIMEOUT, Problems, Settings, check_together
+from pango._target_balancer import RoundRobin, Upstream
 
 Layers: TypeAlias = list[Callable[[Handler], Handler]]
 NAME = "pango"  # in Via and Proxy-Status

@@ -12,8 +12,8 @@ from click.shell_completion import get_completion_class
 
 from llama import ConfigError, Server, run
 from pango import _build, _demo, _logs, _options
-from pango._certificates import Facts
-from pango._report import report
+from pango._certificate_info import Facts
+from pango._check_report import report
 from pango._settings import Problems, Settings
 
 log = logging.getLogger("pango")

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import click
 
 from llama import Handler, asgi, http, layer, run, stack, tcp, tls
-from pango._hello_app import TLS_HEADERS, hello
+from pango._demo_app import TLS_HEADERS, hello
 from pango._settings import HANDSHAKE_TIMEOUT
 
 TRIES = 100

@@ -7,12 +7,12 @@ from typing import TypeVar, cast
 
 import click
 
-from pango import _logs, _settings, _values
+from pango import _logs, _parse, _settings
 from pango._settings import Problems, Settings, key_files
 
 F = TypeVar("F", bound=Callable[..., object])
 
-_IDLE = _values.spell_seconds(_settings.IDLE_TIMEOUT)
+_IDLE = _parse.spell_seconds(_settings.IDLE_TIMEOUT)
 
 OPTIONS = (
     click.option(
@@ -189,54 +189,54 @@ class Texts:
         return bool(self._given[name])
 
     def seconds(self, name: str, default: float | None) -> float | None:
-        return self._problems.read(name, _values.seconds, self.one(name), default)
+        return self._problems.read(name, _parse.seconds, self.one(name), default)
 
 
 def read_logging(given: Mapping[str, object], problems: Problems) -> tuple[str, str]:
     """The log's format and level; what is wrong is noted."""
     texts = Texts(given, problems)
-    style = problems.read("log_format", _values.one_of(*_logs.FORMATS), texts.one("log_format"), "text")
-    return style, problems.read("log_level", _values.one_of(*_logs.LEVELS), texts.one("log_level"), "info")
+    style = problems.read("log_format", _parse.one_of(*_logs.FORMATS), texts.one("log_format"), "text")
+    return style, problems.read("log_level", _parse.one_of(*_logs.LEVELS), texts.one("log_level"), "info")
 
 
 def read(given: Mapping[str, object], problems: Problems) -> Settings:
     """Settings from what was given; every problem is noted, and the default takes its place."""
     texts = Texts(given, problems)
-    versions = _values.one_of("1.2", "1.3")
-    proxy = problems.read("proxy_protocol", _values.one_of("1", "2"), texts.one("proxy_protocol"), None)
-    networks = problems.read_all("proxy_protocol_from", _values.networks, texts.all("proxy_protocol_from"))
-    forwarded = problems.read_all("forwarded_from", _values.networks, texts.all("forwarded_from"))
-    formats = _values.one_of(*_settings.ACCESS_LOGS)
-    names = _values.one_of(*_settings.FORWARDED_HEADERS)
+    versions = _parse.one_of("1.2", "1.3")
+    proxy = problems.read("proxy_protocol", _parse.one_of("1", "2"), texts.one("proxy_protocol"), None)
+    networks = problems.read_all("proxy_protocol_from", _parse.networks, texts.all("proxy_protocol_from"))
+    forwarded = problems.read_all("forwarded_from", _parse.networks, texts.all("forwarded_from"))
+    formats = _parse.one_of(*_settings.ACCESS_LOGS)
+    names = _parse.one_of(*_settings.FORWARDED_HEADERS)
     header = problems.read("forwarded_header", names, texts.one("forwarded_header"), "x-forwarded-for")
     access_log = problems.read("access_log", formats, texts.one("access_log"), None)
-    alpn = problems.read("alpn", _values.protocols, texts.one("alpn"), None)
+    alpn = problems.read("alpn", _parse.protocols, texts.one("alpn"), None)
     return Settings(
-        listen=problems.read_all("listen", _values.listen, texts.all("listen") or (_settings.LISTEN,)),
+        listen=problems.read_all("listen", _parse.listen, texts.all("listen") or (_settings.LISTEN,)),
         certificates=key_files(texts.all("cert"), texts.all("key"), problems),
         key_password_file=texts.one("key_password_file"),
         client_ca=texts.one("client_ca"),
         alpn=alpn,
         minimum_version=problems.read("minimum_version", versions, texts.one("tls_min"), "1.2"),
         plain=texts.is_set("plain"),
-        to=problems.read_all("to", _values.target, texts.all("to")),
+        to=problems.read_all("to", _parse.target, texts.all("to")),
         to_ca=texts.one("to_ca"),
         to_insecure=texts.is_set("to_insecure"),
         to_cert=texts.one("to_cert"),
         to_key=texts.one("to_key"),
-        keylog=problems.read("keylog", _values.keylog, texts.one("keylog"), None),
+        keylog=problems.read("keylog", _parse.keylog, texts.one("keylog"), None),
         proxy_protocol=None if proxy is None else int(proxy),
         proxy_protocol_from=tuple(each for group in networks for each in group),
-        max_connections=problems.read("max_connections", _values.count, texts.one("max_connections"), None),
+        max_connections=problems.read("max_connections", _parse.count, texts.one("max_connections"), None),
         handshake_timeout=texts.seconds("handshake_timeout", _settings.HANDSHAKE_TIMEOUT),
         connect_timeout=texts.seconds("connect_timeout", _settings.CONNECT_TIMEOUT),
         idle_timeout=texts.seconds("idle_timeout", _settings.IDLE_TIMEOUT),
         answer_timeout=texts.seconds("answer_timeout", None),
-        retries=problems.read("retries", _values.count_from_0, texts.one("retries"), _settings.RETRIES),
+        retries=problems.read("retries", _parse.count_from_0, texts.one("retries"), _settings.RETRIES),
         forwarded_from=tuple(each for group in forwarded for each in group),
         forwarded_header=cast("_settings.ForwardedHeader", header),
         access_log=cast("_settings.AccessLog | None", access_log),
         http3=texts.is_set("http3"),
         grace=texts.seconds("grace", None),
-        workers=problems.read("workers", _values.count, texts.one("workers"), None),
+        workers=problems.read("workers", _parse.count, texts.one("workers"), None),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 from llama import ConfigError
-from pango import _values
+from pango import _parse
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Settings:
     @property
     def is_http(self) -> bool:
         """Whether the targets are spoken HTTP to."""
-        return any(map(_values.is_http, self.to))
+        return any(map(_parse.is_http, self.to))
 
 
 class Problems:
@@ -141,7 +141,7 @@ def check_together(settings: Settings, problems: Problems) -> None:
             if getattr(settings, name):
                 named = "cert" if name == "certificates" else name
                 problems.note(named, f"does not go with {spell('plain')}, which terminates no TLS")
-        if settings.keylog and not any(each.startswith(_values.SECURE) for each in settings.to):
+        if settings.keylog and not any(each.startswith(_parse.SECURE) for each in settings.to):
             problems.note("keylog", f"with {spell('plain')}, expected targets that are reached over TLS")
     elif not settings.certificates:
         problems.note("cert", f"missing: expected a PEM file, or {spell('plain')} for no TLS")
@@ -154,14 +154,14 @@ def check_together(settings: Settings, problems: Problems) -> None:
 
 def _check_targets(settings: Settings, problems: Problems) -> None:
     to = problems.spell("to")
-    if not any(each.startswith(_values.SECURE) for each in settings.to):
+    if not any(each.startswith(_parse.SECURE) for each in settings.to):
         for name in ("to_ca", "to_insecure", "to_cert"):
             if getattr(settings, name):
                 problems.note(
                     name, f"goes with {to} tls://HOST:PORT, https://HOST:PORT and h3://HOST:PORT only"
                 )
     if settings.is_http:
-        others = [each for each in settings.to if not _values.is_http(each)]
+        others = [each for each in settings.to if not _parse.is_http(each)]
         if others:
             problems.note(
                 "to", f"{others[0]!r} is not HTTP as others are: expected all of them to be, or none"
@@ -199,10 +199,10 @@ def _check_http3(settings: Settings, problems: Problems) -> None:
 
 def check_values(settings: Settings, problems: Problems) -> None:
     """Note the values that a reader of text would have refused, for settings that came by a call."""
-    problems.read_all("listen", _values.listen, settings.listen)
-    problems.read_all("to", _values.target, settings.to)
-    problems.read_all("proxy_protocol_from", _values.networks, settings.proxy_protocol_from)
-    problems.read_all("forwarded_from", _values.networks, settings.forwarded_from)
+    problems.read_all("listen", _parse.listen, settings.listen)
+    problems.read_all("to", _parse.target, settings.to)
+    problems.read_all("proxy_protocol_from", _parse.networks, settings.proxy_protocol_from)
+    problems.read_all("forwarded_from", _parse.networks, settings.forwarded_from)
     for name in ("handshake_timeout", "connect_timeout", "idle_timeout", "answer_timeout", "grace"):
         value: object = getattr(settings, name)
         if value is not None and not (isinstance(value, (int, float)) and value > 0):

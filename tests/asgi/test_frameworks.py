@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llama import asgi, stack
-from llama._resources import resources
+from llama._core.resources import resources
 from llama.http import server
 from tests.asgi.test_websocket import Socket
 from tests.http.serving import client_of, get, last, talk

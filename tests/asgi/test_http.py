@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from llama import Shutdown, asgi, stack
-from llama._server import Local, Peer
+from llama._core.server import Local, Peer
 from llama.http import Request, server
-from llama.testing._helpers import rounds
+from llama.testing._stream_suite.helpers import rounds
 from tests.http.serving import client_of, get, last, talk
 
 App = Any

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llama import asgi, serve, stack
-from llama._errors import LlamaError
+from llama._core.errors import LlamaError
 from llama.http import server
 from tests.asgi.test_http import hello
 from tests.http.serving import last

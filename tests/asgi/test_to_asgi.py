@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from llama import Overloaded, Peer, Stream, Truncated, asgi, http, layer, stack, to_asgi
-from llama._server import Local
-from llama._shutdown import Shutdown
+from llama._core.server import Local
+from llama._core.shutdown import Shutdown
 from llama.http import Body, Exchange, Headers, Request, Response
 from tests.asgi.asgi_server import ask, called
 from tests.asgi.asgi_server import http as scope_of

@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 from click.testing import CliRunner
 
-from llama._cli import _logs, main
+from llama._cli import logs, main
 from llama.tls import CertificateAuthority
 from tests.pango.process import Pango, free_port
 
@@ -34,7 +34,7 @@ class Call(Protocol):
 @pytest.fixture
 def llama(monkeypatch: pytest.MonkeyPatch) -> Call:
     """`llama("socks5 --help")`: the command in this process, for what does not get as far as to run."""
-    monkeypatch.setattr(_logs, "set_up", _set_up_nothing)  # this process logs as the tests want it
+    monkeypatch.setattr(logs, "set_up", _set_up_nothing)  # this process logs as the tests want it
 
     def call(line: str, /) -> Outcome:
         result = CliRunner().invoke(main, line.split(), prog_name="llama", catch_exceptions=False)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llama import Service, Stream, Target, layer, serve, stack, tcp, testing
-from llama._resources import enter, resources
+from llama._core.resources import enter, resources
 
 
 class Pool:

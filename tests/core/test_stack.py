@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 
 from llama import Bridge, Service, Stream, Target, describe, layer, serve, stack, tcp
-from llama._stack import check_service, check_takes, factory, name_of, named_layer
+from llama._core.stack import check_service, check_takes, factory, name_of, named_layer
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)

@@ -8,7 +8,8 @@ from tests.house.project import ROOT
 
 def test_the_example_of_a_cassette_passes_without_the_network(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "llama._pytest", "--rootdir", str(tmp_path), "-p", "no:cacheprovider",
+        [sys.executable, "-m", "pytest", "-p", "llama._pytest_plugin", "--rootdir", str(tmp_path), "-p",
+         "no:cacheprovider",
          "--cassette=none", str(ROOT / "examples" / "cassette_test.py")],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},

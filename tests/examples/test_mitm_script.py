@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from llama import http, stack, tls, ws
-from llama._cli._mitm_script import Script
+from llama._cli.mitm.script.script import Script
 from tests.house.project import ROOT
 from tests.mitm.conftest import world as world
 from tests.mitm.worlds import HOST, World, fronted

@@ -18,7 +18,7 @@ class Module:
 
     @property
     def name(self) -> str:
-        """Dotted, a package by its own name: `llama.tls`, `llama.tls._hello`."""
+        """Dotted, a package by its own name: `llama.tls`, `llama.tls._client_hello.client_hello`."""
         root = SOURCE if SOURCE in self.path.parents else ROOT
         parts = self.path.relative_to(root).with_suffix("").parts
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

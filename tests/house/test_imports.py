@@ -10,36 +10,34 @@ from tests.house.project import Module, examples, modules
 
 pytestmark = pytest.mark.house
 
-# Each layer may import itself and those above it in this list.
+# Each part may import itself and the parts above it in this list.
 LAYERS = [
-    {"llama._core"},
+    {"llama._core", "llama._lazy_import"},
     {"llama.layers", "llama.tcp", "llama.udp", "llama.unix"},
     {"llama.tls"},
     {"llama.http", "llama.socks5"},
-    {"llama.ws", "llama.mitm", "llama.transports"},
-    {
-        "llama._asgi",
-        "llama._child",
-        "llama._generation",
-        "llama._keeper",
-        "llama._listeners",
-        "llama._plan",
-        "llama._process",
-        "llama._resources",
-        "llama._run",
-        "llama._serve",
-        "llama._signals",
-        "llama._supervisor",
-        "llama._systemd",
-        "llama._worker",
-    },
+    {"llama.ws", "llama.mitm"},
+    {"llama._asgi", "llama._proxy_chain", "llama._runtime"},
     {"llama", "llama._cli", "llama.__main__"},
     {"pango"},
 ]
+# The same inside llama.http.
+HTTP_LAYERS = [
+    {"_codings", "_limits", "_h3_extra", "_progress_timer"},
+    {"_messages"},
+    {"_client_settings", "_server_settings", "_stream_tunnel"},
+    {"_h1"},
+    {"_responder"},
+    {"_h2"},
+    {"_h3"},
+    {"_client", "_server"},
+    {"_proxy"},
+    {"_layers"},
+]
 # Imported by none of the above.
 BESIDE = {
-    "llama.testing": {"llama._core", "llama.http"},
-    "llama._pytest": {
+    "llama.testing": {"llama._core", "llama._lazy_import", "llama.http"},
+    "llama._pytest_plugin": {
         "llama._core",
         "llama.http",
         "llama.mitm",
@@ -47,58 +45,35 @@ BESIDE = {
         "llama.testing",
         "llama.tls",
         "llama.ws",
-        "llama._run",
+        "llama._runtime",
     },
 }
-CORE = {
-    "_service",
-    "_stack",
-    "_stray",
-    "_extensions",
-    "_errors",
-    "_stream",
-    "_shutdown",
-    "_target",
-    "_meter",
-    "_server",
-    "_later",
-    "_logs",
-    "_packets",
-    "_resources",
-}
-# Wire modules by another name.
+# Modules outside the wire packages that do no I/O either.
 PURE = {
-    f"llama.tls.{name}"
-    for name in ("_hello", "_hello_fields", "_records", "_not_tls", "_fingerprint", "_names")
+    *(
+        f"llama.tls._client_hello.{name}"
+        for name in ("client_hello", "fields", "records", "diagnose", "fingerprint")
+    ),
+    "llama.tls._certificates.names",
+    "llama.tcp._proxy_protocol.header",
+    "llama.tcp._proxy_protocol.tlv",
+    "llama.tcp._protocol_detection",
+    "llama.ws._tap_wire",
 }
-SINGLE = {
-    "_asgi",
-    "_cli",
-    "__main__",
-    "_pytest",
-}  # every other module at the top that is not core belongs to run
 IMPURE = {"asyncio", "ssl", "socket", "selectors", "select", "threading", "subprocess"}
 OPTIONAL = {"qh3", "rich"}  # modules of extras, which are imported where they are needed
 LATE = (
-    *("llama.http._h3_server", "llama.http._h3_client"),  # ours that cannot do without one
-    "llama._cli._mitm_console",
-    "llama.testing._plugin",  # what fixtures are made of, for every run of pytest loads the plugin
+    "llama.http._h3.server.listener",  # needs qh3
+    "llama.http._h3.client.client",  # needs qh3
+    "llama._cli.mitm.console.app",  # needs rich
+    "llama.testing._fixtures",  # every run of pytest loads the plugin; the fixtures load when a test uses one
 )
 
 
 def part(name: str) -> str:
-    """The part of the project a module belongs to: a top-level package, a single module, or the core."""
-    top, _, rest = name.partition(".")
-    if top != "llama" or not rest:
-        return top
-    first = rest.split(".")[0]
-    if is_core(first):
-        return "llama._core"
-    return "llama._run" if first.startswith("_") and first not in SINGLE else f"llama.{first}"
-
-
-def is_core(first: str) -> bool:
-    return first in CORE or any(first.startswith(f"{name}_") for name in CORE)
+    """The part of the project that a module belongs to: the package or module directly below `llama`, or `pango`."""
+    pieces = name.split(".")
+    return ".".join(pieces[:2]) if pieces[0] == "llama" else pieces[0]
 
 
 MODULES = modules()
@@ -123,7 +98,7 @@ def test_imports_go_one_way(module: Module) -> None:
     mine = part(module.name)
     allowed = {"llama._core", mine}
     if mine in BESIDE:
-        allowed |= BESIDE["llama._pytest" if "plugin" in module.name else mine]
+        allowed |= BESIDE["llama._pytest_plugin" if "._fixtures" in module.name else mine]
     else:
         level = next((number for number, layer in enumerate(LAYERS) if mine in layer), None)
         assert level is not None, f"{module.name}: in which layer is {mine}? Add it to LAYERS here."
@@ -132,12 +107,38 @@ def test_imports_go_one_way(module: Module) -> None:
         assert part(name) in allowed, f"{module.where(node)}: {mine} may not import {name}"
 
 
-def test_there_are_no_cycles() -> None:
-    graph = {module.name: set(dependencies(module)) for module in MODULES}
+@pytest.mark.parametrize("module", modules("llama/http"), ids=lambda module: module.name)
+def test_imports_inside_http_go_one_way(module: Module) -> None:
+    mine = child("llama.http", module.name)
+    level = next((number for number, layer in enumerate(HTTP_LAYERS) if mine in layer), None)
+    if mine == "":  # the package itself re-exports
+        return
+    assert level is not None, f"{module.name}: in which layer is {mine}? Add it to HTTP_LAYERS here."
+    allowed = {mine, ""}.union(*HTTP_LAYERS[:level])
+    for name, node in dependencies(module).items():
+        if name.startswith("llama.http."):
+            assert child("llama.http", name) in allowed, f"{module.where(node)}: {mine} may not import {name}"
+
+
+def child(folder: str, name: str) -> str:
+    """The entry of a folder that holds a module: `_h1` of `llama.http` for `llama.http._h1.wire.head`."""
+    return name.removeprefix(folder).lstrip(".").split(".")[0]
+
+
+@pytest.mark.parametrize("folder", sorted({module.name for module in MODULES if module.is_package}))
+def test_folders_have_no_cycles(folder: str) -> None:
+    """The entries of a folder, files and folders alike, import each other one way."""
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        if not module.name.startswith(f"{folder}."):
+            continue
+        mine = child(folder, module.name)
+        below = {child(folder, name) for name in dependencies(module) if name.startswith(f"{folder}.")}
+        graph.setdefault(mine, set()).update(below - {mine})
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail("these modules import each other: " + " -> ".join(error.args[1]))
+        pytest.fail(f"entries of {folder} import each other: " + " -> ".join(error.args[1]))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
@@ -171,8 +172,7 @@ def reachable(module: Module) -> list[Module]:
 
 def is_wire(name: str) -> bool:
     """Bytes in, events out: no sockets, no loop."""
-    pieces = name.split(".")
-    return name in PURE or any(piece.strip("_") == "wire" or piece.endswith("_wire") for piece in pieces)
+    return name in PURE or "wire" in name.strip("_").replace("._", ".").split(".")
 
 
 @pytest.mark.parametrize("module", [*modules("pango"), *examples()], ids=lambda module: module.name)
@@ -217,7 +217,7 @@ def re_exports(node: ast.stmt) -> bool:
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
 def test_tasks_are_made_by_shutdown_only(module: Module) -> None:
     """What ruff's ban of asyncio.create_task cannot see: the same by way of the loop."""
-    if module.name == "llama._shutdown":
+    if module.name == "llama._core.shutdown":
         return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute) and node.attr in ("create_task", "ensure_future"):

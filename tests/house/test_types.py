@@ -22,7 +22,9 @@ def type_variables(module: Module) -> set[str]:
         and isinstance(node.value, ast.Call)
         and "TypeVar" in names(node.value.func)
     }
-    taken = {full.rpartition(".")[2] for _, full in module.imports() if full.startswith("llama._service.")}
+    taken = {
+        full.rpartition(".")[2] for _, full in module.imports() if full.startswith("llama._core.service.")
+    }
     return defined | {name for name in taken if name in {"I", "O", "I2", "O2"}}
 
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from llama._server import Peer
-from llama._shutdown import Shutdown
-from llama._stream import Handler
-from llama.http._message import Exchange, Request, Response
-from llama.tcp._stream import SocketStream
+from llama._core.server import Peer
+from llama._core.shutdown import Shutdown
+from llama._core.stream import Handler
+from llama.http._messages.message import Exchange, Request, Response
+from llama.tcp._io.stream import SocketStream
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CLOSING = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"

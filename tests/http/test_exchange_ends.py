@@ -12,11 +12,11 @@ from typing import NamedTuple
 import pytest
 
 from llama import Handler, Layer, Shutdown, Stream, layer, limit, stack, timeout, trace
-from llama._errors import LlamaError, Unreachable
+from llama._core.errors import LlamaError, Unreachable
 from llama.http import Exchange, Request, Response, access_log, client, retry, reverse_proxy, server
-from llama.http._body import Body
-from llama.http._reverse_proxy import ReverseProxy
-from llama.layers._limit import Limit
+from llama.http._messages.body import Body
+from llama.http._proxy.reverse import ReverseProxy
+from llama.layers._concurrency_limit import Limit
 from llama.layers._timeout import Timeout
 from tests.http.serving import Client, client_of, get, last
 from tests.http.upstreams import OK, Upstream, answering, head_of, tcp_pair

@@ -9,7 +9,7 @@ import pytest
 
 from llama import Stream, serve, stack
 from llama.http import Request, Response, server
-from llama.tcp._open import open_stream
+from llama.tcp._io.open_stream import open_stream
 from tests.http.soak import Proxy, proxy_to
 
 pytestmark = [

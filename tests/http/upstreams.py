@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llama import Handler, Stream, Target
-from llama._shutdown import Shutdown
+from llama._core.shutdown import Shutdown
 from llama.http import Request, client
-from llama.http._client import Client
-from llama.tcp._open import open_stream
+from llama.http._client.client import Client
+from llama.tcp._io.open_stream import open_stream
 from llama.testing import memory_pair
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

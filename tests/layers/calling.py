@@ -1,6 +1,6 @@
 """A call as a coroutine, which is what tasks take."""
 
-from llama._service import I, O, Service
+from llama._core.service import I, O, Service
 
 
 async def call(service: Service[I, O], input: I) -> O:

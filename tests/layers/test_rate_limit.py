@@ -1,7 +1,7 @@
 import pytest
 
 from llama import ConfigError, Extensions, Overloaded, Peer, Service, describe, rate_limit, testing
-from llama._service import I
+from llama._core.service import I
 from llama.layers._peer_key import network_of
 
 

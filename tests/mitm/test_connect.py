@@ -4,8 +4,8 @@ import pytest
 
 from llama import Handler, Shutdown, Target, http, mitm, serve, stack, tls
 from llama.http import Exchange, Request, Response
-from llama.http.wire._h2_limits import H2Limits
-from tests.http.h2_talk import Talk
+from llama.http._limits import H2Limits
+from tests.http.h2.raw_client import Talk
 from tests.mitm.doors import DOORS, entered, through, way
 from tests.mitm.worlds import HOST, World
 

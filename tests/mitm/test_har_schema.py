@@ -12,7 +12,7 @@ import pytest
 
 from llama import Truncated, http, mitm, stack, testing, tls, ws
 from llama.http import Request, Response
-from llama.mitm._har_file import HarFile
+from llama.mitm._har.file import HarFile
 from tests.mitm.worlds import HOST, World, fronted
 
 jsonschema = pytest.importorskip("jsonschema")

@@ -15,7 +15,7 @@ from llama.mitm._proxy import MitmProxy
 from llama.mitm._relay import MitmRelay
 from tests.mitm.doors import way
 from tests.mitm.worlds import To, World, page
-from tests.tls.hellos import client_hello, record, sni
+from tests.tls.client_hello.hellos import client_hello, record, sni
 
 MANY = 200
 

@@ -27,7 +27,7 @@ from llama import (
 from llama.http import Exchange, Request, Response
 from llama.mitm import Chunk
 from tests.mitm.worlds import HOST, To, World, page
-from tests.tls.hellos import client_hello, record, sni
+from tests.tls.client_hello.hellos import client_hello, record, sni
 
 
 @layer

@@ -9,9 +9,9 @@ import pytest
 from llama import Stream, Target, http, mitm, serve, socks5, stack, tcp, testing, tls
 from llama.http import Request, Response
 from llama.mitm import Recorded
-from llama.mitm._har import read_har, to_entry
-from llama.mitm._har_file import HarFile
-from llama.mitm._har_timings import to_timings
+from llama.mitm._har.document import read_har, to_entry
+from llama.mitm._har.file import HarFile
+from llama.mitm._har.timings import to_timings
 from tests.mitm.worlds import HOST, World, fronted, page
 
 PAUSE = 0.03  # seconds that something is made to take

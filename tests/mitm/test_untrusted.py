@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from llama import Handler, Stream, Target, TLSError, http, mitm, serve, stack, tls
 from llama.http import Request
 from llama.tls import CertificateAuthority
-from llama.tls._ready import open_session
+from llama.tls._nonblocking import open_session
 from tests.mitm.doors import entered, through, way
 from tests.mitm.worlds import HOST, To, World, page, self_signed
 from tests.tls.forged import copied

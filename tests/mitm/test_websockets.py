@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect as peer_connect
 
 from llama import Closed, Handler, LlamaError, http, mitm, stack, tls, ws
 from llama.mitm import Recorded
-from llama.mitm._har import to_entry
+from llama.mitm._har.document import to_entry
 from tests.mitm.worlds import HOST, World, fronted
 
 

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from llama import Handler, Stream, Target, http, mitm, serve, stack, tcp, tls
 from llama.http import Exchange, Request, Response
 from llama.tls import CertificateAuthority
-from llama.tls._x509 import encode_key
+from llama.tls._certificates.x509 import encode_key
 
 HOST = "site.example"
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from llama import Stream, Target, Unreachable, tcp
-from pango._balance import PAUSE, RoundRobin, Upstream
+from pango._target_balancer import PAUSE, RoundRobin, Upstream
 
 
 class Clock:

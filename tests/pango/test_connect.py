@@ -10,9 +10,9 @@ import pytest
 
 import pango
 from llama import Handler, Shutdown, Stream, Target, serve, tcp
-from llama.http.wire._h2_limits import H2Limits
-from tests.http.h2_talk import Talk
-from tests.http.test_connect_and_upgrade import (
+from llama.http._limits import H2Limits
+from tests.http.h2.raw_client import Talk
+from tests.http.proxy.test_connect_and_upgrade import (
     BODIES,
     H2C,
     MALFORMED,

@@ -20,7 +20,7 @@ import pango
 from llama import Target, http, tls
 from llama.http import Request
 from llama.http._server import HttpServer
-from llama.tcp._server import TcpServer
+from llama.tcp._listener import TcpServer
 from pango._build import servers
 from pango._settings import Settings
 from tests.pango.conftest import Start

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llama import Peer, Refused, Stream, Target, Unreachable, serve, socks5, tcp
-from llama.socks5._wire import parse_reply
+from llama.socks5._wire.socks5 import parse_reply
 from llama.testing._transcript import converse
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from llama import ConfigError, Refused, Target, socks5
-from llama.tcp._target_set import TargetSet
-from llama.tcp._targets import allowed
+from llama.tcp._policy.address_filter import allowed
+from llama.tcp._policy.target_patterns import TargetSet
 
 
 @pytest.mark.parametrize(

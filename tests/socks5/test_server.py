@@ -22,8 +22,8 @@ from llama import (
     tcp,
     testing,
 )
-from llama.socks5._failures import code_of
-from llama.socks5._wire import ReplyCode
+from llama.socks5._reply_codes import code_of
+from llama.socks5._wire.socks5 import ReplyCode
 from llama.testing._transcript import converse
 from tests.socks5.worlds import Echoes, Fails, on_loopback
 

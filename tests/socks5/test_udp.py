@@ -23,7 +23,7 @@ from llama import (
     testing,
     udp,
 )
-from llama.socks5._wire import encode_datagram, parse_datagram, parse_reply
+from llama.socks5._wire.socks5 import encode_datagram, parse_datagram, parse_reply
 from llama.testing._transcript import converse
 from tests.socks5.worlds import Echoes
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama import ProtocolError
-from llama.socks5 import _socks4_wire as wire4
-from llama.socks5 import _wire as wire
-from llama.socks5._address_wire import Address, encode_address
-from llama.socks5._failures import code_of
+from llama.socks5._reply_codes import code_of
+from llama.socks5._wire import socks4 as wire4
+from llama.socks5._wire import socks5 as wire
+from llama.socks5._wire.address import Address, encode_address
 
 M = TypeVar("M")
 PARSERS: list[Callable[[bytes], Any]] = [

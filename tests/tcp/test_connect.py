@@ -10,7 +10,7 @@ import pytest
 
 from llama import Stream, Target, Unreachable, serve, tcp, testing, unix
 from llama.tcp._connect import interleave
-from llama.tcp._stream import SocketStream
+from llama.tcp._io.stream import SocketStream
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -251,7 +251,7 @@ async def test_a_timeout_of_the_kernel_is_unreachable(
     def gives_up(dial: object) -> int:
         raise OSError(errno.ETIMEDOUT, "Connection timed out")
 
-    monkeypatch.setattr("llama.tcp._dial.Dial._begin", gives_up)
+    monkeypatch.setattr("llama.tcp._io.dial.Dial._begin", gives_up)
     with pytest.raises(Unreachable, match=r"cannot connect to 192\.0\.2\.1:80: Connection timed out"):
         await tcp.connect(timeout=timeout)(Target("192.0.2.1", 80))
 

@@ -19,7 +19,7 @@ from llama import (
     tls,
 )
 from llama.http import Request, Response
-from llama.tcp._first_bytes_wire import begins_with, is_http1
+from llama.tcp._protocol_detection import begins_with, is_http1
 from tests.layers.calling import call
 from tests.tls.sessions import pair_files
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama import ConfigError, Refused, serve, tcp, testing
-from llama._target import Target
+from llama._core.target import Target
 from llama.tcp._transparent import original_target
 
 
@@ -49,7 +49,7 @@ def privileged(*rule: str) -> bool:
 PROGRAM = """
 import asyncio, sys
 from llama import serve, tcp
-from llama._target import Target
+from llama._core.target import Target
 
 async def main():
     seen = []
@@ -149,6 +149,6 @@ async def test_a_connection_to_the_listener_itself_is_refused(caplog: pytest.Log
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone")
 def test_a_transparent_listener_without_the_capability_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama.tcp._led._IP_TRANSPARENT", 9999)  # an option that nobody may set
+    monkeypatch.setattr("llama.tcp._tproxy._IP_TRANSPARENT", 9999)  # an option that nobody may set
     with pytest.raises(OSError, match="NET_ADMIN"):
         tcp.server("127.0.0.1:0", tcp.transparent(), transparent=True).bind()

@@ -11,7 +11,7 @@ for name in (
     "httpcore2",
     "httpx2",
     "websockets.asyncio.client",
-    "llama.testing._plugin._fixtures",
+    "llama.testing._fixtures.fixtures",
 ):
     with suppress(ImportError):
         import_module(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llama import http, serve, stack, tls, ws
 from llama.http import Request, Response
-from llama.testing._plugin._background import Background
+from llama.testing._fixtures.background_server import Background
 from llama.tls import CertificateAuthority
 
 

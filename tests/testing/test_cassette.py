@@ -60,7 +60,7 @@ class Suite:
         """Run it; so often the site is asked for something."""
         before = len(self.site.asked)
         result = self.pytester.runpytest_inprocess(
-            "-p", "llama._pytest", "-p", "no:cacheprovider", *arguments
+            "-p", "llama._pytest_plugin", "-p", "no:cacheprovider", *arguments
         )
         result.assert_outcomes(passed=passed, failed=failed)
         assert len(self.site.asked) - before == asked, self.site.asked[before:]
@@ -478,7 +478,7 @@ def test_it(name):
     assert get(HTTP + "/" + name) == b"GET /" + name.encode()
 """
     )
-    arguments = ("-p", "llama._pytest", "-p", "xdist.plugin", "-p", "no:cacheprovider", "-n", "2")
+    arguments = ("-p", "llama._pytest_plugin", "-p", "xdist.plugin", "-p", "no:cacheprovider", "-n", "2")
     suite.pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=6)
     assert len(suite.site.asked) == 6 and len(list(suite.cassettes.iterdir())) == 6
     suite.pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=6)
@@ -514,7 +514,7 @@ def test_marked(cassette):
 )
 def test_an_invalid_marker_is_an_error(suite: Suite, marker: str, said: str) -> None:
     suite.write(f"@pytest.mark.cassette({marker})\ndef test_it():\n    pass\n")
-    outcome = suite.pytester.runpytest_inprocess("-p", "llama._pytest", "-p", "no:cacheprovider")
+    outcome = suite.pytester.runpytest_inprocess("-p", "llama._pytest_plugin", "-p", "no:cacheprovider")
     outcome.assert_outcomes(errors=1)
     outcome.stdout.fnmatch_lines([said])
 
@@ -523,6 +523,6 @@ def test_a_file_that_is_not_a_cassette_is_an_error(suite: Suite) -> None:
     suite.write("@pytest.mark.cassette\ndef test_it():\n    get(HTTP + '/a')\n")
     suite.cassettes.mkdir(parents=True)
     (suite.cassettes / "test_it.har").write_text("{}")
-    outcome = suite.pytester.runpytest_inprocess("-p", "llama._pytest", "-p", "no:cacheprovider")
+    outcome = suite.pytester.runpytest_inprocess("-p", "llama._pytest_plugin", "-p", "no:cacheprovider")
     outcome.assert_outcomes(errors=1)
     outcome.stdout.fnmatch_lines(["*test_it.har is no HAR file*"])

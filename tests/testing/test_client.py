@@ -3,7 +3,7 @@
 import pytest
 
 from llama import Peer, Stream, http, stack, testing
-from llama._errors import LlamaError
+from llama._core.errors import LlamaError
 from llama.http import Request, Response
 
 

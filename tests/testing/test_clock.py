@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from llama import Stream, Target, serve, tcp, testing
-from llama.tcp._loop import new_event_loop
+from llama.tcp._io.event_loop import new_event_loop
 
 
 async def test_time_stands_still_until_it_is_advanced() -> None:

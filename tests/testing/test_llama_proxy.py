@@ -17,7 +17,7 @@ import pytest
 from llama import layer
 from llama.http import Exchange, Request, Response
 from llama.testing import RecordingProxy
-from llama.testing._plugin._environment import environment
+from llama.testing._fixtures.proxy_env import environment
 from tests.testing.sites import Site
 from tests.testing.sites import site as serve_site
 from tests.tls.programs import needs
@@ -218,7 +218,7 @@ def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
-    return pytester.runpytest_inprocess("-p", "llama._pytest", "-p", "no:cacheprovider", *arguments)
+    return pytester.runpytest_inprocess("-p", "llama._pytest_plugin", "-p", "no:cacheprovider", *arguments)
 
 
 def test_a_marker_alone_starts_the_proxy_after_shared_fixtures(
@@ -276,7 +276,7 @@ def test_an_invalid_marker_is_an_error(
 
 def test_the_plugin_loads_no_more_than_it_needs() -> None:
     late = {"llama.http", "llama.tls", "llama.mitm", "llama.testing"}
-    code = f"import sys, llama._pytest; print(sorted({late} & set(sys.modules)))"
+    code = f"import sys, llama._pytest_plugin; print(sorted({late} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

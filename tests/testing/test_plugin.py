@@ -15,11 +15,11 @@ def plain(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.runpytest_inprocess("-p", "llama._pytest", "-p", "no:cacheprovider", *arguments)
+    return pytester.runpytest_inprocess("-p", "llama._pytest_plugin", "-p", "no:cacheprovider", *arguments)
 
 
 def run_apart(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return pytester.runpytest_subprocess("-p", "llama._pytest", "-p", "no:cacheprovider", *arguments)
+    return pytester.runpytest_subprocess("-p", "llama._pytest_plugin", "-p", "no:cacheprovider", *arguments)
 
 
 def test_a_coroutine_function_is_run_and_gets_its_fixtures(plain: pytest.Pytester) -> None:

@@ -10,9 +10,9 @@ from functools import cache
 from cryptography import x509
 
 from llama import Handler, LlamaError, Stream
-from llama._server import is_orderly
+from llama._core.server import is_orderly
 from llama.tls import TLSInfo
-from tests.tcp.pairs import over_tcp
+from tests.tcp.socket_pairs import over_tcp
 from tests.tls.sessions import Transport, ca_file
 
 log = logging.getLogger("tests")

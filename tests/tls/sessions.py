@@ -10,9 +10,9 @@ from tempfile import mkdtemp
 
 from llama import Buffer, Extensions, ReadyStream, Stream, testing
 from llama.tls import CertificateAuthority
-from llama.tls._ready import open_session
+from llama.tls._nonblocking import open_session
 from llama.tls._stream import TLSStream
-from tests.tcp.pairs import over_tcp
+from tests.tcp.socket_pairs import over_tcp
 
 
 @cache

@@ -30,9 +30,9 @@ from llama import (
     tls,
 )
 from llama.tls import CertificateAuthority, KeyPair, TLSInfo, Wanted
+from llama.tls._certificates.x509 import encode_key
 from llama.tls._connect import KEPT, TLSConnect
-from llama.tls._ready import open_session
-from llama.tls._x509 import encode_key
+from llama.tls._nonblocking import open_session
 from tests.tls.clients import dialled, echo, tell
 from tests.tls.forged import copied
 from tests.tls.sessions import Plain, authority, ca_file, in_memory, pair_files

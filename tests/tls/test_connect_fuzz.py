@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama import Stream, Target, TLSError, testing, tls
-from llama._shutdown import Shutdown
-from llama.tls._ready import open_session
-from tests.tls import hellos
+from llama._core.shutdown import Shutdown
+from llama.tls._nonblocking import open_session
+from tests.tls.client_hello import hellos
 from tests.tls.sessions import ca_file, server_context
 
 TARGET = Target("localhost", 443)

@@ -7,7 +7,7 @@ import pytest
 
 from llama import Handler, serve, tls
 from llama.tls import Certificate, KeyPair
-from llama.tls._x509 import KeyKind
+from llama.tls._certificates.x509 import KeyKind
 from tests.tls.clients import V12, V13, alert_of, client_of, echo, tell, trusting
 from tests.tls.programs import needs, output_of
 from tests.tls.sessions import authority, ca_file

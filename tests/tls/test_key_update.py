@@ -9,7 +9,7 @@ import pytest
 
 from llama import Handler, Stream, serve, tcp, tls
 from llama.tls._stream import OWED, TLSStream
-from tests.tcp.pairs import over_tcp
+from tests.tcp.socket_pairs import over_tcp
 from tests.tls.clients import client_of, dialled, echo
 from tests.tls.libssl import TLS_1_2, UPDATE_BOTH, UPDATE_OWN, LibraryClient, library
 from tests.tls.sessions import Transport, in_memory, pair_files, without_callbacks

@@ -12,7 +12,7 @@ import pytest
 
 from llama import ConfigError, Extensions, Stream, Target, http, mitm, serve, stack, tcp, tls, via
 from llama.http import Request, Response
-from llama.mitm._leaves import Leaves
+from llama.mitm._certificate_cache import Leaves
 from llama.tls._keylog import CONTEXTS, KeyLog
 from tests.leaks import descriptors
 from tests.tls.sessions import authority, ca_file, pair_files

@@ -10,7 +10,7 @@ import pytest
 
 from llama import Bridge, Shutdown, Stream, Target, Truncated, tcp
 from llama.tls._pump import DecryptPump, EncryptPump
-from tests.tcp.pairs import over_tcp
+from tests.tcp.socket_pairs import over_tcp
 from tests.tls.sessions import shaken
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from llama import ConfigError, Handler, Stream, describe, serve, stack, tcp, tls
 from llama.tls import ClientHello
-from tests.tls import hellos
+from tests.tls.client_hello import hellos
 from tests.tls.clients import Client, alert_of, client_of, dialled, echo, raw_answer, trusting
 from tests.tls.sessions import in_memory, pair_files
 

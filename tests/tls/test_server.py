@@ -8,7 +8,7 @@ import pytest
 from llama import Handler, Stream, TLSError, stack, testing, timeout, tls
 from llama.layers import close
 from llama.tls import Certificate, ClientHello
-from tests.tls import hellos
+from tests.tls.client_hello import hellos
 from tests.tls.clients import (
     V11,
     V12,

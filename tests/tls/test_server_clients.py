@@ -7,7 +7,7 @@ import pytest
 
 from llama import Handler, Stream, tls
 from llama.tls import Certificate, CertificateAuthority, TLSInfo
-from llama.tls._certificates import ClientAuth
+from llama.tls._certificates.files import ClientAuth
 from tests.tls.clients import V12, V13, alert_of, client_of, tell, trusting
 from tests.tls.sessions import ca_file, folder, pair_files
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama import Handler, Stream, TLSError, tls
-from tests.tls import hellos
+from tests.tls.client_hello import hellos
 from tests.tls.clients import V12, V13, Client, dialled, echo, plain_client
 from tests.tls.sessions import ca_file, in_memory, pair_files
 

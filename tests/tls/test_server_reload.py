@@ -12,8 +12,8 @@ from cryptography import x509
 
 from llama import Handler, tls
 from llama.tls import Certificate, CertificateAuthority, KeyPair
+from llama.tls._certificates.x509 import KeyKind
 from llama.tls._server import TLSServer
-from llama.tls._x509 import KeyKind
 from tests.tls.clients import V12, V13, alert_of, client_of, echo, tell, trusting
 from tests.tls.sessions import authority, pair_files
 

@@ -7,7 +7,7 @@ import pytest
 
 from llama import Closed, Truncated, testing
 from llama.tls._stream import TLSStream
-from tests.tcp.pairs import over_tcp
+from tests.tcp.socket_pairs import over_tcp
 from tests.tls.sessions import Transport, in_memory, shaken, within_tls, without_callbacks
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

@@ -6,10 +6,10 @@ import socket
 import pytest
 
 from llama import Busy, Closed, Peer, Refused, Shutdown, Target, Unreachable, udp
-from llama._packets import Packets
-from llama.tcp._targets import only_public, restrict
-from llama.testing._helpers import pending, rounds
-from llama.udp._table import Table
+from llama._core.packets import Packets
+from llama.tcp._policy.address_filter import only_public, restrict
+from llama.testing._stream_suite.helpers import pending, rounds
+from llama.udp._peer_table import Table
 
 
 def where(packets: Packets) -> Target:

@@ -1,8 +1,8 @@
 """The smallest HTTP proxy that a chain can go through."""
 
 from llama import Bridge, Handler, Stream, Target, tcp
-from llama.http.wire._h1_fields import HeadBuffer
-from llama.http.wire._h1_head import parse_request
+from llama.http._h1.wire.fields import HeadBuffer
+from llama.http._h1.wire.head import parse_request
 
 
 def connect_proxy(credentials: str) -> Handler:

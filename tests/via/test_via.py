@@ -17,7 +17,7 @@ from llama import (
     tls,
     via,
 )
-from llama._via import EnvironmentConnect
+from llama._proxy_chain import EnvironmentConnect
 from llama.testing._transcript import converse
 from tests.socks5.worlds import Echoes, echo
 from tests.via.http_proxy import connect_proxy

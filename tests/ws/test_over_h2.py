@@ -13,8 +13,8 @@ from llama import Connector, Refused, Stream, Target, http, serve, stack, tls, w
 from llama.http import Request, Response
 from llama.tls import TLSInfo
 from tests.http.browser import FETCHES, chromium, fingerprint
-from tests.http.test_h2_caddy import nghttpx
-from tests.http.test_h2_upstreams import accepts, free_port, running
+from tests.http.h2.test_caddy import nghttpx
+from tests.http.h2.test_upstreams import accepts, free_port, running
 from tests.socks5.programs import installed
 from tests.tls.sessions import ca_file, pair_files
 from tests.ws.talking import echo, serving

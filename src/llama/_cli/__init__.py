@@ -1,5 +1,5 @@
 """The command `llama`: ready-made proxies."""
 
-from llama._cli._commands import main
+from llama._cli.commands import main
 
 __all__ = ["main"]

@@ -1,20 +1,8 @@
 """HTTP of any version: messages, servers, clients, proxies, and layers for them."""
 
-from llama.http._body import Body
-from llama.http._client import client
-from llama.http._connect import connect
-from llama.http._forwarded import forwarded
-from llama.http._forwarded_fields import ForwardedFor
-from llama.http._h3 import h3_client, h3_server
-from llama.http._headers import Headers
-from llama.http._message import Exchange, Request, Response
-from llama.http._origin import Origin
-from llama.http._proxy import proxy
-from llama.http._proxy_rules import TargetRule
-from llama.http._redirect import redirect
-from llama.http._reverse_proxy import reverse_proxy
-from llama.http._server import server
-from llama.http.layers import (
+from llama.http._client.client import client
+from llama.http._h3.factories import h3_client, h3_server
+from llama.http._layers import (
     PathParameters,
     RequestId,
     User,
@@ -45,8 +33,19 @@ from llama.http.layers import (
     trace,
     when,
 )
-from llama.http.wire._h1_fields import Limits
-from llama.http.wire._h2_limits import H2Limits
+from llama.http._limits import H2Limits, Limits
+from llama.http._messages.body import Body
+from llama.http._messages.headers import Headers
+from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.origin import Origin
+from llama.http._proxy.connect import connect
+from llama.http._proxy.forward import proxy
+from llama.http._proxy.forwarded import forwarded
+from llama.http._proxy.forwarded_fields import ForwardedFor
+from llama.http._proxy.redirect import redirect
+from llama.http._proxy.reverse import reverse_proxy
+from llama.http._proxy.rules import TargetRule
+from llama.http._server import server
 
 __all__ = [
     "Body",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama._errors import ConfigError
-from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
+from llama._core.errors import ConfigError
+from llama.http._limits import DEFAULT_LIMITS, Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._errors import ProtocolError
-from llama._service import Layer
-from llama._stack import factory, named_layer
-from llama._stream import Stream
-from llama.http._error_page import ErrorPage, named_page, plain_page
-from llama.http._h1_reader import PriorKnowledge
-from llama.http._h1_server import H1Connection
-from llama.http._h2_server import H2Connection
-from llama.http._message import Exchange, Request, Response
-from llama.http._settings import Settings
-from llama.http.wire._h1_fields import DEFAULT_LIMITS, Limits
-from llama.http.wire._h2_limits import DEFAULT_H2_LIMITS, H2Limits
+from llama._core.errors import ProtocolError
+from llama._core.service import Layer
+from llama._core.stack import factory, named_layer
+from llama._core.stream import Stream
+from llama.http._h1.request_head_reader import PriorKnowledge
+from llama.http._h1.server import H1Connection
+from llama.http._h2.server import H2Connection
+from llama.http._limits import DEFAULT_H2_LIMITS, DEFAULT_LIMITS, H2Limits, Limits
+from llama.http._messages.error_response import ErrorPage, named_page, plain_page
+from llama.http._messages.message import Exchange, Request, Response
+from llama.http._server_settings import Settings
 from llama.tls import TLSInfo
 
 

@@ -1,7 +1,7 @@
 """Layers and services of any kind, re-exported by `llama`."""
 
 from llama.layers._close import close
-from llama.layers._limit import limit
+from llama.layers._concurrency_limit import limit
 from llama.layers._predicate import Predicate
 from llama.layers._rate_limit import rate_limit
 from llama.layers._retry import retry

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._stack import factory
-from llama._stream import Handler, Stream
+from llama._core.stack import factory
+from llama._core.stream import Handler, Stream
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from llama._extensions import Extensions
-from llama._server import Peer
+from llama._core.extensions import Extensions
+from llama._core.server import Peer
 
 _MAPPED = bytes(10) + b"\xff\xff"
 

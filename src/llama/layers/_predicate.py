@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from llama._stack import name_of
+from llama._core.stack import name_of
 
 In = TypeVar("In", contravariant=True)
 T = TypeVar("T")

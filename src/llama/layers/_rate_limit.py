@@ -8,11 +8,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, overload
 
-from llama._errors import ConfigError, Overloaded
-from llama._service import I, O, Service
-from llama._stack import factory
-from llama.layers._middleware import middleware, off
+from llama._core.errors import ConfigError, Overloaded
+from llama._core.service import I, O, Service
+from llama._core.stack import factory
 from llama.layers._peer_key import network_of, peer_host
+from llama.layers._same_type_layer import middleware, off
 
 IPV6_PREFIX = 64  # the usual network of one customer, counted as one peer
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Generic, TypeAlias
 
-from llama._errors import ConfigError, LlamaError, Unreachable
-from llama._service import I, O, Service
-from llama._stack import factory, name_of
-from llama.layers._budget import Budget
-from llama.layers._middleware import middleware
+from llama._core.errors import ConfigError, LlamaError, Unreachable
+from llama._core.service import I, O, Service
+from llama._core.stack import factory, name_of
+from llama.layers._retry_budget import Budget
+from llama.layers._same_type_layer import middleware
 
 log = logging.getLogger("llama.retry")
 

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic
 
-from llama._service import I, O, Service
-from llama._stack import check_service, factory, kind_taken, name_of
+from llama._core.service import I, O, Service
+from llama._core.stack import check_service, factory, kind_taken, name_of
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)

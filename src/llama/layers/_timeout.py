@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic
 
-from llama._errors import ConfigError
-from llama._service import I, O, Service
-from llama._stack import factory
-from llama.layers._deadlines import Deadlines
-from llama.layers._middleware import middleware, off
+from llama._core.errors import ConfigError
+from llama._core.service import I, O, Service
+from llama._core.stack import factory
+from llama.layers._same_type_layer import middleware, off
+from llama.layers._shared_timeout import Deadlines
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic
 
-from llama._service import I, O, Service
-from llama._stack import factory
-from llama._target import Bridge, Target
-from llama.layers._end import at_end
-from llama.layers._middleware import middleware
+from llama._core.service import I, O, Service
+from llama._core.stack import factory
+from llama._core.target import Bridge, Target
 from llama.layers._peer_key import peer_host
+from llama.layers._same_type_layer import middleware
+from llama.layers._when_closed import at_end
 
 log = logging.getLogger("llama.trace")
 

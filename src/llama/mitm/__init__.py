@@ -1,17 +1,17 @@
 """Interception of connections: TLS is terminated, and HTTP and WebSocket pass through layers."""
 
 from llama.mitm._chunks import Chunk, ChunkHook
-from llama.mitm._faults import faults, throttle
-from llama.mitm._har import read_har
+from llama.mitm._har.document import read_har
 from llama.mitm._interception import Interception
-from llama.mitm._late import late
-from llama.mitm._map import map_local, map_remote
+from llama.mitm._layers.faults import faults, throttle
+from llama.mitm._layers.map import map_local, map_remote
+from llama.mitm._lazy_connect import late
 from llama.mitm._pinning import Pinning, Rejection
 from llama.mitm._proxy import proxy
-from llama.mitm._record import Sink, record
-from llama.mitm._recorded import Recorded, RecordedBody, RecordedMessage
+from llama.mitm._recording.record import Sink, record
+from llama.mitm._records import Recorded, RecordedBody, RecordedMessage
 from llama.mitm._relay import relay
-from llama.mitm._replay import Resent, replay, replayed, resend
+from llama.mitm._replay.replay import Resent, replay, replayed, resend
 from llama.mitm._rules import Action, Asked, Process, Rule, block, intercept, passthrough
 from llama.mitm._settings import Options
 from llama.tls import CertificateAuthority

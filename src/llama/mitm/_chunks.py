@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TypeAlias
 
-from llama._stack import name_of
-from llama._stray import Stray, contained
-from llama._stream import CHUNK, Stream
-from llama._target import Bridge
-from llama.tcp._leaving import unless_left
+from llama._core.hook_errors import Stray, contained
+from llama._core.stack import name_of
+from llama._core.stream import CHUNK, Stream
+from llama._core.target import Bridge
+from llama.tcp._io.cancel_on_disconnect import unless_left
 
 
 @dataclass(frozen=True, slots=True)

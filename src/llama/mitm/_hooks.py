@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-from llama._service import Middleware
-from llama._stack import check_takes, name_of, stack
-from llama._stray import Stray, contained
+from llama._core.hook_errors import Stray, contained
+from llama._core.service import Middleware
+from llama._core.stack import check_takes, name_of, stack
 from llama.http import Exchange, Request, Response
 
 

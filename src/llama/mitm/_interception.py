@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 
-from llama._errors import Closed, LlamaError, TLSError
-from llama._extensions import Extensions
-from llama._stream import Stream
-from llama._target import Bridge, Connector, Target
+from llama._core.errors import Closed, LlamaError, TLSError
+from llama._core.extensions import Extensions
+from llama._core.stream import Stream
+from llama._core.target import Bridge, Connector, Target
 from llama.http import Exchange, Origin, Request, Response
-from llama.http._client import Client
-from llama.http._client import client as http_client
-from llama.http._coding import decoders
-from llama.http._hop_by_hop import incoming, outgoing
+from llama.http._client.client import Client
+from llama.http._client.client import client as http_client
+from llama.http._codings.transform import decoders
+from llama.http._proxy.hop_by_hop import incoming, outgoing
 from llama.layers._hostname import normalized_host
-from llama.mitm._dialling import first, noted
-from llama.tcp._dialled import Dialled
+from llama.mitm._timed_connect import first, noted
+from llama.tcp._io.connect_timing import Dialled
 from llama.tls import ClientHello, TLSInfo, Wanted
 
 

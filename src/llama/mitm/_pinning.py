@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from llama._errors import ConfigError, LlamaError, TLSError, Truncated
-from llama._meter import Meter
-from llama._stream import ReadyStream
+from llama._core.errors import ConfigError, LlamaError, TLSError, Truncated
+from llama._core.meter import Meter
+from llama._core.stream import ReadyStream
 from llama.tls._stream import TLSStream
 
 

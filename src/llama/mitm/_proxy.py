@@ -6,22 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Unpack, cast
 
-from llama._errors import Refused, Unreachable
-from llama._service import Middleware
-from llama._stack import check_takes, describe, factory
-from llama._stream import Stream
-from llama._target import Connector, Target
+from llama._core.errors import Refused, Unreachable
+from llama._core.service import Middleware
+from llama._core.stack import check_takes, describe, factory
+from llama._core.stream import Stream
+from llama._core.target import Connector, Target
 from llama.http import Exchange, Request, Response, TargetRule
 from llama.http import client as http_client
 from llama.http import proxy as http_proxy
-from llama.http._h1_client_upgrade import Upgraded
-from llama.http._origin import origin_of
-from llama.http._proxy import Proxy
-from llama.mitm._dialling import noted
-from llama.mitm._page import TrustPage
+from llama.http._messages.origin import origin_of
+from llama.http._messages.upgrade import Upgraded
+from llama.http._proxy.forward import Proxy
+from llama.mitm._pages import TrustPage
 from llama.mitm._relay import MitmRelay, build_relay
 from llama.mitm._rules import Asked
 from llama.mitm._settings import Options, settings
+from llama.mitm._timed_connect import noted
 from llama.tcp import connect as tcp_connect
 from llama.tcp import forward
 from llama.tls import CertificateAuthority

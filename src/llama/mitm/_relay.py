@@ -29,33 +29,33 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar, Unpack
 
-from llama._errors import Refused, TLSError
-from llama._server import Peer, is_orderly
-from llama._service import Middleware
-from llama._stack import describe, factory, spoken
-from llama._stream import Handler
-from llama._target import Bridge, Connector, Relay
+from llama._core.errors import Refused, TLSError
+from llama._core.server import Peer, is_orderly
+from llama._core.service import Middleware
+from llama._core.stack import describe, factory, spoken
+from llama._core.stream import Handler
+from llama._core.target import Bridge, Connector, Relay
 from llama.http import Exchange, Request, Response
-from llama.http._client import ALPN as CLIENT_ALPN
-from llama.http._h1_client_upgrade import Opened
+from llama.http._client.client import ALPN as CLIENT_ALPN
+from llama.http._messages.upgrade import Opened
+from llama.mitm._certificate_cache import Leaves
 from llama.mitm._chunks import relay_chunks
 from llama.mitm._hooks import hooked
 from llama.mitm._interception import Interception, Upstream, beneath
-from llama.mitm._late import reached
-from llama.mitm._leaves import Leaves
-from llama.mitm._named import Ruled, is_address, read_name
-from llama.mitm._page import TrustPage
+from llama.mitm._lazy_connect import reached
+from llama.mitm._named_host import Ruled, is_address, read_name
+from llama.mitm._pages import TrustPage
 from llama.mitm._pinning import Trial, is_rejection
 from llama.mitm._rules import Action, Asked
 from llama.mitm._settings import Options, Settings, settings
-from llama.mitm._start import Start, look
-from llama.tcp._leaving import unless_gone
+from llama.mitm._sniff import Start, look
+from llama.tcp._io.cancel_on_disconnect import unless_gone
 from llama.tls import CertificateAuthority, ClientHello, TLSInfo
+from llama.tls._client_hello.peek import ACCESS_DENIED, refuse
 from llama.tls._drain import drain
-from llama.tls._failures import tls_error
-from llama.tls._peek import ACCESS_DENIED, refuse
-from llama.tls._ready import open_session
+from llama.tls._nonblocking import open_session
 from llama.tls._stream import TLSStream
+from llama.tls._tls_errors import tls_error
 
 _POLITE = 1.0  # seconds to wait for a blocked client's first bytes, to refuse it in its protocol
 log = logging.getLogger("llama.mitm")

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
-from llama._errors import ConfigError
-from llama._extensions import Extensions
-from llama._server import Peer
-from llama._stack import factory
-from llama._target import Target
+from llama._core.errors import ConfigError
+from llama._core.extensions import Extensions
+from llama._core.server import Peer
+from llama._core.stack import factory
+from llama._core.target import Target
 from llama.layers._peer_key import packed
-from llama.tcp._networks import Network, Networks
-from llama.tcp._target_set import TargetSet
+from llama.tcp._policy.networks import Network, Networks
+from llama.tcp._policy.target_patterns import TargetSet
 
 Action: TypeAlias = Literal["intercept", "pass", "block"]
 ACTIONS = ("intercept", "pass", "block")

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias, TypedDict
 
-from llama._errors import ConfigError
-from llama._service import Layer
-from llama._stack import check_takes
-from llama._stream import Stream
-from llama._target import Bridge, Connector, Relay
+from llama._core.errors import ConfigError
+from llama._core.service import Layer
+from llama._core.stack import check_takes
+from llama._core.stream import Stream
+from llama._core.target import Bridge, Connector, Relay
 from llama.http import Request, Response
 from llama.http import server as http_server
 from llama.mitm._chunks import ChunkHook
-from llama.mitm._page import HOST, error_page
+from llama.mitm._pages import HOST, error_page
 from llama.mitm._pinning import Pinning
 from llama.mitm._rules import ACTIONS, Action, Rule, Rules
 from llama.tcp import relay as tcp_relay

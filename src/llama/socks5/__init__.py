@@ -1,6 +1,6 @@
 """SOCKS5: a server, connectors, UDP packets, and access rules."""
 
-from llama._server import User
+from llama._core.server import User
 from llama.socks5._associate import associate
 from llama.socks5._auth import Auth
 from llama.socks5._bind import Binder, Binding, bind

@@ -6,17 +6,17 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._errors import Closed, LlamaError, ProtocolError, Unreachable
-from llama._packets import Packet, PacketConnector, Packets
-from llama._server import Local, Peer
-from llama._shutdown import Shutdown
-from llama._stack import check_takes, factory
-from llama._stream import Buffer, Stream
-from llama._target import Connector, Target
+from llama._core.errors import Closed, LlamaError, ProtocolError, Unreachable
+from llama._core.packets import Packet, PacketConnector, Packets
+from llama._core.server import Local, Peer
+from llama._core.shutdown import Shutdown
+from llama._core.stack import check_takes, factory
+from llama._core.stream import Buffer, Stream
+from llama._core.target import Connector, Target
 from llama.layers._peer_key import packed
 from llama.socks5._bind import seen_from_here
-from llama.socks5._proxy import Proxy, proxy_of
-from llama.socks5._wire import Command, encode_datagram, parse_datagram
+from llama.socks5._client_handshake import Proxy, proxy_of
+from llama.socks5._wire.socks5 import Command, encode_datagram, parse_datagram
 from llama.udp import connect as udp_connect
 
 

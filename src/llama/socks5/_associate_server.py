@@ -6,20 +6,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from llama._errors import LlamaError, ProtocolError, Refused
-from llama._packets import PacketConnector, Packets
-from llama._server import Local, Peer
-from llama._stream import Stream
-from llama._target import Target
-from llama.layers._deadlines import Bound
+from llama._core.errors import LlamaError, ProtocolError, Refused
+from llama._core.packets import PacketConnector, Packets
+from llama._core.server import Local, Peer
+from llama._core.stream import Stream
+from llama._core.target import Target
 from llama.layers._peer_key import packed
-from llama.socks5._address_wire import Address, parse_packed
-from llama.socks5._negotiation import Asked
-from llama.socks5._wire import ReplyCode, encode_datagram, parse_datagram
+from llama.layers._shared_timeout import Bound
+from llama.socks5._server_handshake import Asked
+from llama.socks5._wire.address import Address, parse_packed
+from llama.socks5._wire.socks5 import ReplyCode, encode_datagram, parse_datagram
 from llama.tcp import local_address
-from llama.tcp._idle import Watch
+from llama.tcp._middleware.idle import Watch
 from llama.udp import Transferred, bind
-from llama.udp._table import Table
+from llama.udp._peer_table import Table
 
 log = logging.getLogger("llama.socks5")
 TARGETS = 1024  # cached access decisions per association

@@ -9,8 +9,8 @@ from hmac import compare_digest
 from inspect import isawaitable
 from typing import TypeAlias
 
-from llama._errors import ConfigError
-from llama.socks5._wire import encode_credentials
+from llama._core.errors import ConfigError
+from llama.socks5._wire.socks5 import encode_credentials
 
 Auth: TypeAlias = Mapping[str, str] | Callable[[str, str], bool | Awaitable[bool]]
 """A mapping of users to passwords, or a function that checks a user name and a password; may be async."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from llama._server import Local, Peer
-from llama._service import Service
-from llama._stack import factory
-from llama._stream import Stream
-from llama._target import Connector, Target
+from llama._core.server import Local, Peer
+from llama._core.service import Service
+from llama._core.stack import factory
+from llama._core.stream import Stream
+from llama._core.target import Connector, Target
 from llama.layers._peer_key import packed
-from llama.socks5._address_wire import Address
-from llama.socks5._proxy import Proxy, proxy_of
-from llama.socks5._wire import Command
+from llama.socks5._client_handshake import Proxy, proxy_of
+from llama.socks5._wire.address import Address
+from llama.socks5._wire.socks5 import Command
 
 
 class Binding:

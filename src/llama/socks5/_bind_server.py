@@ -6,20 +6,20 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from llama._errors import Closed, TooLarge
-from llama._server import Peer
-from llama._stream import Stream
-from llama._target import Target
+from llama._core.errors import Closed, TooLarge
+from llama._core.server import Peer
+from llama._core.stream import Stream
+from llama._core.target import Target
 from llama.layers._peer_key import packed
-from llama.socks5._address_wire import Address
-from llama.socks5._negotiation import Asked
 from llama.socks5._rules import Rule, check
-from llama.socks5._wire import ReplyCode
-from llama.tcp._bind import bind
+from llama.socks5._server_handshake import Asked
+from llama.socks5._wire.address import Address
+from llama.socks5._wire.socks5 import ReplyCode
 from llama.tcp._connect import resolve
-from llama.tcp._port import Port
-from llama.tcp._stream import SocketStream
-from llama.tcp._targets import AddressFilter, came_by_loopback, guard, is_public
+from llama.tcp._io.bind import bind
+from llama.tcp._io.readiness import Port
+from llama.tcp._io.stream import SocketStream
+from llama.tcp._policy.address_filter import AddressFilter, came_by_loopback, guard, is_public
 
 EARLY = 65536
 

@@ -6,15 +6,15 @@ import errno
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
-from llama._errors import ConfigError, Unreachable
-from llama._stack import factory
-from llama._stream import Stream
-from llama._target import Connector, Target
-from llama.socks5._address_wire import pack
-from llama.socks5._proxy import Proxy, proxy_of
-from llama.socks5._wire import Command
+from llama._core.errors import ConfigError, Unreachable
+from llama._core.stack import factory
+from llama._core.stream import Stream
+from llama._core.target import Connector, Target
+from llama.socks5._client_handshake import Proxy, proxy_of
+from llama.socks5._wire.address import pack
+from llama.socks5._wire.socks5 import Command
 from llama.tcp._connect import Resolver, resolve
-from llama.tcp._targets import allowed
+from llama.tcp._policy.address_filter import allowed
 
 Resolve: TypeAlias = Literal["remote", "local"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TypeAlias
 
-from llama._errors import Refused
-from llama._server import User
-from llama._target import Target
-from llama.tcp._target_set import TargetSet
-from llama.tcp._targets import narrow
+from llama._core.errors import Refused
+from llama._core.server import User
+from llama._core.target import Target
+from llama.tcp._policy.address_filter import narrow
+from llama.tcp._policy.target_patterns import TargetSet
 
 Rule: TypeAlias = Callable[[User | None, Target], bool | Awaitable[bool]]
 """Returns whether a user (None: unauthenticated) may reach a target; may be async."""

@@ -6,27 +6,27 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._errors import Closed, ConfigError, LlamaError, Overloaded, ProtocolError, Unreachable
-from llama._packets import PacketConnector
-from llama._stack import check_takes, factory
-from llama._stream import Handler, Stream
-from llama._target import Bridge, Connector, Relay, Target
-from llama.layers._deadlines import Deadlines
+from llama._core.errors import Closed, ConfigError, LlamaError, Overloaded, ProtocolError, Unreachable
+from llama._core.packets import PacketConnector
+from llama._core.stack import check_takes, factory
+from llama._core.stream import Handler, Stream
+from llama._core.target import Bridge, Connector, Relay, Target
+from llama.layers._fair_semaphore import Slots
 from llama.layers._peer_key import packed
-from llama.layers._slots import Slots
-from llama.socks5._address_wire import NOWHERE, Address
+from llama.layers._shared_timeout import Deadlines
 from llama.socks5._associate_server import associate, own_host
 from llama.socks5._auth import Auth, Check, checker
 from llama.socks5._bind_server import Accepted, peers, wait_for_peer
-from llama.socks5._failures import code_of
-from llama.socks5._negotiation import Asked, negotiate
+from llama.socks5._reply_codes import code_of
 from llama.socks5._rules import Rule, check
-from llama.socks5._wire import VERSION, Command, ReplyCode
+from llama.socks5._server_handshake import Asked, negotiate
+from llama.socks5._wire.address import NOWHERE, Address
+from llama.socks5._wire.socks5 import VERSION, Command, ReplyCode
 from llama.tcp import connect as tcp_connect
 from llama.tcp import relay as tcp_relay
-from llama.tcp._leaving import ClientLeft, unless_gone
-from llama.tcp._stream import SocketStream
-from llama.tcp._targets import guard
+from llama.tcp._io.cancel_on_disconnect import ClientLeft, unless_gone
+from llama.tcp._io.stream import SocketStream
+from llama.tcp._policy.address_filter import guard
 from llama.udp import connect as udp_connect
 
 

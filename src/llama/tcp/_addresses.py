@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from llama._extensions import Extensions
-from llama._server import Local
+from llama._core.extensions import Extensions
+from llama._core.server import Local
 
 
 def local_address(extensions: Extensions) -> Local | None:

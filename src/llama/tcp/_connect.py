@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import ClassVar, TypeAlias
 
-from llama._errors import LlamaError, Unreachable
-from llama._stack import factory
-from llama._stream import Stream
-from llama._target import Connector, Target
-from llama.tcp._dial import Dial
-from llama.tcp._dialled import Dialled
-from llama.tcp._targets import allowed
+from llama._core.errors import LlamaError, Unreachable
+from llama._core.stack import factory
+from llama._core.stream import Stream
+from llama._core.target import Connector, Target
+from llama.tcp._io.connect_timing import Dialled
+from llama.tcp._io.dial import Dial
+from llama.tcp._policy.address_filter import allowed
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Resolves a host name and port to addresses, the preferred one first; raises OSError if there are none."""

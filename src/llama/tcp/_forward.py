@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._stack import check_takes, factory
-from llama._stream import Handler, Stream
-from llama._target import Bridge, Connector, Relay, Target
+from llama._core.stack import check_takes, factory
+from llama._core.stream import Handler, Stream
+from llama._core.target import Bridge, Connector, Relay, Target
 from llama.tcp._connect import connect as tcp_connect
-from llama.tcp._relay import relay as tcp_relay
+from llama.tcp._relay.relay import relay as tcp_relay
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from llama._errors import ConfigError, ProtocolError
-from llama._shutdown import Shutdown
-from llama._stack import check_takes, describe, factory, name_of, spoken
-from llama._stream import Handler, Stream
-from llama.tcp._first_bytes_wire import HTTP2, SOCKS4, SOCKS5, TLS, Matcher, begins_with, is_http1
+from llama._core.errors import ConfigError, ProtocolError
+from llama._core.shutdown import Shutdown
+from llama._core.stack import check_takes, describe, factory, name_of, spoken
+from llama._core.stream import Handler, Stream
+from llama.tcp._protocol_detection import HTTP2, SOCKS4, SOCKS5, TLS, Matcher, begins_with, is_http1
 
 Rule: TypeAlias = tuple[bytes | Matcher, Handler]
 SHOWN = 16

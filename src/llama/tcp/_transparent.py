@@ -8,14 +8,14 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._errors import Refused
-from llama._stack import check_takes, factory
-from llama._stream import Handler, Stream
-from llama._target import Bridge, Connector, Relay, Target
+from llama._core.errors import Refused
+from llama._core.stack import check_takes, factory
+from llama._core.stream import Handler, Stream
+from llama._core.target import Bridge, Connector, Relay, Target
 from llama.tcp._connect import connect as tcp_connect
-from llama.tcp._led import Led
-from llama.tcp._relay import relay as tcp_relay
-from llama.tcp._stream import SocketStream
+from llama.tcp._io.stream import SocketStream
+from llama.tcp._relay.relay import relay as tcp_relay
+from llama.tcp._tproxy import Led
 
 _SO_ORIGINAL_DST = 80  # the same number at the IPv4 and the IPv6 level
 _V4, _V6 = struct.Struct("!2xH4s8x"), struct.Struct("!2xH4x16s4x")

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from llama._later import later
+from llama._lazy_import import later
 from llama.testing._client import TestClient, client
 from llama.testing._clock import Clock, clock
-from llama.testing._conformance import check_stream, stream_cases
 from llama.testing._connect import connect
 from llama.testing._faulty import FaultyStream, faulty
-from llama.testing._helpers import MakePair, StreamCase
 from llama.testing._memory import MemoryStream, lockstep, memory_pair
+from llama.testing._stream_suite.helpers import MakePair, StreamCase
+from llama.testing._stream_suite.suite import check_stream, stream_cases
 from llama.testing._transcript import play
 
 __all__ = [
@@ -34,16 +34,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from llama.testing._plugin._cassette import Cassette
-    from llama.testing._plugin._proxy import RecordingProxy
-    from llama.testing._plugin._redaction import Redaction
+    from llama.testing._fixtures.cassette import Cassette
+    from llama.testing._fixtures.recording_proxy import RecordingProxy
+    from llama.testing._fixtures.redaction import Redaction
 else:
     __getattr__, __dir__ = later(
         __name__,
         __all__,
         {
-            "Cassette": "llama.testing._plugin._cassette",
-            "RecordingProxy": "llama.testing._plugin._proxy",
-            "Redaction": "llama.testing._plugin._redaction",
+            "Cassette": "llama.testing._fixtures.cassette",
+            "RecordingProxy": "llama.testing._fixtures.recording_proxy",
+            "Redaction": "llama.testing._fixtures.redaction",
         },
     )

@@ -7,18 +7,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
 
-from llama._errors import LlamaError
-from llama._extensions import Extensions
-from llama._resources import enter
-from llama._server import Peer
-from llama._shutdown import Shutdown
-from llama._stack import check_service, kind_taken
-from llama._stream import Handler, Stream
-from llama._target import Target
+from llama._core.errors import LlamaError
+from llama._core.extensions import Extensions
+from llama._core.resources import enter
+from llama._core.server import Peer
+from llama._core.shutdown import Shutdown
+from llama._core.stack import check_service, kind_taken
+from llama._core.stream import Handler, Stream
+from llama._core.target import Target
 from llama.http import Exchange, Headers, Request, Response
 from llama.http import client as http_client
-from llama.http._body import Content
-from llama.http._message import HeaderSource
+from llama.http._messages.body import Content
+from llama.http._messages.message import HeaderSource
 from llama.testing._connect import CLIENT, Pair, serve_stream
 from llama.testing._memory import memory_pair
 

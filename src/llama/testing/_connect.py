@@ -6,12 +6,12 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from llama._errors import LlamaError
-from llama._resources import enter
-from llama._server import Peer, is_orderly
-from llama._shutdown import Shutdown
-from llama._stack import check_takes
-from llama._stream import Handler, Stream
+from llama._core.errors import LlamaError
+from llama._core.resources import enter
+from llama._core.server import Peer, is_orderly
+from llama._core.shutdown import Shutdown
+from llama._core.stack import check_takes
+from llama._core.stream import Handler, Stream
 from llama.testing._memory import memory_pair
 
 log = logging.getLogger("llama.testing")

@@ -6,9 +6,9 @@ import asyncio
 import errno
 from random import Random
 
-from llama._errors import Closed
-from llama._meter import Meter
-from llama._stream import CHUNK, Buffer, Stream, busy
+from llama._core.errors import Closed
+from llama._core.meter import Meter
+from llama._core.stream import CHUNK, Buffer, Stream, busy
 from llama.testing._memory import system_error
 
 ROUNDS = 3  # maximum delay of a piece, in loop iterations

@@ -6,9 +6,9 @@ import errno
 import os
 from collections.abc import Callable
 
-from llama._errors import Closed
-from llama._stream import CHUNK, Buffer, ReadyStream, busy, closed
-from llama.testing._side import Side
+from llama._core.errors import Closed
+from llama._core.stream import CHUNK, Buffer, ReadyStream, busy, closed
+from llama.testing._channel_end import Side
 
 CAPACITY = 65536
 

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from llama._errors import Truncated
-from llama._stream import Handler, Stream
+from llama._core.errors import Truncated
+from llama._core.stream import Handler, Stream
 from llama.testing._connect import Pair, connect
 from llama.testing._memory import memory_pair
 

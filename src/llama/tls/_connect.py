@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import ClassVar
 
-from llama._errors import ConfigError, LlamaError, TLSError
-from llama._stack import check_takes, factory
-from llama._stream import Stream
-from llama._target import Connector, Target
+from llama._core.errors import ConfigError, LlamaError, TLSError
+from llama._core.stack import check_takes, factory
+from llama._core.stream import Stream
+from llama._core.target import Connector, Target
 from llama.tcp import connect as tcp_connect
-from llama.tls._certificates import Password, PathLike, load_authority, load_pair, set_floor
-from llama.tls._failures import tls_error
+from llama.tls._certificates.files import Password, PathLike, load_authority, load_pair, set_floor
+from llama.tls._certificates.names import to_ascii
 from llama.tls._info import TLSInfo
 from llama.tls._keylog import KeyLog, open_key_log
-from llama.tls._names import to_ascii
-from llama.tls._ready import open_session
+from llama.tls._nonblocking import open_session
 from llama.tls._stream import TLSStream
+from llama.tls._tls_errors import tls_error
 
 KEPT = 64
 

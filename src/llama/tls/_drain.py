@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 
-from llama._errors import LlamaError
-from llama._stream import Stream
+from llama._core.errors import LlamaError
+from llama._core.stream import Stream
 
 DRAINING = 1.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import Any, cast
 
-from llama.tls._hello import ClientHello
+from llama.tls._client_hello.client_hello import ClientHello
 
 
 class TLSInfo:

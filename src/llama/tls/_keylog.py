@@ -7,7 +7,7 @@ import os
 import ssl
 import weakref
 
-from llama._errors import ConfigError
+from llama._core.errors import ConfigError
 
 log = logging.getLogger("llama.tls")
 CONTEXTS = 64

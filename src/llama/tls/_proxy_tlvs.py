@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama._target import Target
-from llama.tcp._proxy_tlv_wire import ProxySSL, Tlv, TlvType
-from llama.tls._hello import ClientHello
+from llama._core.target import Target
+from llama.tcp._proxy_protocol.tlv import ProxySSL, Tlv, TlvType
+from llama.tls._client_hello.client_hello import ClientHello
 from llama.tls._info import TLSInfo
 
 

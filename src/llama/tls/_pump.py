@@ -9,9 +9,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 
-from llama._stream import Buffer
-from llama.tcp._pump import Pump, PumpingStream, WriteFailed
-from llama.tcp._stream import SCRATCH, SocketStream, scratch
+from llama._core.stream import Buffer
+from llama.tcp._io.stream import SCRATCH, SocketStream, scratch
+from llama.tcp._relay.pump import Pump, PumpingStream, WriteFailed
 
 SMALL = 16384
 Ended = Callable[[Pump, Exception | None], None]

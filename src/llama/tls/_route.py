@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._errors import ConfigError, TLSError
-from llama._stack import check_takes, describe, factory
-from llama._stream import Handler, Stream
-from llama.tcp._arriving import Arriving
-from llama.tls._hello import ClientHello
-from llama.tls._names import NameTable
-from llama.tls._peek import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, peek_hello, refuse
+from llama._core.errors import ConfigError, TLSError
+from llama._core.stack import check_takes, describe, factory
+from llama._core.stream import Handler, Stream
+from llama.tcp._io.first_bytes_deadline import Arriving
+from llama.tls._certificates.names import NameTable
+from llama.tls._client_hello.client_hello import ClientHello
+from llama.tls._client_hello.peek import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, peek_hello, refuse
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)

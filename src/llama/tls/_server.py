@@ -12,22 +12,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._errors import ConfigError, TLSError
-from llama._server import is_orderly
-from llama._service import Middleware
-from llama._stack import factory, named_layer, spoken
-from llama._stream import Handler, Stream
-from llama.tcp._arriving import Arriving
-from llama.tls._certificates import Certificate, ClientAuth, Password, PathLike, Policy, Site
+from llama._core.errors import ConfigError, TLSError
+from llama._core.server import is_orderly
+from llama._core.service import Middleware
+from llama._core.stack import factory, named_layer, spoken
+from llama._core.stream import Handler, Stream
+from llama.tcp._io.first_bytes_deadline import Arriving
+from llama.tls._certificates.files import Certificate, ClientAuth, Password, PathLike, Policy, Site
+from llama.tls._certificates.store import SiteGroup, Sites
+from llama.tls._client_hello.client_hello import ClientHello
+from llama.tls._client_hello.peek import NO_APPLICATION_PROTOCOL, check_hello, read_hello, send_alert
 from llama.tls._drain import drain
-from llama.tls._failures import tls_error
-from llama.tls._hello import ClientHello
 from llama.tls._info import TLSInfo
 from llama.tls._keylog import open_key_log
-from llama.tls._peek import NO_APPLICATION_PROTOCOL, check_hello, read_hello, send_alert
-from llama.tls._ready import open_session
-from llama.tls._sites import SiteGroup, Sites
+from llama.tls._nonblocking import open_session
 from llama.tls._stream import TLSStream
+from llama.tls._tls_errors import tls_error
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)

@@ -30,10 +30,10 @@ import threading
 from collections.abc import Callable
 from typing import cast
 
-from llama._errors import Closed, LlamaError, TLSError, Truncated
-from llama._extensions import Extensions
-from llama._stream import CHUNK, Buffer, Stream, busy, closed
-from llama.tls._failures import tls_error
+from llama._core.errors import Closed, LlamaError, TLSError, Truncated
+from llama._core.extensions import Extensions
+from llama._core.stream import CHUNK, Buffer, Stream, busy, closed
+from llama.tls._tls_errors import tls_error
 
 SLICE = 65536  # the most that a BIO is fed at once: BIOs never shrink
 SCRATCH = 262144

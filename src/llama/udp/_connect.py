@@ -7,17 +7,17 @@ import socket
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from llama._errors import LlamaError, Unreachable
-from llama._packets import PacketConnector, Packets
-from llama._server import Peer
-from llama._stack import factory
-from llama._target import Target, split_address
+from llama._core.errors import LlamaError, Unreachable
+from llama._core.packets import PacketConnector, Packets
+from llama._core.server import Peer
+from llama._core.stack import factory
+from llama._core.target import Target, split_address
 from llama.layers._peer_key import packed
 from llama.tcp._connect import Resolver
 from llama.tcp._connect import resolve as system_resolver
-from llama.tcp._targets import allowed
+from llama.tcp._policy.address_filter import allowed
 from llama.udp._packets import UdpPackets
-from llama.udp._table import Table
+from llama.udp._peer_table import Table
 
 NAMES = 256  # resolved names that are cached for packets with a target each
 KEPT = 60.0

@@ -8,13 +8,13 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from llama._errors import Busy, Closed, Unreachable
-from llama._packets import Packet, Packets
-from llama._server import Local, Peer
-from llama._stream import Buffer
-from llama._target import Target
-from llama.tcp._port import Port
-from llama.udp._table import Table
+from llama._core.errors import Busy, Closed, Unreachable
+from llama._core.packets import Packet, Packets
+from llama._core.server import Local, Peer
+from llama._core.stream import Buffer
+from llama._core.target import Target
+from llama.tcp._io.readiness import Port
+from llama.udp._peer_table import Table
 
 LARGEST = 65535
 PEERS = 1024  # recent peers from which an unconnected socket accepts datagrams

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._stack import factory
-from llama._stream import Stream
-from llama._target import Connector, Target
+from llama._core.stack import factory
+from llama._core.stream import Stream
+from llama._core.target import Connector, Target
 from llama.tcp._connect import connect as tcp_connect
 
 

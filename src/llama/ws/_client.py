@@ -6,12 +6,12 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from llama._errors import ConfigError, Refused, Unreachable
-from llama._stack import check_takes
-from llama._target import Connector
+from llama._core.errors import ConfigError, Refused, Unreachable
+from llama._core.stack import check_takes
+from llama._core.target import Connector
 from llama.http import Exchange, Request, Response
 from llama.http import client as http_client
-from llama.http._message import HeaderSource
+from llama.http._messages.message import HeaderSource
 from llama.ws._handshake import (
     EXTENSIONS,
     KEY,
@@ -24,7 +24,7 @@ from llama.ws._handshake import (
     offer_deflate,
 )
 from llama.ws._settings import MAX_SIZE, Settings
-from llama.ws._upgraded import opened
+from llama.ws._upgrade_stream import opened
 from llama.ws._websocket import WebSocket
 from llama.ws._wire import INTERNAL, Frames
 

@@ -16,7 +16,7 @@ from websockets.extensions.permessage_deflate import (
 )
 from websockets.headers import build_extension, parse_extension
 
-from llama._errors import ProtocolError
+from llama._core.errors import ProtocolError
 from llama.http import Headers, Request, Response
 
 EXTENSIONS, SUBPROTOCOL = "Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"

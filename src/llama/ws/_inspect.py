@@ -8,13 +8,12 @@ from typing import ClassVar
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from llama._errors import ProtocolError
-from llama._service import Middleware
-from llama._stack import factory, named_layer
-from llama._stream import Handler, Stream
+from llama._core.errors import ProtocolError
+from llama._core.service import Middleware
+from llama._core.stack import factory, named_layer
+from llama._core.stream import Handler, Stream
 from llama.http import Exchange, Request, Response
-from llama.ws._conversation import Conversation, Hook, Watcher
-from llama.ws._end import End
+from llama.ws._framed_endpoint import End
 from llama.ws._handshake import (
     ACCEPT,
     EXTENSIONS,
@@ -30,9 +29,10 @@ from llama.ws._handshake import (
     offered_subprotocols,
 )
 from llama.ws._relay import Hooks, relay
+from llama.ws._relayed_websocket import Conversation, Hook, Watcher
 from llama.ws._server import upgrade_required
 from llama.ws._settings import MAX_SIZE, Settings
-from llama.ws._upgraded import opened
+from llama.ws._upgrade_stream import opened
 from llama.ws._wire import Frames
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, TypeAlias
 
-from llama._errors import ConfigError, ProtocolError
-from llama._extensions import Extensions
-from llama._logs import logger
-from llama._meter import Meter, Pace
-from llama._service import Middleware
-from llama._stack import factory, named_layer
-from llama._stream import CHUNK, Buffer, Handler, Stream
+from llama._core.errors import ConfigError, ProtocolError
+from llama._core.extensions import Extensions
+from llama._core.loggers import logger
+from llama._core.meter import Meter, Pace
+from llama._core.service import Middleware
+from llama._core.stack import factory, named_layer
+from llama._core.stream import CHUNK, Buffer, Handler, Stream
 from llama.http import Exchange, Request, Response
 from llama.ws._handshake import agreed_takeover, asks_for_websocket
 from llama.ws._settings import MAX_SIZE

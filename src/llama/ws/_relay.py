@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TypeVar
 
-from llama._logs import logger
-from llama._shutdown import Shutdown, own_task
-from llama._stack import name_of
-from llama._stray import Stray, contained
-from llama.tcp._leaving import ClientLeft, unless_left
-from llama.ws._conversation import Conversation, Hook, Message, Watcher
-from llama.ws._end import CLOSING, HIGH, End
+from llama._core.hook_errors import Stray, contained
+from llama._core.loggers import logger
+from llama._core.shutdown import Shutdown, own_task
+from llama._core.stack import name_of
+from llama.tcp._io.cancel_on_disconnect import ClientLeft, unless_left
+from llama.ws._framed_endpoint import CLOSING, HIGH, End
+from llama.ws._relayed_websocket import Conversation, Hook, Message, Watcher
 from llama.ws._wire import GOING_AWAY, INTERNAL, LOST, Close, Event, Failure, Ping, Pong
 
 log = logger("server")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from llama._errors import ConfigError, LlamaError, ProtocolError, Refused
-from llama._logs import logger
-from llama._service import Layer, Service
-from llama._shutdown import Shutdown
-from llama._stack import factory, named_layer
-from llama._stream import Stream
+from llama._core.errors import ConfigError, LlamaError, ProtocolError, Refused
+from llama._core.loggers import logger
+from llama._core.service import Layer, Service
+from llama._core.shutdown import Shutdown
+from llama._core.stack import factory, named_layer
+from llama._core.stream import Stream
 from llama.http import Request, Response
 from llama.ws._handshake import (
     EXTENSIONS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama._errors import ConfigError
+from llama._core.errors import ConfigError
 
 MAX_SIZE = 1 << 20
 

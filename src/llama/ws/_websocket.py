@@ -8,13 +8,13 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from llama._errors import Busy, Closed, LlamaError, ProtocolError, TooLarge, Truncated
-from llama._extensions import Extensions
-from llama._shutdown import own_task
-from llama._stack import kind
-from llama._stream import Buffer, Stream
+from llama._core.errors import Busy, Closed, LlamaError, ProtocolError, TooLarge, Truncated
+from llama._core.extensions import Extensions
+from llama._core.shutdown import own_task
+from llama._core.stack import kind
+from llama._core.stream import Buffer, Stream
 from llama.http import Request, Response
-from llama.ws._end import CLOSING, End
+from llama.ws._framed_endpoint import CLOSING, End
 from llama.ws._settings import Settings
 from llama.ws._wire import (
     GOING_AWAY,

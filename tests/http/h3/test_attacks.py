@@ -18,7 +18,7 @@ from qh3.quic.connection import QuicConnection, QuicConnectionError
 
 from llama import http, serve
 from llama.http import Request, Response
-from llama.http._h3_address import Tokens, long_header
+from llama.http._h3.server.packet_header import Tokens, long_header
 from tests.http.h3.fixtures import GET, Answer, Raw, client, h3, raw
 from tests.tls.sessions import pair_files
 

@@ -11,7 +11,7 @@ pytest.importorskip("qh3")
 
 from llama import Overloaded, TLSError, Truncated, Unreachable, http, serve, stack, tcp, tls, udp
 from llama.http import Request, Response
-from llama.http._alternatives import Alternatives
+from llama.http._h3.client.alt_svc_cache import Alternatives
 from tests.http.h3.fixtures import client, h3
 from tests.tls.sessions import ca_file, pair_files
 

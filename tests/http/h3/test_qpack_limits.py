@@ -14,7 +14,7 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnectionError
 
 from llama.http import Limits, Request, Response
-from llama.http._h3_sections import H3
+from llama.http._h3.qpack_limits import H3
 from tests.http.h3.fixtures import GET, Answer, Raw, h3, raw
 
 EXCESSIVE_LOAD = 0x107

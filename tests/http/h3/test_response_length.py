@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("qh3")
 
 from llama import ProtocolError
-from llama.http import Request, Response, _h3_exchange
-from llama.http._h3_fields import Fields
+from llama.http import Request, Response
+from llama.http._h3.fields import Fields
+from llama.http._h3.server import server_stream
 from tests.http.h3.fixtures import client, h3
 
 
@@ -32,7 +33,7 @@ async def test_a_body_of_another_length_is_an_error(
     def encode(method: str, response: Response) -> tuple[Fields, int]:
         return [(b":status", status), *([(b"content-length", length)] if length else [])], -1
 
-    monkeypatch.setattr(_h3_exchange, "encode_response", encode)
+    monkeypatch.setattr(server_stream, "encode_response", encode)
     async with asyncio.timeout(5), h3(answer) as port, client() as ask:
         with pytest.raises(ProtocolError, match="declared"):
             response = await ask(Request("GET", f"https://localhost:{port}/"))

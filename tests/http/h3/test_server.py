@@ -12,7 +12,7 @@ from qh3.quic.connection import QuicConnectionError
 
 from llama import ConfigError, Shutdown, Truncated, Unreachable, http, stack, testing, timeout
 from llama.http import Exchange, Request, Response
-from llama.testing._helpers import rounds
+from llama.testing._stream_suite.helpers import rounds
 from tests.http.h3.fixtures import GET, POST, client, h3, raw, tunnel
 from tests.tls.sessions import pair_files
 

@@ -7,7 +7,7 @@ import pytest
 
 from llama import http, stack
 from llama.http import Exchange, Request, Response, User
-from llama.http.layers._basic_auth import Check
+from llama.http._layers.auth.basic import Check
 
 USERS = {"john": "s\xe9cret:x", "empty": ""}
 

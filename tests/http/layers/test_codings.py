@@ -10,9 +10,9 @@ import pytest
 
 from llama import ConfigError, ProtocolError, TooLarge, Truncated, http, stack
 from llama.http import Exchange, Request, Response
-from llama.http._brotli import brotli
-from llama.http._coding import decoders, known_codings
-from llama.http._zstd import _standard, _zstandard, zstd
+from llama.http._codings.brotli import brotli
+from llama.http._codings.transform import decoders, known_codings
+from llama.http._codings.zstd import _standard, _zstandard, zstd
 from tests.http.layers.test_compress import JS, TEXT, ask, compressed, sent
 from tests.http.serving import exchange_of
 
@@ -174,7 +174,7 @@ def test_zstd_accepts_several_frames_and_rejects_huge_windows() -> None:
 )
 def test_each_zstd_library_works(name: str, library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = library(pytest.importorskip(name))
-    monkeypatch.setattr("llama.http._coding.zstd", lambda: found)
+    monkeypatch.setattr("llama.http._codings.transform.zstd", lambda: found)
     response, body = compressed(Response(200, JS, TEXT), "zstd")
     assert response.headers["content-encoding"] == "zstd"
     assert take_off("zstd", body, 3) == TEXT

@@ -9,7 +9,7 @@ import pytest
 
 from llama import ConfigError, ProtocolError, TooLarge, Truncated, http, stack
 from llama.http import Exchange, Request, Response
-from llama.http.layers._compress import is_worth_it, preferred
+from llama.http._layers.bodies.compress import is_worth_it, preferred
 from tests.http.serving import echo, exchange_of, last, talk
 
 TEXT = b"all work and no play " * 200

@@ -27,6 +27,6 @@ def test_the_example_of_a_layer_builds(name: str) -> None:
 
 
 def test_every_layer_has_an_example() -> None:
-    from llama.http import layers
+    from llama.http import _layers
 
-    assert {name for name in layers.__all__ if name.islower()} <= set(NAMES)
+    assert {name for name in _layers.__all__ if name.islower()} <= set(NAMES)

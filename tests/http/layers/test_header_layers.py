@@ -6,7 +6,7 @@ import re
 import pytest
 
 from llama import http, stack
-from llama._errors import ConfigError, Refused
+from llama._core.errors import ConfigError, Refused
 from llama.http import Exchange, Request, RequestId, Response
 
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from llama import http, stack
-from llama._errors import ConfigError, ProtocolError, TooLarge, Unreachable
+from llama._core.errors import ConfigError, ProtocolError, TooLarge, Unreachable
 from llama.http import Exchange, Request, Response, server
-from llama.http.layers._normalize_path import normalized
+from llama.http._layers.routing.normalize_path import normalized
 from tests.http.serving import CLOSING, client_of, exchange_of, get, hello, last, talk
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from llama import ConfigError, Overloaded, Peer, TLSError, Unreachable, http, stack
 from llama.http import Exchange, Request, Response
-from llama.http._h1_client import NoAnswer
+from llama.http._h1.client import NoAnswer
 from tests.http.serving import hello
 
 

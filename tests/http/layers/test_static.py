@@ -10,7 +10,7 @@ import pytest
 
 from llama import ConfigError, http, stack, testing
 from llama.http import Request, Response
-from llama.http.layers._static import PIECE, FileBody
+from llama.http._layers.static.files import PIECE, FileBody
 from tests.http.serving import last, talk
 
 TEN = b"0123456789"

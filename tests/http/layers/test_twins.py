@@ -9,7 +9,7 @@ import pytest
 from llama import ConfigError, Overloaded, Peer, http, socks5, stack, testing
 from llama import User as AnyUser
 from llama.http import Request, Response
-from llama.http.layers._limit import Limit
+from llama.http._layers.limits.concurrency_limit import Limit
 from tests.http.serving import hello
 
 

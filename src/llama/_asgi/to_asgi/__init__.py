@@ -1,0 +1,1 @@
+"""Request handlers as ASGI applications."""

@@ -1,0 +1,1 @@
+"""Scripts of `llama mitm`, loaded again when they change."""

@@ -1,0 +1,1 @@
+"""Running servers as a process: signals, reloads, systemd, worker processes."""

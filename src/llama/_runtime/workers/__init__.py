@@ -1,0 +1,1 @@
+"""Worker processes: the supervisor forks, watches and replaces them."""

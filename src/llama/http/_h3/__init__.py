@@ -1,0 +1,1 @@
+"""HTTP/3 (RFC 9114) over qh3."""

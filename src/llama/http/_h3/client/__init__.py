@@ -1,0 +1,1 @@
+"""The HTTP/3 client: connections, pool, Alt-Svc."""

@@ -1,0 +1,1 @@
+"""The HTTP/3 server: UDP endpoint, connections, streams, migration."""

@@ -1,0 +1,1 @@
+"""Layers that compress, decompress and transform bodies."""

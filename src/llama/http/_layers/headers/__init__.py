@@ -1,0 +1,1 @@
+"""Layers that set, add, remove and require header fields."""

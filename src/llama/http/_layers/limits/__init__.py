@@ -1,0 +1,1 @@
+"""Layers that bound bodies, rates, concurrency and time."""

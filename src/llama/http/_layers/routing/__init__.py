@@ -1,0 +1,1 @@
+"""Layers that choose a handler by the request and rewrite its path."""

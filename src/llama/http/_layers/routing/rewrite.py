@@ -1,0 +1,95 @@
+"""Rewrites the paths of requests."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+from urllib.parse import quote
+
+from llama._core.errors import ConfigError
+from llama._core.service import Middleware
+from llama._core.stack import factory, named_layer
+from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.normalized_path import decoded, has_dot_segments, respelled, without_prefix
+
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Rewrite:
+    """Rewrites the paths of requests."""
+
+    inner: Exchange
+    strip: str
+    add: str
+    pattern: re.Pattern[str] | None
+    replacement: str
+    name: str
+
+    __takes__: ClassVar[type] = Request
+
+    def __repr__(self) -> str:
+        return self.name
+
+    async def __call__(self, request: Request, /) -> Response:
+        path, question, query = request.path.partition("?")
+        if path.startswith("/") or (not path and request.method not in ("CONNECT", "OPTIONS")):
+            changed = self._changed(path)
+            if changed is None:
+                return Response(404, {"Content-Type": "text/plain"}, b"404 Not Found\n")
+            request.path = changed + question + query
+        return await self.inner(request)
+
+    def _changed(self, path: str) -> str | None:
+        if self.strip or self.add:
+            rest = without_prefix(path, self.strip)
+            if rest is None:
+                return None
+            path = self.add + (rest or "/")
+        if self.pattern is not None:
+            changed, count = self.pattern.subn(self.replacement, respelled(path))
+            if count:
+                changed = changed if changed.startswith("/") else f"/{changed}"
+                path = quote(changed, safe=_PRINTABLE).replace("?", "%3F")
+        return path
+
+
+@factory("http.rewrite")
+def rewrite(
+    pattern: str | None = None, replacement: str = "", *, strip: str = "", add: str = ""
+) -> Middleware[Request, Response]:
+    r"""Rewrite the paths of requests: strip a prefix, add a prefix, then replace the matches of a regular expression.
+
+    `strip` is removed from the beginning of the path (404 if the path is not below it), then `add` is prepended. Every
+    match of `pattern` is replaced by `replacement`, in which `\1` is the first group: `http.rewrite(r"^/(\d+)$",
+    r"/user/\1")`. Both `strip` and `pattern` are compared with the normalized path (`Request.normalized_path`), for
+    `pattern` with special characters percent-encoded. The rest after the prefix, a path without a match, and the query
+    stay as sent. Dot segments after the prefix are rejected with 400. An expression that backtracks on long paths
+    blocks the event loop.
+
+        stack(http.server(), http.rewrite(strip="/api", add="/v2"), application)
+    """
+    name = f"http.rewrite({_arguments(pattern, replacement, strip, add)})"
+    for prefix in (strip, add):
+        if _PREFIX.fullmatch(prefix) is None or has_dot_segments(prefix):
+            raise ConfigError(f"{name}: expected a path prefix such as /api, got {prefix!r}")
+    compiled = None
+    if pattern is not None:
+        try:
+            compiled = re.compile(pattern)
+            compiled.sub(replacement, "")
+        except (re.error, IndexError) as error:
+            raise ConfigError(f"{name}: {error}") from None
+
+    def build(inner: Exchange) -> Exchange:
+        return Rewrite(inner, decoded(strip.rstrip("/")), add.rstrip("/"), compiled, replacement, name)
+
+    return named_layer(name, build, takes=Request, gives=Request)
+
+
+def _arguments(pattern: str | None, replacement: str, strip: str, add: str) -> str:
+    given = [repr(pattern), repr(replacement)] if pattern is not None else []
+    given += [f"{name}={value!r}" for name, value in (("strip", strip), ("add", add)) if value]
+    return ", ".join(given)

@@ -1,0 +1,1 @@
+"""Static files: conditions, ranges, directory listings."""

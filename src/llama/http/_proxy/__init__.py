@@ -1,0 +1,1 @@
+"""Forward and reverse proxies, forwarded headers, CONNECT through other proxies."""

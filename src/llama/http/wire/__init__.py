@@ -1,1 +1,0 @@
-"""What HTTP looks like as bytes: bytes in, messages out, no input or output."""

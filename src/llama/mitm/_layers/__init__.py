@@ -1,0 +1,1 @@
+"""Layers that answer in place of the upstream or disturb its answers."""

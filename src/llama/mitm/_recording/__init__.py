@@ -1,0 +1,1 @@
+"""Recording of exchanges and WebSockets while they pass."""

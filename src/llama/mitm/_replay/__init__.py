@@ -1,0 +1,1 @@
+"""Replay of recordings, as a server and as a client."""

@@ -1,0 +1,1 @@
+"""SOCKS4, SOCKS5 and their addresses as bytes."""

@@ -1,0 +1,1 @@
+"""Sockets on an event loop: readiness, streams, dialling, binding."""

@@ -1,0 +1,1 @@
+"""Middleware for TCP connections: limits, timeouts, throttling, counters."""

@@ -1,0 +1,1 @@
+"""Which clients and targets are allowed: networks, patterns, address filters."""

@@ -1,0 +1,59 @@
+"""Layers that record a request completely even if another layer answers it without reading its body."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from llama._core.errors import LlamaError
+from llama._core.stack import layer
+from llama.http import Body, Exchange, Request, Response
+
+MOST = 16 << 20
+PATIENCE = 1.0
+
+
+@dataclass(slots=True)
+class _Way:
+    """Whether a request reached the upstream."""
+
+    upstream: bool = False
+
+
+_way: ContextVar[_Way | None] = ContextVar("llama.testing.way", default=None)
+
+
+@layer
+async def read_whole(request: Request, inner: Exchange) -> Response:
+    """Read the rest of a request that did not reach the upstream, so that the test finds it recorded."""
+    way = _Way()
+    token = _way.set(way)
+    try:
+        response = await inner(request)
+    finally:
+        _way.reset(token)
+    if not way.upstream and response.upgrade is None and request.body.data is None:
+        await _read(request.body)
+    return response
+
+
+async def _read(body: Body) -> None:
+    size = 0
+    try:
+        async with asyncio.timeout(
+            PATIENCE
+        ):  # a client that waits for the response before it sends the body gets it first
+            while size < MOST and (data := await body.chunk()):
+                size += len(data)
+    except (LlamaError, OSError):
+        pass
+
+
+@layer
+async def goes_on(request: Request, inner: Exchange) -> Response:
+    """Note that a request reached the upstream, which then reads it."""
+    way = _way.get()
+    if way is not None:
+        way.upstream = True
+    return await inner(request)

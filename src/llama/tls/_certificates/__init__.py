@@ -1,0 +1,1 @@
+"""Certificates: files, selection by server name, the certificate authority."""
