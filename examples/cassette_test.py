@@ -10,8 +10,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from llama import layer
-from llama.http import Exchange, Response
 from llama.http import Request as HTTPRequest
+from llama.http import RequestHandler, Response
 from llama.testing import Cassette, RecordingProxy, Redaction
 
 
@@ -35,7 +35,7 @@ def test_rates_are_replayed(cassette: Cassette) -> None:
 
 
 @layer
-async def unavailable(request: HTTPRequest, inner: Exchange) -> Response:
+async def unavailable(request: HTTPRequest, inner: RequestHandler) -> Response:
     return Response(503, {"Retry-After": "1"})
 
 

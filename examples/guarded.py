@@ -8,7 +8,9 @@ logging.basicConfig(level=logging.INFO)
 
 run(
     stack(
-        tcp.limit(10_000),  # at the limit the listener stops accepting: the kernel's queue holds the rest
+        tcp.connection_limit(
+            10_000
+        ),  # at the limit the listener stops accepting: the kernel's queue holds the rest
         tcp.per_peer_limit(100),
         tcp.deny("203.0.113.0/24"),
         tcp.idle_timeout(300),

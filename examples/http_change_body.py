@@ -1,11 +1,11 @@
 """A layer of one's own: it sees each request and changes each response as it streams by."""
 
 from llama import http, layer, run, stack
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 
 
 @layer
-async def change(request: Request, inner: Exchange) -> Response:
+async def change(request: Request, inner: RequestHandler) -> Response:
     request.headers["x-seen-by"] = "llama"
     response = await inner(request)
     response.body = response.body.replace(b"cloud", b"llama")  # across chunks; decoded; framing follows

@@ -1,6 +1,6 @@
 """An HTTP service: a handler is any async function of a request, and layers go around it."""
 
-from llama import http, limit, run, stack
+from llama import concurrency_limit, http, run, stack
 
 
 async def hello(request: http.Request) -> http.Response:
@@ -14,7 +14,7 @@ run(
         http.request_id(),
         http.access_log(),
         http.set_header("Cache-Control", "no-store"),
-        limit(1000),
+        concurrency_limit(1000),
         hello,
     ),
     listen="127.0.0.1:8080",

@@ -17,7 +17,7 @@ def session(request: Request) -> str | None:
 
 api = stack(
     http.auth(session),
-    http.limit(10),  # at once, for each client
+    http.concurrency_limit(10),  # at once, for each client
     http.timeout(lambda request: 60 if request.method == "POST" else 5),
     http.route(("GET /api/users/{name}", user)),
 )

@@ -1,6 +1,6 @@
 """An echo server of one function, with a layer of another around it."""
 
-from llama import Handler, Stream, layer, run, stack
+from llama import ConnectionHandler, Stream, layer, run, stack
 
 
 async def echo(stream: Stream) -> None:
@@ -9,7 +9,7 @@ async def echo(stream: Stream) -> None:
 
 
 @layer
-async def greet(stream: Stream, inner: Handler) -> None:
+async def greet(stream: Stream, inner: ConnectionHandler) -> None:
     await stream.write(b"say something\n")
     await inner(stream)
     await stream.write(b"goodbye\n")

@@ -1,11 +1,11 @@
 """A proxy that looks inside TLS and changes pages: clients have to trust ca/ca.pem, or http://llama.internal/."""
 
 from llama import http, layer, mitm, run, stack
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 
 
 @layer
-async def rewrite(request: Request, inner: Exchange) -> Response:
+async def rewrite(request: Request, inner: RequestHandler) -> Response:
     response = await inner(request)
     if response.headers.get("content-type", "").startswith("text/"):
         response.body = response.body.replace(b"cloud", b"llama")  # streams; decoded; the framing follows

@@ -1,11 +1,11 @@
 """Hooks for `llama mitm --script mitm_script.py`, which loads this file again whenever it changes."""
 
 from llama import layer, ws
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 
 
 @layer
-async def rewrite(request: Request, inner: Exchange) -> Response:
+async def rewrite(request: Request, inner: RequestHandler) -> Response:
     if request.path == "/favicon.ico":
         return Response(404)  # the upstream is not asked
     response = await inner(request)

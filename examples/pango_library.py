@@ -31,7 +31,7 @@ async def main() -> None:
             listen="127.0.0.1:9443",
             cert="cert.pem",
             key="key.pem",
-            answer_timeout=30,
+            response_header_timeout=30,
         ),
     ):
         await stop.wait()  # whatever else this program does; leaving the block lets requests finish

@@ -10,7 +10,7 @@ run(
         http.reverse_proxy(
             {"http://127.0.0.1:8001": 2, "http://127.0.0.1:8002": 1},
             balance="least_connections",
-            client=http.client(connect_timeout=2, head_timeout=30),
+            client=http.client(connect_timeout=2, response_header_timeout=30),
         ),
     ),
     listen="127.0.0.1:8080",

@@ -3,6 +3,6 @@
 from llama import run, socks5, tcp
 
 first = socks5.connect("127.0.0.1:9050")
-second = socks5.connect("127.0.0.1:1081", user="john", password="secret", over=first)
+second = socks5.connect("127.0.0.1:1081", user="john", password="secret", connect=first)
 
 run(tcp.forward("127.0.0.1:8080", connect=second), listen="127.0.0.1:7007")

@@ -4,10 +4,10 @@ from llama import run, stack, tcp
 
 run(
     stack(
-        tcp.limit(1_000),
+        tcp.connection_limit(1_000),
         tcp.forward(
             "127.0.0.1:5432",
-            connect=tcp.send_proxy(over=tcp.connect(timeout=5)),  # the PROXY protocol
+            connect=tcp.send_proxy(connect=tcp.connect(timeout=5)),  # the PROXY protocol
             relay=tcp.relay(idle_timeout=600),
         ),
     ),

@@ -19,7 +19,7 @@ import time
 
 from benchmarks.load.driver import Options, options, wait_for_go
 from llama.http._h2.wire.fields import RequestHead, ResponseHead
-from llama.http._h2.wire.protocol import Engine
+from llama.http._h2.wire.protocol import H2Protocol
 from llama.http._h2.wire.stream import Stream
 from llama.http._messages.headers import Headers
 
@@ -69,7 +69,7 @@ class Client:
         self.sock: ssl.SSLSocket = context.wrap_socket(raw, server_hostname="localhost")
         if self.sock.selected_alpn_protocol() != "h2":
             raise ConnectionError("no HTTP/2 was agreed on")
-        self.engine = Engine(self, client=True)
+        self.engine = H2Protocol(self, client=True)
 
     def open(self, path: str, *, is_read: bool) -> Answer:
         """Ask for something."""

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from benchmarks.load.driver import Options, options, report, wait_for_go
 from llama import http
-from llama.http import Exchange, Request
+from llama.http import Request, RequestHandler
 
 SLICE = bytes(range(256)) * 4096
 KNOWN = {"Accept": "*/*", "Accept-Encoding": "gzip, deflate", "User-Agent": "load/1.0"}
 
 
-async def fetch(client: Exchange, url: str) -> int:
+async def fetch(client: RequestHandler, url: str) -> int:
     """GET it: the bytes of the answer, which has to be 200."""
     response = await client(Request("GET", url, KNOWN))
     if response.status != 200:
@@ -24,7 +24,7 @@ async def fetch(client: Exchange, url: str) -> int:
     return sum([len(chunk) async for chunk in response.body])
 
 
-async def bulk(clients: Sequence[Exchange], url: str, given: Options) -> int:
+async def bulk(clients: Sequence[RequestHandler], url: str, given: Options) -> int:
     """So many bytes, whole megabytes, in one request."""
     amount = given.amount // len(SLICE) * len(SLICE)
     if given.direction == "down":
@@ -37,12 +37,12 @@ async def bulk(clients: Sequence[Exchange], url: str, given: Options) -> int:
     return amount
 
 
-async def requests(clients: Sequence[Exchange], url: str, given: Options) -> int:
+async def requests(clients: Sequence[RequestHandler], url: str, given: Options) -> int:
     """So many requests: as many at a time on each connection as there are connections."""
     lanes = [client for client in clients for _ in range(given.connections)]
     times = given.amount // len(lanes)
 
-    async def lane(client: Exchange) -> None:
+    async def lane(client: RequestHandler) -> None:
         for _ in range(times):
             await fetch(client, url)
 

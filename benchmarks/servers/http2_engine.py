@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llama.http._h2.wire.fields import RequestHead, ResponseHead
-from llama.http._h2.wire.protocol import Engine
+from llama.http._h2.wire.protocol import H2Protocol
 from llama.http._h2.wire.stream import Stream
 from llama.http._messages.headers import Headers
 
@@ -34,7 +34,7 @@ class Side:
     """One end of ours: the server's answers each request, the client's counts the bytes."""
 
     def __init__(self, *, client: bool) -> None:
-        self.engine = Engine(self, client=client)
+        self.engine = H2Protocol(self, client=client)
         self.heard = 0
 
     def request(self, stream: Stream, head: RequestHead, ended: bool) -> None:

@@ -8,7 +8,7 @@ from itertools import repeat
 
 from benchmarks.servers.app import app
 from llama import asgi, http, run, stack, tcp, tls
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 
 BYTES = bytes(range(256)) * 4096
 
@@ -26,7 +26,7 @@ async def bulk(request: Request) -> Response:
     return Response(200, {"Content-Type": "text/plain"}, str(taken).encode())
 
 
-def exchange(what: str) -> Exchange:
+def exchange(what: str) -> RequestHandler:
     """What answers."""
     if what in ("bulk", "asgi"):
         return bulk if what == "bulk" else asgi(app)

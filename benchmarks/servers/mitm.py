@@ -3,11 +3,11 @@
 import sys
 
 from llama import http, layer, mitm, run, stack
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 
 
 @layer
-async def seen(request: Request, inner: Exchange) -> Response:
+async def seen(request: Request, inner: RequestHandler) -> Response:
     response = await inner(request)
     response.headers["X-Seen-By"] = "the hook"
     return response

@@ -4,74 +4,74 @@ from typing import TYPE_CHECKING
 
 from llama import tcp, udp, unix
 from llama._core.errors import (
-    Busy,
-    Closed,
     ConfigError,
     LlamaError,
-    Overloaded,
+    OverloadedError,
     ProtocolError,
-    Refused,
+    RefusedError,
+    StreamBusyError,
+    StreamClosedError,
     TLSError,
-    TooLarge,
-    Truncated,
-    Unreachable,
+    TooLargeError,
+    TruncatedError,
+    UnreachableError,
 )
 from llama._core.extensions import Extensions
 from llama._core.meter import Meter
 from llama._core.packets import Packet, PacketConnector, Packets
-from llama._core.server import Local, Peer, Server, User
+from llama._core.server import LocalAddress, PeerAddress, Server, User
 from llama._core.service import Layer, Middleware, Service
 from llama._core.shutdown import Shutdown
 from llama._core.stack import describe, layer, stack
-from llama._core.stream import Buffer, Handler, ReadyStream, Stream
+from llama._core.stream import Buffer, ConnectionHandler, NonblockingStream, Stream
 from llama._core.target import Bridge, Connector, Relay, Target
-from llama._lazy_import import later
+from llama._lazy_import import lazy_names
 from llama._runtime.run import run
 from llama._runtime.serve import Serving, serve
-from llama.layers import Predicate, close, limit, rate_limit, retry, route, timeout, trace
+from llama.layers import Predicate, close, concurrency_limit, rate_limit, retry, route, timeout, trace
 from llama.tcp._io.event_loop import new_event_loop
 
 __all__ = [
     "Bridge",
     "Buffer",
-    "Busy",
-    "Closed",
     "ConfigError",
+    "ConnectionHandler",
     "Connector",
     "Extensions",
-    "Handler",
     "Layer",
     "LlamaError",
-    "Local",
+    "LocalAddress",
     "Meter",
     "Middleware",
-    "Overloaded",
+    "NonblockingStream",
+    "OverloadedError",
     "Packet",
     "PacketConnector",
     "Packets",
-    "Peer",
+    "PeerAddress",
     "Predicate",
     "ProtocolError",
-    "ReadyStream",
-    "Refused",
+    "RefusedError",
     "Relay",
     "Server",
     "Service",
     "Serving",
     "Shutdown",
     "Stream",
+    "StreamBusyError",
+    "StreamClosedError",
     "TLSError",
     "Target",
-    "TooLarge",
-    "Truncated",
-    "Unreachable",
+    "TooLargeError",
+    "TruncatedError",
+    "UnreachableError",
     "User",
     "asgi",
     "close",
+    "concurrency_limit",
     "describe",
     "http",
     "layer",
-    "limit",
     "mitm",
     "new_event_loop",
     "rate_limit",
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     from llama._asgi import asgi, to_asgi
     from llama._proxy_chain import via
 else:
-    __getattr__, __dir__ = later(
+    __getattr__, __dir__ = lazy_names(
         __name__,
         __all__,
         {

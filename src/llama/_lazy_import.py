@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 
-def later(
+def lazy_names(
     package: str, names: Sequence[str], modules: Mapping[str, str]
 ) -> tuple[Callable[[str], object], Callable[[], Sequence[str]]]:
     """Return a package's `__getattr__` and `__dir__` (PEP 562): `names` are all its names, `modules` the lazy ones."""

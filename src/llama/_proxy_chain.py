@@ -11,59 +11,63 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from llama import http, socks5, tls
 from llama._core.errors import ConfigError
-from llama._core.stack import check_takes, factory
+from llama._core.stack import check_accepts, layer_factory
 from llama._core.stream import Stream
 from llama._core.target import Connector, Target
 from llama.tcp import connect as tcp_connect
-from llama.tcp._policy.target_patterns import TargetSet
+from llama.tcp._policy.target_patterns import TargetPatterns
 from llama.tls._certificates.files import PathLike
 
-PORTS = {"socks5": 1080, "socks5h": 1080, "http": 80, "https": 443}
-ENV = "env"
-_ODD = re.compile(r"[\x00-\x20\x7f]")
-_ODD_HOST = re.compile(r"[\"%<>\\^`{|}]")
+DEFAULT_PORTS = {"socks5": 1080, "socks5h": 1080, "http": 80, "https": 443}
+FROM_ENVIRONMENT = "env"
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
+_FORBIDDEN_HOST = re.compile(r"[\"%<>\\^`{|}]")
 
 
 @dataclass(frozen=True, slots=True)
-class _Hops:
+class _ChainBuilder:
     """The settings shared by all proxies of a chain."""
 
     ca: PathLike | None
     handshake_timeout: float | None
     keylog: PathLike | None
 
-    def add(self, url: str, over: Connector) -> Connector:
+    def add(self, url: str, connect: Connector) -> Connector:
         """Return the connector through one more proxy."""
-        if url == ENV:
-            return self._from_environment(os.environ, over)
+        if url == FROM_ENVIRONMENT:
+            return self._from_environment(os.environ, connect)
         scheme, proxy, user, password = _parse(url)
         if scheme == "https":
-            over = tls.connect(over, ca=self.ca, handshake_timeout=self.handshake_timeout, keylog=self.keylog)
+            connect = tls.connect(
+                connect, ca=self.ca, handshake_timeout=self.handshake_timeout, keylog=self.keylog
+            )
         if scheme in ("http", "https"):
             return http.connect(
-                proxy, user=user, password=password, over=over, handshake_timeout=self.handshake_timeout
+                proxy, user=user, password=password, connect=connect, handshake_timeout=self.handshake_timeout
             )
         return socks5.connect(
             proxy,
             user=user,
             password=password,
-            over=over,
+            connect=connect,
             resolve="local" if scheme == "socks5" else "remote",
             handshake_timeout=self.handshake_timeout,
         )
 
-    def _from_environment(self, variables: Mapping[str, str], over: Connector) -> Connector:
+    def _from_environment(self, variables: Mapping[str, str], connect: Connector) -> Connector:
         found: dict[str, Connector] = {}
         for scheme in ("http", "https", "all"):
             name, value = _variable(variables, f"{scheme}_proxy")
             if value:
                 try:
-                    found[scheme] = self.add(value if "://" in value else f"http://{value}", over)
+                    found[scheme] = self.add(value if "://" in value else f"http://{value}", connect)
                 except ConfigError as error:
                     raise ConfigError(f"{name}: {error}") from None
-        everything = found.get("all", over)
+        everything = found.get("all", connect)
         direct = _no_proxy(*_variable(variables, "no_proxy"))
-        return EnvironmentConnect(over, found.get("http", everything), found.get("https", everything), direct)
+        return EnvironmentConnect(
+            connect, found.get("http", everything), found.get("https", everything), direct
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -73,9 +77,9 @@ class EnvironmentConnect:
     inner: Connector
     http: Connector
     https: Connector
-    direct: TargetSet
+    direct: TargetPatterns
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return "via(env)"
@@ -96,14 +100,14 @@ def _variable(variables: Mapping[str, str], name: str) -> tuple[str, str]:
     return upper, variables.get(upper, "").strip()
 
 
-def _no_proxy(name: str, value: str) -> TargetSet:
+def _no_proxy(name: str, value: str) -> TargetPatterns:
     """Return the targets to reach directly: a name matches itself and its subdomains, with or without a leading dot."""
     patterns: list[str] = []
     for entry in value.replace(",", " ").split():
         plain = entry.removeprefix("*").removeprefix(".") if entry != "*" else entry
         patterns += [plain] if _is_numeric(plain) or plain == "*" else [plain, f"*.{plain}"]
     try:
-        return TargetSet(patterns)
+        return TargetPatterns(patterns)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
 
@@ -123,29 +127,34 @@ def _parse(url: str) -> tuple[str, Target, str | None, str | None]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:  # its message may contain a part of the password
-        raise _malformed("is malformed") from None
-    if _ODD.search(url) is not None:  # urlsplit strips some of these silently
-        raise _malformed("has a space or a control character")
+        raise _invalid_url("is malformed") from None
+    if _FORBIDDEN.search(url) is not None:  # urlsplit strips some of these silently
+        raise _invalid_url("has a space or a control character")
     if parts.netloc.count("@") > 1:  # ambiguous: one of them may end the password
-        raise _malformed("has more than one @")
-    if _ODD_HOST.search(parts.hostname or "") is not None:
-        raise _malformed("has an invalid host")
+        raise _invalid_url("has more than one @")
+    if _FORBIDDEN_HOST.search(parts.hostname or "") is not None:
+        raise _invalid_url("has an invalid host")
     here = url.rpartition("@")[2]
     shown = f"{parts.scheme}://{here}" if "@" in url else url
-    if parts.scheme not in PORTS or "://" not in url:
+    if parts.scheme not in DEFAULT_PORTS or "://" not in url:
         raise ConfigError(
             f"{(shown if '://' in url else here)!r} is not a proxy URL: expected socks5://, "
-            f"socks5h://, http:// or https://, as in socks5h://HOST:PORT, or {ENV}"
+            f"socks5h://, http:// or https://, as in socks5h://HOST:PORT, or {FROM_ENVIRONMENT}"
         )
     if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ConfigError(
             f"{shown!r} is not a proxy URL: expected {parts.scheme}://[USER:PASSWORD@]HOST[:PORT]"
         )
     user, password = _credentials(parts)
-    return parts.scheme, Target(parts.hostname, PORTS[parts.scheme] if port is None else port), user, password
+    return (
+        parts.scheme,
+        Target(parts.hostname, DEFAULT_PORTS[parts.scheme] if port is None else port),
+        user,
+        password,
+    )
 
 
-def _malformed(how: str) -> ConfigError:
+def _invalid_url(how: str) -> ConfigError:
     return ConfigError(
         f"a proxy URL {how}: expected SCHEME://[USER:PASSWORD@]HOST[:PORT], with other "
         "characters of the user and password as %XX, for example %40 for @"
@@ -158,10 +167,10 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
     return unquote(parts.username), unquote(parts.password or "")
 
 
-@factory("via", "connector")
+@layer_factory("via", "connector")
 def via(
     *urls: str,
-    over: Connector | None = None,
+    connect: Connector | None = None,
     ca: PathLike | None = None,
     handshake_timeout: float | None = None,
     keylog: PathLike | None = None,
@@ -174,13 +183,13 @@ def via(
     https_proxy for others, all_proxy if these are unset; targets in no_proxy are reached directly. The variables
     are read when `via` is called.
 
-    `over` connects to the first proxy, by default `tcp.connect()`; `handshake_timeout` limits, in seconds, the
+    `connect` connects to the first proxy, by default `tcp.connect()`; `handshake_timeout` limits, in seconds, the
     handshake with each proxy; `keylog` is that of `tls.connect`, for `https` proxies. Raises ConfigError for an
     invalid URL.
     """
-    connect = over or tcp_connect()
-    check_takes(connect, Target, "via(over=)")
-    hops = _Hops(ca, handshake_timeout, keylog)
+    connect = connect or tcp_connect()
+    check_accepts(connect, Target, "via(connect=)")
+    hops = _ChainBuilder(ca, handshake_timeout, keylog)
     for url in urls:
         connect = hops.add(url, connect)
     return connect

@@ -27,7 +27,7 @@ _MARKERS = (
     "cassette(name, mode, match, redact, ignore, repeat, most): record once, then replay without the network",
 )
 _CASSETTE: pytest.StashKey[Cassette] = pytest.StashKey()
-_OTHERS = ("asyncio", "anyio", "trio", "curio", "tornado", "twisted")
+_OTHER_PLUGINS = ("asyncio", "anyio", "trio", "curio", "tornado", "twisted")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,10 +53,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function):
         for name in _FIXTURES:
             if name not in item.fixturenames and item.get_closest_marker(name) is not None:
-                item.fixturenames.insert(_before_its_own(item), name)
+                item.fixturenames.insert(_run_first(item), name)
 
 
-def _before_its_own(item: pytest.Function) -> int:
+def _run_first(item: pytest.Function) -> int:
     """Return the index of the first function-scoped fixture, after those shared with other tests."""
     known = item._fixtureinfo.name2fixturedefs
     for number, name in enumerate(item.fixturenames):
@@ -140,12 +140,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         raise
     if (made := item.stash.get(_CASSETTE, None)) is not None:
         made.passed = True
-        if news := made.news():
+        if news := made.summary():
             pytest.fail(news, pytrace=False)
 
 
 def _add_sections(item: pytest.Item, cassette: Cassette) -> None:
-    said = "\n".join(filter(None, [cassette.news(), *cassette.lost()]))
+    said = "\n".join(filter(None, [cassette.summary(), *cassette.unmatched()]))
     if said:
         item.add_report_section("call", "cassette", said)
 
@@ -154,31 +154,31 @@ def _add_sections(item: pytest.Item, cassette: Cassette) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine test in a new loop, within a Shutdown, unless another plugin claims it."""
     if (
-        any(pyfuncitem.get_closest_marker(name) for name in _OTHERS)
+        any(pyfuncitem.get_closest_marker(name) for name in _OTHER_PLUGINS)
         or "anyio_backend" in pyfuncitem.fixturenames
     ):
         return None
     function = pyfuncitem.obj
     property_test = getattr(function, "hypothesis", None)
     if property_test is not None and inspect.iscoroutinefunction(property_test.inner_test):
-        property_test.inner_test = _as_function(property_test.inner_test, _bound(pyfuncitem))
+        property_test.inner_test = _as_function(property_test.inner_test, _timeout_of(pyfuncitem))
         return None
     if not inspect.iscoroutinefunction(function):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    run_bounded(lambda: function(**arguments), _bound(pyfuncitem))
+    run_with_timeout(lambda: function(**arguments), _timeout_of(pyfuncitem))
     return True
 
 
 def _as_function(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., None]:
     @wraps(test)
     def run(*args: object, **kwargs: object) -> None:
-        run_bounded(lambda: test(*args, **kwargs), seconds)
+        run_with_timeout(lambda: test(*args, **kwargs), seconds)
 
     return run
 
 
-def _bound(item: pytest.Function) -> float:
+def _timeout_of(item: pytest.Function) -> float:
     marker = item.get_closest_marker("llama_timeout")
     if marker is not None:
         return float(marker.args[0])
@@ -186,12 +186,12 @@ def _bound(item: pytest.Function) -> float:
     return float(item.config.getini("llama_timeout") if option is None else option)
 
 
-def run_bounded(test: Callable[[], Awaitable[None]], seconds: float) -> None:
+def run_with_timeout(test: Callable[[], Awaitable[None]], seconds: float) -> None:
     """Run a coroutine function in a new loop, within a Shutdown; fail after `seconds` (0: no timeout)."""
     with asyncio.Runner() as runner:
         stacks: list[str] = []
         try:
-            runner.run(_within(test, seconds, stacks))
+            runner.run(_collect_stacks(test, seconds, stacks))
         except asyncio.CancelledError:
             if not stacks:
                 raise
@@ -199,7 +199,7 @@ def run_bounded(test: Callable[[], Awaitable[None]], seconds: float) -> None:
             pytest.fail(f"the test took longer than {seconds:g} s\n\n" + stacks[0], pytrace=False)
 
 
-async def _within(test: Callable[[], Awaitable[None]], seconds: float, stacks: list[str]) -> None:
+async def _collect_stacks(test: Callable[[], Awaitable[None]], seconds: float, stacks: list[str]) -> None:
     with _watch(seconds, stacks):
         async with Shutdown():
             await test()
@@ -234,18 +234,18 @@ def _describe(task: asyncio.Task[Any]) -> str:
     lines = [f"{task.get_name()}:"]
     waiting: object = task.get_coro()
     while waiting is not None:
-        frame: FrameType | None = _part(waiting, "frame")
-        code: CodeType | None = _part(waiting, "code")
+        frame: FrameType | None = _describe_awaitable(waiting, "frame")
+        code: CodeType | None = _describe_awaitable(waiting, "code")
         if frame is not None and code is not None:
             lines.append(f'  File "{code.co_filename}", line {frame.f_lineno}, in {code.co_qualname}')
-        inner = _part(waiting, "await") or _part(waiting, "yieldfrom")
+        inner = _describe_awaitable(waiting, "await") or _describe_awaitable(waiting, "yieldfrom")
         if inner is None and frame is None:
             lines.append(f"  waiting for {waiting!r}")
         waiting = inner
     return "\n".join(lines)
 
 
-def _part(awaitable: object, name: str) -> Any:
+def _describe_awaitable(awaitable: object, name: str) -> Any:
     """Return an attribute of a coroutine, generator or async generator step, without its type's prefix."""
     return next(
         (found for kind in ("cr", "gi", "ag") if (found := getattr(awaitable, f"{kind}_{name}", None))), None

@@ -11,10 +11,10 @@ import llama
 from llama import Server, Serving, asgi
 from pango import _build, _logs, _settings
 from pango._demo_app import Message, Receive, Send
-from pango._settings import AccessLog, ForwardedHeader, Problems, Settings, check_values, key_files
+from pango._settings import AccessLog, ConfigErrors, ForwardedHeader, Settings, check_values, key_files
 
 ASGIApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
-Some: TypeAlias = str | Sequence[str]
+OneOrMany: TypeAlias = str | Sequence[str]
 
 LISTEN = ":443"
 
@@ -22,10 +22,10 @@ LISTEN = ":443"
 class Options(TypedDict, total=False):
     """The keywords of `run` and `serve`; times in seconds, None for no limit."""
 
-    to: Some
-    listen: Some
-    cert: Some
-    key: Some
+    to: OneOrMany
+    listen: OneOrMany
+    cert: OneOrMany
+    key: OneOrMany
     key_password_file: str | None
     client_ca: str | None
     alpn: Sequence[str] | None
@@ -37,14 +37,14 @@ class Options(TypedDict, total=False):
     to_key: str | None
     keylog: str | None
     proxy_protocol: int | None
-    proxy_protocol_from: Some
+    proxy_protocol_from: OneOrMany
     max_connections: int | None
     handshake_timeout: float | None
     connect_timeout: float | None
     idle_timeout: float | None
-    answer_timeout: float | None
+    response_header_timeout: float | None
     retries: int
-    forwarded_from: Some
+    forwarded_from: OneOrMany
     forwarded_header: ForwardedHeader
     access_log: AccessLog | None
     http3: bool
@@ -84,7 +84,7 @@ def _read(options: Options, workers: int | None) -> Settings:
         raise TypeError(
             f"unknown keyword {unknown[0]!r}: expected one of {', '.join(Options.__annotations__)}"
         )
-    problems = Problems()
+    problems = ConfigErrors()
     certificates = key_files(_several(options.get("cert", ())), _several(options.get("key", ())), problems)
     problems.check()
     alpn = options.get("alpn")
@@ -108,7 +108,7 @@ def _read(options: Options, workers: int | None) -> Settings:
         handshake_timeout=options.get("handshake_timeout", _settings.HANDSHAKE_TIMEOUT),
         connect_timeout=options.get("connect_timeout", _settings.CONNECT_TIMEOUT),
         idle_timeout=options.get("idle_timeout", _settings.IDLE_TIMEOUT),
-        answer_timeout=options.get("answer_timeout"),
+        response_header_timeout=options.get("response_header_timeout"),
         retries=options.get("retries", _settings.RETRIES),
         forwarded_from=_several(options.get("forwarded_from", ())),
         forwarded_header=options.get("forwarded_header", "x-forwarded-for"),
@@ -119,7 +119,7 @@ def _read(options: Options, workers: int | None) -> Settings:
     )
 
 
-def _several(value: Some) -> tuple[str, ...]:
+def _several(value: OneOrMany) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
@@ -129,8 +129,8 @@ def _servers(app: ASGIApp | None, settings: Settings) -> list[Server]:
         raise TypeError(f"{app!r} is no ASGI application: a target is given as to={app!r}")
     if (app is None) == (not settings.to):
         raise TypeError("expected an ASGI application or to=, one of the two")
-    problems = Problems()
+    problems = ConfigErrors()
     check_values(settings, problems)
-    _build.inspect(settings, problems, targets=app is None)
+    _build.preflight(settings, problems, targets=app is None)
     problems.check()
     return _build.servers(settings, None if app is None else asgi(app))

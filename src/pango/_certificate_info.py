@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from llama import ConfigError, tls
-from pango._settings import KeyFiles, Problems, Settings
+from pango._settings import ConfigErrors, KeyFiles, Settings
 
 T = TypeVar("T")
-SOON = dt.timedelta(days=14)
+EXPIRY_WARNING = dt.timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class CertificateInfo:
     """What a certificate file says: the leaf's names, and when it is valid."""
 
     file: str
@@ -38,7 +38,7 @@ class Facts:
     def needs_attention(self) -> bool:
         """Whether it is not valid now, or not for long."""
         now = dt.datetime.now(dt.UTC)
-        return now < self.not_before or now > self.not_after - SOON
+        return now < self.not_before or now > self.not_after - EXPIRY_WARNING
 
     def validity(self, now: dt.datetime) -> str:
         """When it is valid, in words."""
@@ -48,10 +48,10 @@ class Facts:
             return f"EXPIRED on {self.not_after:%Y-%m-%d %H:%M} UTC"
         left = self.not_after - now
         until = f"valid until {self.not_after:%Y-%m-%d %H:%M} UTC"
-        return f"{until}, EXPIRES SOON" if left < SOON else f"{until}, {left.days} days"
+        return f"{until}, EXPIRES SOON" if left < EXPIRY_WARNING else f"{until}, {left.days} days"
 
 
-def examine(settings: Settings, problems: Problems) -> list[Facts]:
+def examine(settings: Settings, problems: ConfigErrors) -> list[CertificateInfo]:
     """Read every certificate, key and CA file, and open the key log; what is wrong is noted."""
     password = None
     if (file := settings.key_password_file) is not None:
@@ -72,17 +72,17 @@ def read_password(file: str) -> str:
     return _read(file).decode(errors="replace").partition("\n")[0].rstrip("\r")
 
 
-def _attempt(setting: str, problems: Problems, action: Callable[[], T]) -> T | None:
+def _attempt(setting: str, problems: ConfigErrors, action: Callable[[], T]) -> T | None:
     try:
         return action()
     except ConfigError as error:
-        problems.note(setting, error)
+        problems.add(setting, error)
         return None
 
 
 def _examine_pair(
-    files: KeyFiles, password: str | None, problems: Problems, prefix: str = ""
-) -> Facts | None:
+    files: KeyFiles, password: str | None, problems: ConfigErrors, prefix: str = ""
+) -> CertificateInfo | None:
     chain = _attempt(f"{prefix}cert", problems, lambda: _load_certificates(files.cert))
     key_file, setting = (files.cert, f"{prefix}cert") if files.key is None else (files.key, f"{prefix}key")
     public = None
@@ -91,7 +91,7 @@ def _examine_pair(
     if chain is None:
         return None
     if public is not None and public != _public_bytes(chain[0]):
-        problems.note(setting, f"{key_file}: this key does not belong to the certificate in {files.cert}")
+        problems.add(setting, f"{key_file}: this key does not belong to the certificate in {files.cert}")
     return _facts(files.cert, chain[0])
 
 
@@ -141,8 +141,8 @@ def _public_bytes(certificate: x509.Certificate) -> bytes:
     return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _facts(file: str, leaf: x509.Certificate) -> Facts:
-    return Facts(file, _names(leaf), leaf.not_valid_before_utc, leaf.not_valid_after_utc)
+def _facts(file: str, leaf: x509.Certificate) -> CertificateInfo:
+    return CertificateInfo(file, _names(leaf), leaf.not_valid_before_utc, leaf.not_valid_after_utc)
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llama import Server, describe
-from pango._certificate_info import Facts
+from pango._certificate_info import CertificateInfo
 from pango._parse import SECURE, spell_seconds
 from pango._settings import Settings
 
 
-def report(settings: Settings, servers: Sequence[Server], certificates: Sequence[Facts]) -> str:
+def report(settings: Settings, servers: Sequence[Server], certificates: Sequence[CertificateInfo]) -> str:
     """The stack, addresses, certificates and limits, one a line."""
     lines = [("stack", describe(servers[0].service)), *_places(settings)]
     lines += [("certificate", str(each)) for each in certificates]
@@ -42,7 +42,7 @@ def _places(settings: Settings) -> Iterator[tuple[str, str]]:
 def _limits(settings: Settings) -> Iterator[tuple[str, str]]:
     times = {"connect": settings.connect_timeout, "idle": settings.idle_timeout, "grace": settings.grace}
     if settings.is_http:
-        times = {"connect": settings.connect_timeout, "answer": settings.answer_timeout, **times}
+        times = {"connect": settings.connect_timeout, "answer": settings.response_header_timeout, **times}
     if not settings.plain or settings.is_http:
         times = {"handshake": settings.handshake_timeout, **times}
     yield "timeouts", ", ".join(f"{name} {spell_seconds(value)}" for name, value in times.items())

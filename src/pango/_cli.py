@@ -12,9 +12,9 @@ from click.shell_completion import get_completion_class
 
 from llama import ConfigError, Server, run
 from pango import _build, _demo, _logs, _options
-from pango._certificate_info import Facts
+from pango._certificate_info import CertificateInfo
 from pango._check_report import report
-from pango._settings import Problems, Settings
+from pango._settings import ConfigErrors, Settings
 
 log = logging.getLogger("pango")
 FAILED = 1
@@ -52,7 +52,7 @@ def serve(check: bool, **given: object) -> None:
     pango serve --listen :8443 --cert c.pem --key k.pem --to 127.0.0.1:8080
     pango serve --listen :443 --cert c.pem --key k.pem --to http://127.0.0.1:8000 --access-log
     """
-    problems = Problems(_options.spell)
+    problems = ConfigErrors(_options.display_name)
     style, level = _options.read_logging(given, problems)
     settings = _options.read(given, problems)
     servers, certificates = _prepare(settings, problems)
@@ -66,9 +66,9 @@ def serve(check: bool, **given: object) -> None:
     _run(settings)
 
 
-def _prepare(settings: Settings, problems: Problems) -> tuple[list[Server], list[Facts]]:
+def _prepare(settings: Settings, problems: ConfigErrors) -> tuple[list[Server], list[CertificateInfo]]:
     """The servers of settings that are right; says all that is wrong and ends otherwise."""
-    certificates = _build.inspect(settings, problems)
+    certificates = _build.preflight(settings, problems)
     try:
         problems.check()
         return _build.servers(settings), certificates
@@ -78,8 +78,8 @@ def _prepare(settings: Settings, problems: Problems) -> tuple[list[Server], list
 
 def _run(settings: Settings) -> None:
     def servers() -> list[Server]:
-        problems = Problems(_options.spell)
-        _build.inspect(settings, problems)
+        problems = ConfigErrors(_options.display_name)
+        _build.preflight(settings, problems)
         problems.check()
         return _build.servers(settings)
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from llama import Handler, asgi, http, layer, run, stack, tcp, tls
+from llama import ConnectionHandler, asgi, http, layer, run, stack, tcp, tls
 from pango._demo_app import TLS_HEADERS, hello
 from pango._settings import HANDSHAKE_TIMEOUT
 
@@ -24,7 +24,7 @@ IDLE = 60.0
 
 
 @layer
-async def tell_tls(request: http.Request, inner: http.Exchange) -> http.Response:
+async def tell_tls(request: http.Request, inner: http.RequestHandler) -> http.Response:
     """Put the session's version and cipher into headers, where the service reads them."""
     info = request.extensions[tls.TLSInfo]
     for name, value in zip(TLS_HEADERS, (info.version, info.cipher), strict=True):
@@ -43,7 +43,7 @@ def demo(port: int) -> None:
             raise OSError(errno.EADDRINUSE, f"no port is free from {port} to {ports[-1]}")
 
 
-def _service(folder: Path) -> Handler:
+def _service(folder: Path) -> ConnectionHandler:
     authority = tls.CertificateAuthority.create(name="pango demo, throw-away", days=30)
     authority.write_pem(folder / "ca.pem")
     cert, key = authority.issue("localhost", "127.0.0.1", "::1", days=30).write(folder)
@@ -55,7 +55,7 @@ def _service(folder: Path) -> Handler:
     )
 
 
-def _serve(service: Handler, port: int, ca: Path) -> bool:
+def _serve(service: ConnectionHandler, port: int, ca: Path) -> bool:
     """False when the port is taken."""
     servers = [tcp.server(f"{host}:{port}", service) for host in _loopbacks()]
     try:

@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 import click
 
 from pango import _logs, _parse, _settings
-from pango._settings import Problems, Settings, key_files
+from pango._settings import ConfigErrors, Settings, key_files
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -109,7 +109,7 @@ OPTIONS = (
         f"each body within {_settings.CLIENT_TIMEOUT:g}s.  [default: {_IDLE}]",
     ),
     click.option(
-        "--answer-timeout",
+        "--response-header-timeout",
         metavar="TIME",
         help="With http:// targets: timeout for the response head, once the request is sent.  [default: off]",
     ),
@@ -167,15 +167,15 @@ def options(command: F) -> F:
     return command
 
 
-def spell(setting: str) -> str:
+def display_name(setting: str) -> str:
     """Return the name of the option for a setting."""
     return "--" + {"minimum_version": "tls-min"}.get(setting, setting).replace("_", "-")
 
 
-class Texts:
+class RawOptions:
     """The texts that were given on the command line."""
 
-    def __init__(self, given: Mapping[str, object], problems: Problems) -> None:
+    def __init__(self, given: Mapping[str, object], problems: ConfigErrors) -> None:
         self._given = given
         self._problems = problems
 
@@ -192,16 +192,16 @@ class Texts:
         return self._problems.read(name, _parse.seconds, self.one(name), default)
 
 
-def read_logging(given: Mapping[str, object], problems: Problems) -> tuple[str, str]:
+def read_logging(given: Mapping[str, object], problems: ConfigErrors) -> tuple[str, str]:
     """The log's format and level; what is wrong is noted."""
-    texts = Texts(given, problems)
+    texts = RawOptions(given, problems)
     style = problems.read("log_format", _parse.one_of(*_logs.FORMATS), texts.one("log_format"), "text")
     return style, problems.read("log_level", _parse.one_of(*_logs.LEVELS), texts.one("log_level"), "info")
 
 
-def read(given: Mapping[str, object], problems: Problems) -> Settings:
+def read(given: Mapping[str, object], problems: ConfigErrors) -> Settings:
     """Settings from what was given; every problem is noted, and the default takes its place."""
-    texts = Texts(given, problems)
+    texts = RawOptions(given, problems)
     versions = _parse.one_of("1.2", "1.3")
     proxy = problems.read("proxy_protocol", _parse.one_of("1", "2"), texts.one("proxy_protocol"), None)
     networks = problems.read_all("proxy_protocol_from", _parse.networks, texts.all("proxy_protocol_from"))
@@ -231,7 +231,7 @@ def read(given: Mapping[str, object], problems: Problems) -> Settings:
         handshake_timeout=texts.seconds("handshake_timeout", _settings.HANDSHAKE_TIMEOUT),
         connect_timeout=texts.seconds("connect_timeout", _settings.CONNECT_TIMEOUT),
         idle_timeout=texts.seconds("idle_timeout", _settings.IDLE_TIMEOUT),
-        answer_timeout=texts.seconds("answer_timeout", None),
+        response_header_timeout=texts.seconds("response_header_timeout", None),
         retries=problems.read("retries", _parse.count_from_0, texts.one("retries"), _settings.RETRIES),
         forwarded_from=tuple(each for group in forwarded for each in group),
         forwarded_header=cast("_settings.ForwardedHeader", header),

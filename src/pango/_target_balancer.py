@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from llama import Bridge, Connector, Relay, Stream, Target, Unreachable
+from llama import Bridge, Connector, Relay, Stream, Target, UnreachableError
 
 log = logging.getLogger("pango.targets")
-PAUSE = 10.0  # seconds for which a failed target is ejected: tried only after all others
+EJECTION_TIME = 10.0  # seconds for which a failed target is ejected: tried only after all others
 
 
 class Upstream:
@@ -32,7 +32,7 @@ class Upstream:
         return self.text
 
     @property
-    def rests(self) -> bool:
+    def is_ejected(self) -> bool:
         """Whether it failed a short while ago."""
         return self._failed_until is not None and self._clock() < self._failed_until
 
@@ -50,15 +50,15 @@ class Upstream:
 
     def _note_failure(self, error: OSError) -> None:
         if self._failed_until is None:
-            log.warning("upstream %s ejected for %g s: %s", self, PAUSE, error)
-        self._failed_until = self._clock() + PAUSE
+            log.warning("upstream %s ejected for %g s: %s", self, EJECTION_TIME, error)
+        self._failed_until = self._clock() + EJECTION_TIME
 
 
 class RoundRobin:
     """Relays each connection to the next of several targets; one that cannot be reached is passed over."""
 
     __slots__ = ("_turns", "relay", "upstreams")
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __init__(self, upstreams: Sequence[Upstream], relay: Relay) -> None:
         self.upstreams = tuple(upstreams)
@@ -81,13 +81,13 @@ class RoundRobin:
         failures: list[str] = []
         start = next(self._turns)
         turn = (*self.upstreams[start:], *self.upstreams[:start])
-        for each in sorted(turn, key=_rests):
+        for each in sorted(turn, key=_is_ejected):
             try:
                 return await each.open(target)
             except OSError as error:
                 failures.append(str(error))
-        raise Unreachable(f"none of {len(self.upstreams)} targets answers: {'; '.join(failures)}")
+        raise UnreachableError(f"none of {len(self.upstreams)} targets answers: {'; '.join(failures)}")
 
 
-def _rests(upstream: Upstream) -> bool:
-    return upstream.rests
+def _is_ejected(upstream: Upstream) -> bool:
+    return upstream.is_ejected

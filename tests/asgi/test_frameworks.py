@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llama import asgi, stack
-from llama._core.resources import resources
+from llama._core.resources import find_resources
 from llama.http import server
 from tests.asgi.test_websocket import Socket
 from tests.http.serving import client_of, get, last, talk
@@ -81,7 +81,7 @@ def application() -> Starlette:
 def test_starlette_answers_streams_and_runs_background_tasks() -> None:
     async def main() -> list[bytes]:
         handler = stack(server(), asgi(application()))
-        (exchange,) = resources(handler)
+        (exchange,) = find_resources(handler)
         async with exchange, client_of(handler) as client:
             await client.say(get() + get("/numbers"))
             body = b"12345"

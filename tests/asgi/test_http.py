@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from llama import Shutdown, asgi, stack
-from llama._core.server import Local, Peer
+from llama._core.server import LocalAddress, PeerAddress
 from llama.http import Request, server
-from llama.testing._stream_suite.helpers import rounds
+from llama.testing._stream_suite.helpers import spin
 from tests.http.serving import client_of, get, last, talk
 
 App = Any
@@ -80,8 +80,8 @@ def test_the_scope_has_the_server_address_if_known() -> None:
         handler = stack(server(), asgi(app))
 
         async def located(stream: Any) -> None:
-            stream.extensions.set(Local("192.0.2.2", 80))
-            stream.extensions.set(Peer("unix", 0))
+            stream.extensions.set(LocalAddress("192.0.2.2", 80))
+            stream.extensions.set(PeerAddress("unix", 0))
             await handler(stream)
 
         async with client_of(located) as client:
@@ -150,7 +150,7 @@ def test_a_slow_client_slows_the_application() -> None:
             before = -1
             while before != sent:
                 before = sent
-                await rounds(500)
+                await spin(500)
             assert sent < 500
             assert len(await client.hear_end()) > 100_000_000
             assert sent == 1000

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from llama import Overloaded, Peer, Stream, Truncated, asgi, http, layer, stack, to_asgi
-from llama._core.server import Local
+from llama import OverloadedError, PeerAddress, Stream, TruncatedError, asgi, http, layer, stack, to_asgi
+from llama._core.server import LocalAddress
 from llama._core.shutdown import Shutdown
-from llama.http import Body, Exchange, Headers, Request, Response
+from llama.http import Body, Headers, Request, RequestHandler, Response
 from tests.asgi.asgi_server import ask, called
 from tests.asgi.asgi_server import http as scope_of
 
@@ -23,7 +23,7 @@ async def echo(request: Request) -> Response:
     return Response(200, body=request.body)
 
 
-def noting(requests: list[Request]) -> Exchange:
+def noting(requests: list[Request]) -> RequestHandler:
     async def note(request: Request) -> Response:
         requests.append(request)
         return Response()
@@ -48,8 +48,8 @@ async def test_a_request_is_built_from_the_scope() -> None:
     )
     assert request.url == "https://a.example/a?b=%20c"
     assert list(request.headers) == [("host", "a.example"), ("x-a", "1"), ("x-b", "\xe4"), ("x-a", "2")]
-    assert request.client == Peer("192.0.2.1", 5)
-    assert request.extensions.get(Local) == Local("192.0.2.2", 80)
+    assert request.client == PeerAddress("192.0.2.1", 5)
+    assert request.extensions.get(LocalAddress) == LocalAddress("192.0.2.2", 80)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_a_body_without_length_fields() -> None:
     seen: list[tuple[bytes | None, int | None]] = []
 
     async def look(request: Request) -> Response:
-        seen.append((request.body.data, request.body.length))
+        seen.append((request.body.buffered, request.body.length))
         return Response(body=await request.body.read())
 
     status, _, body = await ask(to_asgi(look), scope_of("POST", http_version="2"), b"all of it")
@@ -126,7 +126,7 @@ async def test_a_client_that_leaves_within_its_body() -> None:
     async def read(request: Request) -> Response:
         try:
             await request.body.read()
-        except Truncated as error:
+        except TruncatedError as error:
             errors.append(error)
             raise
         return Response()
@@ -214,8 +214,8 @@ async def turns() -> None:
 
 async def test_trailers_and_early_hints_where_the_server_has_them() -> None:
     async def app(request: Request) -> Response:
-        await request.inform(103, [("Link", "</a.css>; rel=preload"), ("Link", "</b.js>")])
-        await request.inform(102)
+        await request.send_informational(103, [("Link", "</a.css>; rel=preload"), ("Link", "</b.js>")])
+        await request.send_informational(102)
         response = Response(body=iter([b"hello"]))
         response.trailers = Headers([("X-Sum", "5")])
         return response
@@ -253,7 +253,7 @@ async def test_an_unrequested_upgrade_is_502() -> None:
 
 async def test_an_error_of_llamas_is_a_response() -> None:
     async def busy(request: Request) -> Response:
-        raise Overloaded("too many", retry_after=7)
+        raise OverloadedError("too many", retry_after=7)
 
     status, headers, body = await ask(to_asgi(busy), scope_of())
     assert (status, headers[b"retry-after"], body) == (503, b"7", b"503 Service Unavailable\n")
@@ -286,13 +286,13 @@ async def test_a_bug_is_raised_to_the_server() -> None:
 async def test_a_response_that_breaks_off_is_raised_to_break_the_connection_off() -> None:
     async def parts() -> AsyncIterator[bytes]:
         yield b"some"
-        raise Truncated("the upstream left")
+        raise TruncatedError("the upstream left")
 
     async def cut(request: Request) -> Response:
         return Response(body=parts())
 
     heard: list[Any] = []
-    with pytest.RaisesGroup(Truncated):
+    with pytest.RaisesGroup(TruncatedError):
         async with called(to_asgi(cut), scope_of()) as call:
             call.say("http.request", body=b"", more_body=False)
             heard += [await call.hear(), await call.hear()]
@@ -312,7 +312,7 @@ class Held(Body):
         self.asked = asyncio.Event()
         self.closed = False
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         self.asked.set()
         return bytes(await never())
 
@@ -426,7 +426,7 @@ def scope_of_lifespan() -> dict[str, Any]:
 
 async def test_the_lifespan_opens_and_closes_what_is_within() -> None:
     @layer
-    async def around(request: Request, inner: Exchange) -> Response:
+    async def around(request: Request, inner: RequestHandler) -> Response:
         return await inner(request)
 
     owner = Owner()

@@ -10,8 +10,8 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
-from llama import Refused, Stream, asgi, testing, to_asgi
-from llama.http import Exchange, Request, Response
+from llama import RefusedError, Stream, asgi, testing, to_asgi
+from llama.http import Request, RequestHandler, Response
 from tests.asgi.asgi_server import Call, called, websocket
 
 
@@ -66,7 +66,7 @@ class Peer:
         return self.frames.pop(0)
 
 
-def accepting(talk: Talk, **fields: str) -> Exchange:
+def accepting(talk: Talk, **fields: str) -> RequestHandler:
     """An exchange that accepts every WebSocket, and then talks."""
 
     async def accept(request: Request) -> Response:
@@ -131,7 +131,7 @@ async def test_the_handshake_has_its_own_key() -> None:
         assert (await connected(call))["headers"] == []
         assert await call.hear() == {"type": "websocket.close", "code": 1011, "reason": ""}
     (request,) = requests
-    assert (request.method, request.protocol, request.scheme) == ("GET", "websocket", "https")
+    assert (request.method, request.upgrade_protocol, request.scheme) == ("GET", "websocket", "https")
     names = [name.lower() for name, _ in request.headers]
     assert names == ["host", "cookie", "sec-websocket-version", "sec-websocket-key"]
     assert request.headers["sec-websocket-key"] != "dGhlIHNhbXBsZSBub25jZQ=="
@@ -217,7 +217,7 @@ async def test_an_upstream_that_does_not_close_times_out() -> None:
 @pytest.mark.parametrize("may_deny", [True, False])
 async def test_a_denial(may_deny: bool) -> None:
     async def refuse(request: Request) -> Response:
-        raise Refused("not you")
+        raise RefusedError("not you")
 
     extensions: Any = {"websocket.http.response": {}} if may_deny else {}
     async with called(to_asgi(refuse), websocket(extensions=extensions)) as call:

@@ -236,7 +236,7 @@ def test_an_application_receives_the_disconnect_of_the_client(leave: str) -> Non
 
 
 def test_protocol_errors_close_the_websocket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama.ws._websocket.CLOSING", 0.05)
+    monkeypatch.setattr("llama.ws._websocket.CLOSE_TIMEOUT", 0.05)
 
     async def long(socket: Socket) -> None:
         await socket.open()

@@ -23,7 +23,7 @@ class Outcome:
         self.errors = errors
 
 
-def _set_up_nothing(*, beside: bool = False) -> None:
+def _set_up_nothing(*, instead_of: bool = False) -> None:
     """Stands in for what sets up logging."""
 
 

@@ -47,7 +47,7 @@ def test_every_command_has_the_shared_options(llama: Call, name: str) -> None:
     [
         ("static", "'DIR'"),
         ("echo --idle-timeout never", "'--idle-timeout'"),
-        ("reverse --to http://a --answer-timeout -1", "'--answer-timeout'"),
+        ("reverse --to http://a --response-header-timeout -1", "'--response-header-timeout'"),
         ("static . --first-byte-timeout 0", "'--first-byte-timeout'"),
         ("socks5 --listen nowhere", "'--listen'"),
         ("socks5 --user john", "'--user'"),
@@ -117,7 +117,7 @@ def test_an_open_proxy_for_others_has_to_be_asked_for(llama: Call, command: str,
     assert done.errors.startswith(f"llama: --listen: {address} ")
     assert "--user " in done.errors
     assert "--user-file" in done.errors
-    assert "--open" in done.errors
+    assert "--allow-anonymous" in done.errors
 
 
 def test_an_address_in_use_is_a_failure(llama: Call) -> None:

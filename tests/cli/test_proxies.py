@@ -52,7 +52,7 @@ def test_grace_bounds_the_end(start: Start) -> None:
         server.stop(signal.SIGINT)
 
 
-@pytest.mark.parametrize("more", [["--open"], ["--user", "john:secret"]])
+@pytest.mark.parametrize("more", [["--allow-anonymous"], ["--user", "john:secret"]])
 def test_others_are_served_when_it_is_asked_for(start: Start, more: list[str]) -> None:
     server = start("socks5", "--listen", "0.0.0.0:0", *more)
     server.stop()
@@ -79,7 +79,7 @@ def test_who_says_nothing_or_half_of_it_is_closed(start: Start, option: str, tmp
 def test_an_upstream_that_does_not_answer_is_504(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         to = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        server = start("reverse", "--to", to, "--answer-timeout", "100ms", "--access-log", "json")
+        server = start("reverse", "--to", to, "--response-header-timeout", "100ms", "--access-log", "json")
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert connection.recv(100).startswith(b"HTTP/1.1 504 ")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llama import Shutdown, Target, Unreachable, socks5, tcp
+from llama import Shutdown, Target, UnreachableError, socks5, tcp
 from llama.testing._transcript import converse
 from tests.cli.conftest import Call, Start
 from tests.cli.test_peers import curl
@@ -59,7 +59,7 @@ async def test_an_association_without_datagrams_ends(start: Start) -> None:
     server = await asyncio.to_thread(start, "socks5", *options)
     async with Shutdown():
         packets = await socks5.associate(server.address)(None)
-        with pytest.raises(Unreachable, match="the proxy ended the association"):
+        with pytest.raises(UnreachableError, match="the proxy ended the association"):
             await packets.receive()
         await packets.aclose()
     assert json.loads(server.expect(r"^{.*}$")[0])["error.type"] == "TimeoutError"

@@ -6,13 +6,13 @@ import llama
 from llama import LlamaError
 
 LEAVES = [
-    llama.Closed,
-    llama.Busy,
-    llama.Truncated,
-    llama.TooLarge,
-    llama.Refused,
-    llama.Overloaded,
-    llama.Unreachable,
+    llama.StreamClosedError,
+    llama.StreamBusyError,
+    llama.TruncatedError,
+    llama.TooLargeError,
+    llama.RefusedError,
+    llama.OverloadedError,
+    llama.UnreachableError,
     llama.ProtocolError,
     llama.TLSError,
     llama.ConfigError,
@@ -28,12 +28,12 @@ def test_the_error_tree_has_one_root_and_at_most_ten_leaves() -> None:
 @pytest.mark.parametrize(
     ("error", "builtin"),
     [
-        (llama.Closed, ConnectionError),
-        (llama.Busy, RuntimeError),
-        (llama.Truncated, EOFError),
-        (llama.TooLarge, ValueError),
-        (llama.Refused, PermissionError),
-        (llama.Unreachable, ConnectionError),
+        (llama.StreamClosedError, ConnectionError),
+        (llama.StreamBusyError, RuntimeError),
+        (llama.TruncatedError, EOFError),
+        (llama.TooLargeError, ValueError),
+        (llama.RefusedError, PermissionError),
+        (llama.UnreachableError, ConnectionError),
         (llama.ProtocolError, ValueError),
         (llama.TLSError, ConnectionError),
         (llama.ConfigError, ValueError),
@@ -50,12 +50,12 @@ def test_errors_derive_from_standard_library_exceptions(
     [
         (llama.LlamaError, 500),
         (llama.ProtocolError, 400),
-        (llama.Refused, 403),
-        (llama.TooLarge, 413),
-        (llama.Unreachable, 502),
+        (llama.RefusedError, 403),
+        (llama.TooLargeError, 413),
+        (llama.UnreachableError, 502),
         (llama.TLSError, 502),
-        (llama.Truncated, 502),
-        (llama.Overloaded, 503),
+        (llama.TruncatedError, 502),
+        (llama.OverloadedError, 503),
     ],
 )
 def test_errors_have_an_http_status(error: type[LlamaError], status: int) -> None:
@@ -65,8 +65,8 @@ def test_errors_have_an_http_status(error: type[LlamaError], status: int) -> Non
 
 
 def test_errors_can_carry_retry_after() -> None:
-    assert llama.Overloaded("full").retry_after is None
-    error = llama.Overloaded("full", retry_after=1.5)
+    assert llama.OverloadedError("full").retry_after is None
+    error = llama.OverloadedError("full", retry_after=1.5)
     assert error.retry_after == 1.5 and str(error) == "full"
 
 

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from llama import Extensions, Peer
+from llama import Extensions, PeerAddress
 
 
 @dataclass(frozen=True)
@@ -11,9 +11,9 @@ class User:
 
 
 def test_a_value_is_found_by_its_type() -> None:
-    extensions = Extensions(User("john"), Peer("192.0.2.1", 5))
+    extensions = Extensions(User("john"), PeerAddress("192.0.2.1", 5))
     assert extensions[User].name == "john"
-    assert extensions.get(Peer) == ("192.0.2.1", 5)
+    assert extensions.get(PeerAddress) == ("192.0.2.1", 5)
     assert User in extensions and len(extensions) == 2
 
 
@@ -41,12 +41,12 @@ def test_a_subclass_is_a_separate_key() -> None:
 def test_a_fork_is_independent_of_its_origin() -> None:
     first = Extensions(User("john"))
     second = first.fork()
-    second.set(Peer("192.0.2.1", 5))
+    second.set(PeerAddress("192.0.2.1", 5))
     second.set(User("mary"))
     first.discard(User)
     first.discard(User)
     assert list(first) == []
-    assert second[User].name == "mary" and Peer in second
+    assert second[User].name == "mary" and PeerAddress in second
 
 
 def test_the_repr_shows_the_values() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llama import Service, Stream, Target, layer, serve, stack, tcp, testing
-from llama._core.resources import enter, resources
+from llama._core.resources import enter_resources, find_resources
 
 
 class Pool:
@@ -116,12 +116,12 @@ HOLDERS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_a_resource_is_found_in(holder: str) -> None:
     pool = Pool()
-    assert resources(HOLDERS[holder](pool)) == [pool]
+    assert find_resources(HOLDERS[holder](pool)) == [pool]
 
 
 def test_a_resource_that_is_held_twice_is_found_once() -> None:
     pool = Pool()
-    assert resources(Around(pool, pool), pool, [pool, closure(pool)]) == [pool]
+    assert find_resources(Around(pool, pool), pool, [pool, closure(pool)]) == [pool]
 
 
 def test_two_equal_resources_are_found_separately() -> None:
@@ -133,7 +133,7 @@ def test_two_equal_resources_are_found_separately() -> None:
             return 1
 
     first, second = Alike("first"), Alike("second")
-    found = resources(Around(first, second))
+    found = find_resources(Around(first, second))
     assert len(found) == 2 and any(each is first for each in found) and any(each is second for each in found)
 
 
@@ -147,15 +147,18 @@ def test_a_reference_cycle_is_searched_once() -> None:
 
     one, pool = Node(), Pool()
     one.others += [one, Node([one, pool])]
-    assert resources(one) == [pool]
+    assert find_resources(one) == [pool]
 
 
 def test_a_lock_is_not_a_service() -> None:
-    assert resources(Around(Pool().method, [asyncio.Lock(), asyncio.Semaphore(), threading.Lock()]))[1:] == []
+    assert (
+        find_resources(Around(Pool().method, [asyncio.Lock(), asyncio.Semaphore(), threading.Lock()]))[1:]
+        == []
+    )
 
 
 def test_a_class_is_not_entered() -> None:
-    assert resources(Around(Pool)) == []
+    assert find_resources(Around(Pool)) == []
 
 
 def test_a_very_long_chain_does_not_recurse() -> None:
@@ -163,14 +166,14 @@ def test_a_very_long_chain_does_not_recurse() -> None:
     service: Any = pool
     for _ in range(5000):
         service = Around(service)
-    assert resources(service) == [pool]
+    assert find_resources(service) == [pool]
 
 
 async def test_inner_resources_are_entered_first_and_exited_last() -> None:
     log: list[str] = []
     chain = OwningData(Around(OwningData(Pool("inner", log), "middle", log)), "outer", log)
     async with AsyncExitStack() as exits:
-        await enter(exits, chain)
+        await enter_resources(exits, chain)
         assert log == ["enter inner", "enter middle", "enter outer"]
     assert log[3:] == ["leave outer", "leave middle", "leave inner"]
 
@@ -184,7 +187,7 @@ async def test_when_one_resource_fails_to_enter_the_earlier_ones_are_exited() ->
 
     with pytest.raises(OSError, match="no room"):
         async with AsyncExitStack() as exits:
-            await enter(exits, OwningData(Fails(Pool("inner", log), "bad", log), "outer", log))
+            await enter_resources(exits, OwningData(Fails(Pool("inner", log), "bad", log), "outer", log))
     assert log == ["enter inner", "leave inner"]
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 
 from llama import Bridge, Service, Stream, Target, describe, layer, serve, stack, tcp
-from llama._core.stack import check_service, check_takes, factory, name_of, named_layer
+from llama._core.stack import check_accepts, check_service, display_name, layer_factory, named_layer
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -22,7 +22,7 @@ class Timeout:
             return await self.inner(input)
 
 
-@factory("timeout")
+@layer_factory("timeout")
 def timeout(seconds: float) -> Any:
     return named_layer(f"timeout({seconds:g})", lambda inner: Timeout(inner, seconds))
 
@@ -31,16 +31,18 @@ class Request:
     pass
 
 
-@factory("http.server")
+@layer_factory("http.server")
 def http_server() -> Any:
-    return named_layer("http.server()", lambda inner: HttpServer(inner), takes=Stream, gives=Request)
+    return named_layer(
+        "http.server()", lambda inner: HttpServer(inner), input_type=Stream, inner_type=Request
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class HttpServer:
     inner: Any
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         return "http.server()"
@@ -51,7 +53,7 @@ class HttpServer:
 
 def tls_server(name: str) -> Any:
     return named_layer(
-        f"tls.server({name})", lambda inner: TlsServer(inner, name), takes=Stream, gives=Stream
+        f"tls.server({name})", lambda inner: TlsServer(inner, name), input_type=Stream, inner_type=Stream
     )
 
 
@@ -60,7 +62,7 @@ class TlsServer:
     inner: Any
     name: str
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         return f"tls.server({self.name})"
@@ -223,9 +225,9 @@ def test_the_annotation_of_a_layer_function_is_its_input_type() -> None:
         untyped(tls_server("c.pem"), over_targets, tcp.connect())
     with says("tcp.forward(relay=) gives Bridge, over_targets takes Target"):
         forward("h:1", relay=over_targets(tcp.connect()))
-    check_takes(over_bridges(tcp.relay()), Bridge, "here")
+    check_accepts(over_bridges(tcp.relay()), Bridge, "here")
     # a function that says nothing of its input may well change the kind
-    check_takes(untyped(over_anything, over_targets, tcp.connect()), Stream, "here")
+    check_accepts(untyped(over_anything, over_targets, tcp.connect()), Stream, "here")
 
 
 def test_an_unreadable_annotation_is_ignored() -> None:
@@ -293,8 +295,8 @@ def test_services_without_a_repr_are_described_by_name() -> None:
     async def watch(stream: Stream, inner: Service[Stream, None]) -> None:
         await inner(stream)
 
-    assert name_of(Handler()) == "Handler"
-    assert name_of(Handler().method) == "Handler.method"
+    assert display_name(Handler()) == "Handler"
+    assert display_name(Handler().method) == "Handler.method"
     assert describe(stack(watch, echo)) == "watch > echo"
     assert repr(watch) == "watch"
 

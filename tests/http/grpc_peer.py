@@ -1,4 +1,4 @@
-"""grpcio as a server (`serve`) or as a client of one (`call ADDRESS`), run as a process of its own.
+"""grpcio as a server (`serve`) or as a client of one (`call ADDRESS [proxied]`), run as a process of its own.
 
 The client makes a call of each kind and prints what it got, a line for each.
 """
@@ -56,8 +56,8 @@ def serve() -> None:
     server.stop(None)
 
 
-def call(address: str) -> None:
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+def call(address: str, *, proxied: bool = False) -> None:
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", int(proxied))]) as channel:
         ask = channel.unary_unary("/test.Peer/unary")
         reply, done = ask.with_call(b"hello", metadata=METADATA, timeout=20)
         print("unary", reply, dict(done.initial_metadata())["x-initial"], dict(done.trailing_metadata()))
@@ -89,4 +89,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve()
     else:
-        call(sys.argv[2])
+        call(sys.argv[2], proxied=sys.argv[3:] == ["proxied"])

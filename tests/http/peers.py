@@ -11,8 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from llama import Connector, Handler, Stream, Target, Unreachable, http, layer, serve, socks5, stack, tcp, tls
-from llama.http import Exchange, Request, Response
+from llama import (
+    ConnectionHandler,
+    Connector,
+    Stream,
+    Target,
+    UnreachableError,
+    http,
+    layer,
+    serve,
+    socks5,
+    stack,
+    tcp,
+    tls,
+)
+from llama.http import Request, RequestHandler, Response
 from tests.socks5.programs import installed
 from tests.tls.sessions import pair_files
 
@@ -77,7 +90,7 @@ class Roads:
     async def __call__(self, target: Target, /) -> Stream:
         self.asked.append(str(target))
         if (address := self.ways.get(str(target))) is None:
-            raise Unreachable(f"there is no {target}")
+            raise UnreachableError(f"there is no {target}")
         return await self.connect(Target.parse(address))
 
 
@@ -85,7 +98,7 @@ async def site(request: Request) -> Response:
     """A page for each thing that can be asked for; what is not known tells how it was asked for."""
     page = request.path.split("?")[0]
     if page == "/hints":
-        await request.inform(103, {"Link": "</style.css>; rel=preload"})
+        await request.send_informational(103, {"Link": "</style.css>; rel=preload"})
         return Response(body=b"hinted")
     if page == "/moved":
         return Response(302, {"Location": "/hello"})
@@ -115,10 +128,10 @@ def digested(method: str, framing: str | int | None, data: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def sites(page: Exchange = site, files: Path | None = None) -> AsyncGenerator[Roads]:
+async def sites(page: RequestHandler = site, files: Path | None = None) -> AsyncGenerator[Roads]:
     """http://site.example/ and https://site.example/, as a connector; `files` are below /files/."""
     if files is not None:
-        shown = stack(http.rewrite(strip="/files"), http.static(files))
+        shown = stack(http.rewrite(strip_prefix="/files"), http.static(files))
         page = http.route(("/files/{path...}", shown), default=page)
     handler = stack(http.server(), page)
     secured = tls.server(*pair_files(SITE))(handler)
@@ -150,15 +163,15 @@ async def gate(
     heads: list[http.Headers] = []
 
     @layer
-    async def note(request: Request, inner: Exchange) -> Response:
+    async def note(request: Request, inner: RequestHandler) -> Response:
         seen.append(f"{request.method} {request.url}")
         heads.append(request.headers.copy())
         return await inner(request)
 
-    proxy: Exchange = http.proxy(connect=connect)
+    proxy: RequestHandler = http.proxy(connect=connect)
     if user is not None:
         proxy = http.proxy_auth(dict([user]))(proxy)
-    handler: Handler = stack(http.server(), note, proxy)
+    handler: ConnectionHandler = stack(http.server(), note, proxy)
     if secure:
         handler = tls.server(*pair_files("localhost"))(handler)
     async with serve(handler, listen="127.0.0.1:0") as serving:
@@ -178,9 +191,9 @@ async def proxied(kind: str, connect: Connector, user: tuple[str, str] | None = 
 
 
 @asynccontextmanager
-async def reverse(to: str, *layers: Callable[[Exchange], Exchange]) -> AsyncGenerator[str]:
+async def reverse(to: str, *layers: Callable[[RequestHandler], RequestHandler]) -> AsyncGenerator[str]:
     """A reverse proxy, by its URL."""
-    exchange: Exchange = http.reverse_proxy(to)
+    exchange: RequestHandler = http.reverse_proxy(to)
     for each in reversed(layers):
         exchange = each(exchange)
     async with serve(stack(http.server(), exchange), listen="127.0.0.1:0") as serving:

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from llama._core.server import Peer
+from llama._core.server import PeerAddress
 from llama._core.shutdown import Shutdown
-from llama._core.stream import Handler
-from llama.http._messages.message import Exchange, Request, Response
+from llama._core.stream import ConnectionHandler
+from llama.http._messages.message import Request, RequestHandler, Response
 from llama.tcp._io.stream import SocketStream
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -63,7 +63,7 @@ def plain(raw: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def client_of(handler: Handler) -> AsyncGenerator[Client, None]:
+async def client_of(handler: ConnectionHandler) -> AsyncGenerator[Client, None]:
     """Connect to a handler; leaving the block closes the connection and waits for the handler's end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
@@ -71,7 +71,7 @@ async def client_of(handler: Handler) -> AsyncGenerator[Client, None]:
     ours.setblocking(False)
     theirs.setblocking(False)
     stream, served = SocketStream(ours, "server"), SocketStream(theirs, "192.0.2.1:5")
-    served.extensions.set(Peer("192.0.2.1", 5))
+    served.extensions.set(PeerAddress("192.0.2.1", 5))
     async with Shutdown() as shutdown:
         client = Client(stream, shutdown, shutdown.spawn(_serve(handler, served)))
         try:
@@ -83,7 +83,7 @@ async def client_of(handler: Handler) -> AsyncGenerator[Client, None]:
         client.served.result()
 
 
-async def _serve(handler: Handler, stream: SocketStream) -> None:
+async def _serve(handler: ConnectionHandler, stream: SocketStream) -> None:
     try:
         await handler(stream)
         await stream.aclose()
@@ -93,7 +93,7 @@ async def _serve(handler: Handler, stream: SocketStream) -> None:
         stream.abort()
 
 
-def talk(handler: Handler, *said: bytes) -> bytes:
+def talk(handler: ConnectionHandler, *said: bytes) -> bytes:
     """Say all that, and hear everything until the server closes."""
 
     async def main() -> bytes:
@@ -117,7 +117,7 @@ def last(path: str = "/", *lines: str, method: str = "GET") -> bytes:
     return get(path, "Connection: close", *lines, method=method)
 
 
-def exchange_of(response: Response) -> Exchange:
+def exchange_of(response: Response) -> RequestHandler:
     """Always answers the same."""
 
     async def answer(request: Request) -> Response:

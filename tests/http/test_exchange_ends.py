@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
-from llama import Handler, Layer, Shutdown, Stream, layer, limit, stack, timeout, trace
-from llama._core.errors import LlamaError, Unreachable
-from llama.http import Exchange, Request, Response, access_log, client, retry, reverse_proxy, server
+from llama import ConnectionHandler, Layer, Shutdown, Stream, concurrency_limit, layer, stack, timeout, trace
+from llama._core.errors import LlamaError, UnreachableError
+from llama.http import Request, RequestHandler, Response, access_log, client, retry, reverse_proxy, server
 from llama.http._messages.body import Body
 from llama.http._proxy.reverse import ReverseProxy
-from llama.layers._concurrency_limit import Limit
+from llama.layers._concurrency_limit import ConcurrencyLimit
 from llama.layers._timeout import Timeout
 from tests.http.serving import Client, client_of, get, last
 from tests.http.upstreams import OK, Upstream, answering, head_of, tcp_pair
@@ -35,17 +35,17 @@ HTTPLayer = Layer[Request, Response, Request, Response]
 class House:
     """A proxy of which every part can hold one exchange, and what its parts hold."""
 
-    def __init__(self, origin: Handler, within: HTTPLayer, settings: dict[str, float]) -> None:
+    def __init__(self, origin: ConnectionHandler, within: HTTPLayer, settings: dict[str, float]) -> None:
         self.asked = asyncio.Event()
         self.upstream = Upstream(self._noting(origin), tcp_pair)
         self.client = client(self.upstream, max_connections=1, pool_timeout=1)
         self.proxy = reverse_proxy("http://a.example", client=self.client, balance="least_connections")
-        self.inner = limit(1)(self.proxy)
+        self.inner = concurrency_limit(1)(self.proxy)
         self.timeout = timeout(30)(within(self.inner))
-        self.outer = limit(1)(self.timeout)
+        self.outer = concurrency_limit(1)(self.timeout)
         self.handler = server(**settings)(access_log()(trace("it")(self.outer)))  # type: ignore[arg-type]
 
-    def _noting(self, origin: Handler) -> Handler:
+    def _noting(self, origin: ConnectionHandler) -> ConnectionHandler:
         async def noting(stream: Stream) -> None:
             self.asked.set()
             await origin(stream)
@@ -54,7 +54,7 @@ class House:
 
     def held(self) -> list[str]:
         """What is not free."""
-        assert isinstance(self.inner, Limit) and isinstance(self.outer, Limit)
+        assert isinstance(self.inner, ConcurrencyLimit) and isinstance(self.outer, ConcurrencyLimit)
         assert isinstance(self.timeout, Timeout) and isinstance(self.proxy, ReverseProxy)
         pool = self.client.state.open()
         resources = {
@@ -88,7 +88,7 @@ async def silent(stream: Stream) -> None:
     await stream.read()
 
 
-def saying(*said: bytes) -> Handler:
+def saying(*said: bytes) -> ConnectionHandler:
     """Answers one request, and then waits for the other side's end."""
 
     async def origin(stream: Stream) -> None:
@@ -101,7 +101,7 @@ def saying(*said: bytes) -> Handler:
     return origin
 
 
-def saying_first(first: bytes, then: bytes) -> Handler:
+def saying_first(first: bytes, then: bytes) -> ConnectionHandler:
     """One answer for the first connection, another for all others."""
     answers = [first]
 
@@ -111,7 +111,7 @@ def saying_first(first: bytes, then: bytes) -> Handler:
     return origin
 
 
-def dying(said: bytes = b"") -> Handler:
+def dying(said: bytes = b"") -> ConnectionHandler:
     async def origin(stream: Stream) -> None:
         await head_of(stream)
         await stream.write(said)
@@ -137,42 +137,42 @@ async def echoing(stream: Stream) -> None:
 
 
 @layer
-async def passing(request: Request, inner: Exchange) -> Response:
+async def passing(request: Request, inner: RequestHandler) -> Response:
     return await inner(request)
 
 
 @layer
-async def forgetting(request: Request, inner: Exchange) -> Response:
+async def forgetting(request: Request, inner: RequestHandler) -> Response:
     await inner(request)
     return Response(302, {"Location": "/"})
 
 
 @layer
-async def closing_first(request: Request, inner: Exchange) -> Response:
+async def closing_first(request: Request, inner: RequestHandler) -> Response:
     await (await inner(request)).aclose()
     return Response(204)
 
 
 @layer
-async def answering_itself(request: Request, inner: Exchange) -> Response:
+async def answering_itself(request: Request, inner: RequestHandler) -> Response:
     return Response(302, {"Location": "/"})
 
 
 @layer
-async def keeping_the_body(request: Request, inner: Exchange) -> Response:
+async def keeping_the_body(request: Request, inner: RequestHandler) -> Response:
     response = await inner(request)
     return Response(200, body=response.body)
 
 
 @layer
-async def asking_twice(request: Request, inner: Exchange) -> Response:
+async def asking_twice(request: Request, inner: RequestHandler) -> Response:
     if (await inner(request)).status == 503:
         await asyncio.sleep(0)
     return await inner(request)
 
 
 @layer
-async def misleading(request: Request, inner: Exchange) -> Response:
+async def misleading(request: Request, inner: RequestHandler) -> Response:
     response = await inner(request)
     response.headers["Content-Length"] = "7"
     response.replace_body(Response(200, body=b"hello").body)
@@ -180,14 +180,14 @@ async def misleading(request: Request, inner: Exchange) -> Response:
 
 
 @layer
-async def pondering(request: Request, inner: Exchange) -> Response:
+async def pondering(request: Request, inner: RequestHandler) -> Response:
     response = await inner(request)
     await asyncio.Event().wait()
     return response
 
 
 @layer
-async def hurried(request: Request, inner: Exchange) -> Response:
+async def hurried(request: Request, inner: RequestHandler) -> Response:
     async with asyncio.timeout(0.02):
         response = await inner(request)
         await asyncio.Event().wait()
@@ -196,7 +196,7 @@ async def hurried(request: Request, inner: Exchange) -> Response:
 
 def failing(error: Exception, cause: bool = False) -> HTTPLayer:
     @layer
-    async def failing(request: Request, inner: Exchange) -> Response:
+    async def failing(request: Request, inner: RequestHandler) -> Response:
         response = await inner(request)
         try:
             raise ValueError(response.status)
@@ -277,7 +277,7 @@ async def post_in_vain(browser: Client, house: House) -> None:
 
 class Ending(NamedTuple):
     name: str
-    origin: Handler
+    origin: ConnectionHandler
     drive: Drive
     within: HTTPLayer = passing
     settings: dict[str, float] = {}  # noqa: RUF012  # of the server; nobody changes it
@@ -311,7 +311,7 @@ ENDINGS = [
     Ending("a retry", saying_first(FAILED, OK), say(last()), retry(2, statuses=[503], backoff=0)),
     Ending("a layer fails", saying(BIG), say(last()), failing(RuntimeError("a bug"))),
     Ending("a layer fails with a status", saying(BIG), say(last()), failing(LlamaError("no", status=418))),
-    Ending("a layer fails because of an error", saying(BIG), say(last()), failing(Unreachable("no"), cause=True)),
+    Ending("a layer fails because of an error", saying(BIG), say(last()), failing(UnreachableError("no"), cause=True)),
     Ending("a layer fails with an upgrade", saying(SWITCH), say(CHAT + last()), failing(TypeError("bug")), records=2),
     Ending("a layer gives up", saying(BIG), say(last()), hurried),
     Ending("a response that cannot be sent", saying(BIG), say(last()), misleading),
@@ -371,7 +371,7 @@ async def test_an_error_page_that_replaces_a_response_is_closed() -> None:
     async def misleading(request: Request) -> Response:
         return Response(200, {"Content-Length": "7"}, b"hello")
 
-    async with client_of(server(error_page=page)(misleading)) as browser:
+    async with client_of(server(error_handler=page)(misleading)) as browser:
         await browser.say(last())
         assert (await browser.hear_end()).endswith(b"sorry")
         assert ended == [500]
@@ -384,7 +384,7 @@ async def test_an_invalid_error_page_yields_an_empty_response() -> None:
     async def misleading(request: Request) -> Response:
         return Response(200, {"Content-Length": "7"}, b"hello")
 
-    async with client_of(server(error_page=page)(misleading)) as browser:
+    async with client_of(server(error_handler=page)(misleading)) as browser:
         await browser.say(last())
         assert (await browser.hear_end()).startswith(b"HTTP/1.1 500 ")
 
@@ -402,8 +402,8 @@ async def test_dropping_a_response_runs_on_close_immediately() -> None:
 
 
 async def test_keeping_only_the_body_keeps_the_exchange() -> None:
-    service = stack(limit(1), hello)
-    assert isinstance(service, Limit)
+    service = stack(concurrency_limit(1), hello)
+    assert isinstance(service, ConcurrencyLimit)
     wraps: list[Callable[[Body], AsyncIterable[bytes]]] = [lambda b: b, lambda b: b.map(bytes.upper), aiter]
     for wrap in wraps:
         kept = wrap((await service(Request("GET", "/"))).body)
@@ -416,12 +416,12 @@ async def test_keeping_only_the_body_keeps_the_exchange() -> None:
 
 async def test_a_failing_body_that_was_kept_alone_ends_the_exchange() -> None:
     asking = client(Upstream(dying(BIG), tcp_pair))
-    service = stack(limit(1), asking)
-    assert isinstance(service, Limit)
+    service = stack(concurrency_limit(1), asking)
+    assert isinstance(service, ConcurrencyLimit)
     async with asking:
         body = (await service(Request("GET", "http://a.example/"))).body
         with pytest.raises(LlamaError) as kept:  # and the traceback with it
-            while await body.chunk():
+            while await body.read_chunk():
                 pass
         assert service.slots.free, kept
 
@@ -478,14 +478,14 @@ async def test_on_close_runs_in_its_own_loop_if_another_loop_collects() -> None:
 
 
 async def test_on_close_runs_in_the_loop_if_a_thread_collects() -> None:
-    service = stack(limit(1), hello)
-    assert isinstance(service, Limit)
+    service = stack(concurrency_limit(1), hello)
+    assert isinstance(service, ConcurrencyLimit)
     async with client_of(server()(service)) as browser:
         await browser.say(last())
         await browser.hear_end()
         held = [await service(Request("GET", "/"))]
         await asyncio.to_thread(held.clear)
-        await service.slots.opening()
+        await service.slots.next_free()
 
 
 async def hello(request: Request) -> Response:
@@ -499,7 +499,7 @@ async def test_a_failed_exchange_leaves_no_reference_cycles() -> None:
     class Held:
         pass
 
-    async def ask(fetcher: Exchange) -> None:
+    async def ask(fetcher: RequestHandler) -> None:
         held = Held()
         known.append(weakref.ref(held))
         await fetcher(Request("GET", "http://a.example/"))

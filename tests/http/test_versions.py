@@ -10,14 +10,16 @@ import pytest
 pytest.importorskip("qh3")
 
 from llama import LlamaError, http, serve, tcp
-from llama.http import Exchange, Headers, Request, Response
+from llama.http import Headers, Request, RequestHandler, Response
 from tests.http.h3.fixtures import client, h3
 
 VERSIONS = ["1.1", "2", "3"]
 
 
 @asynccontextmanager
-async def served(version: str, handler: Exchange, **options: Any) -> AsyncGenerator[tuple[Exchange, str]]:
+async def served(
+    version: str, handler: RequestHandler, **options: Any
+) -> AsyncGenerator[tuple[RequestHandler, str]]:
     """A client and a URL for a handler over this version of HTTP."""
     if version == "3":
         async with h3(handler, **options) as port, client() as ask:
@@ -87,7 +89,7 @@ async def trailing_only(request: Request) -> Response:
 
 
 async def hinting(request: Request) -> Response:
-    await request.inform(103, {"Link": "</a.css>"})
+    await request.send_informational(103, {"Link": "</a.css>"})
     return Response(200, {}, b"hello")
 
 
@@ -102,7 +104,7 @@ async def refuses_unread(request: Request) -> Response:
 class Case(NamedTuple):
     """What a client gets: a status, the body or None for one that breaks off, trailers, and informational statuses."""
 
-    handler: Exchange
+    handler: RequestHandler
     status: int
     body: bytes | None
     method: str = "GET"
@@ -123,9 +125,9 @@ def broken_page(error: BaseException, status: int, request: Request | None) -> R
 
 CASES = {
     "a handler without a response": Case(no_response, 500, b"500 Internal Server Error\n"),
-    "its page": Case(no_response, 500, b"page for TypeError", options={"error_page": page}),
+    "its page": Case(no_response, 500, b"page for TypeError", options={"error_handler": page}),
     "a handler that raises": Case(raises, 500, b"500 Internal Server Error\n"),
-    "a page that raises": Case(raises, 500, b"", options={"error_page": broken_page}),
+    "a page that raises": Case(raises, 500, b"", options={"error_handler": broken_page}),
     "a handler that takes too long": Case(
         never, 504, b"504 Gateway Timeout\n", options={"handler_timeout": 0.02}
     ),
@@ -166,7 +168,7 @@ async def test_versions_agree(version: str, case: Case) -> None:
 
     async with served(version, case.handler, **case.options) as (ask, url):
         request = Request(case.method, url, case.fields, case.sent)
-        request._informer = inform
+        request._send_informational = inform
         response = await ask(request)
         try:
             body: bytes | None = await response.body.read()

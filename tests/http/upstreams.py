@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llama import Handler, Stream, Target
+from llama import ConnectionHandler, Stream, Target
 from llama._core.shutdown import Shutdown
 from llama.http import Request, client
 from llama.http._client.client import Client
@@ -31,7 +31,7 @@ def tcp_pair() -> tuple[Stream, Stream]:
 class Upstream:
     """A connector whose other end is a handler, of which each connection is served by a task."""
 
-    handler: Handler
+    handler: ConnectionHandler
     pair: Callable[[], tuple[Stream, Stream]] = memory_pair
     targets: list[Target] = field(default_factory=list[Target])
     streams: list[Stream] = field(default_factory=list[Stream])
@@ -73,7 +73,7 @@ async def head_of(stream: Stream) -> bytes:
     return got[:end]
 
 
-def answering(*answers: bytes) -> Handler:
+def answering(*answers: bytes) -> ConnectionHandler:
     """Answers each request of a connection by the next of these, the last again and again."""
 
     async def handler(stream: Stream) -> None:

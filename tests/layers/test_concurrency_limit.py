@@ -4,8 +4,8 @@ from random import Random
 
 import pytest
 
-from llama import ConfigError, Overloaded, describe, limit, testing
-from llama.layers._fair_semaphore import Slots
+from llama import ConfigError, OverloadedError, concurrency_limit, describe, testing
+from llama.layers._fair_semaphore import FairSemaphore
 from tests.layers.calling import call
 
 
@@ -30,12 +30,12 @@ class Desk:
 
 async def test_one_more_than_the_limit_is_refused_with_503() -> None:
     desk = Desk()
-    service = limit(2, retry_after=7)(desk)
+    service = concurrency_limit(2, retry_after=7)(desk)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         for name in "ab":
             group.create_task(call(service, name))
         await clock.settle()
-        with pytest.raises(Overloaded, match="2 calls run already") as caught:
+        with pytest.raises(OverloadedError, match="2 calls run already") as caught:
             await service("c")
         assert (caught.value.status, caught.value.retry_after) == (503, 7)
         desk.finish("a")
@@ -49,12 +49,12 @@ async def test_one_more_than_the_limit_is_refused_with_503() -> None:
 
 async def test_a_queue_is_served_in_its_order_and_bounded() -> None:
     desk = Desk()
-    service = limit(1, queue=2)(desk)
+    service = concurrency_limit(1, queue=2)(desk)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         for name in "abc":
             group.create_task(call(service, name))
         await clock.settle()
-        with pytest.raises(Overloaded, match="1 calls run and 2 wait already"):
+        with pytest.raises(OverloadedError, match="1 calls run and 2 wait already"):
             await service("d")
         for name in "abc":
             assert list(desk.at_work) == [name]
@@ -65,7 +65,7 @@ async def test_a_queue_is_served_in_its_order_and_bounded() -> None:
 
 async def test_an_unbounded_queue_refuses_no_call() -> None:
     desk = Desk()
-    service = limit(1, queue=None)(desk)
+    service = concurrency_limit(1, queue=None)(desk)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         for number in range(100):
             group.create_task(call(service, str(number)))
@@ -79,7 +79,7 @@ async def test_a_failed_call_releases_its_slot() -> None:
     async def broken(_: str) -> None:
         raise ValueError("broken")
 
-    service = limit(1)(broken)
+    service = concurrency_limit(1)(broken)
     for _ in range(3):
         with pytest.raises(ValueError, match="broken"):
             await service("x")
@@ -87,7 +87,7 @@ async def test_a_failed_call_releases_its_slot() -> None:
 
 async def test_a_cancelled_wait_leaves_the_queue() -> None:
     desk = Desk()
-    service = limit(1, queue=1)(desk)
+    service = concurrency_limit(1, queue=1)(desk)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         group.create_task(call(service, "a"))
         await clock.settle()
@@ -104,17 +104,17 @@ async def test_a_cancelled_wait_leaves_the_queue() -> None:
 
 
 async def test_a_place_that_comes_in_the_tick_of_a_cancellation_goes_to_the_next() -> None:
-    slots = Slots(1)
-    assert slots.take_nowait()
+    slots = FairSemaphore(1)
+    assert slots.acquire_nowait()
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
-        first = group.create_task(slots.take())
-        second = group.create_task(slots.take())
+        first = group.create_task(slots.acquire())
+        second = group.create_task(slots.acquire())
         await clock.settle()
         slots.release()
         first.cancel()
         await clock.settle()
         assert first.cancelled() and second.done()
-        third = group.create_task(slots.take())
+        third = group.create_task(slots.acquire())
         await clock.settle()
         third.cancel()
         slots.release()
@@ -126,13 +126,13 @@ async def test_a_place_that_comes_in_the_tick_of_a_cancellation_goes_to_the_next
 async def test_slots_are_never_lost_or_duplicated(seed: int) -> None:
     random = Random(seed)
     waiting: list[asyncio.Task[None]] = []
-    slots, taken = Slots(3), 0
+    slots, taken = FairSemaphore(3), 0
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         for _ in range(200):
             for _ in range(random.randint(1, 3)):  # several in one tick
                 action = random.choice(("take", "release", "cancel"))
                 if action == "take":
-                    waiting.append(group.create_task(slots.take()))
+                    waiting.append(group.create_task(slots.acquire()))
                 elif action == "release" and taken:
                     taken -= 1
                     slots.release()
@@ -150,10 +150,10 @@ async def test_slots_are_never_lost_or_duplicated(seed: int) -> None:
 
 
 async def test_opening_wakes_everyone_and_takes_nothing() -> None:
-    slots = Slots(1)
-    assert slots.take_nowait()
+    slots = FairSemaphore(1)
+    assert slots.acquire_nowait()
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
-        gates = [group.create_task(slots.opening()) for _ in range(3)]
+        gates = [group.create_task(slots.next_free()) for _ in range(3)]
         await clock.settle()
         gates.pop().cancel()
         slots.release()
@@ -179,16 +179,16 @@ async def test_an_output_that_ends_later_keeps_its_slot_until_then() -> None:
     async def respond(_: str) -> Answer:
         return Answer()
 
-    service = limit(1)(respond)
+    service = concurrency_limit(1)(respond)
     answer = await service("x")
-    with pytest.raises(Overloaded):
+    with pytest.raises(OverloadedError):
         await service("y")
     answer.close()
     (await service("z")).close()
 
 
 async def test_each_service_counts_for_itself() -> None:
-    desk, other, one = Desk(), Desk(), limit(1)
+    desk, other, one = Desk(), Desk(), concurrency_limit(1)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         group.create_task(call(one(desk), "a"))
         group.create_task(call(one(other), "b"))
@@ -199,16 +199,16 @@ async def test_each_service_counts_for_itself() -> None:
 
 def test_none_returns_the_service_unchanged() -> None:
     desk = Desk()
-    assert limit(None)(desk) is desk
+    assert concurrency_limit(None)(desk) is desk
 
 
 def test_its_repr_shows_its_settings() -> None:
-    assert describe(limit(10)(Desk())) == "limit(10) > Desk"
-    assert repr(limit(10, queue=5)) == "limit(10, queue=5)"
-    assert repr(limit(10, queue=None)(Desk())) == "limit(10, queue=None)"
+    assert describe(concurrency_limit(10)(Desk())) == "concurrency_limit(10) > Desk"
+    assert repr(concurrency_limit(10, queue=5)) == "concurrency_limit(10, queue=5)"
+    assert repr(concurrency_limit(10, queue=None)(Desk())) == "concurrency_limit(10, queue=None)"
 
 
 @pytest.mark.parametrize(("concurrency", "queue"), [(0, 0), (1, -1)])
 def test_invalid_numbers_are_rejected(concurrency: int, queue: int) -> None:
     with pytest.raises(ConfigError, match="expected"):
-        limit(concurrency, queue=queue)
+        concurrency_limit(concurrency, queue=queue)

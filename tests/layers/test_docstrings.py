@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from llama import Peer, Predicate, Stream, http, layers, stack, tcp, tls
+from llama import PeerAddress, Predicate, Stream, http, layers, stack, tcp, tls
 from llama.http import Request, Response
 
 
@@ -21,7 +21,7 @@ async def application(request: Request) -> Response:
 
 @Predicate
 def from_inside(stream: Stream) -> bool:
-    return stream.extensions[Peer].host.startswith("10.")
+    return stream.extensions[PeerAddress].host.startswith("10.")
 
 
 @Predicate
@@ -45,7 +45,7 @@ TCP = (
     "deny",
     "idle_timeout",
     "lifetime",
-    "limit",
+    "connection_limit",
     "per_peer_limit",
     "proxy_protocol",
     "route",

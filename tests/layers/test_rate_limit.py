@@ -1,7 +1,16 @@
 import pytest
 
-from llama import ConfigError, Extensions, Overloaded, Peer, Service, describe, rate_limit, testing
-from llama._core.service import I
+from llama import (
+    ConfigError,
+    Extensions,
+    OverloadedError,
+    PeerAddress,
+    Service,
+    describe,
+    rate_limit,
+    testing,
+)
+from llama._core.service import RequestT
 from llama.layers._peer_key import network_of
 
 
@@ -9,15 +18,15 @@ class Call:
     """Something that came from a peer."""
 
     def __init__(self, host: str | None) -> None:
-        self.extensions = Extensions() if host is None else Extensions(Peer(host, 1))
+        self.extensions = Extensions() if host is None else Extensions(PeerAddress(host, 1))
 
 
 async def serve(call: object) -> str:
     return "served"
 
 
-async def refusal(service: Service[I, str], call: I) -> Overloaded:
-    with pytest.raises(Overloaded) as caught:
+async def refusal(service: Service[RequestT, str], call: RequestT) -> OverloadedError:
+    with pytest.raises(OverloadedError) as caught:
         await service(call)
     return caught.value
 

@@ -3,7 +3,7 @@ from random import Random
 
 import pytest
 
-from llama import ConfigError, Overloaded, Unreachable, describe, retry, testing
+from llama import ConfigError, OverloadedError, UnreachableError, describe, retry, testing
 from tests.layers.calling import call
 
 
@@ -26,7 +26,7 @@ class Flaky:
 
 
 def down(count: int) -> list[Exception]:
-    return [Unreachable(f"down {number}") for number in range(1, count + 1)]
+    return [UnreachableError(f"down {number}") for number in range(1, count + 1)]
 
 
 async def test_a_transient_failure_is_retried() -> None:
@@ -39,21 +39,21 @@ async def test_a_transient_failure_is_retried() -> None:
 async def test_the_last_failure_is_raised() -> None:
     flaky = Flaky(*down(5))
     async with testing.clock(autojump=True):
-        with pytest.raises(Unreachable, match="down 3"):
+        with pytest.raises(UnreachableError, match="down 3"):
             await retry(3)(flaky)("x")
 
 
 async def test_waits_double_up_to_the_longest() -> None:
     flaky = Flaky(*down(5))
     async with testing.clock(autojump=True):
-        await retry(6, backoff=0.1, longest=0.5, jitter=0)(flaky)("x")
+        await retry(6, backoff=0.1, max_delay=0.5, jitter=0)(flaky)("x")
     assert flaky.waits == [0.1, 0.2, 0.4, 0.5, 0.5]
 
 
 async def test_jitter_takes_a_random_part_away_and_can_be_repeated() -> None:
     async def waits(seed: int) -> list[float]:
         flaky = Flaky(*down(4))
-        await retry(5, backoff=1, longest=1, jitter=0.5, random=Random(seed))(flaky)("x")
+        await retry(5, backoff=1, max_delay=1, jitter=0.5, random=Random(seed))(flaky)("x")
         return flaky.waits
 
     async with testing.clock(autojump=True):
@@ -77,12 +77,12 @@ async def test_only_selected_exceptions_are_retried() -> None:
 
 
 async def test_retry_after_of_an_error_is_waited_for_up_to_longest() -> None:
-    patient = Flaky(Overloaded("full", retry_after=1.5))
+    patient = Flaky(OverloadedError("full", retry_after=1.5))
     async with testing.clock(autojump=True):
-        await retry(2, on=Overloaded)(patient)("x")
+        await retry(2, on=OverloadedError)(patient)("x")
     assert patient.waits == [1.5]
-    with pytest.raises(Overloaded):
-        await retry(2, on=Overloaded, longest=2)(Flaky(Overloaded("full", retry_after=60)))("x")
+    with pytest.raises(OverloadedError):
+        await retry(2, on=OverloadedError, max_delay=2)(Flaky(OverloadedError("full", retry_after=60)))("x")
 
 
 async def test_retries_stay_a_share_of_the_calls() -> None:
@@ -90,7 +90,7 @@ async def test_retries_stay_a_share_of_the_calls() -> None:
     service = retry(3, budget=0.1, reserve=5)(broken)
     async with testing.clock(autojump=True):
         for _ in range(1000):
-            with pytest.raises(Unreachable):
+            with pytest.raises(UnreachableError):
                 await service("x")
     assert len(broken.times) == pytest.approx(1000 + 5 + 100, abs=2)
 
@@ -100,7 +100,7 @@ async def test_without_a_budget_each_call_has_all_its_attempts() -> None:
     service = retry(3, budget=None)(broken)
     async with testing.clock(autojump=True):
         for _ in range(100):
-            with pytest.raises(Unreachable):
+            with pytest.raises(UnreachableError):
                 await service("x")
     assert len(broken.times) == 300
 
@@ -130,7 +130,7 @@ def test_its_repr_shows_its_settings() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"attempts": 0}, {"jitter": 1.1}, {"backoff": -1}, {"longest": 0.01}, {"budget": -1}, {"reserve": -1}],
+    [{"attempts": 0}, {"jitter": 1.1}, {"backoff": -1}, {"max_delay": 0.01}, {"budget": -1}, {"reserve": -1}],
 )
 def test_invalid_numbers_are_rejected(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"expected"):

@@ -72,7 +72,7 @@ def test_services_of_different_kinds_are_refused_at_once() -> None:
 
 def test_a_route_has_the_kind_of_its_services() -> None:
     with pytest.raises(TypeError, match=r"gives Stream, .* takes Target"):
-        stack(tcp.limit(5), route(default=tcp.connect()))  # type: ignore[arg-type]
+        stack(tcp.connection_limit(5), route(default=tcp.connect()))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expects pairs of a predicate and a service"):
         route(("x", small), default=other)  # type: ignore[arg-type]
 

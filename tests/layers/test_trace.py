@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from llama import Bridge, Extensions, Peer, Target, describe, testing, trace
+from llama import Bridge, Extensions, PeerAddress, Target, describe, testing, trace
 from tests.layers.calling import call
 
 
@@ -58,7 +58,7 @@ async def test_a_cancelled_call_is_logged_as_cancelled(caplog: pytest.LogCapture
 async def test_the_record_has_client_and_server_address(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     client, far_end = testing.memory_pair()
-    client.extensions.set(Peer("192.0.2.7", 1234))
+    client.extensions.set(PeerAddress("192.0.2.7", 1234))
     async with testing.clock(autojump=True):
         await trace("carry")(answer)(Bridge(client, Target("a.example", 443), answer))  # type: ignore[arg-type]
     client.abort()

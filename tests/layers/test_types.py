@@ -3,15 +3,15 @@
 from typing import assert_type
 
 from llama import (
+    ConnectionHandler,
     Connector,
-    Handler,
-    Peer,
+    PeerAddress,
     Predicate,
     Service,
     Stream,
     Target,
     close,
-    limit,
+    concurrency_limit,
     rate_limit,
     retry,
     route,
@@ -28,7 +28,7 @@ async def echo(stream: Stream) -> None:
 
 
 def host(stream: Stream) -> str:
-    return stream.extensions[Peer].host
+    return stream.extensions[PeerAddress].host
 
 
 @Predicate
@@ -42,14 +42,14 @@ def always(_: object) -> bool:
 
 
 def test_a_stack_of_generic_layers_keeps_the_kind_of_its_service() -> None:
-    handler = stack(timeout(5), limit(10), rate_limit(5), retry(2), trace("echo"), echo)
+    handler = stack(timeout(5), concurrency_limit(10), rate_limit(5), retry(2), trace("echo"), echo)
     assert_type(handler, Service[Stream, None])
-    listened: Handler = handler
+    listened: ConnectionHandler = handler
     assert listened is handler
 
 
 def test_connectors_stay_connectors() -> None:
-    connector = stack(timeout(5), retry(3), limit(8, queue=None), tcp.connect())
+    connector = stack(timeout(5), retry(3), concurrency_limit(8, queue=None), tcp.connect())
     assert_type(connector, Service[Target, Stream])
     connecting: Connector = connector
     assert connecting is connector

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llama import Overloaded, describe, limit, rate_limit, stack, testing, timeout, trace
+from llama import OverloadedError, concurrency_limit, describe, rate_limit, stack, testing, timeout, trace
 from llama.http import Request, Response
 
 
@@ -12,10 +12,10 @@ async def respond(request: Request) -> Response:
 
 async def test_a_response_keeps_its_slot_until_it_is_closed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    service = stack(trace("answer"), limit(1), timeout(5), respond)
+    service = stack(trace("answer"), concurrency_limit(1), timeout(5), respond)
     async with testing.clock() as clock:
         response = await service(Request("GET", "http://a.example/"))
-        with pytest.raises(Overloaded):
+        with pytest.raises(OverloadedError):
             await service(Request("GET", "http://a.example/"))
         caplog.clear()
         await clock.advance(2)
@@ -33,6 +33,6 @@ async def test_requests_can_be_limited_by_a_key_of_the_request() -> None:
     async with testing.clock():
         for key in ("a", "b"):
             await (await service(Request("GET", "/", [("X-Key", key)]))).aclose()
-        with pytest.raises(Overloaded, match="a: more than 1 calls a second"):
+        with pytest.raises(OverloadedError, match="a: more than 1 calls a second"):
             await service(Request("GET", "/", [("X-Key", "a")]))
     assert describe(service) == "rate_limit(1, burst=1) > respond"

@@ -4,9 +4,22 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from unittest import mock
 
-from llama import Connector, Handler, Relay, Stream, Target, http, mitm, serve, socks5, stack, tcp, tls
-from llama.http import Exchange
-from llama.tls import Wanted
+from llama import (
+    ConnectionHandler,
+    Connector,
+    Relay,
+    Stream,
+    Target,
+    http,
+    mitm,
+    serve,
+    socks5,
+    stack,
+    tcp,
+    tls,
+)
+from llama.http import RequestHandler
+from llama.tls import TLSParams
 from tests.mitm.worlds import HOST, To, World
 
 DOORS = ("http", "connect", "socks5", "late socks5", "forward", "late forward", "transparent", "sni")
@@ -15,7 +28,7 @@ LED = ("forward", "late forward", "transparent", "sni")
 PROCESS = mitm.Process(7, "browser", "/usr/bin/browser")
 
 
-def _handler(kind: str, world: World, to: To, *layers: object, **options: object) -> Handler:
+def _handler(kind: str, world: World, to: To, *layers: object, **options: object) -> ConnectionHandler:
     relay: Relay = mitm.relay(world.ca, *layers, **options)  # type: ignore[arg-type]
     target = f"{HOST}:443"
     match kind:
@@ -26,11 +39,11 @@ def _handler(kind: str, world: World, to: To, *layers: object, **options: object
         case "socks5":
             return socks5.server(connect=to, relay=relay)
         case "late socks5":
-            return socks5.server(connect=mitm.late(to), relay=relay)
+            return socks5.server(connect=mitm.lazy_connect(to), relay=relay)
         case "forward":
             return tcp.forward(target, connect=to, relay=relay)
         case "late forward":
-            return tcp.forward(target, connect=mitm.late(to), relay=relay)
+            return tcp.forward(target, connect=mitm.lazy_connect(to), relay=relay)
         case "transparent":
             return tcp.transparent(connect=to, relay=relay)
         case _:
@@ -64,7 +77,7 @@ async def entered(
         stream.extensions.set(PROCESS)
         await door(stream)
 
-    with mock.patch("llama.tcp._transparent._ask", _ask):
+    with mock.patch("llama.tcp._transparent._query_original_dst", _ask):
         async with serve(known, listen="127.0.0.1:0") as front:
             yield front.port
 
@@ -73,12 +86,12 @@ async def entered(
 async def through(
     kind: str,
     world: World,
-    upstream: Handler,
+    upstream: ConnectionHandler,
     *layers: object,
     alpn: tuple[str, ...] = ("h2", "http/1.1"),
     trust: object = None,
     **options: object,
-) -> AsyncGenerator[Exchange]:
+) -> AsyncGenerator[RequestHandler]:
     """A client that goes to an upstream through a front door; it trusts the proxy's authority unless told."""
     async with (
         serve(upstream, listen="127.0.0.1:0") as served,
@@ -88,9 +101,9 @@ async def through(
         secure = tls.connect(over, **(trust or {"ca": world.pem}))  # type: ignore[arg-type]
 
         async def offering(target: Target) -> Stream:
-            asked = target.extensions[Wanted].alpn or ()
+            asked = target.extensions[TLSParams].alpn or ()
             wanted = target.fork(target.extensions)
-            wanted.extensions.set(Wanted(tuple(each for each in asked if each in alpn)))
+            wanted.extensions.set(TLSParams(tuple(each for each in asked if each in alpn)))
             return await secure(wanted)
 
         async with http.client(over, tls=offering) as client:

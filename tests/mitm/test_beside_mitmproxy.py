@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llama import Target, Unreachable, http, mitm, serve, stack, tcp
+from llama import Target, UnreachableError, http, mitm, serve, stack, tcp
 from llama.http import Request, Response
 from tests.mitm.worlds import World
 from tests.tls.programs import needs, output_of, running
@@ -133,7 +133,7 @@ async def accepting(port: int) -> None:
         while True:
             try:
                 stream = await tcp.connect()(Target("127.0.0.1", port))
-            except Unreachable:
+            except UnreachableError:
                 await asyncio.sleep(0.05)  # another program's start tells nobody
                 continue
             stream.abort()

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from llama import ConfigError, TLSError
-from llama.mitm._certificate_cache import Leaves
+from llama.mitm._certificate_cache import CertificateCache
 from llama.tls import CertificateAuthority
 from tests.tls.forged import copied
 
@@ -69,7 +69,7 @@ def test_a_mirror_ends_with_its_authority() -> None:
 
 
 async def test_contexts_are_cached_by_name_certificate_and_protocols() -> None:
-    leaves = Leaves(CertificateAuthority.create(), 3)
+    leaves = CertificateCache(CertificateAuthority.create(), 3)
     one = await leaves.context("a.example", None, ())
     assert await leaves.context("a.example", None, ()) is one
     other = der(CertificateAuthority.create().issue("a.example").cert_pem)
@@ -90,7 +90,7 @@ async def test_contexts_are_cached_by_name_certificate_and_protocols() -> None:
 
 
 async def test_an_invalid_name_raises_tls_error() -> None:
-    leaves = Leaves(CertificateAuthority.create(), 3)
+    leaves = CertificateCache(CertificateAuthority.create(), 3)
     for name in ("a b", "*.", "", "a" * 70 + ".example"):
         with pytest.raises(TLSError):
             await leaves.context(name, None, ())
@@ -101,19 +101,20 @@ async def test_an_invalid_name_raises_tls_error() -> None:
 
 async def test_a_malformed_certificate_is_not_mirrored() -> None:
     assert isinstance(
-        await Leaves(CertificateAuthority.create(), 3).context("a.example", b"\x30\x00", ()), ssl.SSLContext
+        await CertificateCache(CertificateAuthority.create(), 3).context("a.example", b"\x30\x00", ()),
+        ssl.SSLContext,
     )
 
 
 async def test_concurrent_requests_for_a_context_make_it_once() -> None:
-    leaves = Leaves(CertificateAuthority.create(), 3)
+    leaves = CertificateCache(CertificateAuthority.create(), 3)
     all_want = (leaves.context("a.example", None, ()) for _ in range(20))
     assert len(set(await asyncio.gather(*all_want))) == 1
     assert len(leaves) == 1
 
 
 async def test_a_cancelled_request_for_a_context_does_not_cancel_the_others() -> None:
-    leaves = Leaves(CertificateAuthority.create(), 3)
+    leaves = CertificateCache(CertificateAuthority.create(), 3)
     async with asyncio.TaskGroup() as group:
         first = group.create_task(leaves.context("a.example", None, ()))
         second = group.create_task(leaves.context("a.example", None, ()))
@@ -136,4 +137,4 @@ def test_minting_is_quick() -> None:
 
 def test_the_cache_holds_at_least_one() -> None:
     with pytest.raises(ConfigError):
-        Leaves(CertificateAuthority.create(), 0)
+        CertificateCache(CertificateAuthority.create(), 0)

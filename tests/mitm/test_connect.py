@@ -2,17 +2,17 @@
 
 import pytest
 
-from llama import Handler, Shutdown, Target, http, mitm, serve, stack, tls
-from llama.http import Exchange, Request, Response
+from llama import ConnectionHandler, Shutdown, Target, http, mitm, serve, stack, tls
+from llama.http import Request, RequestHandler, Response
 from llama.http._limits import H2Limits
 from tests.http.h2.raw_client import Talk
 from tests.mitm.doors import DOORS, entered, through, way
 from tests.mitm.worlds import HOST, World
 
 
-def recording(heard: list[str]) -> Exchange:
+def recording(heard: list[str]) -> RequestHandler:
     async def app(request: Request) -> Response:
-        heard.append(f"{request.method} {request.protocol}")
+        heard.append(f"{request.method} {request.upgrade_protocol}")
         return Response(200)
 
     return app
@@ -25,7 +25,7 @@ def connecting(scheme: str) -> Request:
     return request
 
 
-def site(world: World, scheme: str, app: Exchange) -> Handler:
+def site(world: World, scheme: str, app: RequestHandler) -> ConnectionHandler:
     return world.https(app) if scheme == "https" else stack(http.server(), app)
 
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 
 from llama import LlamaError, Target, http, layer, mitm, serve, stack, tcp, tls, ws
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from llama.mitm import Rule
 from tests.mitm.doors import DOORS, entered, through
 from tests.mitm.worlds import HOST, World
@@ -16,7 +16,7 @@ ALPN = {"1.1": "http/1.1", "2": "h2"}
 
 
 @layer
-async def rewrite(request: Request, inner: Exchange) -> Response:
+async def rewrite(request: Request, inner: RequestHandler) -> Response:
     request.body = request.body.replace(b"cloud", b"llama")
     response = await inner(request)
     response.body = response.body.replace(b"cloud", b"llama")
@@ -94,7 +94,7 @@ async def test_a_rule_blocks_other_protocols(
     world: World, said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who says nothing that can be told from others is waited for no longer than that takes."""
-    monkeypatch.setattr("llama.mitm._relay._POLITE", 0.01)
+    monkeypatch.setattr("llama.mitm._relay._CLOSE_TIMEOUT", 0.01)
     async with (
         serve(world.https(cloud), listen="127.0.0.1:0") as served,
         entered("forward", world, served.port, rules=[mitm.block(HOST)]) as port,

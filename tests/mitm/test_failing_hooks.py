@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pytest
 
 from llama import (
-    Closed,
+    ConnectionHandler,
     Connector,
-    Handler,
     Stream,
+    StreamClosedError,
     Target,
     http,
     layer,
@@ -24,7 +24,7 @@ from llama import (
     tls,
     ws,
 )
-from llama.http import Exchange, Origin, Request, Response
+from llama.http import Origin, Request, RequestHandler, Response
 from tests.mitm.worlds import HOST, To, World
 
 DOORS = ["http", "socks5", "forward"]
@@ -36,19 +36,24 @@ class Door:
     """A front door that looks inside, and clients in front of it."""
 
     over: Connector
-    client: Exchange
+    client: RequestHandler
     version: str
 
 
 @asynccontextmanager
 async def opened(
-    world: World, door: str, upstream: Handler, *layers: object, version: str = "2", **options: object
+    world: World,
+    door: str,
+    upstream: ConnectionHandler,
+    *layers: object,
+    version: str = "2",
+    **options: object,
 ) -> AsyncGenerator[Door, None]:
     options.setdefault("verify", world.site_pem)
     async with AsyncExitStack() as exits:
         to = To((await exits.enter_async_context(serve(upstream, listen="127.0.0.1:0"))).port)
         relay = mitm.relay(world.ca, *layers, **options)  # type: ignore[arg-type]
-        handlers: dict[str, Callable[[], Handler]] = {
+        handlers: dict[str, Callable[[], ConnectionHandler]] = {
             "http": lambda: stack(http.server(), mitm.proxy(world.ca, *layers, connect=to, **options)),  # type: ignore[arg-type]
             "socks5": lambda: socks5.server(connect=to, relay=relay),
             "forward": lambda: tcp.forward(f"{HOST}:443", connect=to, relay=relay),
@@ -113,7 +118,7 @@ class Moody:
 
     def layer(self) -> object:
         @layer
-        async def moody(request: Request, inner: Exchange) -> Response:
+        async def moody(request: Request, inner: RequestHandler) -> Response:
             match request.path:
                 case "/raise":
                     raise ZeroDivisionError("a bug of the hook")
@@ -219,7 +224,7 @@ async def echo(socket: ws.WebSocket) -> None:
         await socket.send(message)
 
 
-def site(world: World) -> Handler:
+def site(world: World) -> ConnectionHandler:
     return stack(tls.server(*world.files()), http.server(), ws.server(), echo)
 
 
@@ -270,7 +275,7 @@ async def test_a_failing_message_hook_ends_only_its_own_websocket(
         async with ws.connect(url, client=front.client) as other:
             async with ws.connect(url, client=front.client) as socket:
                 await socket.send(said)
-                with pytest.raises(Closed):
+                with pytest.raises(StreamClosedError):
                     await socket.receive()
                 assert socket.close_code == 1011
             await other.send("hello")
@@ -374,7 +379,7 @@ async def echo_bytes(stream: Stream) -> None:
 async def test_a_failing_chunk_hook_ends_only_its_own_connection(
     world: World, door: str, said: bytes, logged: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(world, door, echo_bytes, chunks=moody_chunks(Moody())) as front:
+    async with opened(world, door, echo_bytes, on_chunk=moody_chunks(Moody())) as front:
         target = Target(HOST, 443)
         other, stream = await front.over(target), await front.over(target)
         await other.write(b"\x00hello")
@@ -394,7 +399,7 @@ async def test_a_failing_chunk_hook_ends_only_its_own_connection(
 @pytest.mark.parametrize("door", DOORS)
 async def test_a_blocked_chunk_hook_is_cancelled_when_its_client_resets(world: World, door: str) -> None:
     moody = Moody()
-    async with opened(world, door, echo_bytes, chunks=moody_chunks(moody)) as front:
+    async with opened(world, door, echo_bytes, on_chunk=moody_chunks(moody)) as front:
         target = Target(HOST, 443)
         other, stream = await front.over(target), await front.over(target)
         await stream.write(b"\x00hang")
@@ -414,7 +419,7 @@ async def test_a_chunk_hook_may_be_slow_on_a_half_closed_connection(world: World
         await asyncio.sleep(0.05)
         return chunk.data
 
-    async with opened(world, "forward", echo_bytes, chunks=slow) as front:
+    async with opened(world, "forward", echo_bytes, on_chunk=slow) as front:
         stream = await front.over(Target(HOST, 443))
         await stream.write(b"\x00hello")
         await stream.write_eof()

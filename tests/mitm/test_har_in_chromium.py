@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from llama import Truncated, http, mitm, stack, tls, ws
+from llama import TruncatedError, http, mitm, stack, tls, ws
 from llama.http import Request
 from tests.http.browser import QUIET
 from tests.mitm.test_har_schema import REQUESTS, URL, site
@@ -110,7 +110,7 @@ async def imported(har: Path, profile: Path) -> list[dict[str, Any]]:
 async def test_chromium_imports_a_recorded_file(world: World, tmp_path: Path) -> None:
     path = tmp_path / "out.har"
     upstream = stack(tls.server(*world.files()), http.server(), site)
-    async with fronted(world, upstream, mitm.record(path, inline=4096)) as front:
+    async with fronted(world, upstream, mitm.record(path, memory_limit=4096)) as front:
         for make in REQUESTS:
             response = await front.client(make())
             async for _ in response.body:
@@ -121,7 +121,7 @@ async def test_chromium_imports_a_recorded_file(world: World, tmp_path: Path) ->
                 await socket.send(data)
                 assert await socket.receive() == data
         response = await front.client(Request("GET", f"{URL}/breaks"))
-        with pytest.raises(Truncated):
+        with pytest.raises(TruncatedError):
             await response.body.read()
         await response.aclose()
     found = await imported(path, tmp_path / "profile")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import ConfigError, ProtocolError, Truncated, http, mitm, serve, stack, testing
+from llama import ConfigError, ProtocolError, TruncatedError, http, mitm, serve, stack, testing
 from llama.http import Request, Response
 from tests.mitm.worlds import HOST, World, fronted
 
@@ -88,9 +88,9 @@ async def test_faults_apply_only_to_matching_requests() -> None:
 async def test_a_response_is_aborted() -> None:
     async with testing.client(stack(mitm.faults(aborts=1.0, after=3), upstream)) as client:
         body = (await client.get("/")).body
-        assert await body.chunk() == b"ups"
-        with pytest.raises(Truncated):
-            await body.chunk()
+        assert await body.read_chunk() == b"ups"
+        with pytest.raises(TruncatedError):
+            await body.read_chunk()
 
 
 async def test_latency_delays_the_exchange() -> None:
@@ -105,7 +105,7 @@ async def test_throttle_limits_the_bandwidth_of_bodies() -> None:
     async def big(request: Request) -> Response:
         return Response(200, body=[b"x" * 1000] * 5)
 
-    exchange = stack(mitm.throttle(down=500), big)
+    exchange = stack(mitm.throttle(download=500), big)
     async with testing.clock(autojump=True) as clock, testing.client(exchange) as client:
         began = clock.time()
         assert await (await client.get("/")).body.read() == b"x" * 5000
@@ -119,7 +119,7 @@ async def test_throttle_limits_the_bandwidth_of_bodies() -> None:
         lambda: mitm.faults(latency=(2, 1)),
         lambda: mitm.faults(aborts=-1),
         lambda: mitm.faults(status=100),
-        lambda: mitm.throttle(down=0),
+        lambda: mitm.throttle(download=0),
         lambda: mitm.map_local({}),
         lambda: mitm.map_local({"a.example": "."}),
         lambda: mitm.map_local({"https://a.example/": "nowhere"}),

@@ -6,12 +6,12 @@ import logging
 import pytest
 
 from llama import ConfigError, http, layer, mitm, tls
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from tests.mitm.worlds import World, fronted
 
 
 @layer
-async def moody(request: Request, inner: Exchange) -> Response:
+async def moody(request: Request, inner: RequestHandler) -> Response:
     if request.path == "/raise":
         raise ZeroDivisionError("a bug of the hook")
     if request.path == "/nonsense":
@@ -66,12 +66,12 @@ async def test_a_hook_that_fails_within_a_body_aborts_its_own_exchange(
 def test_invalid_settings_are_rejected(world: World) -> None:
     wrong: list[dict[str, object]] = [
         {"default": "no"},
-        {"bad_upstream": "no"},
-        {"bad_upstream": "pass", "connect_first": False},
-        {"server_first": 0},
-        {"revoked": ["abc"]},
+        {"on_tls_error": "no"},
+        {"on_tls_error": "passthrough", "connect_upstream_first": False},
+        {"server_first_timeout": 0},
+        {"revoked_fingerprints": ["abc"]},
         {"verify": False, "tls": tls.connect},
-        {"certificates": 0},
+        {"certificate_cache_size": 0},
     ]
     for options in wrong:
         with pytest.raises(ConfigError):

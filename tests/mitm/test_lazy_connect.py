@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from llama import Stream, Target, testing
-from llama.mitm._lazy_connect import LateStream
+from llama.mitm._lazy_connect import LazyStream
 from tests.tcp.socket_pairs import over_tcp
 
 
@@ -18,9 +18,9 @@ async def late() -> AsyncGenerator[tuple[Stream, Stream]]:
         async def connect(target: Target) -> Stream:
             return one if target.port == 1 else two
 
-        pair = LateStream(connect, Target("a", 1)), LateStream(connect, Target("a", 2))
+        pair = LazyStream(connect, Target("a", 1)), LazyStream(connect, Target("a", 2))
         for each in pair:
-            await each.opened()
+            await each.open()
         yield pair
 
 

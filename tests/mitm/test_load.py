@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from llama import LlamaError, Stream, Target, http, layer, mitm, serve, socks5, stack, tls
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from llama.mitm._interception import Interception
 from llama.mitm._proxy import MitmProxy
 from llama.mitm._relay import MitmRelay
@@ -25,7 +25,7 @@ def host(number: int) -> str:
 
 
 @layer
-async def rewrite(request: Request, inner: Exchange) -> Response:
+async def rewrite(request: Request, inner: RequestHandler) -> Response:
     response = await inner(request)
     response.body = response.body.replace(b"cloud", b"llama")
     return response
@@ -82,20 +82,22 @@ async def test_200_clients_of_200_hosts_at_once(
     site = world.https(page, "*.many.example")
     async with serve(site, listen="127.0.0.1:0") as served:
         to = To(served.port)
-        options: mitm.Options = {"verify": world.site_pem, "pinning": pinning, "certificates": 50}
+        options: mitm.Options = {"verify": world.site_pem, "pinning": pinning, "certificate_cache_size": 50}
         if kind == "http":
             proxy = cast("MitmProxy", mitm.proxy(world.ca, rewrite, connect=to, **options))
             door, relay = stack(http.server(), proxy), proxy.relay
         else:
             relay = cast("MitmRelay", mitm.relay(world.ca, rewrite, **options))
-            door = socks5.server(connect=mitm.late(to) if kind.startswith("late") else to, relay=relay)
+            door = socks5.server(
+                connect=mitm.lazy_connect(to) if kind.startswith("late") else to, relay=relay
+            )
         async with serve(door, listen="127.0.0.1:0") as front:
             async with asyncio.TaskGroup() as group:
                 good = [group.create_task(browse(world, kind, front.port, each)) for each in range(MANY)]
                 for number in range(MANY):
                     group.create_task(bother(world, kind, front.port, number))
             assert {task.result() for task in good} == {3}
-            assert len(relay.leaves) <= 50
+            assert len(relay.certificates) <= 50
             assert len(pinning.entries()) <= 20
-            assert not relay.leaves._making
+            assert not relay.certificates._making
     assert alive() == 0

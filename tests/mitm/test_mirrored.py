@@ -145,7 +145,7 @@ async def test_each_version_of_tls(world: World, option: str) -> None:
     ],
 )
 async def test_kinds_of_names(world: World, site: str, asked: str, subject: str, first: bool) -> None:
-    async with before(world, site, connect_first=first) as port:
+    async with before(world, site, connect_upstream_first=first) as port:
         seen = await looked(world, port, *named(asked))
         assert asked.lower() in [name.lower() for name in seen.names]
         assert (site.lower() in seen.names) == (first or site == asked or site.lower() == asked.lower())
@@ -158,7 +158,7 @@ async def test_without_sni_the_certificate_is_for_the_address(
     world: World, address: str, first: bool
 ) -> None:
     target = str(Target(address, 443))
-    async with before(world, address, target=target, connect_first=first) as port:
+    async with before(world, address, target=target, connect_upstream_first=first) as port:
         seen = await looked(world, port, *NO_NAME, "-verify_ip", address)
         assert (seen.names, seen.subject) == ([address], f"CN={address}")
 

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from llama import Connector, Stream, Target, http, layer, mitm, serve, socks5, stack, tcp, testing, tls
-from llama.http import Exchange, Origin, Request, Response
-from llama.mitm import Action, Asked, Rule
+from llama.http import Origin, Request, RequestHandler, Response
+from llama.mitm import Action, ConnectionInfo, Rule
 from llama.mitm._named_host import host_of, named_in, read_name
 from tests.mitm.worlds import HOST, To, World
 
@@ -16,7 +16,7 @@ OTHER = "other.example"
 
 
 @layer
-async def mark(request: Request, inner: Exchange) -> Response:
+async def mark(request: Request, inner: RequestHandler) -> Response:
     response = await inner(request)
     response.headers["X-Seen"] = "yes"
     return response
@@ -27,14 +27,14 @@ async def site(request: Request) -> Response:
 
 
 @asynccontextmanager
-async def by_address(world: World, kind: str, *rules: Rule) -> AsyncGenerator[Exchange]:
+async def by_address(world: World, kind: str, *rules: Rule) -> AsyncGenerator[RequestHandler]:
     """A client of a site in the clear, behind a front door that is told its address alone."""
     async with serve(stack(http.server(), site), listen="127.0.0.1:0") as served:
         relay = mitm.relay(world.ca, mark, rules=rules)
         to = To(served.port)
         door = {
             "socks5": socks5.server(connect=to, relay=relay),
-            "late socks5": socks5.server(connect=mitm.late(to), relay=relay),
+            "late socks5": socks5.server(connect=mitm.lazy_connect(to), relay=relay),
             "forward": tcp.forward(str(ADDRESS), connect=to, relay=relay),
         }[kind]
         async with serve(door, listen="127.0.0.1:0") as front:
@@ -47,7 +47,7 @@ async def by_address(world: World, kind: str, *rules: Rule) -> AsyncGenerator[Ex
                 yield client
 
 
-async def get(client: Exchange, host: str) -> tuple[int, bool]:
+async def get(client: RequestHandler, host: str) -> tuple[int, bool]:
     """The status of an answer, and whether it went through the layers."""
     request = Request("GET", f"http://{host}/")
     request.extensions.set(Origin("http", ADDRESS))  # over one connection, as long as it lasts
@@ -76,7 +76,7 @@ async def test_rules_see_the_host_of_plain_http(world: World, kind: str) -> None
 async def test_a_rule_function_gets_the_host(world: World) -> None:
     seen: list[tuple[str | None, str]] = []
 
-    def rule(asked: Asked) -> Action | None:
+    def rule(asked: ConnectionInfo) -> Action | None:
         seen.append((asked.named, asked.host))
         return None
 

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from llama import http, layer, mitm, serve, socks5, stack, tls
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from tests.mitm.worlds import HOST, To, World
 from tests.tls.programs import needs, output_of
 
@@ -31,7 +31,7 @@ Promise.all([...Array(8).keys()].map(n => fetch(`/part${n}`).then(part => part.t
 
 
 @layer
-async def rewrite(request: Request, inner: Exchange) -> Response:
+async def rewrite(request: Request, inner: RequestHandler) -> Response:
     response = await inner(request)
     response.body = response.body.replace(b"cloud", b"llama")
     return response
@@ -47,7 +47,7 @@ async def site(request: Request) -> Response:
 
 @asynccontextmanager
 async def doors(
-    world: World, *layers: object, upstream: Exchange = site, **options: object
+    world: World, *layers: object, upstream: RequestHandler = site, **options: object
 ) -> AsyncGenerator[tuple[str, str], None]:
     """The URLs of an HTTP and a SOCKS5 proxy that look inside."""
     options.setdefault("verify", world.site_pem)
@@ -98,7 +98,7 @@ async def test_a_rule_passes_curl_with_a_pinned_key_through(world: World) -> Non
 @needs("curl")
 async def test_curl_that_trusts_the_ca_and_pins_a_key_is_passed_through(world: World) -> None:
     """It looks at the key once hands are shaken."""
-    pinning = mitm.Pinning(2, soon=60)
+    pinning = mitm.Pinning(2, early_close_window=60)
     async with doors(world, rewrite, pinning=pinning) as proxies:
         trusted = world.folder / "both.pem"
         trusted.write_bytes(world.pem.read_bytes() + world.site_pem.read_bytes())
@@ -123,7 +123,7 @@ async def test_curl_that_trusts_the_ca_and_pins_a_key_is_passed_through(world: W
 @pytest.mark.parametrize("trusts", [True, False])
 async def test_wget_that_checks_the_certificate_after_the_handshake(world: World, trusts: bool) -> None:
     """As GnuTLS does it: without an alert that says what is wrong."""
-    pinning = mitm.Pinning(2, soon=60)
+    pinning = mitm.Pinning(2, early_close_window=60)
     async with doors(world, rewrite, pinning=pinning) as (proxy, _):
         trusted = world.pem if trusts else world.site_pem
         command = (
@@ -161,7 +161,7 @@ async def test_chromium_with_the_authority_in_its_store(world: World, tmp_path: 
     hellos: list[tls.ClientHello] = []
 
     @layer
-    async def note(request: Request, inner: Exchange) -> Response:
+    async def note(request: Request, inner: RequestHandler) -> Response:
         if (
             hello := request.extensions.get(tls.ClientHello)
         ) is not None:  # it asks for some things without TLS

@@ -6,9 +6,9 @@ from typing import cast
 
 import pytest
 
-from llama import ConfigError, Meter, Stream, Target, TLSError, Truncated, http, mitm, tls
+from llama import ConfigError, Meter, Stream, Target, TLSError, TruncatedError, http, mitm, tls
 from llama.http import Request
-from llama.mitm._pinning import Trial
+from llama.mitm._pinning import HandshakeObserver
 from llama.tls._stream import TLSStream
 from tests.mitm.worlds import HOST, Front, World, fronted
 
@@ -55,7 +55,7 @@ async def test_a_pinning_client_is_passed_through_after_the_configured_rejection
 
 
 async def test_a_pinning_client_is_refused_with_then_block(world: World) -> None:
-    async with fronted(world, world.https(), pinning=(pinning := Told(1, then="block"))) as front:
+    async with fronted(world, world.https(), pinning=(pinning := Told(1, action="block"))) as front:
         await refused(world, front, pinning)
         with pytest.raises(TLSError, match="access_denied"):
             await pinned(world, front)
@@ -108,7 +108,7 @@ async def test_the_first_bytes_of_a_client_decide(world: World) -> None:
 class Session:
     """Stands for a TLS session: how its peer ended."""
 
-    farewell: Exception | bool
+    close_reason: Exception | bool
 
     def attach(self, meter: Meter) -> None: ...
 
@@ -116,13 +116,13 @@ class Session:
 
 
 @pytest.mark.parametrize(
-    ("farewell", "error", "after", "count"),
+    ("close_reason", "error", "after", "count"),
     [
         (True, None, 0.4, 1),  # close_notify
         (True, ConnectionResetError(), 0.4, 1),  # which a write met before close_notify was read
         (True, None, 0.6, 0),
-        (Truncated("no close_notify"), None, 0.04, 1),
-        (Truncated("no close_notify"), None, 0.06, 0),  # as a browser that connected ahead does
+        (TruncatedError("no close_notify"), None, 0.04, 1),
+        (TruncatedError("no close_notify"), None, 0.06, 0),  # as a browser that connected ahead does
         (False, ConnectionResetError(), 0.04, 1),
         (False, ConnectionResetError(), 0.06, 0),
         (False, None, 0, 0),  # we left
@@ -133,13 +133,13 @@ class Session:
     ],
 )
 def test_the_way_of_disconnecting_decides_whether_it_is_a_rejection(
-    farewell: Exception | bool, error: Exception | None, after: float, count: int
+    close_reason: Exception | bool, error: Exception | None, after: float, count: int
 ) -> None:
     now = 100.0
     pinning = mitm.Pinning(clock=lambda: now)
-    trial = Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(farewell)))
+    trial = HandshakeObserver(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(close_reason)))
     now += after
-    trial.left(error)
+    trial.closed(error)
     assert sum(entry.count for entry in pinning.entries()) == count
 
 
@@ -148,8 +148,8 @@ def test_a_disconnect_after_an_accepted_certificate_is_not_a_rejection() -> None
     now = 100.0
     pinning = mitm.Pinning(1, 60, clock=lambda: now)
 
-    def leaves(farewell: Exception | bool = True) -> int:
-        Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(farewell))).left(None)
+    def leaves(close_reason: Exception | bool = True) -> int:
+        HandshakeObserver(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(close_reason))).closed(None)
         return len(pinning.entries())
 
     pinning.accepted("192.0.2.1", HOST)
@@ -164,8 +164,8 @@ def test_a_disconnect_after_an_accepted_certificate_is_not_a_rejection() -> None
 
 
 def test_silent_disconnects_may_be_ignored() -> None:
-    pinning = mitm.Pinning(soon=None)
-    Trial(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(True))).left(None)
+    pinning = mitm.Pinning(early_close_window=None)
+    HandshakeObserver(pinning, "192.0.2.1", HOST, cast("TLSStream", Session(True))).closed(None)
     assert pinning.entries() == []
 
 
@@ -181,13 +181,13 @@ def test_rejections_expire() -> None:
     pinning = mitm.Pinning(2, 60, clock=lambda: now)
     pinning.rejected("192.0.2.1", HOST)
     pinning.rejected("192.0.2.1", HOST)
-    assert pinning.action("192.0.2.1", HOST) == "pass"
-    assert pinning.action("192.0.2.2", HOST) is None
-    assert pinning.action("192.0.2.1", "other.example") is None
+    assert pinning.action_for("192.0.2.1", HOST) == "passthrough"
+    assert pinning.action_for("192.0.2.2", HOST) is None
+    assert pinning.action_for("192.0.2.1", "other.example") is None
     now = 159.9
-    assert pinning.action("192.0.2.1", HOST) == "pass"
+    assert pinning.action_for("192.0.2.1", HOST) == "passthrough"
     now = 160
-    assert pinning.action("192.0.2.1", HOST) is None
+    assert pinning.action_for("192.0.2.1", HOST) is None
     assert pinning.entries() == []
 
 
@@ -200,7 +200,9 @@ def test_the_oldest_entry_is_evicted_first() -> None:
     assert pinning.entries() == []
 
 
-@pytest.mark.parametrize("options", [{"after": 0}, {"expiry": 0}, {"limit": 0}, {"soon": 0}, {"then": "no"}])
+@pytest.mark.parametrize(
+    "options", [{"threshold": 0}, {"ttl": 0}, {"limit": 0}, {"early_close_window": 0}, {"action": "no"}]
+)
 def test_invalid_settings_are_rejected(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         mitm.Pinning(**options)  # type: ignore[arg-type]

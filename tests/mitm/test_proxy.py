@@ -2,13 +2,13 @@
 
 import pytest
 
-from llama import Refused, Target, TLSError, http, layer, mitm, stack, tls
-from llama.http import Exchange, Origin, Request, Response
+from llama import RefusedError, Target, TLSError, http, layer, mitm, stack, tls
+from llama.http import Origin, Request, RequestHandler, Response
 from tests.mitm.worlds import HOST, World, fronted, page
 
 
 @layer
-async def intercept(request: Request, inner: Exchange) -> Response:
+async def intercept(request: Request, inner: RequestHandler) -> Response:
     request.headers["x-seen-by"] = "llama"
     response = await inner(request)
     response.body = response.body.replace(b"cloud", b"llama")
@@ -58,7 +58,7 @@ async def test_layers_find_the_interception(world: World) -> None:
     seen: list[mitm.Interception] = []
 
     @layer
-    async def look(request: Request, inner: Exchange) -> Response:
+    async def look(request: Request, inner: RequestHandler) -> Response:
         seen.append(request.extensions[mitm.Interception])
         return await inner(request)
 
@@ -71,11 +71,11 @@ async def test_layers_find_the_interception(world: World) -> None:
 
 async def test_without_connecting_first_a_layer_can_answer_alone(world: World) -> None:
     @layer
-    async def answer(request: Request, inner: Exchange) -> Response:
+    async def answer(request: Request, inner: RequestHandler) -> Response:
         return Response(200, body=b"mine")
 
     for first in (False, True):
-        async with fronted(world, world.https(), answer, connect_first=first) as front:
+        async with fronted(world, world.https(), answer, connect_upstream_first=first) as front:
             assert await front.get() == (200, "mine")
             assert len(front.to.targets) == first
 
@@ -127,7 +127,7 @@ async def test_a_host_that_is_passed_through_keeps_its_own_certificate(world: Wo
 async def test_a_blocked_host_is_refused(world: World) -> None:
     plain = stack(http.server(), page)
     async with fronted(world, plain, rules=[mitm.block(HOST)]) as front:
-        with pytest.raises(Refused, match="403"):
+        with pytest.raises(RefusedError, match="403"):
             await front.get()
         status, text = await front.whole(f"http://{HOST}/")
         assert status == 403 and "blocked by a rule" in text
@@ -142,5 +142,5 @@ async def test_a_blocked_server_name_gets_an_alert(world: World) -> None:
 
 async def test_plain_requests_passed_through_skip_the_layers(world: World) -> None:
     plain = stack(http.server(), page)
-    async with fronted(world, plain, intercept, default="pass") as front:
+    async with fronted(world, plain, intercept, default="passthrough") as front:
         assert await front.whole(f"http://{HOST}/b") == (200, "GET /b from the cloud")

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from llama import (
-    Closed,
+    ConnectionHandler,
     Connector,
-    Handler,
     Relay,
     Stream,
+    StreamClosedError,
     Target,
-    Unreachable,
+    UnreachableError,
     http,
     layer,
     mitm,
@@ -24,14 +24,14 @@ from llama import (
     testing,
     tls,
 )
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from llama.mitm import Chunk
 from tests.mitm.worlds import HOST, To, World, page
 from tests.tls.client_hello.hellos import client_hello, record, sni
 
 
 @layer
-async def intercept(request: Request, inner: Exchange) -> Response:
+async def intercept(request: Request, inner: RequestHandler) -> Response:
     response = await inner(request)
     response.body = response.body.replace(b"cloud", b"llama")
     return response
@@ -54,7 +54,7 @@ def relay(world: World, *layers: object, **options: object) -> Relay:
 
 @asynccontextmanager
 async def forwarded(
-    world: World, upstream: Handler, *layers: object, **options: object
+    world: World, upstream: ConnectionHandler, *layers: object, **options: object
 ) -> AsyncGenerator[Target, None]:
     """A port that is forwarded to an upstream through the relay, as HOST for who goes there."""
     async with serve(upstream, listen="127.0.0.1:0") as served:
@@ -63,7 +63,7 @@ async def forwarded(
             yield Target("127.0.0.1", front.port)
 
 
-async def asked(exchange: Exchange, url: str = f"https://{HOST}/a") -> bytes:
+async def asked(exchange: RequestHandler, url: str = f"https://{HOST}/a") -> bytes:
     response = await exchange(Request("GET", url))
     assert response.status == 200
     return await response.body.read()
@@ -118,7 +118,7 @@ async def test_plain_http_goes_through_the_layers(world: World) -> None:
 async def test_the_client_is_offered_the_protocol_that_the_upstream_chose(world: World) -> None:
     site = stack(tls.server(*world.files(), alpn=["http/1.1"]), http.server(), page)
     for first in (True, False):
-        async with forwarded(world, site, connect_first=first) as front:
+        async with forwarded(world, site, connect_upstream_first=first) as front:
             stream = await tls.connect(To(front.port), ca=world.pem, alpn=["x", "http/1.1"])(
                 Target(HOST, 443)
             )
@@ -165,7 +165,7 @@ async def test_an_unknown_alpn_protocol_is_relayed_as_bytes(world: World) -> Non
 
 
 async def test_a_server_that_speaks_first_is_relayed_with_server_first(world: World) -> None:
-    async with forwarded(world, banner, server_first=0.01) as front:
+    async with forwarded(world, banner, server_first_timeout=0.01) as front:
         stream = await tcp.connect()(front)
         assert await stream.read() == b"SSH-2.0-test\r\n"
         await stream.write(b"GET / HTTP/1.1\r\n")
@@ -174,7 +174,9 @@ async def test_a_server_that_speaks_first_is_relayed_with_server_first(world: Wo
 
 
 async def test_a_server_that_speaks_first_inside_tls_is_relayed(world: World) -> None:
-    async with forwarded(world, stack(tls.server(*world.files()), banner), server_first=0.05) as front:
+    async with forwarded(
+        world, stack(tls.server(*world.files()), banner), server_first_timeout=0.05
+    ) as front:
         stream = await tls.connect(To(front.port), ca=world.pem)(Target(HOST, 443))
         assert await stream.read() == b"SSH-2.0-test\r\n"
         await stream.aclose()
@@ -196,7 +198,7 @@ async def test_a_hook_sees_and_changes_chunks(world: World) -> None:
 
     for upstream, over in ((echo, False), (stack(tls.server(*world.files()), echo), True)):
         seen.clear()
-        async with forwarded(world, upstream, chunks=hook) as front:
+        async with forwarded(world, upstream, on_chunk=hook) as front:
             to = To(front.port)
             connect = tls.connect(to, ca=world.pem) if over else to
             stream = await connect(Target(HOST, 443))
@@ -214,7 +216,7 @@ async def test_a_chunk_hook_that_raises_ends_only_its_own_connection(world: Worl
             raise ZeroDivisionError
         return chunk.data
 
-    async with forwarded(world, echo, chunks=hook) as front:
+    async with forwarded(world, echo, on_chunk=hook) as front:
         good, bad = await tcp.connect()(front), await tcp.connect()(front)
         await bad.write(b"!bad")
         try:
@@ -231,7 +233,7 @@ async def test_behind_a_transparent_listener(world: World, monkeypatch: pytest.M
     def ask(sock: object) -> tuple[str, int]:
         return "192.0.2.1", 443
 
-    monkeypatch.setattr("llama.tcp._transparent._ask", ask)
+    monkeypatch.setattr("llama.tcp._transparent._query_original_dst", ask)
     async with serve(world.https(), listen="127.0.0.1:0") as served:
         to = To(served.port)
         door = tcp.transparent(connect=to, relay=relay(world, intercept))
@@ -248,9 +250,9 @@ async def test_behind_a_transparent_listener(world: World, monkeypatch: pytest.M
 @asynccontextmanager
 async def late_socks(
     world: World, connect: Connector, *layers: object, **options: object
-) -> AsyncGenerator[Exchange]:
+) -> AsyncGenerator[RequestHandler]:
     """A SOCKS5 server whose targets are reached late, and a client behind it."""
-    door = socks5.server(connect=mitm.late(connect), relay=relay(world, *layers, **options))
+    door = socks5.server(connect=mitm.lazy_connect(connect), relay=relay(world, *layers, **options))
     async with serve(door, listen="127.0.0.1:0") as front:
         over = socks5.connect(front.address)
         async with http.client(over, tls=tls.connect(over, ca=world.pem)) as client:
@@ -258,7 +260,7 @@ async def late_socks(
 
 
 async def nobody(target: Target) -> Stream:
-    raise Unreachable(f"cannot connect to {target}: nobody is there")
+    raise UnreachableError(f"cannot connect to {target}: nobody is there")
 
 
 async def test_behind_socks5_an_unreachable_target_gets_an_error_page(world: World) -> None:
@@ -280,8 +282,8 @@ async def test_late_targets_are_connected_with_and_without_interception(world: W
     ):
         async with late_socks(world, To(served.port), intercept) as client:
             assert await asked(client) == b"GET /a from the llama"
-        for options in ({"default": "pass"}, {"server_first": 0.01}):
-            door = socks5.server(connect=mitm.late(To(other.port)), relay=relay(world, **options))
+        for options in ({"default": "passthrough"}, {"server_first_timeout": 0.01}):
+            door = socks5.server(connect=mitm.lazy_connect(To(other.port)), relay=relay(world, **options))
             async with serve(door, listen="127.0.0.1:0") as front:
                 stream = await socks5.connect(front.address)(Target(HOST, 22))
                 assert await stream.read() == b"SSH-2.0-test\r\n"
@@ -298,7 +300,7 @@ async def test_a_late_stream_opens_on_first_use() -> None:
         opened.append(theirs)
         return ours
 
-    late = mitm.late(connect)
+    late = mitm.lazy_connect(connect)
     unused = await late(Target("a", 1))
     await unused.aclose()
     assert not opened
@@ -314,7 +316,7 @@ async def test_a_late_stream_opens_on_first_use() -> None:
     stream.abort()
     opened[0].abort()
     for each in (unused, stream):
-        with pytest.raises(Closed):
+        with pytest.raises(StreamClosedError):
             await each.read()
 
 

@@ -2,18 +2,18 @@
 
 import pytest
 
-from llama import ConfigError, Extensions, Peer, Target, mitm
-from llama.mitm import Action, Asked, Process, Rule
+from llama import ConfigError, Extensions, PeerAddress, Target, mitm
+from llama.mitm import Action, ConnectionInfo, Process, Rule
 from llama.mitm._rules import Rules
 
 
 def asked(
     target: str = "a.example:443", name: str | None = None, client: str = "192.0.2.1", process: str = ""
-) -> Asked:
-    extensions = Extensions(Peer(client, 1))
+) -> ConnectionInfo:
+    extensions = Extensions(PeerAddress(client, 1))
     if process:
         extensions.set(Process(1, process, f"/usr/bin/{process}"))
-    return Asked(Target.parse(target), name, extensions)
+    return ConnectionInfo(Target.parse(target), name, extensions)
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,20 @@ def asked(
         ),
     ],
 )
-def test_a_rule_matches_what_all_its_patterns_match(rule: Rule, matching: Asked, other: Asked) -> None:
+def test_a_rule_matches_what_all_its_patterns_match(
+    rule: Rule, matching: ConnectionInfo, other: ConnectionInfo
+) -> None:
     assert rule(matching) == "block"
     assert rule(other) is None
 
 
 def test_the_first_rule_that_decides_wins() -> None:
-    def ask(given: Asked) -> Action | None:
+    def ask(given: ConnectionInfo) -> Action | None:
         return "block" if given.host == "c.example" else None
 
     rules = Rules((mitm.intercept("a.example"), mitm.passthrough("*.example:443"), ask), "intercept")
     assert rules.decide(asked()) == "intercept"
-    assert rules.decide(asked("b.example:443")) == "pass"
+    assert rules.decide(asked("b.example:443")) == "passthrough"
     assert rules.decide(asked("c.example:80")) == "block"
     assert rules.decide(asked("d.example:80")) == "intercept"
 
@@ -55,21 +57,21 @@ def test_the_first_rule_that_decides_wins() -> None:
 def test_rules_that_need_the_first_bytes_do_not_decide_early() -> None:
     passing = mitm.passthrough("a.example")
     early = Rules((passing,), "intercept").decide_early
-    assert early(asked()) == "pass"
+    assert early(asked()) == "passthrough"
     assert early(asked("192.0.2.7:443")) is None
     assert early(asked("b.example:443")) is None
     by_name = Rules((mitm.block(sni=["b.example"]), passing), "intercept").decide_early
     assert by_name(asked()) is None
     assert Rules((lambda each: None, passing), "intercept").decide_early(asked()) is None
     by_client = Rules((mitm.block(clients=["192.0.2.9"]), passing), "intercept").decide_early
-    assert by_client(asked()) == "pass"
+    assert by_client(asked()) == "passthrough"
     assert by_client(asked(client="192.0.2.9")) == "block"
-    assert Rules((), "pass").decide_early(asked()) == "pass"
+    assert Rules((), "passthrough").decide_early(asked()) == "passthrough"
     assert Rules((), "intercept").decide_early(asked()) is None
 
 
 def test_a_rule_that_returns_a_wrong_value_is_named() -> None:
-    def nonsense(given: Asked) -> Action | None:
+    def nonsense(given: ConnectionInfo) -> Action | None:
         return "maybe"  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
     with pytest.raises(ConfigError, match="nonsense"):

@@ -3,7 +3,7 @@
 import pytest
 
 from llama import testing
-from llama.mitm._sniff import Start, is_http, look
+from llama.mitm._sniff import Sniffed, is_http, sniff
 from tests.tls.client_hello.hellos import client_hello, record, sni
 
 
@@ -55,14 +55,14 @@ def hello() -> bytes:
     return record(client_hello(sni(b"a.example")))
 
 
-async def looked(*pieces: bytes, patience: float | None = None, end: bool = False) -> tuple[Start, bytes]:
+async def looked(*pieces: bytes, patience: float | None = None, end: bool = False) -> tuple[Sniffed, bytes]:
     client, server = testing.memory_pair()
     for piece in pieces:
         await client.write(piece)
     if end:
         await client.write_eof()
-    start, found, data = await look(server, patience)
-    assert (found is not None) == (start is Start.TLS)
+    start, found, data = await sniff(server, patience)
+    assert (found is not None) == (start is Sniffed.TLS)
     client.abort()
     server.abort()
     return start, data
@@ -70,19 +70,19 @@ async def looked(*pieces: bytes, patience: float | None = None, end: bool = Fals
 
 async def test_the_bytes_read_are_returned() -> None:
     whole = hello()
-    assert await looked(whole) == (Start.TLS, whole)
-    assert await looked(*(bytes((each,)) for each in whole)) == (Start.TLS, whole)
-    assert await looked(b"GET", b" /", b" HTTP/1.1\r\n") == (Start.HTTP, b"GET / HTTP/1.1\r\n")
-    assert await looked(b"\x16\x03\x01\x00\x04abcd") == (Start.OTHER, b"\x16\x03\x01\x00\x04abcd")
+    assert await looked(whole) == (Sniffed.TLS, whole)
+    assert await looked(*(bytes((each,)) for each in whole)) == (Sniffed.TLS, whole)
+    assert await looked(b"GET", b" /", b" HTTP/1.1\r\n") == (Sniffed.HTTP, b"GET / HTTP/1.1\r\n")
+    assert await looked(b"\x16\x03\x01\x00\x04abcd") == (Sniffed.OTHER, b"\x16\x03\x01\x00\x04abcd")
 
 
 async def test_a_client_that_closes_is_ended() -> None:
-    assert await looked(end=True) == (Start.ENDED, b"")
-    assert await looked(b"GE", end=True) == (Start.OTHER, b"GE")
-    assert await looked(hello()[:40], end=True) == (Start.OTHER, hello()[:40])
+    assert await looked(end=True) == (Sniffed.ENDED, b"")
+    assert await looked(b"GE", end=True) == (Sniffed.OTHER, b"GE")
+    assert await looked(hello()[:40], end=True) == (Sniffed.OTHER, hello()[:40])
 
 
 async def test_a_silent_client_is_detected_with_patience() -> None:
-    assert await looked(patience=0.01) == (Start.SILENT, b"")
-    assert await looked(b"GE", patience=0.01) == (Start.OTHER, b"GE")
-    assert await looked(hello()[:40], patience=0.01) == (Start.OTHER, hello()[:40])
+    assert await looked(patience=0.01) == (Sniffed.SILENT, b"")
+    assert await looked(b"GE", patience=0.01) == (Sniffed.OTHER, b"GE")
+    assert await looked(hello()[:40], patience=0.01) == (Sniffed.OTHER, hello()[:40])

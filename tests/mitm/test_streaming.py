@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import pytest
 
-from llama import Handler, http, layer, mitm, stack, tls
-from llama.http import Exchange, Request, Response
+from llama import ConnectionHandler, http, layer, mitm, stack, tls
+from llama.http import Request, RequestHandler, Response
 from llama.mitm import Recorded
 from tests.mitm.worlds import HOST, World, fronted
 
@@ -20,7 +20,7 @@ PIECE = (b"from the cloud " * 4400)[: 1 << 16]
 
 
 @layer
-async def rewrite(request: Request, inner: Exchange) -> Response:
+async def rewrite(request: Request, inner: RequestHandler) -> Response:
     request.body = request.body.replace(b"cloud", b"llama")
     response = await inner(request)
     response.body = response.body.replace(b"cloud", b"llama")
@@ -33,7 +33,7 @@ def resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def sized(amount: int) -> Exchange:
+def sized(amount: int) -> RequestHandler:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(amount // len(PIECE)):
             yield PIECE
@@ -44,7 +44,7 @@ def sized(amount: int) -> Exchange:
     return answer
 
 
-def site(world: World, exchange: Exchange, version: str) -> Handler:
+def site(world: World, exchange: RequestHandler, version: str) -> ConnectionHandler:
     """A site that speaks one version of HTTP over TLS; the proxy then offers its client that one alone."""
     offered = {"1.1": "http/1.1", "2": "h2"}[version]
     return stack(tls.server(*world.files(), alpn=[offered]), http.server(), exchange)
@@ -140,10 +140,10 @@ async def test_exchanges_are_visible_while_they_stream(world: World) -> None:
     found: list[Recorded] = []
     async with fronted(world, world.https(events), mitm.record(found.append), rewrite) as front:
         response = await front.client(Request("GET", f"https://{HOST}/"))
-        assert await response.body.chunk() == b"data: llama 1\n\n"
+        assert await response.body.read_chunk() == b"data: llama 1\n\n"
         go.set()
-        assert await response.body.chunk() == b"data: llama 2\n\n"
-        assert await response.body.chunk() == b""
+        assert await response.body.read_chunk() == b"data: llama 2\n\n"
+        assert await response.body.read_chunk() == b""
     assert found[0].response_body.data == b"data: llama 1\n\ndata: llama 2\n\n"
 
 

@@ -49,7 +49,7 @@ async def test_the_first_exchange_has_the_connection_and_the_next_one_has_none(w
 async def test_a_late_connection_counts_as_wait_time(world: World) -> None:
     found: list[Recorded] = []
     upstream = world.https(slow_page)
-    async with fronted(world, upstream, mitm.record(found.append), connect_first=False) as front:
+    async with fronted(world, upstream, mitm.record(found.append), connect_upstream_first=False) as front:
         await front.get()
     (recorded,) = found
     entry = to_entry(recorded, Path())
@@ -129,7 +129,9 @@ async def test_a_slow_upload_counts_as_send_time(world: World) -> None:
 async def test_a_response_without_an_upstream_has_no_connection_timings(world: World) -> None:
     found: list[Recorded] = []
     local = mitm.map_local({f"https://{HOST}/": page})
-    async with fronted(world, world.https(), mitm.record(found.append), local, connect_first=False) as front:
+    async with fronted(
+        world, world.https(), mitm.record(found.append), local, connect_upstream_first=False
+    ) as front:
         await front.get()
     assert phases(found[0]) == {"send", "wait", "receive"}
     entry = to_entry(found[0], Path())
@@ -145,7 +147,7 @@ async def test_a_listener_that_connects_first_gives_no_connection_timings(world:
             return await tcp.connect(resolver=slow_names)(Target(target.host, site.port, target.extensions))
 
         relay = mitm.relay(world.ca, mitm.record(found.append), verify=world.site_pem)
-        door = socks5.server(connect=mitm.late(connect) if late else connect, relay=relay)
+        door = socks5.server(connect=mitm.lazy_connect(connect) if late else connect, relay=relay)
         async with serve(door, listen="127.0.0.1:0") as front:
             over = socks5.connect(f"127.0.0.1:{front.port}")
             async with http.client(over, tls=tls.connect(over, ca=world.pem)) as client:
@@ -160,7 +162,7 @@ async def test_a_listener_that_connects_first_gives_no_connection_timings(world:
 async def test_timings_survive_a_har_file(world: World, tmp_path: Path, ahead: bool) -> None:
     found: list[Recorded] = []
     async with fronted(
-        world, world.https(slow_page), mitm.record(found.append), connect_first=ahead
+        world, world.https(slow_page), mitm.record(found.append), connect_upstream_first=ahead
     ) as front:
         await front.get()
     file = HarFile(tmp_path / "out.har")

@@ -4,8 +4,19 @@ import asyncio
 
 import pytest
 
-from llama import Closed, Handler, Truncated, http, layer, mitm, serve, stack, tls, ws
-from llama.http import Exchange, Request, Response
+from llama import (
+    ConnectionHandler,
+    StreamClosedError,
+    TruncatedError,
+    http,
+    layer,
+    mitm,
+    serve,
+    stack,
+    tls,
+    ws,
+)
+from llama.http import Request, RequestHandler, Response
 from tests.mitm.worlds import HOST, World, fronted, page
 
 
@@ -14,7 +25,7 @@ async def echo(socket: ws.WebSocket) -> None:
         await socket.send(message)
 
 
-def site(world: World) -> Handler:
+def site(world: World) -> ConnectionHandler:
     return stack(tls.server(*world.files()), http.server(), ws.server(), echo)
 
 
@@ -35,7 +46,9 @@ async def seconds_for(socket: ws.WebSocket, count: int, size: int) -> float:
 
 @pytest.mark.parametrize(("down", "up"), [(20_000, None), (None, 20_000), (20_000, 20_000)])
 async def test_throttle_applies_to_a_websocket_of_this_process(down: float | None, up: float | None) -> None:
-    exchange = stack(http.server(), mitm.throttle(down=down, up=up), ws.server(compression=False), echo)
+    exchange = stack(
+        http.server(), mitm.throttle(download=down, upload=up), ws.server(compression=False), echo
+    )
     async with (
         serve(exchange, listen="127.0.0.1:0") as served,
         ws.connect(f"ws://{served.address}/", compression=False) as socket,
@@ -48,7 +61,7 @@ async def test_throttle_applies_to_a_websocket_of_this_process(down: float | Non
 async def test_throttle_applies_to_an_intercepted_websocket(
     world: World, down: float | None, up: float | None, inspected: bool
 ) -> None:
-    layers = [mitm.throttle(down=down, up=up)]
+    layers = [mitm.throttle(download=down, upload=up)]
     if inspected:
         layers.insert(0, ws.inspect(same))
     async with (
@@ -65,7 +78,7 @@ def test_a_throttle_without_limits_returns_its_inner_service() -> None:
 @pytest.mark.parametrize("inspected", [False, True])
 async def test_a_websocket_is_aborted_after_the_configured_bytes(world: World, inspected: bool) -> None:
     @layer
-    async def outer(request: Request, inner: Exchange) -> Response:
+    async def outer(request: Request, inner: RequestHandler) -> Response:
         return await inner(request)
 
     faults = mitm.faults(aborts=1.0, after=20, match=lambda request: request.path == "/chat")
@@ -75,6 +88,6 @@ async def test_a_websocket_is_aborted_after_the_configured_bytes(world: World, i
             await socket.send("0123456789")  # 12 bytes as a frame
             assert await socket.receive() == "0123456789"
             await socket.send("0123456789")
-            with pytest.raises((OSError, EOFError, Closed, Truncated)):
+            with pytest.raises((OSError, EOFError, StreamClosedError, TruncatedError)):
                 await socket.receive()
         assert (await front.get())[0] == 426

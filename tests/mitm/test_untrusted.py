@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from llama import Handler, Stream, Target, TLSError, http, mitm, serve, stack, tls
+from llama import ConnectionHandler, Stream, Target, TLSError, http, mitm, serve, stack, tls
 from llama.http import Request
 from llama.tls import CertificateAuthority
 from llama.tls._nonblocking import open_session
@@ -53,10 +53,12 @@ def misnamed(world: World) -> Bad:
 def revoked(world: World) -> Bad:
     cert, key = world.files()
     der = x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(Encoding.DER)
-    return Bad(cert, key, "certificate is revoked by a rule", {"revoked": [sha256(der).hexdigest()]})
+    return Bad(
+        cert, key, "certificate is revoked by a rule", {"revoked_fingerprints": [sha256(der).hexdigest()]}
+    )
 
 
-def site(bad: Bad) -> Handler:
+def site(bad: Bad) -> ConnectionHandler:
     return stack(tls.server(bad.cert, bad.key), http.server(), page)
 
 
@@ -73,7 +75,7 @@ async def test_the_client_gets_an_error_page_with_the_reason(
     world: World, kind: str, fault: Fault, first: bool, alpn: str
 ) -> None:
     bad = fault(world)
-    options: dict[str, object] = {**bad.options, "connect_first": first}
+    options: dict[str, object] = {**bad.options, "connect_upstream_first": first}
     async with through(kind, world, site(bad), alpn=(alpn,), **options) as client:
         for _ in range(2):
             response = await client(Request("GET", f"https://{HOST}/", {"Accept": "text/html"}))
@@ -91,7 +93,7 @@ async def test_the_client_is_passed_through_with_bad_upstream_pass(
     leaf = x509.load_pem_x509_certificate(bad.cert.read_bytes())
     async with (
         serve(site(bad), listen="127.0.0.1:0") as served,
-        entered(kind, world, served.port, bad_upstream="pass", **bad.options) as port,
+        entered(kind, world, served.port, on_tls_error="passthrough", **bad.options) as port,
     ):
         stream = await tls.connect(way(kind, port), insecure=True)(Target(HOST, 443))
         assert stream.extensions[tls.TLSInfo].peer_certificate_der == leaf.public_bytes(Encoding.DER)
@@ -109,7 +111,7 @@ async def read_all(stream: Stream) -> bytes:
 
 @EVERY
 async def test_a_client_passed_through_verifies_the_upstream_itself(world: World, kind: str) -> None:
-    async with through(kind, world, site(selfsigned(world)), bad_upstream="pass") as client:
+    async with through(kind, world, site(selfsigned(world)), on_tls_error="passthrough") as client:
         with pytest.raises(TLSError, match="self-signed"):
             await client(Request("GET", f"https://{HOST}/"))
 
@@ -117,7 +119,7 @@ async def test_a_client_passed_through_verifies_the_upstream_itself(world: World
 # upstreams that want a certificate of the client
 
 
-def wanting(world: World, version: ssl.TLSVersion) -> tuple[Handler, tuple[Path, Path]]:
+def wanting(world: World, version: ssl.TLSVersion) -> tuple[ConnectionHandler, tuple[Path, Path]]:
     """Such a site, and a certificate that it takes."""
     authority = CertificateAuthority.create(name="clients")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -150,7 +152,7 @@ async def test_an_upstream_that_requires_a_client_certificate_gets_an_error_page
     world: World, kind: str, version: ssl.TLSVersion, first: bool
 ) -> None:
     handler, _ = wanting(world, version)
-    async with through(kind, world, handler, connect_first=first) as client:
+    async with through(kind, world, handler, connect_upstream_first=first) as client:
         for _ in range(2):
             response = await client(Request("GET", f"https://{HOST}/"))
             text = (await response.body.read()).decode()

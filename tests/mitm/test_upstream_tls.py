@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llama import Handler, Stream, Target, http, mitm, serve, stack, tcp, tls, ws
+from llama import ConnectionHandler, Stream, Target, http, mitm, serve, stack, tcp, tls, ws
 from llama.http import Origin, Request, Response
 from llama.testing._transcript import converse
 from tests.mitm.worlds import HOST, To, World
@@ -24,14 +24,14 @@ async def say_back(socket: ws.WebSocket) -> None:
 
 
 async def answer(request: Request) -> Response:
-    if request.protocol:
+    if request.upgrade_protocol:
         return await stack(ws.server(), say_back)(request)
     return Response(body=f"{request.method} {request.scheme} {request.version}")
 
 
 @asynccontextmanager
 async def front_of(
-    world: World, upstream: Handler, *, over_tls: bool, **options: Any
+    world: World, upstream: ConnectionHandler, *, over_tls: bool, **options: Any
 ) -> AsyncGenerator[Target]:
     site = stack(tls.server(*world.files()), upstream) if over_tls else upstream
     options = {"verify": world.site_pem, "upstream_tls": over_tls, **options}
@@ -44,14 +44,14 @@ async def front_of(
 CLIENTS = ["http", "h2c", "https", "https over HTTP/1.1"]
 
 
-def client_of(world: World, kind: str, front: Target) -> tuple[http.Exchange, str]:
+def client_of(world: World, kind: str, front: Target) -> tuple[http.RequestHandler, str]:
     """A client that reaches HOST at the front, and its scheme."""
     to = To(front.port)
     secure = tls.connect(to, ca=world.pem)
 
     async def over_h1(target: Target) -> Stream:
         wanted = target.fork(target.extensions)
-        wanted.extensions.set(tls.Wanted(("http/1.1",)))
+        wanted.extensions.set(tls.TLSParams(("http/1.1",)))
         return await secure(wanted)
 
     client = http.client(to, tls=over_h1 if "1.1" in kind else secure)
@@ -69,7 +69,7 @@ def client_of(world: World, kind: str, front: Target) -> tuple[http.Exchange, st
 @pytest.mark.parametrize("kind", CLIENTS)
 async def test_requests_and_websockets_reach_it(world: World, kind: str, over_tls: bool, first: bool) -> None:
     site = stack(http.server(), answer)
-    async with front_of(world, site, over_tls=over_tls, connect_first=first) as front:
+    async with front_of(world, site, over_tls=over_tls, connect_upstream_first=first) as front:
         ask, scheme = client_of(world, kind, front)
         for method in ("GET", "POST"):
             response = await ask(

@@ -8,13 +8,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from llama import Handler, Stream, Target, TLSError, Unreachable, http, mitm, serve, stack, tls
+from llama import ConnectionHandler, Stream, Target, TLSError, UnreachableError, http, mitm, serve, stack, tls
 from llama.http import Request
 from tests.mitm.worlds import HOST, World, fronted, page, self_signed
 from tests.tls.forged import copied
 
 
-def https(cert: Path, key: Path) -> Handler:
+def https(cert: Path, key: Path) -> ConnectionHandler:
     return stack(tls.server(cert, key), http.server(), page)
 
 
@@ -53,13 +53,16 @@ async def test_a_revoked_certificate_gets_an_error_page(world: World) -> None:
     der = x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(Encoding.DER)
     for first in (True, False):
         async with fronted(
-            world, world_https(world), revoked=[sha256(der).hexdigest()], connect_first=first
+            world,
+            world_https(world),
+            revoked_fingerprints=[sha256(der).hexdigest()],
+            connect_upstream_first=first,
         ) as front:
             status, text = await front.get()
             assert status == 502 and "revoked by a rule" in text
 
 
-def world_https(world: World) -> Handler:
+def world_https(world: World) -> ConnectionHandler:
     """The same files again, not a new certificate."""
     folder = world.folder / "site"
     return https(folder / "cert.pem", folder / "key.pem")
@@ -79,7 +82,7 @@ async def test_each_request_gets_the_failure_and_connects_again(world: World) ->
 
 async def test_an_unreachable_upstream_gets_an_error_page(world: World) -> None:
     async def nobody(target: Target) -> Stream:
-        raise Unreachable(f"cannot connect to {target}: nobody is there")
+        raise UnreachableError(f"cannot connect to {target}: nobody is there")
 
     proxy = mitm.proxy(world.ca, connect=nobody)
     async with serve(stack(http.server(), proxy), listen="127.0.0.1:0") as front:
@@ -92,7 +95,7 @@ async def test_an_unreachable_upstream_gets_an_error_page(world: World) -> None:
 
 async def test_a_client_may_be_passed_through_to_an_untrusted_upstream(world: World, tmp_path: Path) -> None:
     cert, key = self_signed(tmp_path / "self", HOST)
-    async with fronted(world, https(cert, key), bad_upstream="pass") as front:
+    async with fronted(world, https(cert, key), on_tls_error="passthrough") as front:
         with pytest.raises(TLSError, match="self-signed"):
             await front.get()
         over = http.connect(f"127.0.0.1:{front.port}")

@@ -1,6 +1,7 @@
 """WebSockets through the proxy that looks inside."""
 
 import asyncio
+import json
 import ssl
 from pathlib import Path
 from typing import cast
@@ -8,9 +9,10 @@ from typing import cast
 import pytest
 from websockets.asyncio.client import connect as peer_connect
 
-from llama import Closed, Handler, LlamaError, http, mitm, stack, tls, ws
+from llama import ConnectionHandler, LlamaError, StreamClosedError, http, mitm, stack, tls, ws
 from llama.mitm import Recorded
 from llama.mitm._har.document import to_entry
+from llama.mitm._har.file import document
 from tests.mitm.worlds import HOST, World, fronted
 
 
@@ -25,7 +27,7 @@ def shout(message: ws.Message) -> ws.Message:
     return message
 
 
-def site(world: World) -> Handler:
+def site(world: World) -> ConnectionHandler:
     return stack(tls.server(*world.files()), http.server(), ws.server(), echo)
 
 
@@ -67,7 +69,7 @@ async def test_websocket_clients_of_other_libraries(world: World) -> None:
             assert await socket.recv() == "HELLO"
 
 
-async def test_messages_beyond_the_limit_are_counted(world: World) -> None:
+async def test_messages_beyond_the_limit_are_counted(world: World, tmp_path: Path) -> None:
     found: list[Recorded] = []
     recorded = asyncio.Event()
 
@@ -75,13 +77,20 @@ async def test_messages_beyond_the_limit_are_counted(world: World) -> None:
         found.append(each)
         recorded.set()
 
-    async with fronted(world, site(world), mitm.record(sink, inline=10)) as front:
+    async with fronted(world, site(world), mitm.record(sink, memory_limit=10)) as front:
         async with ws.connect(f"wss://{HOST}/chat", client=front.client) as socket:
             for _ in range(3):
                 await socket.send("hello")
                 assert await socket.receive() == "hello"
         await recorded.wait()
-    assert (len(found[0].messages), found[0].left_out) == (2, 4)
+    assert (len(found[0].messages), found[0].dropped_messages) == (2, 4)
+    (tmp_path / "out.har").write_text(json.dumps(document([to_entry(found[0], tmp_path)])))
+    assert mitm.read_har(tmp_path / "out.har")[0].dropped_messages == 4
+    replayed = mitm.replay_layer(tmp_path / "out.har", strict=True)
+    async with fronted(world, site(world), replayed, connect_upstream_first=False) as front:
+        with pytest.raises(LlamaError, match="502"):
+            async with ws.connect(f"wss://{HOST}/chat", client=front.client):
+                pass
 
 
 async def test_a_websocket_is_replayed_without_the_upstream(world: World, tmp_path: Path) -> None:
@@ -96,15 +105,15 @@ async def test_a_websocket_is_replayed_without_the_upstream(world: World, tmp_pa
     text = path.read_text().replace("https://", "wss://")  # as Chromium writes it
     (tmp_path / "wss.har").write_text(text)
     for har in (path, tmp_path / "wss.har"):
-        replayed = mitm.replayed(har, strict=True)
-        async with fronted(world, site(world), replayed, connect_first=False) as front:
+        replayed = mitm.replay_layer(har, strict=True, repeat=True)
+        async with fronted(world, site(world), replayed, connect_upstream_first=False) as front:
             async with ws.connect(f"wss://{HOST}/chat", client=front.client) as socket:
                 for data in ("one", b"\x00", "two"):
                     await socket.send(data)
                     assert await socket.receive() == data
             async with ws.connect(f"wss://{HOST}/chat", client=front.client) as socket:
                 await socket.send("something else")
-                with pytest.raises(Closed, match="1008 this message was not recorded"):
+                with pytest.raises(StreamClosedError, match="1008 this message was not recorded"):
                     await socket.receive()
             with pytest.raises(LlamaError):
                 async with ws.connect(f"wss://{HOST}/other", client=front.client):
@@ -122,12 +131,12 @@ async def test_the_side_that_closed_first_is_recorded_and_replayed(world: World)
     layers = [mitm.record(found.append)]
     for replays in (False, True):
         if replays:
-            layers = [mitm.replayed(found.copy(), strict=True)]
+            layers = [mitm.replay_layer(found.copy(), strict=True)]
         async with (
-            fronted(world, upstream, *layers, connect_first=not replays) as front,
+            fronted(world, upstream, *layers, connect_upstream_first=not replays) as front,
             ws.connect(f"wss://{HOST}/chat", client=front.client) as socket,
         ):
             assert await socket.receive() == "goodbye"
-            with pytest.raises(Closed, match="4000"):
+            with pytest.raises(StreamClosedError, match="4000"):
                 await socket.receive()
     assert (found[0].close_code, found[0].closed_by_client) == (4000, False)

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from llama import Handler, Stream, Target, http, mitm, serve, stack, tcp, tls
-from llama.http import Exchange, Request, Response
+from llama import ConnectionHandler, Stream, Target, http, mitm, serve, stack, tcp, tls
+from llama.http import Request, RequestHandler, Response
 from llama.tls import CertificateAuthority
 from llama.tls._certificates.x509 import encode_key
 
@@ -93,7 +93,7 @@ class World:
         """A certificate of the site's authority."""
         return self.site_ca.issue(*(names or (HOST,))).write(self.folder / "site")
 
-    def https(self, exchange: Exchange = page, *names: str) -> Handler:
+    def https(self, exchange: RequestHandler = page, *names: str) -> ConnectionHandler:
         """A site."""
         return stack(tls.server(*self.files(*names)), http.server(), exchange)
 
@@ -104,7 +104,7 @@ class Front:
 
     port: int
     to: To
-    client: http.Exchange
+    client: http.RequestHandler
 
     async def get(self, url: str = f"https://{HOST}/a", **headers: str) -> tuple[int, str]:
         """Status and text of an answer."""
@@ -131,7 +131,7 @@ class Front:
 
 @asynccontextmanager
 async def fronted(
-    world: World, upstream: Handler, *layers: object, **options: object
+    world: World, upstream: ConnectionHandler, *layers: object, **options: object
 ) -> AsyncGenerator[Front, None]:
     """An HTTP proxy that looks inside, before an upstream, with a client that trusts its authority."""
     async with AsyncExitStack() as exits:

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from llama import Stream, Target, Unreachable, tcp
-from pango._target_balancer import PAUSE, RoundRobin, Upstream
+from llama import Stream, Target, UnreachableError, tcp
+from pango._target_balancer import EJECTION_TIME, RoundRobin, Upstream
 
 
 class Clock:
@@ -29,7 +29,7 @@ class Fleet:
     async def connect(self, target: Target) -> Stream:
         self.asked.append(target.host)
         if target.host in self.down:
-            raise Unreachable(f"cannot connect to {target}: ECONNREFUSED")
+            raise UnreachableError(f"cannot connect to {target}: ECONNREFUSED")
         return None  # type: ignore[return-value]  # nothing here uses it
 
     async def open(self) -> str:
@@ -48,7 +48,7 @@ async def test_a_target_that_fails_is_passed_over_and_asked_last_for_a_while() -
     fleet = Fleet("a", "b", "c")
     fleet.down = {"b"}
     assert [await fleet.open() for _ in range(6)] == ["a", "b c", "c", "a", "c", "c"]
-    fleet.clock.now += PAUSE
+    fleet.clock.now += EJECTION_TIME
     fleet.down.clear()
     assert [await fleet.open() for _ in range(3)] == ["a", "b", "c"]
 
@@ -56,7 +56,7 @@ async def test_a_target_that_fails_is_passed_over_and_asked_last_for_a_while() -
 async def test_when_all_rest_all_are_asked() -> None:
     fleet = Fleet("a", "b")
     fleet.down = {"a", "b"}
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         await fleet.open()
     fleet.down = {"a"}
     assert await fleet.open() == "b"
@@ -65,7 +65,7 @@ async def test_when_all_rest_all_are_asked() -> None:
 async def test_when_none_answers_each_one_says_why() -> None:
     fleet = Fleet("a", "b")
     fleet.down = {"a", "b"}
-    with pytest.raises(Unreachable) as caught:
+    with pytest.raises(UnreachableError) as caught:
         await fleet.open()
     assert str(caught.value) == (
         "none of 2 targets answers: cannot connect to a:1: ECONNREFUSED; cannot connect to b:1: ECONNREFUSED"
@@ -78,7 +78,7 @@ async def test_a_failure_is_logged_once_and_the_return_too(caplog: pytest.LogCap
     fleet.down = {"a"}
     for _ in range(3):
         await fleet.open()
-        fleet.clock.now += PAUSE
+        fleet.clock.now += EJECTION_TIME
     fleet.down.clear()
     await fleet.open()
     await fleet.open()

@@ -31,7 +31,7 @@ def test_it_says_what_would_run(pango: Call, files: Path) -> None:
     done = pango(TLS + "--listen :8443 --max-connections 10000 --workers 2")
     assert done.code == 0
     assert lines(done.output) == [
-        "stack        tcp.limit(10000) > tls.server(c.pem) > tcp.forward(127.0.0.1:8080)",
+        "stack        tcp.connection_limit(10000) > tls.server(c.pem) > tcp.forward(127.0.0.1:8080)",
         "listen       :8443 (every address)",
         "to           127.0.0.1:8080",
         "certificate  c.pem: localhost, 127.0.0.1; valid until DATE",
@@ -70,7 +70,7 @@ def test_it_says_what_would_run_with_all_of_it(
 def test_it_says_which_targets_it_speaks_http_to(pango: Call, files: Path) -> None:
     done = pango(
         "serve --check --cert c.pem --key k.pem --to https://app.example --to http+unix:app.sock "
-        "--forwarded-from 10.0.0.0/8 --answer-timeout 30s --access-log json"
+        "--forwarded-from 10.0.0.0/8 --response-header-timeout 30s --access-log json"
     )
     assert done.errors == ""
     stack, *rest = lines(done.output)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 import pango
-from llama import Handler, Shutdown, Stream, Target, serve, tcp
+from llama import ConnectionHandler, Shutdown, Stream, Target, serve, tcp
 from llama.http._limits import H2Limits
 from tests.http.h2.raw_client import Talk
 from tests.http.proxy.test_connect_and_upgrade import (
@@ -25,7 +25,7 @@ from tests.http.upstreams import OK, head_of
 
 
 @asynccontextmanager
-async def proxied(upstream: Handler) -> AsyncGenerator[Stream]:
+async def proxied(upstream: ConnectionHandler) -> AsyncGenerator[Stream]:
     """A connection to pango in front of an upstream."""
     async with (
         asyncio.timeout(10),
@@ -39,7 +39,7 @@ async def proxied(upstream: Handler) -> AsyncGenerator[Stream]:
             stream.abort()
 
 
-def keeping(heard: list[bytes]) -> Handler:
+def keeping(heard: list[bytes]) -> ConnectionHandler:
     """An upstream that keeps what it receives and answers each read with 200."""
 
     async def upstream(stream: Stream) -> None:

@@ -185,7 +185,7 @@ def test_when_no_target_answers_it_is_502(proxy: Start, files: Path) -> None:
 def test_a_target_that_is_slow_is_504(proxy: Start, files: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         to = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        server = proxy("--to", to, "--answer-timeout", "200ms")
+        server = proxy("--to", to, "--response-header-timeout", "200ms")
         assert ask(server.port, files, Request("GET", "/"))[0][0] == 504
 
 

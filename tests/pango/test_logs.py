@@ -43,7 +43,7 @@ def test_levels_have_colours_on_a_terminal_unless_no_color_is_set(monkeypatch: p
 
 
 def test_json_keeps_the_fields_of_a_record() -> None:
-    fields = {"client.address": "192.0.2.1:5", "error.type": "Truncated", "seconds": 1.5, "odd": set}
+    fields = {"client.address": "192.0.2.1:5", "error.type": "TruncatedError", "seconds": 1.5, "odd": set}
     line = json.loads(formatter("json", Terminal()).format(record(logging.INFO, "gone: é\n", **fields)))
     assert datetime.fromisoformat(line.pop("timestamp")).utcoffset() is not None
     assert line == {
@@ -51,7 +51,7 @@ def test_json_keeps_the_fields_of_a_record() -> None:
         "logger": "llama.server",
         "message": "gone: é\n",
         "client.address": "192.0.2.1:5",
-        "error.type": "Truncated",
+        "error.type": "TruncatedError",
         "seconds": 1.5,
         "odd": "<class 'set'>",
     }
@@ -73,7 +73,7 @@ def test_every_line_of_a_running_pango_is_json(proxy: Start) -> None:
         assert client.recv(1) == b""
     lines = [json.loads(line) for line in server.stop()]
     (failure,) = [line for line in lines if line["level"] == "warning"]
-    assert failure["error.type"] == "Unreachable"
+    assert failure["error.type"] == "UnreachableError"
     assert failure["client.address"].startswith("127.0.0.1:")
     assert lines[0]["message"] == f"listening on 127.0.0.1:{server.port}"
 

@@ -6,14 +6,14 @@ import pytest
 
 from llama import Stream
 from llama._runtime.listeners import listen
-from llama._runtime.server_group import Generation
-from llama._runtime.servers_source import as_servers
+from llama._runtime.server_group import ServerGroup
+from llama._runtime.servers_source import to_servers
 
 
 class Stopper:
     """A handler with a resource, which is told to stop when that is open."""
 
-    generation: Generation
+    generation: ServerGroup
     rounds: int
 
     async def __aenter__(self) -> None:
@@ -37,7 +37,7 @@ class Stopper:
 async def test_a_server_that_is_stopped_during_its_start_has_not_failed(rounds: int) -> None:
     stopper = Stopper()
     stopper.rounds = rounds
-    stopper.generation = Generation(listen(as_servers((stopper,), "127.0.0.1:0")))
+    stopper.generation = ServerGroup(listen(to_servers((stopper,), "127.0.0.1:0")))
     addresses = stopper.generation.addresses
-    await stopper.generation.live(lambda: None)
+    await stopper.generation.run(lambda: None)
     assert stopper.generation.addresses == addresses

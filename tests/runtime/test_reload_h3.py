@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("qh3")
 
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from tests.http.h3.fixtures import client
 from tests.runtime.conftest import Program, Start
 from tests.tls.sessions import pair_files
@@ -52,9 +52,9 @@ async def test_exchanges_in_flight_survive_reloads(program: Start, workers: str)
     async with AsyncExitStack() as clients:
 
         async def begin() -> Response:
-            ask: Exchange = await clients.enter_async_context(client())
+            ask: RequestHandler = await clients.enter_async_context(client())
             response = await ask(Request("POST", url, body=parts()))
-            assert await response.body.chunk() == b"begun"
+            assert await response.body.read_chunk() == b"begun"
             return response
 
         responses: list[Response] = []

@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from llama import Peer, Refused, Shutdown, Stream, Target, Truncated, Unreachable, serve, tcp, testing, unix
+from llama import (
+    PeerAddress,
+    RefusedError,
+    Shutdown,
+    Stream,
+    Target,
+    TruncatedError,
+    UnreachableError,
+    serve,
+    tcp,
+    testing,
+    unix,
+)
 
 connect = tcp.connect()
 
@@ -81,7 +93,7 @@ async def test_a_draining_server_accepts_no_new_connections() -> None:
         stream = await open_to(server.address)
         assert await stream.read() == b"begun"
         server.shutdown.stop()
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             await open_to(server.address)
         finish.set()
     await stream.aclose()
@@ -166,10 +178,10 @@ async def test_a_handler_finds_the_current_shutdown() -> None:
 
 
 async def test_the_peer_is_in_the_extensions(tmp_path: Path) -> None:
-    seen: list[Peer] = []
+    seen: list[PeerAddress] = []
 
     async def look(stream: Stream) -> None:
-        seen.append(stream.extensions[Peer])
+        seen.append(stream.extensions[PeerAddress])
 
     async with serve(tcp.server("127.0.0.1:0", look), tcp.server(f"unix:{tmp_path}/s", look)) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
@@ -178,7 +190,7 @@ async def test_the_peer_is_in_the_extensions(tmp_path: Path) -> None:
         stream = await unix.connect(str(tmp_path / "s"))(Target("anything", 1))
         assert await stream.read() == b""
         await stream.aclose()
-    assert seen == [Peer(*ours), Peer("unix", 0)]
+    assert seen == [PeerAddress(*ours), PeerAddress("unix", 0)]
 
 
 # What becomes of a connection when its handler ends.
@@ -199,7 +211,7 @@ async def test_after_a_normal_return_the_stream_is_closed() -> None:
     ("error", "level", "text"),
     [
         (TimeoutError(errno.ETIMEDOUT, "it died"), logging.WARNING, "it died"),
-        (Truncated("half a file"), logging.INFO, "half a file"),
+        (TruncatedError("half a file"), logging.INFO, "half a file"),
         (OSError("no route"), logging.WARNING, "no route"),
         (ValueError("a bug"), logging.ERROR, "ValueError('a bug')"),
         (ConnectionResetError("gone"), logging.INFO, "gone"),
@@ -224,7 +236,9 @@ async def test_after_an_exception_the_stream_is_aborted_and_logged_once(
     assert (record.exc_info is not None) == (level == logging.ERROR)
 
 
-@pytest.mark.parametrize("error", [TimeoutError("no hello within 5 s"), Refused("not you"), TimeoutError()])
+@pytest.mark.parametrize(
+    "error", [TimeoutError("no hello within 5 s"), RefusedError("not you"), TimeoutError()]
+)
 async def test_an_orderly_error_of_a_handler_closes_the_connection_without_reset(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from llama import ConfigError, Handler, Server, Stream, run, stack, tcp
-from llama._runtime.servers_source import Plan, is_builder
+from llama import ConfigError, ConnectionHandler, Server, Stream, run, stack, tcp
+from llama._runtime.servers_source import ServersSource, is_builder
 
 
 async def echo(stream: Stream) -> None:
@@ -71,19 +71,19 @@ def test_a_service_is_not_a_builder(part: object) -> None:
 
 
 def test_a_function_may_return_one_server_several_or_a_handler() -> None:
-    assert [each.address for each in Plan([build], None).build()] == ["127.0.0.1:0"]
-    assert [each.address for each in Plan([lambda: [build(), build(":0")]], None).build()] == [
+    assert [each.address for each in ServersSource([build], None).build()] == ["127.0.0.1:0"]
+    assert [each.address for each in ServersSource([lambda: [build(), build(":0")]], None).build()] == [
         "127.0.0.1:0",
         ":0",
     ]
-    assert [each.address for each in Plan([lambda: echo], ":0").build()] == [":0"]
+    assert [each.address for each in ServersSource([lambda: echo], ":0").build()] == [":0"]
 
 
 def test_servers_are_built_once_a_function_is_called_each_time() -> None:
     server = build()
-    fixed, changing = Plan([server], None), Plan([build], None)
-    assert not fixed.can_change and fixed.build() == (server,) == fixed.build()
-    assert changing.can_change and changing.build() != changing.build()
+    fixed, changing = ServersSource([server], None), ServersSource([build], None)
+    assert not fixed.is_reloadable and fixed.build() == (server,) == fixed.build()
+    assert changing.is_reloadable and changing.build() != changing.build()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,10 @@ def test_servers_are_built_once_a_function_is_called_each_time() -> None:
             "listen= goes with one service; servers have their own addresses",
         ),
         (lambda: run(echo, echo, listen=":0"), "listen= goes with one service"),
-        (lambda: run(cast("Handler", tcp.relay), listen=":0"), "tcp.relay is a relay factory: call it"),
+        (
+            lambda: run(cast("ConnectionHandler", tcp.relay), listen=":0"),
+            "tcp.relay is a relay factory: call it",
+        ),
         (lambda: run(list), "there is nothing to serve"),
         (lambda: run(lambda: echo), "echo has no address"),
     ],

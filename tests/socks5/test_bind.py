@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llama import Peer, Refused, Stream, Target, Unreachable, serve, socks5, tcp
+from llama import PeerAddress, RefusedError, Stream, Target, UnreachableError, serve, socks5, tcp
 from llama.socks5._wire.socks5 import parse_reply
 from llama.testing._transcript import converse
 
@@ -19,7 +19,7 @@ async def test_a_peer_comes_in() -> None:
         binding = await socks5.bind(server.address)(None)
         peer = await peer_connects(binding)
         stream = await binding.accept()
-        assert stream.extensions[Peer].host == "127.0.0.1"
+        assert stream.extensions[PeerAddress].host == "127.0.0.1"
         await converse(stream, ">> hello")
         await converse(peer, "<< hello", ">> and you")
         await converse(stream, "<< and you", ">>")
@@ -35,7 +35,7 @@ async def test_only_the_named_peer_may_connect() -> None:
         stranger = await peer_connects(binding)
         peer = await peer_connects(binding, "127.0.0.2")
         stream = await binding.accept()
-        assert stream.extensions[Peer].host == "127.0.0.2"
+        assert stream.extensions[PeerAddress].host == "127.0.0.2"
         assert await stranger.read() == b""
         for each in (stream, peer, stranger):
             await each.aclose()
@@ -55,7 +55,7 @@ async def test_a_client_that_disconnects_closes_the_port() -> None:
         binding = await socks5.bind(server.address)(None)
         await binding.aclose()
         await server.shutdown.drain()
-        with pytest.raises(Unreachable, match="refused"):
+        with pytest.raises(UnreachableError, match="refused"):
             await tcp.connect()(Target(*binding.address))
 
 
@@ -108,13 +108,13 @@ async def test_by_socks4() -> None:
 
 async def test_rules_hold() -> None:
     async with serve(socks5.server(bind=True, rules=socks5.deny("*:21")), listen="127.0.0.1:0") as server:
-        with pytest.raises(Refused, match="not allowed"):
+        with pytest.raises(RefusedError, match="not allowed"):
             await socks5.bind(server.address)(Target("192.0.2.1", 21))
 
 
 async def test_a_server_that_does_not_bind() -> None:
     async with serve(socks5.server(), listen="127.0.0.1:0") as server:
-        with pytest.raises(Unreachable, match="command not supported"):
+        with pytest.raises(UnreachableError, match="command not supported"):
             await socks5.bind(server.address)(None)
 
 
@@ -123,7 +123,7 @@ async def test_a_chain() -> None:
         serve(socks5.server(bind=True), listen="127.0.0.1:0") as far,
         serve(socks5.server(), listen="127.0.0.1:0") as near,
     ):
-        binding = await socks5.bind(far.address, over=socks5.connect(near.address))(None)
+        binding = await socks5.bind(far.address, connect=socks5.connect(near.address))(None)
         peer = await peer_connects(binding)
         stream = await binding.accept()
         await converse(peer, ">> hi")
@@ -135,10 +135,10 @@ async def test_a_chain() -> None:
 async def test_the_wait_for_a_peer_is_bounded() -> None:
     async with serve(socks5.server(bind=True, idle_timeout=0.1), listen="127.0.0.1:0") as server:
         binding = await socks5.bind(server.address)(None)
-        with pytest.raises(Unreachable, match="TTL expired"):
+        with pytest.raises(UnreachableError, match="TTL expired"):
             await binding.accept()
         await binding.aclose()
-        with pytest.raises(Unreachable, match="refused"):
+        with pytest.raises(UnreachableError, match="refused"):
             await tcp.connect()(Target(*binding.address))
 
 
@@ -157,5 +157,5 @@ async def test_rules_for_targets_apply_to_peers(settings: dict[str, Any]) -> Non
 @pytest.mark.parametrize("named", ["127.0.0.1", "localhost"])
 async def test_a_private_peer_cannot_be_named(named: str) -> None:
     async with serve(socks5.server(bind=True, private=False), listen="127.0.0.1:0") as server:
-        with pytest.raises(Refused, match="not allowed"):
+        with pytest.raises(RefusedError, match="not allowed"):
             await socks5.bind(server.address)(Target(named, 21))

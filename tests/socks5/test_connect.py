@@ -7,16 +7,16 @@ import pytest
 
 from llama import (
     ConfigError,
+    ConnectionHandler,
     Connector,
     Extensions,
-    Handler,
     LlamaError,
-    Peer,
-    Refused,
+    PeerAddress,
+    RefusedError,
     Shutdown,
     Stream,
     Target,
-    Unreachable,
+    UnreachableError,
     describe,
     serve,
     socks5,
@@ -57,7 +57,7 @@ class Scripted:
 
 async def test_a_target_is_reached() -> None:
     proxy = Scripted("<< \x05\x01\x00", ">> \x05\x00", ASKED, OK, "<< hi", ">> there")
-    stream = await socks5.connect("proxy.example", over=proxy)(A)
+    stream = await socks5.connect("proxy.example", connect=proxy)(A)
     await converse(stream, ">> hi", "<< there")
     await stream.aclose()
     assert proxy.targets == [Target("proxy.example", 1080)]
@@ -65,7 +65,7 @@ async def test_a_target_is_reached() -> None:
 
 async def test_early_data_of_the_target_is_not_lost() -> None:
     proxy = Scripted("<< \x05\x01\x00", ">> \x05\x00", ASKED, f"{OK}220 hello")
-    stream = await socks5.connect("proxy.example:9050", over=proxy)(A)
+    stream = await socks5.connect("proxy.example:9050", connect=proxy)(A)
     assert await stream.read() == b"220 hello"
     await stream.aclose()
 
@@ -73,7 +73,7 @@ async def test_early_data_of_the_target_is_not_lost() -> None:
 async def test_an_answer_may_come_in_pieces() -> None:
     pieces = [f">> {each}" for each in "\x05\x00\x00\x03\x09b.example\x00\x50"]
     proxy = Scripted("<< \x05\x01\x00", ">> \x05", ">> \x00", ASKED, *pieces, ">> hi")
-    stream = await socks5.connect("proxy.example", over=proxy)(A)
+    stream = await socks5.connect("proxy.example", connect=proxy)(A)
     assert await stream.read() == b"hi"
     await stream.aclose()
 
@@ -84,7 +84,7 @@ async def test_credentials_are_sent_to_a_proxy_that_requires_them() -> None:
     )
     does_not = Scripted("<< \x05\x02\x00\x02", ">> \x05\x00", ASKED, OK)
     for proxy in (asks, does_not):
-        stream = await socks5.connect("proxy.example", user="john", password="secret", over=proxy)(A)
+        stream = await socks5.connect("proxy.example", user="john", password="secret", connect=proxy)(A)
         await stream.aclose()
 
 
@@ -92,7 +92,7 @@ async def failure(*lines: str, user: str | None = None, target: Target = A) -> L
     proxy = Scripted(*lines)
     async with Shutdown():
         with pytest.raises(LlamaError) as raised:
-            await socks5.connect("proxy.example", user=user, password=user, over=proxy)(target)
+            await socks5.connect("proxy.example", user=user, password=user, connect=proxy)(target)
     assert proxy.broken
     return raised.value
 
@@ -113,7 +113,7 @@ async def failure(*lines: str, user: str | None = None, target: Target = A) -> L
 async def test_a_reply_is_the_error_it_names(code: int, number: int | None, words: str) -> None:
     refusal = f">> \x05{chr(code)}\x00\x01\0\0\0\0\0\0"
     error = await failure("<< \x05\x01\x00", ">> \x05\x00", ASKED, refusal)
-    assert isinstance(error, Unreachable)
+    assert isinstance(error, UnreachableError)
     assert str(error) == f"cannot reach a.example:443 through proxy proxy.example:1080: {words}"
     assert (error.__cause__ and getattr(error.__cause__, "errno", None)) == number
 
@@ -121,16 +121,16 @@ async def test_a_reply_is_the_error_it_names(code: int, number: int | None, word
 async def test_a_target_that_is_not_allowed_is_refused() -> None:
     refusal = ">> \x05\x02\x00\x01\0\0\0\0\0\0"
     error = await failure("<< \x05\x01\x00", ">> \x05\x00", ASKED, refusal)
-    assert isinstance(error, Refused)
+    assert isinstance(error, RefusedError)
     assert "connection not allowed by ruleset" in str(error)
 
 
 async def test_a_proxy_that_refuses_the_client() -> None:
     error = await failure("<< \x05\x01\x00", ">> \x05\xff")
-    assert isinstance(error, Refused)
+    assert isinstance(error, RefusedError)
     assert "wants a name and password" in str(error)
     error = await failure("<< \x05\x02\x00\x02", ">> \x05\x02", "<< \x01\x01x\x01x", ">> \x01\x01", user="x")
-    assert isinstance(error, Refused)
+    assert isinstance(error, RefusedError)
     assert "does not accept the name and password" in str(error)
 
 
@@ -145,26 +145,26 @@ async def test_a_proxy_that_refuses_the_client() -> None:
 )
 async def test_a_server_that_does_not_speak_socks_is_unreachable(answer: list[str], words: str) -> None:
     error = await failure("<< \x05\x01\x00", *answer)
-    assert isinstance(error, Unreachable)
+    assert isinstance(error, UnreachableError)
     assert words in str(error)
 
 
 @pytest.mark.parametrize("host", ["a" * 256, "unix:/x", "a b"])
 async def test_a_host_that_cannot_be_sent_is_unreachable(host: str) -> None:
     error = await failure("<< \x05\x01\x00", ">> \x05\x00", target=Target(host, 80))
-    assert isinstance(error, Unreachable)
+    assert isinstance(error, UnreachableError)
     assert "invalid host name" in str(error)
 
 
 async def test_errors_of_the_connection_to_the_proxy_are_raised() -> None:
-    with pytest.raises(Unreachable, match="no way"):
-        await socks5.connect("proxy.example", over=Fails(Unreachable("no way")))(A)
+    with pytest.raises(UnreachableError, match="no way"):
+        await socks5.connect("proxy.example", connect=Fails(UnreachableError("no way")))(A)
 
 
 async def test_a_proxy_that_does_not_respond_times_out() -> None:
     silent = Scripted("<< \x05\x01\x00")
     async with testing.clock() as clock, Shutdown() as shutdown:
-        connect = socks5.connect("proxy.example", over=silent, handshake_timeout=5)
+        connect = socks5.connect("proxy.example", connect=silent, handshake_timeout=5)
         task = shutdown.spawn(_reach(connect, A))
         await clock.advance(5)
         assert await task == "cannot reach a.example:443 through proxy proxy.example:1080: no answer in 5 s"
@@ -190,20 +190,20 @@ async def test_names_are_resolved_by_the_proxy_by_default() -> None:
 
 
 async def test_a_name_that_cannot_be_resolved_locally() -> None:
-    connect = socks5.connect("proxy.example", over=Echoes(), resolve="local")
-    with pytest.raises(Unreachable, match=r"cannot resolve a\.\.example: .*no host name"):
+    connect = socks5.connect("proxy.example", connect=Echoes(), resolve="local")
+    with pytest.raises(UnreachableError, match=r"cannot resolve a\.\.example: .*"):
         await connect(Target("a..example", 80))
 
 
 async def test_the_proxy_receives_only_the_clients_address() -> None:
     proxy = Scripted("<< \x05\x01\x00", ">> \x05\x00", ASKED, OK)
-    told = Extensions(Peer("192.0.2.1", 50000), "for the target alone")
-    stream = await socks5.connect("proxy.example", over=proxy)(Target("a.example", 443, told))
+    told = Extensions(PeerAddress("192.0.2.1", 50000), "for the target alone")
+    stream = await socks5.connect("proxy.example", connect=proxy)(Target("a.example", 443, told))
     await stream.aclose()
-    assert list(proxy.targets[0].extensions) == [Peer("192.0.2.1", 50000)]
+    assert list(proxy.targets[0].extensions) == [PeerAddress("192.0.2.1", 50000)]
 
 
-def proxy_through(connect: Connector | None) -> Handler:
+def proxy_through(connect: Connector | None) -> ConnectionHandler:
     return socks5.server(auth={"john": "secret"}, connect=connect)
 
 
@@ -216,7 +216,7 @@ async def test_a_chain_of_three_reaches_the_target_and_reports_failures() -> Non
     ):
         connect: Connector | None = None
         for each in (first, second, third):
-            connect = socks5.connect(each.address, user="john", password="secret", over=connect)
+            connect = socks5.connect(each.address, user="john", password="secret", connect=connect)
         assert connect is not None
         assert describe(connect).count(" > ") == 3
         stream = await connect(Target("127.0.0.1", there.port))
@@ -224,7 +224,7 @@ async def test_a_chain_of_three_reaches_the_target_and_reports_failures() -> Non
         await stream.aclose()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             closed = listener.getsockname()[1]
-        with pytest.raises(Unreachable, match="connection refused") as raised:
+        with pytest.raises(UnreachableError, match="connection refused") as raised:
             await connect(Target("127.0.0.1", closed))
         assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
@@ -262,4 +262,4 @@ def test_settings_that_cannot_work_are_errors_at_start() -> None:
     with pytest.raises(ConfigError, match="not an address"):
         socks5.connect("proxy.example:x")
     with pytest.raises(TypeError, match="call it"):
-        socks5.connect("proxy.example", over=tcp.connect)  # type: ignore[arg-type]
+        socks5.connect("proxy.example", connect=tcp.connect)  # type: ignore[arg-type]

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llama import Handler, LlamaError, Stream, Target, Unreachable, serve, socks5, stack, testing, tls
+from llama import (
+    ConnectionHandler,
+    LlamaError,
+    Stream,
+    Target,
+    UnreachableError,
+    serve,
+    socks5,
+    stack,
+    testing,
+    tls,
+)
 from llama.testing._transcript import converse
 from tests.socks5.worlds import Fails, echo
 
@@ -25,8 +36,8 @@ talk: st.SearchStrategy[list[bytes]] = st.lists(
 )
 
 
-def servers() -> list[Handler]:
-    nowhere = Fails(Unreachable("no"))
+def servers() -> list[ConnectionHandler]:
+    nowhere = Fails(UnreachableError("no"))
     return [
         socks5.server(connect=nowhere, socks4=True, bind=True, udp=True, host="127.0.0.1"),
         socks5.server(connect=nowhere, auth={"x": "y"}),
@@ -64,7 +75,7 @@ async def test_any_proxy_bytes_are_a_reply_or_an_error(answer: bytes) -> None:
     proxy = At()
     await proxy.there.write(answer)
     await proxy.there.write_eof()
-    connect = socks5.connect("proxy.example", user="x", password="y", over=proxy)
+    connect = socks5.connect("proxy.example", user="x", password="y", connect=proxy)
     try:
         stream = await connect(Target("a.example", 80))
         stream.abort()
@@ -77,7 +88,7 @@ async def test_a_cancelled_connect_leaves_nothing_open() -> None:
     proxy = At()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await socks5.connect("proxy.example", over=proxy)(Target("a.example", 80))
+            await socks5.connect("proxy.example", connect=proxy)(Target("a.example", 80))
     with pytest.raises(OSError):
         while await proxy.there.read():
             pass
@@ -90,7 +101,7 @@ async def test_a_listener_behind_tls_on_loopback_is_on_loopback(tmp_path: Path) 
     authority.issue("localhost").write(tmp_path)
     secure = stack(tls.server(tmp_path / "cert.pem", tmp_path / "key.pem"), socks5.server())
     async with serve(echo, listen="127.0.0.1:0") as there, serve(secure, listen="localhost:0") as server:
-        connect = socks5.connect(f"localhost:{server.port}", over=tls.connect(ca=tmp_path / "ca.pem"))
+        connect = socks5.connect(f"localhost:{server.port}", connect=tls.connect(ca=tmp_path / "ca.pem"))
         stream = await connect(Target("127.0.0.1", there.port))
         await converse(stream, ">> hi", "<< hi", ">>", "<<")
         await stream.aclose()

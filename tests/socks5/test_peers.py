@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from llama import (
-    Peer,
-    Refused,
+    PeerAddress,
+    RefusedError,
     Serving,
     Stream,
     Target,
-    Unreachable,
+    UnreachableError,
     http,
     serve,
     socks5,
@@ -211,7 +211,7 @@ async def test_microsocks() -> None:
             stream = await socks5.connect(address)(Target("localhost", there.port))
             await converse(stream, ">> hi", "<< hi")
             await stream.aclose()
-        with pytest.raises(Unreachable, match="connection refused"):
+        with pytest.raises(UnreachableError, match="connection refused"):
             await socks5.connect(address)(Target("127.0.0.1", 1))
 
 
@@ -222,9 +222,9 @@ async def test_microsocks_with_a_password() -> None:
             stream = await connect(Target("127.0.0.1", there.port))
             await converse(stream, ">> hi", "<< hi")
             await stream.aclose()
-        with pytest.raises(Refused, match="does not accept the name and password"):
+        with pytest.raises(RefusedError, match="does not accept the name and password"):
             await socks5.connect(address, user="john", password="wrong")(Target("127.0.0.1", 1))
-        with pytest.raises(Refused, match="wants a name and password"):
+        with pytest.raises(RefusedError, match="wants a name and password"):
             await socks5.connect(address)(Target("127.0.0.1", 1))
 
 
@@ -234,7 +234,7 @@ async def test_dante(tmp_path: Path) -> None:
             stream = await socks5.connect(address)(Target("127.0.0.1", there.port))
             await converse(stream, ">> hi", "<< hi", ">>", "<<")
             await stream.aclose()
-        with pytest.raises(Unreachable, match="connection refused"):
+        with pytest.raises(UnreachableError, match="connection refused"):
             await socks5.connect(address)(Target("127.0.0.1", 1))
 
 
@@ -243,7 +243,7 @@ async def test_bind_at_dante(tmp_path: Path) -> None:
         binding = await socks5.bind(address)(Target("127.0.0.1", 0))
         peer = await tcp.connect()(Target(*binding.address))
         stream = await binding.accept()
-        assert stream.extensions[Peer].host == "127.0.0.1"
+        assert stream.extensions[PeerAddress].host == "127.0.0.1"
         await converse(peer, ">> hi")
         await converse(stream, "<< hi")
         await stream.aclose()
@@ -282,7 +282,7 @@ async def test_a_chain_through_all_of_them(tmp_path: Path) -> None:
         ):
             connect = socks5.connect(first.address)
             for address in (second, third, fourth.address):
-                connect = socks5.connect(address, over=connect)
+                connect = socks5.connect(address, connect=connect)
             stream = await connect(Target("127.0.0.1", there.port))
             await converse(stream, ">> hi", "<< hi", ">>", "<<")
             await stream.aclose()

@@ -2,9 +2,9 @@
 
 import pytest
 
-from llama import ConfigError, Refused, Target, socks5
-from llama.tcp._policy.address_filter import allowed
-from llama.tcp._policy.target_patterns import TargetSet
+from llama import ConfigError, RefusedError, Target, socks5
+from llama.tcp._policy.address_filter import filter_addresses
+from llama.tcp._policy.target_patterns import TargetPatterns
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from llama.tcp._policy.target_patterns import TargetSet
     ],
 )
 def test_patterns(pattern: str, inside: list[str], outside: list[str]) -> None:
-    found = TargetSet([pattern])
+    found = TargetPatterns([pattern])
     assert [each for each in inside if Target.parse(each) not in found] == []
     assert [each for each in outside if Target.parse(each) in found] == []
 
@@ -46,9 +46,9 @@ def test_allow_and_deny() -> None:
 def test_a_denied_network_includes_resolved_addresses() -> None:
     target = Target("a.example", 80)
     assert socks5.deny("192.0.2.0/24")(None, target)
-    assert allowed(target, ["192.0.2.1", "198.51.100.1"]) == ["198.51.100.1"]
-    with pytest.raises(Refused, match=r"denied: 192\.0\.2\.0/24"):
-        allowed(target, ["192.0.2.1"])
+    assert filter_addresses(target, ["192.0.2.1", "198.51.100.1"]) == ["198.51.100.1"]
+    with pytest.raises(RefusedError, match=r"denied: 192\.0\.2\.0/24"):
+        filter_addresses(target, ["192.0.2.1"])
 
 
 def test_per_user() -> None:

@@ -10,11 +10,11 @@ import pytest
 from llama import (
     Bridge,
     ConfigError,
-    Overloaded,
-    Refused,
+    OverloadedError,
+    RefusedError,
     Stream,
     Target,
-    Unreachable,
+    UnreachableError,
     describe,
     serve,
     socks5,
@@ -38,7 +38,9 @@ def failed(code: int) -> str:
 
 async def test_a_client_is_connected() -> None:
     there = Echoes()
-    await testing.play(socks5.server(connect=there), HELLO, CHOICE, CONNECT, OK, ">> hi", "<< hi", ">>", "<<")
+    await testing.run_transcript(
+        socks5.server(connect=there), HELLO, CHOICE, CONNECT, OK, ">> hi", "<< hi", ">>", "<<"
+    )
     assert there.targets == [Target("a.example", 443)]
 
 
@@ -46,7 +48,7 @@ async def test_a_byte_at_a_time() -> None:
     there = Echoes()
     slow = [f">> {each}" for each in "\x05\x01\x00"]
     request = [f">> {each}" for each in "\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"]
-    await testing.play(
+    await testing.run_transcript(
         socks5.server(connect=there), *slow, CHOICE, *request, OK, ">> hi", "<< hi", pair=on_loopback
     )
     assert there.targets == [Target("127.0.0.1", 80)]
@@ -54,19 +56,21 @@ async def test_a_byte_at_a_time() -> None:
 
 async def test_early_data_is_not_lost() -> None:
     all_at_once = "\x05\x01\x00\x05\x01\x00\x03\x09a.example\x01\xbbhi"
-    await testing.play(socks5.server(connect=Echoes()), f">> {all_at_once}", CHOICE, OK, "<< hi", ">>", "<<")
+    await testing.run_transcript(
+        socks5.server(connect=Echoes()), f">> {all_at_once}", CHOICE, OK, "<< hi", ">>", "<<"
+    )
 
 
 async def test_a_client_that_sends_nothing_is_disconnected() -> None:
-    await testing.play(socks5.server(connect=Echoes()), ">>", "<<")
+    await testing.run_transcript(socks5.server(connect=Echoes()), ">>", "<<")
 
 
 async def test_a_client_that_disconnects_within_a_message_is_aborted() -> None:
-    await testing.play(socks5.server(connect=Echoes()), ">> \x05\x02", ">>", "<!")
+    await testing.run_transcript(socks5.server(connect=Echoes()), ">> \x05\x02", ">>", "<!")
 
 
 async def test_another_protocol_is_aborted() -> None:
-    await testing.play(socks5.server(connect=Echoes()), ">> GET / HTTP/1.1\r\n\r\n", "<<")
+    await testing.run_transcript(socks5.server(connect=Echoes()), ">> GET / HTTP/1.1\r\n\r\n", "<<")
 
 
 class TestPasswords:
@@ -78,20 +82,24 @@ class TestPasswords:
 
         server = socks5.server(auth={"john": "secret"}, connect=Echoes(), relay=relay)
         password = ">> \x01\x04john\x06secret"
-        await testing.play(server, ">> \x05\x02\x00\x02", "<< \x05\x02", password, "<< \x01\x00", CONNECT, OK)
+        await testing.run_transcript(
+            server, ">> \x05\x02\x00\x02", "<< \x05\x02", password, "<< \x01\x00", CONNECT, OK
+        )
         assert users == [socks5.User("john")]
 
     @pytest.mark.parametrize("said", ["\x04john\x05wrong", "\x04jane\x06secret", "\x00\x00", "\x04john\x00"])
     async def test_a_wrong_password_is_rejected(self, said: str) -> None:
         server = socks5.server(auth={"john": "secret"}, connect=Echoes())
-        await testing.play(server, ">> \x05\x01\x02", "<< \x05\x02", f">> \x01{said}", "<< \x01\x01", "<<")
+        await testing.run_transcript(
+            server, ">> \x05\x01\x02", "<< \x05\x02", f">> \x01{said}", "<< \x01\x01", "<<"
+        )
 
     async def test_no_authentication_is_not_accepted(self) -> None:
         server = socks5.server(auth={"john": "secret"}, connect=Echoes())
-        await testing.play(server, HELLO, "<< \x05\xff", "<<")
+        await testing.run_transcript(server, HELLO, "<< \x05\xff", "<<")
 
     async def test_the_password_method_is_refused_without_auth(self) -> None:
-        await testing.play(socks5.server(connect=Echoes()), ">> \x05\x01\x02", "<< \x05\xff", "<<")
+        await testing.run_transcript(socks5.server(connect=Echoes()), ">> \x05\x01\x02", "<< \x05\xff", "<<")
 
     @pytest.mark.parametrize("asynchronous", [True, False])
     async def test_a_function_decides(self, asynchronous: bool) -> None:
@@ -107,8 +115,8 @@ class TestPasswords:
 
         server = socks5.server(auth=later if asynchronous else now, connect=Echoes())
         talk = [">> \x05\x01\x02", "<< \x05\x02"]
-        await testing.play(server, *talk, ">> \x01\x04john\x05right", "<< \x01\x00", CONNECT, OK)
-        await testing.play(server, *talk, ">> \x01\x04john\x05wrong", "<< \x01\x01", "<<")
+        await testing.run_transcript(server, *talk, ">> \x01\x04john\x05right", "<< \x01\x00", CONNECT, OK)
+        await testing.run_transcript(server, *talk, ">> \x01\x04john\x05wrong", "<< \x01\x01", "<<")
         assert asked == [("john", "right"), ("john", "wrong")]
 
     def test_unusable_credentials_are_an_error_at_start(self) -> None:
@@ -130,18 +138,20 @@ class TestReplies:
         ],
     )
     async def test_the_system_error_is_named(self, number: int, code: int) -> None:
-        error = Unreachable("cannot connect")
+        error = UnreachableError("cannot connect")
         error.__cause__ = OSError(number, "as the system says")
-        await testing.play(socks5.server(connect=Fails(error)), HELLO, CHOICE, CONNECT, failed(code), "<<")
+        await testing.run_transcript(
+            socks5.server(connect=Fails(error)), HELLO, CHOICE, CONNECT, failed(code), "<<"
+        )
 
     @pytest.mark.parametrize(
         ("error", "code"),
         [
-            (Refused("no"), ReplyCode.NOT_ALLOWED),
+            (RefusedError("no"), ReplyCode.NOT_ALLOWED),
             (TimeoutError("too slow"), ReplyCode.TTL_EXPIRED),
             (socket.gaierror(socket.EAI_NONAME, "unknown"), ReplyCode.HOST_UNREACHABLE),
             (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ReplyCode.REFUSED),
-            (Overloaded("full"), ReplyCode.FAILURE),
+            (OverloadedError("full"), ReplyCode.FAILURE),
             (ValueError("a bug"), ReplyCode.FAILURE),
         ],
     )
@@ -151,24 +161,26 @@ class TestReplies:
     async def test_a_command_that_is_not_served(self) -> None:
         for command in ("\x02", "\x03", "\x09"):
             request = f">> \x05{command}\x00\x01\0\0\0\0\0\0"
-            await testing.play(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(7), "<<")
+            await testing.run_transcript(
+                socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(7), "<<"
+            )
 
     async def test_an_address_type_that_is_not_known(self) -> None:
         request = ">> \x05\x01\x00\x02abcd"
-        await testing.play(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(8), "<<")
+        await testing.run_transcript(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(8), "<<")
 
     async def test_a_path_is_no_host(self) -> None:
         request = ">> \x05\x01\x00\x03\x07unix:/x\x00\x00"
-        await testing.play(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(1), "<<")
+        await testing.run_transcript(socks5.server(connect=Echoes()), HELLO, CHOICE, request, failed(1), "<<")
 
 
 class TestRules:
     async def test_a_private_target_is_refused_to_remote_clients(self) -> None:
         there = Echoes()
         request = ">> \x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50"
-        await testing.play(socks5.server(connect=there), HELLO, CHOICE, request, failed(2), "<<")
+        await testing.run_transcript(socks5.server(connect=there), HELLO, CHOICE, request, failed(2), "<<")
         assert there.targets == []
-        await testing.play(socks5.server(connect=there, private=True), HELLO, CHOICE, request, OK)
+        await testing.run_transcript(socks5.server(connect=there, private=True), HELLO, CHOICE, request, OK)
         assert there.targets == [Target("127.0.0.1", 80)]
 
     @pytest.mark.parametrize("asynchronous", [True, False])
@@ -181,8 +193,8 @@ class TestRules:
             return now(user, target)
 
         server = socks5.server(connect=Echoes(), rules=later if asynchronous else now)
-        await testing.play(server, HELLO, CHOICE, CONNECT, failed(2), "<<")
-        await testing.play(server, HELLO, CHOICE, ">> \x05\x01\x00\x03\x09a.example\x00\x50", OK)
+        await testing.run_transcript(server, HELLO, CHOICE, CONNECT, failed(2), "<<")
+        await testing.run_transcript(server, HELLO, CHOICE, ">> \x05\x01\x00\x03\x09a.example\x00\x50", OK)
 
     async def test_each_user_has_rules(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.WARNING)
@@ -192,16 +204,18 @@ class TestRules:
             rules=socks5.per_user({"john": socks5.allow("a.example:80"), "jane": socks5.allow("*:443")}),
         )
         talk = [">> \x05\x01\x02", "<< \x05\x02"]
-        await testing.play(server, *talk, ">> \x01\x04john\x01x", "<< \x01\x00", CONNECT, failed(2), "<<")
+        await testing.run_transcript(
+            server, *talk, ">> \x01\x04john\x01x", "<< \x01\x00", CONNECT, failed(2), "<<"
+        )
         assert "a.example:443 is not allowed for user 'john'" in caplog.text
-        await testing.play(server, *talk, ">> \x01\x04jane\x01x", "<< \x01\x00", CONNECT, OK)
+        await testing.run_transcript(server, *talk, ">> \x01\x04jane\x01x", "<< \x01\x00", CONNECT, OK)
 
 
 class TestSocks4:
     async def test_an_address(self) -> None:
         there = Echoes()
         server = socks5.server(connect=there, socks4=True, private=True)
-        await testing.play(
+        await testing.run_transcript(
             server, ">> \x04\x01\x00\x50\x7f\0\0\x01me\0", "<< \0\x5a" + "\0" * 6, ">> hi", "<< hi"
         )
         assert there.targets == [Target("127.0.0.1", 80)]
@@ -209,17 +223,21 @@ class TestSocks4:
     async def test_a_name(self) -> None:
         there = Echoes()
         server = socks5.server(connect=there, socks4=True)
-        await testing.play(
+        await testing.run_transcript(
             server, ">> \x04\x01\x00\x50\0\0\0\x01\0a.example\0hi", "<< \0\x5a" + "\0" * 6, "<< hi"
         )
         assert there.targets == [Target("a.example", 80)]
 
     async def test_a_failure_is_a_rejection(self) -> None:
-        server = socks5.server(connect=Fails(Unreachable("no")), socks4=True)
-        await testing.play(server, ">> \x04\x01\x00\x50\0\0\0\x01\0a.example\0", "<< \0\x5b" + "\0" * 6, "<<")
+        server = socks5.server(connect=Fails(UnreachableError("no")), socks4=True)
+        await testing.run_transcript(
+            server, ">> \x04\x01\x00\x50\0\0\0\x01\0a.example\0", "<< \0\x5b" + "\0" * 6, "<<"
+        )
 
     async def test_socks4_is_disabled_by_default(self) -> None:
-        await testing.play(socks5.server(connect=Echoes()), ">> \x04\x01\x00\x50\x7f\0\0\x01\0", "<<")
+        await testing.run_transcript(
+            socks5.server(connect=Echoes()), ">> \x04\x01\x00\x50\x7f\0\0\x01\0", "<<"
+        )
 
     def test_socks4_has_no_passwords(self) -> None:
         with pytest.raises(ConfigError, match="SOCKS4 has no passwords"):
@@ -253,7 +271,7 @@ async def test_a_relay_may_open_another_stream_to_the_target() -> None:
         other = await bridge.connect(bridge.target)
         await other.aclose()
 
-    await testing.play(socks5.server(connect=there, relay=twice), HELLO, CHOICE, CONNECT, OK, "<<")
+    await testing.run_transcript(socks5.server(connect=there, relay=twice), HELLO, CHOICE, CONNECT, OK, "<<")
     assert there.targets == [Target("a.example", 443)] * 2
 
 

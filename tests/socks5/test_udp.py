@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 import pytest
 
 from llama import (
-    Closed,
     ConfigError,
     Packet,
     Packets,
-    Peer,
+    PeerAddress,
     Shutdown,
     Stream,
+    StreamClosedError,
     Target,
-    Unreachable,
+    UnreachableError,
     serve,
     socks5,
     tcp,
@@ -42,7 +42,7 @@ async def echo_packets(host: str = "127.0.0.1") -> AsyncGenerator[Target]:
         while True:
             try:
                 data, peer = await packets.receive()
-            except Closed:
+            except StreamClosedError:
                 return
             await packets.send(data, Target(*peer))
 
@@ -94,7 +94,7 @@ async def test_datagrams_go_both_ways(host: str) -> None:
     async with serve(socks5.server(udp=True), listen="127.0.0.1:0") as server, echo_packets(host) as there:
         packets = await socks5.associate(server.address)(there)
         await packets.send(b"hi")
-        assert await packets.receive() == Packet(b"hi", Peer(there.host, there.port))
+        assert await packets.receive() == Packet(b"hi", PeerAddress(there.host, there.port))
         await packets.aclose()
 
 
@@ -174,7 +174,7 @@ async def test_a_chain_made_by_the_client() -> None:
         serve(socks5.server(udp=True), listen="127.0.0.1:0") as second,
     ):
         over, packets = socks5.connect(first.address), socks5.associate(first.address)
-        opened = await socks5.associate(second.address, over=over, packets=packets)(there)
+        opened = await socks5.associate(second.address, connect=over, packets=packets)(there)
         await opened.send(b"hi")
         assert (await opened.receive()).data == b"hi"
         await opened.aclose()
@@ -264,9 +264,9 @@ async def test_packets_break_when_the_proxy_ends_the_association() -> None:
 
     async with serve(proxy, listen="127.0.0.1:0") as server:
         packets = await socks5.associate(server.address)(Target("192.0.2.1", 53))
-        with pytest.raises(Unreachable, match="the proxy ended the association"):
+        with pytest.raises(UnreachableError, match="the proxy ended the association"):
             await packets.receive()
-        with pytest.raises(Unreachable, match="the proxy ended the association"):
+        with pytest.raises(UnreachableError, match="the proxy ended the association"):
             await packets.send(b"hi")
         await packets.aclose()
 
@@ -277,20 +277,20 @@ async def test_closed_packets_raise_closed() -> None:
         with pytest.raises(ValueError, match="need a target each"):
             await packets.send(b"hi")
         await packets.aclose()
-        with pytest.raises(Closed):
+        with pytest.raises(StreamClosedError):
             await packets.receive()
 
 
 async def test_a_server_without_udp_refuses() -> None:
     async with serve(socks5.server(), listen="127.0.0.1:0") as server:
-        with pytest.raises(Unreachable, match="command not supported"):
+        with pytest.raises(UnreachableError, match="command not supported"):
             await socks5.associate(server.address)(None)
 
 
 async def test_a_client_without_an_address_is_refused() -> None:
     server = socks5.server(udp=True, connect=Echoes(), host="127.0.0.1")
     talk = [">> \x05\x01\x00", "<< \x05\x00", ">> \x05\x03\x00\x01\0\0\0\0\0\0"]
-    async with testing.connect(server, peer=Peer("unix", 0)) as stream:
+    async with testing.connect(server, peer=PeerAddress("unix", 0)) as stream:
         await converse(stream, *talk, "<< \x05\x02\x00\x01\0\0\0\0\0\0", "<<")
 
 
@@ -322,7 +322,7 @@ async def test_datagrams_keep_an_association_open() -> None:
 async def test_the_number_of_associations_is_bounded() -> None:
     async with serve(socks5.server(udp=True, max_associations=1), listen="127.0.0.1:0") as server:
         async with client(server.port):
-            with pytest.raises(Unreachable, match="general SOCKS server failure"):
+            with pytest.raises(UnreachableError, match="general SOCKS server failure"):
                 await socks5.associate(server.address)(None)
         await server.shutdown.drain()
 

@@ -21,7 +21,7 @@ PARSERS: list[Callable[[bytes], Any]] = [
     wire.parse_auth_status,
     wire.parse_request,
     wire.parse_reply,
-    wire4.parse_request4,
+    wire4.parse_request,
 ]
 
 
@@ -96,7 +96,7 @@ def test_an_unknown_address_type_is_distinguished_from_other_errors() -> None:
         (wire.parse_credentials, b"\x05\x01", "version 5: expected 1"),
         (wire.parse_request, b"\x01", "version 1: expected 5"),
         (wire.parse_reply, b"HTTP/1.1 400 Bad Request", "a SOCKS reply of version 72"),
-        (wire4.parse_request4, b"\x05", "version 5: expected 4"),
+        (wire4.parse_request, b"\x05", "version 5: expected 4"),
     ],
 )
 def test_another_version_is_refused_at_its_first_byte(
@@ -119,22 +119,22 @@ def test_credentials_that_do_not_fit_are_refused(user: str, password: str) -> No
 
 
 def test_socks4_with_an_address() -> None:
-    request = byte_by_byte(wire4.parse_request4, b"\x04\x01\x00\x50\x7f\x00\x00\x01john\0")
-    assert request == wire4.Request4(wire4.CONNECT, Address("127.0.0.1", 80), b"john")
-    assert wire4.encode_reply4(wire4.GRANTED, "127.0.0.1", 80) == b"\0\x5a\0\x50\x7f\0\0\x01"
-    assert wire4.encode_reply4(wire4.REJECTED, "::1", 80) == b"\0\x5b\0\x50\0\0\0\0"
+    request = byte_by_byte(wire4.parse_request, b"\x04\x01\x00\x50\x7f\x00\x00\x01john\0")
+    assert request == wire4.Socks4Request(wire4.CONNECT, Address("127.0.0.1", 80), b"john")
+    assert wire4.encode_reply(wire4.GRANTED, "127.0.0.1", 80) == b"\0\x5a\0\x50\x7f\0\0\x01"
+    assert wire4.encode_reply(wire4.REJECTED, "::1", 80) == b"\0\x5b\0\x50\0\0\0\0"
 
 
 def test_socks4a_with_a_name() -> None:
-    request = byte_by_byte(wire4.parse_request4, b"\x04\x02\x00\x50\0\0\0\x01\0a.example\0")
-    assert request == wire4.Request4(wire4.BIND, Address("a.example", 80), b"")
+    request = byte_by_byte(wire4.parse_request, b"\x04\x02\x00\x50\0\0\0\x01\0a.example\0")
+    assert request == wire4.Socks4Request(wire4.BIND, Address("a.example", 80), b"")
 
 
 @pytest.mark.parametrize("start", [b"\x04\x01\x00\x50\x7f\x00\x00\x01", b"\x04\x01\x00\x50\0\0\0\x01\0"])
 def test_socks4_fields_are_bounded(start: bytes) -> None:
-    assert wire4.parse_request4(start + b"x" * 255) is None
+    assert wire4.parse_request(start + b"x" * 255) is None
     with pytest.raises(ProtocolError, match="more than 255 bytes"):
-        wire4.parse_request4(start + b"x" * 256)
+        wire4.parse_request(start + b"x" * 256)
 
 
 def test_datagrams() -> None:
@@ -158,7 +158,7 @@ def test_any_bytes_parse_to_a_message_an_error_or_incomplete(data: bytes) -> Non
         except ProtocolError:
             continue
         if found is None:
-            assert len(data) < wire.LONGEST + 9
+            assert len(data) < wire.MAX_LENGTH + 9
         else:
             assert 0 < found[1] <= len(data)
 

@@ -1,6 +1,6 @@
 """What is on the other side of a proxy in these tests."""
 
-from llama import Local, Shutdown, Stream, Target, testing
+from llama import LocalAddress, Shutdown, Stream, Target, testing
 
 
 async def echo(stream: Stream) -> None:
@@ -45,5 +45,5 @@ class Fails:
 def on_loopback() -> tuple[Stream, Stream]:
     """Streams in memory of a client that came in at a loopback address."""
     client, server = testing.memory_pair()
-    server.extensions.set(Local("127.0.0.1", 1080))
+    server.extensions.set(LocalAddress("127.0.0.1", 1080))
     return client, server

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from llama import Shutdown, Stream, testing
-from llama.tcp._io.cancel_on_disconnect import ClientLeft, unless_gone
-from llama.testing._stream_suite.helpers import rounds
+from llama.tcp._io.cancel_on_disconnect import ClientLeft, cancel_on_disconnect
+from llama.testing._stream_suite.helpers import spin
 
 
 class Work:
@@ -44,8 +44,8 @@ async def test_a_disconnect_cancels_the_work(leave: Callable[[Stream], Awaitable
     client, server = testing.memory_pair()
     work = Work()
     async with Shutdown() as shutdown:
-        task = shutdown.spawn(unless_gone(server, work.run(), "the end"))
-        await rounds()
+        task = shutdown.spawn(cancel_on_disconnect(server, work.run(), "the end"))
+        await spin()
         await leave(client)
         with pytest.raises(ClientLeft, match="the client disconnected before the end"):
             await task
@@ -58,10 +58,10 @@ async def test_a_client_that_stays_gets_the_result() -> None:
     client, server = testing.memory_pair()
     work = Work()
     async with Shutdown() as shutdown:
-        task = shutdown.spawn(unless_gone(server, work.run(), "the end"))
-        await rounds()
+        task = shutdown.spawn(cancel_on_disconnect(server, work.run(), "the end"))
+        await spin()
         await client.write(b"early")
-        await rounds()
+        await spin()
         work.done.set()
         assert await task == "the result"
     assert await server.read() == b"early"
@@ -73,8 +73,8 @@ async def test_a_cancellation_from_outside_stays_a_cancellation() -> None:
     client, server = testing.memory_pair()
     work = Work()
     async with Shutdown() as shutdown:
-        task = shutdown.spawn(unless_gone(server, work.run(), "the end"))
-        await rounds()
+        task = shutdown.spawn(cancel_on_disconnect(server, work.run(), "the end"))
+        await spin()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -86,13 +86,13 @@ async def test_an_earlier_disconnect_is_detected() -> None:
     client, server = testing.memory_pair()
     await client.aclose()
     with pytest.raises(ClientLeft):
-        await unless_gone(server, Work().run(), "the end")
+        await cancel_on_disconnect(server, Work().run(), "the end")
     server.abort()
 
 
 async def test_the_next_reader_gets_every_byte() -> None:
     client, server = testing.memory_pair()
-    assert await unless_gone(server, asyncio.sleep(0, "at once"), "the end") == "at once"
+    assert await cancel_on_disconnect(server, asyncio.sleep(0, "at once"), "the end") == "at once"
     await client.write(b"later")
     assert await server.read() == b"later"
     client.abort()
@@ -111,7 +111,7 @@ async def test_work_that_does_not_wait_is_not_watched(monkeypatch: pytest.Monkey
     async def at_once() -> str:
         return "the result"
 
-    assert await unless_gone(server, at_once(), "the end") == "the result"
+    assert await cancel_on_disconnect(server, at_once(), "the end") == "the result"
     assert not watched
     client.abort()
     server.abort()
@@ -125,7 +125,7 @@ async def test_work_that_fails_after_waiting_raises_its_own_error() -> None:
         raise ValueError("its own")
 
     with pytest.raises(ValueError, match="its own"):
-        await unless_gone(server, failing(), "the end")
+        await cancel_on_disconnect(server, failing(), "the end")
     await client.aclose()
     assert await server.read() == b""
     server.abort()

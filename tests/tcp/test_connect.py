@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import Stream, Target, Unreachable, serve, tcp, testing, unix
+from llama import Stream, Target, UnreachableError, serve, tcp, testing, unix
 from llama.tcp._connect import interleave
 from llama.tcp._io.stream import SocketStream
 
@@ -87,7 +87,7 @@ async def test_a_unix_target_is_connected_by_its_path(tmp_path: Path) -> None:
 
 
 async def test_a_port_without_a_listener_is_unreachable() -> None:
-    with closed_port() as port, pytest.raises(Unreachable) as caught:
+    with closed_port() as port, pytest.raises(UnreachableError) as caught:
         await tcp.connect()(Target("127.0.0.1", port))
     assert str(caught.value) == f"cannot connect to 127.0.0.1:{port}: Connection refused"
     assert caught.value.status == 502
@@ -95,7 +95,9 @@ async def test_a_port_without_a_listener_is_unreachable() -> None:
 
 
 async def test_a_missing_path_is_unreachable(tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match=f"cannot connect to unix:{tmp_path}/no: No such file or directory"):
+    with pytest.raises(
+        UnreachableError, match=f"cannot connect to unix:{tmp_path}/no: No such file or directory"
+    ):
         await unix.connect(f"{tmp_path}/no")(Target("x", 0))
 
 
@@ -103,20 +105,22 @@ async def test_an_unknown_name_is_unreachable() -> None:
     async def unknown(host: str, port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    with pytest.raises(Unreachable, match=r"cannot connect to no\.example:80: Name or service not known"):
+    with pytest.raises(
+        UnreachableError, match=r"cannot connect to no\.example:80: Name or service not known"
+    ):
         await tcp.connect(resolver=unknown)(Target("no.example", 80))
 
 
 async def test_a_name_without_addresses_is_unreachable() -> None:
     with pytest.raises(
-        Unreachable, match=r"cannot connect to name\.example:80: name\.example has no address"
+        UnreachableError, match=r"cannot connect to name\.example:80: name\.example has no address"
     ):
         await tcp.connect(resolver=resolver())(Target("name.example", 80))
 
 
 async def test_a_resolver_that_returns_names_is_an_error() -> None:
     with pytest.raises(
-        Unreachable, match=r"the resolver returned 'other\.example', which is not an IP address"
+        UnreachableError, match=r"the resolver returned 'other\.example', which is not an IP address"
     ):
         await tcp.connect(resolver=resolver("other.example"))(Target("name.example", 80))
 
@@ -158,7 +162,9 @@ async def refused(awaitable: Awaitable[object]) -> Exception:
 async def test_when_every_address_refuses_the_first_error_is_raised() -> None:
     with closed_port() as port:
         connect = tcp.connect(resolver=resolver("127.0.0.1", "127.0.0.2", "127.0.0.3"))
-        with pytest.raises(Unreachable, match=f"cannot connect to name.example:{port}: Connection refused"):
+        with pytest.raises(
+            UnreachableError, match=f"cannot connect to name.example:{port}: Connection refused"
+        ):
             await connect(Target("name.example", port))
 
 
@@ -252,7 +258,7 @@ async def test_a_timeout_of_the_kernel_is_unreachable(
         raise OSError(errno.ETIMEDOUT, "Connection timed out")
 
     monkeypatch.setattr("llama.tcp._io.dial.Dial._begin", gives_up)
-    with pytest.raises(Unreachable, match=r"cannot connect to 192\.0\.2\.1:80: Connection timed out"):
+    with pytest.raises(UnreachableError, match=r"cannot connect to 192\.0\.2\.1:80: Connection timed out"):
         await tcp.connect(timeout=timeout)(Target("192.0.2.1", 80))
 
 
@@ -268,7 +274,7 @@ async def test_the_local_address_and_port_can_be_bound() -> None:
 
 
 async def test_an_address_that_cannot_be_bound_is_an_error() -> None:
-    with pytest.raises(Unreachable, match="Cannot assign requested address"):
+    with pytest.raises(UnreachableError, match="Cannot assign requested address"):
         await tcp.connect(bind=("192.0.2.1", 0))(Target("127.0.0.1", 9))
 
 

@@ -5,8 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from llama import Bridge, ConfigError, Peer, Service, Stream, Target, layer, serve, stack, tcp, testing, unix
-from llama.tcp import Transferred
+from llama import (
+    Bridge,
+    ConfigError,
+    PeerAddress,
+    Service,
+    Stream,
+    Target,
+    layer,
+    serve,
+    stack,
+    tcp,
+    testing,
+    unix,
+)
+from llama.tcp import RelayStats
 
 
 async def echo(stream: Stream) -> None:
@@ -31,9 +44,11 @@ async def test_every_connection_goes_to_the_target() -> None:
 async def test_the_target_may_be_a_unix_socket(tmp_path: Path) -> None:
     path = f"unix:{tmp_path}/origin"
     async with serve(echo, listen=path):
-        await testing.play(tcp.forward(path), ">> hi", "<< hi", ">>", "<<")
+        await testing.run_transcript(tcp.forward(path), ">> hi", "<< hi", ">>", "<<")
         connect = unix.connect(f"{tmp_path}/origin")
-        await testing.play(tcp.forward("name.example:80", connect=connect), ">> hi", "<< hi", ">>", "<<")
+        await testing.run_transcript(
+            tcp.forward("name.example:80", connect=connect), ">> hi", "<< hi", ">>", "<<"
+        )
 
 
 async def test_the_connector_gets_the_target_with_the_clients_extensions() -> None:
@@ -49,7 +64,7 @@ async def test_the_connector_gets_the_target_with_the_clients_extensions() -> No
         assert await stream.read() == b""
     (target,) = seen
     assert (target.host, target.port) == ("name.example", 8080)
-    assert target.extensions[Peer] == Peer("192.0.2.1", 50000)
+    assert target.extensions[PeerAddress] == PeerAddress("192.0.2.1", 50000)
 
 
 async def test_a_given_target_keeps_its_extensions() -> None:
@@ -64,8 +79,8 @@ async def test_a_given_target_keeps_its_extensions() -> None:
     with pytest.raises(OSError):
         async with testing.connect(tcp.forward(mine, connect=connect)) as stream:
             await stream.read()
-    assert seen[0].extensions[str] == "mine" and Peer in seen[0].extensions
-    assert Peer not in mine.extensions
+    assert seen[0].extensions[str] == "mine" and PeerAddress in seen[0].extensions
+    assert PeerAddress not in mine.extensions
 
 
 async def test_the_relay_gets_the_bridge_and_need_not_open_the_upstream() -> None:
@@ -76,7 +91,7 @@ async def test_the_relay_gets_the_bridge_and_need_not_open_the_upstream() -> Non
         raise AssertionError("nobody asked for it")
 
     forward = tcp.forward("name.example:1", connect=connect, relay=refuse)
-    await testing.play(forward, "<< no way to name.example:1", "<<")
+    await testing.run_transcript(forward, "<< no way to name.example:1", "<<")
 
 
 async def test_the_upstream_is_opened_once_and_closed_at_the_end() -> None:
@@ -91,7 +106,7 @@ async def test_the_upstream_is_opened_once_and_closed_at_the_end() -> None:
         assert await bridge.upstream() is await bridge.upstream()
         await bridge.client.write(b"done")
 
-    await testing.play(tcp.forward("h:1", connect=connect, relay=relay), "<< done", "<<")
+    await testing.run_transcript(tcp.forward("h:1", connect=connect, relay=relay), "<< done", "<<")
     (far,) = opened
     assert await far.read() == b""
 
@@ -127,16 +142,18 @@ async def test_an_unreachable_target_is_logged_in_one_line(
 
 
 async def test_an_outer_layer_can_read_the_transferred_bytes() -> None:
-    carried: list[Transferred] = []
+    carried: list[RelayStats] = []
 
     @layer
     async def count(stream: Stream, inner: Service[Stream, None]) -> None:
         await inner(stream)
-        carried.append(stream.extensions[Transferred])
+        carried.append(stream.extensions[RelayStats])
 
     async with serve(echo, listen="127.0.0.1:0") as origin:
-        await testing.play(stack(count, tcp.forward(origin.address)), ">> 12345", "<< 12345", ">>", "<<")
-    assert carried == [Transferred(sent=5, received=5)]
+        await testing.run_transcript(
+            stack(count, tcp.forward(origin.address)), ">> 12345", "<< 12345", ">>", "<<"
+        )
+    assert carried == [RelayStats(sent=5, received=5)]
 
 
 async def test_a_client_that_disconnects_during_the_connect_leaks_nothing() -> None:

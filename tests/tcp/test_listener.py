@@ -97,7 +97,7 @@ async def test_a_names_address_missing_on_this_machine_is_skipped(
 
     monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
     for shared in (False, True):
-        sockets = tcp.server("a-name:0", echo).bind(shared=shared)
+        sockets = tcp.server("a-name:0", echo).bind(reuse_port=shared)
         assert [each.getsockname()[0] for each in sockets] == ["127.0.0.1"]
         for each in sockets:
             each.close()
@@ -402,9 +402,9 @@ async def test_a_datagram_socket_cannot_listen() -> None:
 
 async def test_a_server_can_inherit_the_sockets_of_another() -> None:
     first = tcp.server("127.0.0.1:0", echo)
-    sockets = first.bind(shared=hasattr(socket, "SO_REUSEPORT"))
+    sockets = first.bind(reuse_port=hasattr(socket, "SO_REUSEPORT"))
     try:
-        again = first.bind(shared=hasattr(socket, "SO_REUSEPORT"), like=sockets)
+        again = first.bind(reuse_port=hasattr(socket, "SO_REUSEPORT"), same_ports_as=sockets)
         try:
             assert [each.getsockname() for each in again] == [each.getsockname() for each in sockets]
         finally:

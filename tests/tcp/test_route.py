@@ -6,7 +6,7 @@ import pytest
 
 from llama import (
     ConfigError,
-    Handler,
+    ConnectionHandler,
     ProtocolError,
     Shutdown,
     Stream,
@@ -40,7 +40,7 @@ class Noting:
             self.data += data
 
 
-def everything() -> tuple[dict[str, Noting], Handler]:
+def everything() -> tuple[dict[str, Noting], ConnectionHandler]:
     notes = {name: Noting() for name in ("ssh", "tls", "socks5", "socks4", "http", "http2", "default")}
     return notes, tcp.route(
         (b"SSH-", notes["ssh"]),
@@ -53,7 +53,7 @@ def everything() -> tuple[dict[str, Noting], Handler]:
     )
 
 
-async def send(handler: Handler, data: bytes, step: int = 65536) -> None:
+async def send(handler: ConnectionHandler, data: bytes, step: int = 65536) -> None:
     async with testing.connect(handler) as stream:
         for start in range(0, len(data), step):
             await stream.write(data[start : start + step])
@@ -197,7 +197,7 @@ async def test_a_connection_without_a_byte_is_not_an_error() -> None:
     await asked(tcp.route(tls=Noting()), b"")
 
 
-async def asked(handler: Handler, data: bytes) -> None:
+async def asked(handler: ConnectionHandler, data: bytes) -> None:
     client, server = testing.memory_pair()
     await client.write(data)
     await client.write_eof()
@@ -242,7 +242,7 @@ async def test_without_a_default_slow_clients_are_closed() -> None:
     server.abort()
 
 
-async def refused(handler: Handler, stream: Stream) -> str:
+async def refused(handler: ConnectionHandler, stream: Stream) -> str:
     with pytest.raises(TimeoutError) as raised:
         await handler(stream)
     return str(raised.value)
@@ -288,7 +288,7 @@ async def test_an_outer_tls_layer_offers_the_protocols_of_the_routes() -> None:
     web = stack(http.server(), hello)
     secure = tls.server(*pair_files("localhost"))
     handler = stack(secure, tcp.route(socks5=socks5.server(), http=web))
-    assert "http/1.1" in handler.sites.only.policy.alpn  # type: ignore[attr-defined]
+    assert "http/1.1" in handler.certificates.only.policy.alpn  # type: ignore[attr-defined]
     async with testing.client(tcp.route(socks5=socks5.server(), http=web)) as client:
         assert await (await client.get("/")).body.read() == b"hello"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import ConfigError, Refused, serve, tcp, testing
+from llama import ConfigError, RefusedError, serve, tcp, testing
 from llama._core.target import Target
 from llama.tcp._transparent import original_target
 
@@ -24,7 +24,7 @@ async def test_a_connection_that_was_not_redirected_is_refused(caplog: pytest.Lo
 
 async def test_a_stream_without_a_socket_is_refused() -> None:
     stream, other = testing.memory_pair()
-    with pytest.raises(Refused, match="not a TCP socket"):
+    with pytest.raises(RefusedError, match="not a TCP socket"):
         original_target(stream)
     stream.abort()
     other.abort()

@@ -32,7 +32,7 @@ class Site:
 
     async def __call__(self, request: Request) -> Response:
         self.asked.append(f"{request.method} {request.path}")
-        if request.protocol == "websocket":
+        if request.upgrade_protocol == "websocket":
             return await speak(request)
         text = {"Content-Type": "text/plain"}
         match request.path.partition("?")[0]:
@@ -42,6 +42,8 @@ class Site:
                 return Response(200, text, [b"hello "] * 100)
             case "/binary":
                 return Response(200, {"Content-Type": "image/png"}, bytes(range(256)) * 4)
+            case "/endless":
+                return Response(200, text, _endless())
             case "/events":
                 return Response(200, {"Content-Type": "text/event-stream"}, _events())
             case "/moved":
@@ -60,6 +62,12 @@ class Site:
                 return Response(200, text, f"you are {request.headers.get('authorization')}")
             case _:
                 return Response(200, text, f"{request.method} {request.path}")
+
+
+async def _endless() -> AsyncIterator[bytes]:
+    while True:
+        yield b"hello "
+        await asyncio.sleep(0.001)
 
 
 async def _events() -> AsyncIterator[bytes]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.http.grpc_peer_process import EXPECTED, PEER, grpc_server
 from tests.testing.sites import Site
 from tests.testing.sites import site as serve_site
 from tests.tls.programs import needs
@@ -259,9 +260,9 @@ def test_a_request_without_a_response_is_reported_and_not_recorded(suite: Suite)
 
 
 def test_a_body_that_is_too_large_fails_the_test(suite: Suite) -> None:
-    suite.write("@pytest.mark.cassette(most=100)\ndef test_it():\n    get(HTTP + '/binary')\n")
+    suite.write("@pytest.mark.cassette(max_body=100)\ndef test_it():\n    get(HTTP + '/binary')\n")
     result = suite.run(passed=0, failed=1, asked=1)
-    result.stdout.fnmatch_lines(["*/binary cannot be recorded: it has more than most=100 bytes"])
+    result.stdout.fnmatch_lines(["*/binary cannot be recorded: it has more than max_body=100 bytes"])
     assert not suite.cassettes.exists()
 
 
@@ -436,9 +437,7 @@ def test_it(cassette):
 """
     )
     result = suite.offline("--cassette=none", passed=0, failed=1)
-    result.stdout.fnmatch_lines(
-        ["a connection to other.example:25 that does not speak HTTP cannot be replayed*"]
-    )
+    result.stdout.fnmatch_lines(["a connection to other.example:25 cannot be replayed*"])
 
 
 # where it is, and what it is told
@@ -509,7 +508,7 @@ def test_marked(cassette):
         ("mode='some'", "*expected one of once, none, new, all*"),
         ("match=['header']", "*expected a list of method, scheme, host, path, query, url, body*"),
         ("ignore='localhost'", "*expected a list of hosts*"),
-        ("record='x'", "*(record=...): expected name, mode, match, redact, ignore, repeat, most*"),
+        ("record='x'", "*(record=...): expected name, mode, match, redact, ignore, repeat, max_body*"),
     ],
 )
 def test_an_invalid_marker_is_an_error(suite: Suite, marker: str, said: str) -> None:
@@ -526,3 +525,41 @@ def test_a_file_that_is_not_a_cassette_is_an_error(suite: Suite) -> None:
     outcome = suite.pytester.runpytest_inprocess("-p", "llama._pytest_plugin", "-p", "no:cacheprovider")
     outcome.assert_outcomes(errors=1)
     outcome.stdout.fnmatch_lines(["*test_it.har is no HAR file*"])
+
+
+def test_a_response_that_the_client_left_breaks_off_at_the_same_byte(suite: Suite) -> None:
+    suite.write(
+        """
+import http.client
+@pytest.mark.cassette
+def test_it(cassette):
+    client = http.client.HTTPConnection(cassette.proxy.url.removeprefix("http://"), timeout=20)
+    client.request("GET", HTTP + "/endless")
+    with client.getresponse() as response:
+        assert response.read(6) == b"hello "
+    client.close()
+    cassette.proxy.wait("/endless")
+"""
+    )
+    suite.run(asked=1)
+    suite.offline()
+
+
+@pytest.mark.peer
+@pytest.mark.llama_timeout(120)
+@pytest.mark.parametrize("match", ["['method', 'url']", "['method', 'url', 'body']"])
+def test_grpc_calls_of_all_four_kinds_are_replayed(suite: Suite, match: str) -> None:
+    with grpc_server() as port:
+        suite.env.setenv("GRPC_PEER", f"{PEER} call localhost:{port} proxied")
+        suite.write(
+            f"""
+import sys
+@pytest.mark.cassette(match={match})
+def test_it():
+    command = [sys.executable, *os.environ["GRPC_PEER"].split()]
+    done = subprocess.run(command, capture_output=True, timeout=60, encoding="utf-8")
+    assert done.stdout == {EXPECTED!r}, done.stderr
+"""
+        )
+        suite.run(asked=0)
+    suite.offline()

@@ -2,14 +2,14 @@
 
 import pytest
 
-from llama import Peer, Stream, http, stack, testing
+from llama import PeerAddress, Stream, http, stack, testing
 from llama._core.errors import LlamaError
 from llama.http import Request, Response
 
 
 async def app(request: Request) -> Response:
     if request.path == "/hint":
-        await request.inform(103, {"Link": "</a.css>"})
+        await request.send_informational(103, {"Link": "</a.css>"})
     if request.path == "/fail":
         raise RuntimeError("a bug")
     text = f"{request.method} {request.url} from {request.client} "
@@ -20,7 +20,7 @@ both = pytest.mark.parametrize("service", [app, stack(http.server(), app)], ids=
 
 
 @both
-async def test_requests_are_answered(service: http.Exchange) -> None:
+async def test_requests_are_answered(service: http.RequestHandler) -> None:
     async with testing.client(service) as client:
         response = await client.post("/x?y", b"body", {"X-B": "2"})
         assert response.status == 201 and response.headers["x-a"] == "1"
@@ -29,8 +29,8 @@ async def test_requests_are_answered(service: http.Exchange) -> None:
 
 
 @both
-async def test_every_method_has_its_call(service: http.Exchange) -> None:
-    async with testing.client(service, peer=Peer("203.0.113.9", 1)) as client:
+async def test_every_method_has_its_call(service: http.RequestHandler) -> None:
+    async with testing.client(service, peer=PeerAddress("203.0.113.9", 1)) as client:
         for method in ("get", "post", "put", "delete"):
             response = await getattr(client, method)("http://other.example/")
             got = await response.body.read()
@@ -42,10 +42,10 @@ async def test_every_method_has_its_call(service: http.Exchange) -> None:
 
 
 @both
-async def test_informational_responses_are_kept(service: http.Exchange) -> None:
+async def test_informational_responses_are_kept(service: http.RequestHandler) -> None:
     async with testing.client(service) as client:
         await client.get("/hint")
-        assert [(each.status, list(each.headers)) for each in client.informed] == [
+        assert [(each.status, list(each.headers)) for each in client.informational] == [
             (103, [("Link", "</a.css>")])
         ]
 
@@ -78,17 +78,19 @@ async def upgrading(request: Request) -> Response:
             await stream.write(data.upper())
 
     return (
-        Response(upgrade=shout) if request.protocol == "shout" or request.method == "CONNECT" else Response()
+        Response(upgrade=shout)
+        if request.upgrade_protocol == "shout" or request.method == "CONNECT"
+        else Response()
     )
 
 
 @pytest.mark.parametrize("service", [upgrading, stack(http.server(), upgrading)], ids=["exchange", "handler"])
-async def test_upgrades_give_a_stream(service: http.Exchange) -> None:
+async def test_upgrades_give_a_stream(service: http.RequestHandler) -> None:
     async with testing.client(service) as client:
         async with client.upgrade("shout", "/") as (_, stream):
             await stream.write(b"hi")
             assert await stream.read() == b"HI"
-        with pytest.raises(LlamaError, match="no upgrade"):
+        with pytest.raises(LlamaError, match="expected an upgrade"):
             async with client.upgrade("whisper", "/"):
                 pass
 

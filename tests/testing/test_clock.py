@@ -92,7 +92,7 @@ async def test_concurrent_advances_are_an_error() -> None:
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         group.create_task(clock.advance(1))
         await asyncio.sleep(0)
-        with pytest.raises(RuntimeError, match="advanced already"):
+        with pytest.raises(RuntimeError, match="already advancing the clock"):
             await clock.advance(1)
 
 

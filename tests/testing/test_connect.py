@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from llama import Peer, Refused, Shutdown, Stream, tcp, testing
+from llama import PeerAddress, RefusedError, Shutdown, Stream, tcp, testing
 
 
 async def echo(stream: Stream) -> None:
@@ -42,7 +42,7 @@ async def test_leaving_closes_the_client_and_waits_for_the_handler() -> None:
 
 async def test_an_expected_error_is_logged_and_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     async def refuse(stream: Stream) -> None:
-        raise Refused("not you")
+        raise RefusedError("not you")
 
     with caplog.at_level(logging.WARNING, "llama"):
         async with testing.connect(refuse) as stream:
@@ -99,12 +99,12 @@ async def test_the_handler_has_a_shutdown_and_a_peer() -> None:
     seen: list[object] = []
 
     async def look(stream: Stream) -> None:
-        seen.append(stream.extensions.get(Peer))
+        seen.append(stream.extensions.get(PeerAddress))
         seen.append(Shutdown.current())
 
-    async with testing.connect(look, peer=Peer("198.51.100.7", 7)):
+    async with testing.connect(look, peer=PeerAddress("198.51.100.7", 7)):
         pass
-    assert seen[0] == Peer("198.51.100.7", 7) and seen[1] is not Shutdown.current()
+    assert seen[0] == PeerAddress("198.51.100.7", 7) and seen[1] is not Shutdown.current()
     async with testing.connect(look, peer=None):
         pass
     assert seen[2] is None
@@ -112,7 +112,7 @@ async def test_the_handler_has_a_shutdown_and_a_peer() -> None:
 
 async def test_another_pair_of_streams_may_be_used() -> None:
     async with (
-        testing.connect(echo, pair=partial(testing.lockstep, piece=1)) as stream,
+        testing.connect(echo, pair=partial(testing.lockstep_pair, piece=1)) as stream,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(stream.write(b"ab"))
@@ -140,7 +140,7 @@ async def shout(stream: Stream) -> None:
 
 
 async def test_a_conversation() -> None:
-    await testing.play(
+    await testing.run_transcript(
         shout,
         "<< READY\r\n",
         ">> hello",
@@ -157,8 +157,8 @@ async def test_a_conversation() -> None:
 
 
 async def test_how_a_conversation_ends() -> None:
-    await testing.play(shout, "<~ READY\\s+", ">> quit\n", "<<")
-    await testing.play(shout, "<~ .*\n", ">> crash\n", "<!")
+    await testing.run_transcript(shout, "<~ READY\\s+", ">> quit\n", "<<")
+    await testing.run_transcript(shout, "<~ .*\n", ">> crash\n", "<!")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ async def test_how_a_conversation_ends() -> None:
 async def test_a_mismatch_shows_the_conversation(lines: list[str], says: str) -> None:
     async with testing.clock(autojump=True):
         with pytest.raises(AssertionError) as caught:
-            await testing.play(shout, *lines)
+            await testing.run_transcript(shout, *lines)
     *told, last = str(caught.value).splitlines()
     assert last == says
     assert [line[:2] for line in told] == [line[:2] for line in lines[: len(told)]]
@@ -183,4 +183,4 @@ async def test_a_mismatch_shows_the_conversation(lines: list[str], says: str) ->
 
 async def test_a_line_without_a_mark_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"invalid line .*: expected >>, <<, <~ or <!"):
-        await testing.play(shout, "hello")
+        await testing.run_transcript(shout, "hello")

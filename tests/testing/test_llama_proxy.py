@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from llama import layer
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from llama.testing import RecordingProxy
 from llama.testing._fixtures.proxy_env import environment
 from tests.testing.sites import Site
@@ -132,7 +132,7 @@ async def test_a_websocket_is_recorded(site: Site, llama_proxy: RecordingProxy) 
 
 
 @layer
-async def teapot(request: Request, inner: Exchange) -> Response:
+async def teapot(request: Request, inner: RequestHandler) -> Response:
     return Response(418, body=b"short and stout")
 
 

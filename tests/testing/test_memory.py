@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from llama import ReadyStream, Stream, testing
+from llama import NonblockingStream, Stream, testing
 
 
 @asynccontextmanager
@@ -97,7 +97,7 @@ async def test_a_callback_is_called_again_only_after_a_short_call() -> None:
 def test_streams_in_memory_have_readiness_and_names() -> None:
     async def look() -> None:
         one, two = testing.memory_pair(names=("alice", "bob"))
-        assert isinstance(one, ReadyStream)
+        assert isinstance(one, NonblockingStream)
         assert (repr(one), repr(two)) == ("<memory stream alice>", "<memory stream bob>")
 
     asyncio.run(look())
@@ -107,7 +107,7 @@ def test_streams_in_memory_have_readiness_and_names() -> None:
 
 
 async def test_in_lockstep_a_write_ends_when_it_was_read() -> None:
-    one, two = testing.lockstep()
+    one, two = testing.lockstep_pair()
     async with asyncio.TaskGroup() as group:
         write = group.create_task(one.write(b"abc"))
         for _ in range(10):
@@ -120,7 +120,7 @@ async def test_in_lockstep_a_write_ends_when_it_was_read() -> None:
 
 
 async def test_in_lockstep_two_peers_that_both_write_first_deadlock() -> None:
-    one, two = testing.lockstep()
+    one, two = testing.lockstep_pair()
 
     async def talk(stream: Stream) -> None:
         await stream.write(b"after you")
@@ -134,14 +134,14 @@ async def test_in_lockstep_two_peers_that_both_write_first_deadlock() -> None:
 
 
 async def test_a_piece_is_the_most_that_a_read_gives() -> None:
-    one, two = testing.lockstep(piece=1)
+    one, two = testing.lockstep_pair(piece=1)
     async with asyncio.TaskGroup() as group:
         group.create_task(one.write(b"abc"))
         assert [await two.read() for _ in range(3)] == [b"a", b"b", b"c"]
 
 
 async def test_in_lockstep_a_write_ends_when_the_reader_leaves() -> None:
-    one, two = testing.lockstep()
+    one, two = testing.lockstep_pair()
     async with asyncio.TaskGroup() as group:
         write = group.create_task(write_to_who_leaves(one))
         await asyncio.sleep(0)

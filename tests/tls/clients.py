@@ -9,8 +9,8 @@ from functools import cache
 
 from cryptography import x509
 
-from llama import Handler, LlamaError, Stream
-from llama._core.server import is_orderly
+from llama import ConnectionHandler, LlamaError, Stream
+from llama._core.server import should_close_gracefully
 from llama.tls import TLSInfo
 from tests.tcp.socket_pairs import over_tcp
 from tests.tls.sessions import Transport, ca_file
@@ -149,7 +149,7 @@ class Outcome:
 
 @asynccontextmanager
 async def dialled(
-    handler: Handler, transport: Transport = over_tcp
+    handler: ConnectionHandler, transport: Transport = over_tcp
 ) -> AsyncGenerator[tuple[Stream, Outcome]]:
     """A connection to a handler, which is served as a listener does it."""
     outcome = Outcome()
@@ -164,13 +164,13 @@ async def dialled(
             serving.cancel()
 
 
-async def _serve(handler: Handler, stream: Stream, outcome: Outcome) -> None:
+async def _serve(handler: ConnectionHandler, stream: Stream, outcome: Outcome) -> None:
     try:
         await handler(stream)
         await stream.aclose()
     except (LlamaError, TimeoutError, OSError) as error:
         outcome.error = error
-        if is_orderly(error):
+        if should_close_gracefully(error):
             await stream.aclose()
     finally:
         stream.abort()
@@ -179,7 +179,7 @@ async def _serve(handler: Handler, stream: Stream, outcome: Outcome) -> None:
 
 @asynccontextmanager
 async def client_of(
-    handler: Handler,
+    handler: ConnectionHandler,
     context: ssl.SSLContext | None = None,
     name: str | None = "localhost",
     session: ssl.SSLSession | None = None,
@@ -192,7 +192,7 @@ async def client_of(
 
 
 async def alert_of(
-    handler: Handler,
+    handler: ConnectionHandler,
     context: ssl.SSLContext | None = None,
     name: str | None = "localhost",
     session: ssl.SSLSession | None = None,
@@ -209,7 +209,9 @@ async def alert_of(
         raise AssertionError("the handshake did not fail")
 
 
-async def raw_answer(handler: Handler, data: bytes, transport: Transport = over_tcp) -> tuple[bytes, str]:
+async def raw_answer(
+    handler: ConnectionHandler, data: bytes, transport: Transport = over_tcp
+) -> tuple[bytes, str]:
     """All that a handler answers to bytes and an end, and what it raised."""
     async with dialled(handler, transport) as (stream, outcome):
         answer = b""

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
-from llama import Buffer, Extensions, ReadyStream, Stream, testing
+from llama import Buffer, Extensions, NonblockingStream, Stream, testing
 from llama.tls import CertificateAuthority
 from llama.tls._nonblocking import open_session
 from llama.tls._stream import TLSStream
@@ -117,7 +117,7 @@ async def shaken(
         async with asyncio.TaskGroup() as group:
             group.create_task(client.handshake())
             group.create_task(server.handshake())
-        assert isinstance(client, ReadyStream) == isinstance(below, ReadyStream)
+        assert isinstance(client, NonblockingStream) == isinstance(below, NonblockingStream)
         try:
             yield client, server
         finally:

@@ -17,21 +17,21 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from llama import (
     ConfigError,
+    ConnectionHandler,
     Connector,
-    Handler,
     Stream,
     Target,
     TLSError,
-    Unreachable,
+    UnreachableError,
     serve,
     stack,
     tcp,
     testing,
     tls,
 )
-from llama.tls import CertificateAuthority, KeyPair, TLSInfo, Wanted
+from llama.tls import CertificateAuthority, KeyPair, TLSInfo, TLSParams
 from llama.tls._certificates.x509 import encode_key
-from llama.tls._connect import KEPT, TLSConnect
+from llama.tls._connect import MAX_CONTEXTS, TLSConnect
 from llama.tls._nonblocking import open_session
 from tests.tls.clients import dialled, echo, tell
 from tests.tls.forged import copied
@@ -39,7 +39,7 @@ from tests.tls.sessions import Plain, authority, ca_file, in_memory, pair_files
 
 
 @asynccontextmanager
-async def listening(handler: Handler, host: str = "127.0.0.1") -> AsyncGenerator[int]:
+async def listening(handler: ConnectionHandler, host: str = "127.0.0.1") -> AsyncGenerator[int]:
     """Serve on a free port."""
     async with serve(handler, listen=f"{host}:0", grace=5) as server:
         yield server.port
@@ -68,7 +68,7 @@ async def failure(connect: Connector, target: Target, kind: type[Exception] = TL
     return str(caught.value)
 
 
-def at(host: str, port: int, wanted: Wanted | None = None) -> Target:
+def at(host: str, port: int, wanted: TLSParams | None = None) -> Target:
     target = Target(host, port)
     if wanted is not None:
         target.extensions.set(wanted)
@@ -227,9 +227,9 @@ async def test_server_name_overrides_the_host_and_a_target_overrides_both() -> N
     async with site("a.example", "b.example") as port:
         connect = tls.connect(ca=ca_file(), server_name="a.example")
         assert (await told(connect, Target("127.0.0.1", port))).endswith(" a.example")
-        wanting = at("127.0.0.1", port, Wanted(server_name="b.example"))
+        wanting = at("127.0.0.1", port, TLSParams(server_name="b.example"))
         assert (await told(connect, wanting)).endswith(" b.example")
-        other = at("127.0.0.1", port, Wanted(server_name="c.example"))
+        other = at("127.0.0.1", port, TLSParams(server_name="c.example"))
         assert "not valid for 'c.example'" in await failure(connect, other)
 
 
@@ -237,9 +237,9 @@ async def test_alpn_is_offered_and_a_target_overrides_it() -> None:
     async with site("localhost", alpn=["h2", "http/1.1", "own"]) as port:
         connect = tls.connect(ca=ca_file(), alpn=["http/1.1", "h2"])
         assert " h2 " in await told(connect, at("localhost", port))
-        assert " own " in await told(connect, at("localhost", port, Wanted(alpn=("own",))))
-        assert " None " in await told(connect, at("localhost", port, Wanted(alpn=())))
-        said = await failure(connect, at("localhost", port, Wanted(alpn=("smtp",))))
+        assert " own " in await told(connect, at("localhost", port, TLSParams(alpn=("own",))))
+        assert " None " in await told(connect, at("localhost", port, TLSParams(alpn=())))
+        said = await failure(connect, at("localhost", port, TLSParams(alpn=("smtp",))))
         assert said.endswith("the peer sent the alert no_application_protocol")
 
 
@@ -304,10 +304,11 @@ async def test_over_a_stream_in_memory() -> None:
 
 async def test_errors_of_the_connector_below_propagate() -> None:
     async def over(target: Target) -> Stream:
-        raise Unreachable(f"no way to {target}")
+        raise UnreachableError(f"no way to {target}")
 
     assert (
-        await failure(tls.connect(over), Target("a.example", 443), Unreachable) == "no way to a.example:443"
+        await failure(tls.connect(over), Target("a.example", 443), UnreachableError)
+        == "no way to a.example:443"
     )
 
 
@@ -421,6 +422,6 @@ async def test_the_number_of_cached_contexts_is_bounded() -> None:
     assert isinstance(connect, TLSConnect)
     first = connect._context(("h2",))
     assert connect._context(("h2",)) is first
-    for number in range(3 * KEPT):
+    for number in range(3 * MAX_CONTEXTS):
         connect._context((f"p{number}",))
-        assert len(connect.contexts) <= KEPT
+        assert len(connect.contexts) <= MAX_CONTEXTS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import Handler, serve, tls
+from llama import ConnectionHandler, serve, tls
 from llama.tls import Certificate, KeyPair
 from llama.tls._certificates.x509 import KeyKind
 from tests.tls.clients import V12, V13, alert_of, client_of, echo, tell, trusting
@@ -29,7 +29,7 @@ def both(place: Path, *names: str, order: tuple[KeyKind, ...] = ("rsa", "ec")) -
     return [Certificate(*pair) for pair in pairs]
 
 
-def server_of(certificates: list[Certificate], **options: object) -> Handler:
+def server_of(certificates: list[Certificate], **options: object) -> ConnectionHandler:
     first, *others = certificates
     return tls.server(first, None, *others, **options)(echo)  # type: ignore[arg-type]
 
@@ -102,7 +102,7 @@ async def test_tickets_stay_valid_when_one_certificate_is_renewed(tmp_path: Path
         assert (await serial_with(handler, each) == serial_of(new)) == (each == kind)
 
 
-async def serial_with(handler: Handler, kind: str) -> int:
+async def serial_with(handler: ConnectionHandler, kind: str) -> int:
     return await serial_seen(handler, context=only(kind))
 
 

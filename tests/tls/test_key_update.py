@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from llama import Handler, Stream, serve, tcp, tls
-from llama.tls._stream import OWED, TLSStream
+from llama import ConnectionHandler, Stream, serve, tcp, tls
+from llama.tls._stream import MAX_PENDING_OUTPUT, TLSStream
 from tests.tcp.socket_pairs import over_tcp
 from tests.tls.clients import client_of, dialled, echo
 from tests.tls.libssl import TLS_1_2, UPDATE_BOTH, UPDATE_OWN, LibraryClient, library
@@ -21,7 +21,7 @@ PIECE = 32 * 1024
 
 @asynccontextmanager
 async def library_client(
-    handler: Handler, transport: Transport = over_tcp, *, version: int = 0
+    handler: ConnectionHandler, transport: Transport = over_tcp, *, version: int = 0
 ) -> AsyncGenerator[LibraryClient]:
     async with dialled(tls.server(*pair_files("localhost"))(handler), transport) as (stream, _):
         client = LibraryClient(stream, version=version)
@@ -64,7 +64,7 @@ async def test_a_peer_that_sends_only_key_updates_is_answered(
         for _ in range(4000):
             await client.update_key(UPDATE_BOTH)
         await client.bye()
-    assert owed[0] <= OWED + 100  # the answers are 104 KB
+    assert owed[0] <= MAX_PENDING_OUTPUT + 100  # the answers are 104 KB
     assert heard.result() == hashlib.sha256(b"").hexdigest()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from llama import ConfigError, Extensions, Stream, Target, http, mitm, serve, stack, tcp, tls, via
 from llama.http import Request, Response
-from llama.mitm._certificate_cache import Leaves
+from llama.mitm._certificate_cache import CertificateCache
 from llama.tls._keylog import CONTEXTS, KeyLog
 from tests.leaks import descriptors
 from tests.tls.sessions import authority, ca_file, pair_files
@@ -148,7 +148,7 @@ async def test_keys_of_an_https_proxy_are_logged(tmp_path: Path) -> None:
 
 async def test_many_certificates_need_few_descriptors(tmp_path: Path) -> None:
     before = len(descriptors())
-    leaves = Leaves(authority(), 1024, KeyLog(tmp_path / "keys"))
+    leaves = CertificateCache(authority(), 1024, KeyLog(tmp_path / "keys"))
     for number in range(CONTEXTS + 20):
         await leaves.context(f"{number}.example", None, ())
     assert len(descriptors()) - before <= CONTEXTS + 3  # the log's own, and what runs the event loop's thread

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from llama import Handler, serve, stack, tls
+from llama import ConnectionHandler, serve, stack, tls
 from tests.tls.clients import V13, echo, raw_answer, trusting
 from tests.tls.programs import needs, output_of
 from tests.tls.sessions import ca_file, in_memory, pair_files
@@ -61,7 +61,7 @@ TLS_PORTS = {
     ids=lambda value: value.decode().partition(" HTTP")[0] if isinstance(value, bytes) else "",
 )
 async def test_plain_http_on_a_tls_port_gets_status_400(
-    handler: Handler, request_line: bytes, has_body: bool
+    handler: ConnectionHandler, request_line: bytes, has_body: bool
 ) -> None:
     sent = request_line + b"\r\nHost: localhost\r\n\r\n"
     answer, raised = await raw_answer(handler, sent, in_memory)

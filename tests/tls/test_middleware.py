@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from llama import ConfigError, Handler, Middleware, Refused, Stream, stack, tls
+from llama import ConfigError, ConnectionHandler, Middleware, RefusedError, Stream, stack, tls
 from llama.tls import ClientHello
 from tests.tls.client_hello import hellos
 from tests.tls.clients import Client, alert_of, client_of, dialled, echo, raw_answer, trusting
 from tests.tls.sessions import in_memory, pair_files
 
-Place = Callable[[Middleware[Stream, None]], Handler]
+Place = Callable[[Middleware[Stream, None]], ConnectionHandler]
 
 
 async def fingerprints() -> tuple[str, str]:
@@ -25,11 +25,11 @@ async def fingerprints() -> tuple[str, str]:
     return seen[0].ja3, seen[0].ja4
 
 
-def before(rule: Middleware[Stream, None]) -> Handler:
+def before(rule: Middleware[Stream, None]) -> ConnectionHandler:
     return stack(rule, tls.server(*pair_files("localhost")), echo)
 
 
-def after(rule: Middleware[Stream, None]) -> Handler:
+def after(rule: Middleware[Stream, None]) -> ConnectionHandler:
     return stack(tls.server(*pair_files("localhost")), rule, echo)
 
 
@@ -63,7 +63,7 @@ async def test_after_tls_others_find_the_session_closed(kind: int) -> None:
             assert await client.read() == b""
             await client.bye()
             assert known[1] in await outcome.failure()
-            assert isinstance(outcome.error, Refused)
+            assert isinstance(outcome.error, RefusedError)
 
 
 async def test_a_client_without_sni_is_refused() -> None:

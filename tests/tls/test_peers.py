@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import Handler, Stream, Target, TLSError, serve, stack, tls
+from llama import ConnectionHandler, Stream, Target, TLSError, serve, stack, tls
 from llama.tls import CertificateAuthority
 from tests.tls.clients import tell
 from tests.tls.programs import Program, needs, output_of, running
@@ -22,7 +22,7 @@ VERSIONS = pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 
 
 @asynccontextmanager
-async def s_client(handler: Handler, *options: str) -> AsyncGenerator[Program]:
+async def s_client(handler: ConnectionHandler, *options: str) -> AsyncGenerator[Program]:
     """`openssl s_client` connected to a handler."""
     async with serve(handler, listen="127.0.0.1:0", grace=5) as server:
         to = ("-connect", server.address, "-CAfile", ca_file(), "-verify_return_error")
@@ -30,7 +30,7 @@ async def s_client(handler: Handler, *options: str) -> AsyncGenerator[Program]:
             yield program
 
 
-def site(**options: object) -> Handler:
+def site(**options: object) -> ConnectionHandler:
     return tls.server(*pair_files("localhost"), **options)(tell)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import Connector, Handler, Stream, Target, serve, stack, tcp, tls
+from llama import ConnectionHandler, Connector, Stream, Target, serve, stack, tcp, tls
 from llama.tcp import ProxyHeader
 from llama.tls import CertificateAuthority
 
@@ -22,7 +22,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def in_front_of(proxy: Handler, backend: str) -> AsyncGenerator[tuple[int, list[ProxyHeader]]]:
+async def in_front_of(
+    proxy: ConnectionHandler, backend: str
+) -> AsyncGenerator[tuple[int, list[ProxyHeader]]]:
     """A proxy, and a backend that remembers the headers it got and says hello."""
     headers: list[ProxyHeader] = []
 
@@ -43,7 +45,7 @@ async def greet(connect: Connector, port: int) -> None:
         await stream.aclose()
 
 
-def forward(to: str) -> Handler:
+def forward(to: str) -> ConnectionHandler:
     return tcp.forward(to, connect=tcp.send_proxy(tlvs=tls.proxy_tlvs, checksum=True))
 
 

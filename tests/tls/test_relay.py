@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from llama import Bridge, Shutdown, Stream, Target, Truncated, tcp
+from llama import Bridge, Shutdown, Stream, Target, TruncatedError, tcp
 from llama.tls._pump import DecryptPump, EncryptPump
 from tests.tcp.socket_pairs import over_tcp
 from tests.tls.sessions import shaken
@@ -114,7 +114,7 @@ async def test_a_session_without_close_notify_resets_the_other_side() -> None:
         await secret._inner.write_eof()  # type: ignore[attr-defined]  # without close_notify
         with pytest.raises(ConnectionResetError):
             await plain.read()
-        assert isinstance(await done, Truncated)
+        assert isinstance(await done, TruncatedError)
 
 
 async def test_a_damaged_record_ends_the_relay() -> None:

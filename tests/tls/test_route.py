@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from llama import ConfigError, Handler, Stream, describe, serve, stack, tcp, tls
+from llama import ConfigError, ConnectionHandler, Stream, describe, serve, stack, tcp, tls
 from llama.tls import ClientHello
 from tests.tls.client_hello import hellos
 from tests.tls.clients import Client, alert_of, client_of, dialled, echo, raw_answer, trusting
@@ -30,7 +30,7 @@ def hello(*extensions: tuple[int, bytes]) -> bytes:
     return hellos.client_hello(*extensions, hellos.groups(29), hellos.versions(0x0304), hellos.key_share(29))
 
 
-async def send(handler: Handler, data: bytes) -> None:
+async def send(handler: ConnectionHandler, data: bytes) -> None:
     async with dialled(handler, in_memory) as (stream, outcome):
         await stream.write(data)
         await stream.write_eof()

@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from llama import Handler, Stream, TLSError, stack, testing, timeout, tls
+from llama import ConnectionHandler, Stream, TLSError, stack, testing, timeout, tls
 from llama.layers import close
 from llama.tls import Certificate, ClientHello
 from tests.tls.client_hello import hellos
@@ -345,7 +345,7 @@ async def test_the_largest_hello_is_answered(certificates: int) -> None:
     assert answer[5] == 2  # server_hello
 
 
-def server_with(certificates: int) -> Handler:
+def server_with(certificates: int) -> ConnectionHandler:
     first, *more = by_name()[:certificates]
     return tls.server(first, None, *more)(echo)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import Handler, Stream, tls
+from llama import ConnectionHandler, Stream, tls
 from llama.tls import Certificate, CertificateAuthority, TLSInfo
 from llama.tls._certificates.files import ClientAuth
 from tests.tls.clients import V12, V13, alert_of, client_of, tell, trusting
@@ -129,7 +129,7 @@ async def test_each_certificate_has_its_own_client_ca_and_client_auth(tmp_path: 
 # resumption
 
 
-def free_and_closed() -> Handler:
+def free_and_closed() -> ConnectionHandler:
     free = Certificate(*pair_files("free.example"))
     also = Certificate(*pair_files("also.example"))
     closed = Certificate(*pair_files("closed.example"), client_ca=ca_file())
@@ -137,7 +137,9 @@ def free_and_closed() -> Handler:
     return tls.server(free, None, also, closed, strict)(tell)
 
 
-async def session_from(handler: Handler, context: ssl.SSLContext, name: str) -> tuple[ssl.SSLSession, bytes]:
+async def session_from(
+    handler: ConnectionHandler, context: ssl.SSLContext, name: str
+) -> tuple[ssl.SSLSession, bytes]:
     """A session that can be resumed, once its tickets have come; and what the server told."""
     async with client_of(handler, context, name) as client:
         told = await client.ask(b"?")

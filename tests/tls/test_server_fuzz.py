@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama import Handler, Stream, TLSError, tls
+from llama import ConnectionHandler, Stream, TLSError, tls
 from tests.tls.client_hello import hellos
 from tests.tls.clients import V12, V13, Client, dialled, echo, plain_client
 from tests.tls.sessions import ca_file, in_memory, pair_files
 
 
 @cache
-def handlers() -> dict[str, Handler]:
+def handlers() -> dict[str, ConnectionHandler]:
     pair = pair_files("localhost")
     return {
         "one": tls.server(*pair, handshake_timeout=30)(echo),
@@ -51,7 +51,7 @@ class Nowhere(Stream):
     def abort(self) -> None: ...
 
 
-async def ends_well(handler: Handler, data: bytes) -> Exception | None:
+async def ends_well(handler: ConnectionHandler, data: bytes) -> Exception | None:
     """Send bytes and an end; the error, which is one of those that a user is to expect."""
     async with dialled(handler, in_memory) as (stream, outcome):
         try:

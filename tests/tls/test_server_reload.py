@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from llama import Handler, tls
+from llama import ConnectionHandler, tls
 from llama.tls import Certificate, CertificateAuthority, KeyPair
 from llama.tls._certificates.x509 import KeyKind
 from llama.tls._server import TLSServer
@@ -33,12 +33,12 @@ def touch(files: Iterable[Path]) -> None:
         os.utime(each, (now, now))
 
 
-def look_again(handler: Handler) -> None:
+def look_again(handler: ConnectionHandler) -> None:
     """As if a second had passed since the last look at the files."""
     assert isinstance(handler, TLSServer)
-    handler.sites._checked_at = float("-inf")
-    for site in handler.sites._all:
-        site._looked = float("-inf")
+    handler.certificates._checked_at = float("-inf")
+    for site in handler.certificates._all:
+        site._checked_at = float("-inf")
 
 
 def serial_of(pair: KeyPair) -> int:
@@ -46,7 +46,7 @@ def serial_of(pair: KeyPair) -> int:
 
 
 async def serial_seen(
-    handler: Handler, name: str = "localhost", context: ssl.SSLContext | None = None
+    handler: ConnectionHandler, name: str = "localhost", context: ssl.SSLContext | None = None
 ) -> int:
     async with client_of(handler, context, name) as client:
         return x509.load_der_x509_certificate(client.certificate).serial_number
@@ -113,7 +113,7 @@ async def test_a_pair_that_changes_during_a_reload_does_no_harm(
     new = authority().issue("localhost")
     handler = tls.server(*put(tmp_path, authority().issue("localhost")))(echo)
     assert isinstance(handler, TLSServer)
-    (site,) = handler.sites._all
+    (site,) = handler.certificates._all
     prove = site.load
 
     def proven_and_gone() -> object:

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from llama import Handler, Stream, serve, stack, tls
+from llama import ConnectionHandler, Stream, serve, stack, tls
 from tests.tls.sessions import pair_files
 
 
@@ -22,7 +22,7 @@ STACKS = {
 
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half a hello"])
 @pytest.mark.parametrize("handler", STACKS.values(), ids=STACKS.keys())
-async def test_a_silent_client_is_disconnected_soon_on_stop(handler: Handler, said: bytes) -> None:
+async def test_a_silent_client_is_disconnected_soon_on_stop(handler: ConnectionHandler, said: bytes) -> None:
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setblocking(False)

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from llama import Closed, Truncated, testing
+from llama import StreamClosedError, TruncatedError, testing
 from llama.tls._stream import TLSStream
 from tests.tcp.socket_pairs import over_tcp
 from tests.tls.sessions import Transport, in_memory, shaken, within_tls, without_callbacks
@@ -36,7 +36,7 @@ async def test_an_end_without_close_notify_raises_truncated(transport: Transport
         await client._inner.write_eof()
         assert await server.read() == b"half of it"
         for _ in range(2):
-            with pytest.raises(Truncated, match="without close_notify"):
+            with pytest.raises(TruncatedError, match="without close_notify"):
                 await server.read()
 
 
@@ -92,7 +92,7 @@ async def test_a_slow_peer_gets_close_notify_within_bounds() -> None:
         async with asyncio.timeout(5):
             await server.aclose()  # the client never answers
         assert await client.read() == b""
-        with pytest.raises(Closed):
+        with pytest.raises(StreamClosedError):
             await server.read()
 
 
@@ -102,7 +102,7 @@ async def test_closing_wakes_a_concurrent_reader() -> None:
             reading = group.create_task(_fails(server))
             await asyncio.sleep(0)
             await server.aclose()
-        assert isinstance(reading.result(), Closed)
+        assert isinstance(reading.result(), StreamClosedError)
 
 
 async def _fails(stream: TLSStream) -> BaseException | None:
@@ -135,14 +135,14 @@ async def test_a_damaged_record_is_answered_by_an_alert(transport: Transport) ->
 async def test_small_messages_may_be_sent_together(transport: Transport) -> None:
     async with shaken(transport) as (client, server):
         for number in range(3):
-            assert server.write_soon(b"soon %d, " % number)
+            assert server.write_buffered(b"soon %d, " % number)
             await server.write(b"then %d, " % number)
-        assert server.write_soon(b"one, ")
-        assert server.write_soon(b"two, ")
-        assert not server.write_soon(b"x" * 16385)
-        assert server.write_soon(b"x" * 16384)
+        assert server.write_buffered(b"one, ")
+        assert server.write_buffered(b"two, ")
+        assert not server.write_buffered(b"x" * 16385)
+        assert server.write_buffered(b"x" * 16384)
         await server.write_eof()
-        assert not server.write_soon(b"late")
+        assert not server.write_buffered(b"late")
         seen = b""
         while data := await client.read():
             seen += data
@@ -151,7 +151,7 @@ async def test_small_messages_may_be_sent_together(transport: Transport) -> None
 
 async def test_closing_sends_data_from_write_soon() -> None:
     async with shaken(over_tcp) as (client, server):
-        assert server.write_soon(b"last")
+        assert server.write_buffered(b"last")
         async with asyncio.TaskGroup() as group:
             group.create_task(server.aclose())
             assert await client.read() == b"last"
@@ -161,4 +161,4 @@ async def test_closing_sends_data_from_write_soon() -> None:
 
 async def test_write_soon_needs_readiness_callbacks() -> None:
     async with shaken(without_callbacks) as (_, server):
-        assert not server.write_soon(b"no")
+        assert not server.write_buffered(b"no")

@@ -5,11 +5,20 @@ import socket
 
 import pytest
 
-from llama import Busy, Closed, Peer, Refused, Shutdown, Target, Unreachable, udp
+from llama import (
+    PeerAddress,
+    RefusedError,
+    Shutdown,
+    StreamBusyError,
+    StreamClosedError,
+    Target,
+    UnreachableError,
+    udp,
+)
 from llama._core.packets import Packets
-from llama.tcp._policy.address_filter import only_public, restrict
-from llama.testing._stream_suite.helpers import pending, rounds
-from llama.udp._peer_table import Table
+from llama.tcp._policy.address_filter import require_public, restrict
+from llama.testing._stream_suite.helpers import pending, spin
+from llama.udp._peer_table import PeerTable
 
 
 def where(packets: Packets) -> Target:
@@ -17,9 +26,9 @@ def where(packets: Packets) -> Target:
     return Target(*packets.address)
 
 
-def peer_at(packets: Packets) -> Peer:
+def peer_at(packets: Packets) -> PeerAddress:
     target = where(packets)
-    return Peer(target.host, target.port)
+    return PeerAddress(target.host, target.port)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -112,16 +121,16 @@ async def test_a_name_is_checked_by_its_resolved_addresses() -> None:
         return ["127.0.0.1"]
 
     here = await udp.connect(resolver=resolver)(None)
-    with pytest.raises(Refused, match="only public addresses"):
-        await here.send(b"hi", only_public(Target("a.example", 53)))
-    with pytest.raises(Refused, match="not that one"):
+    with pytest.raises(RefusedError, match="only public addresses"):
+        await here.send(b"hi", require_public(Target("a.example", 53)))
+    with pytest.raises(RefusedError, match="not that one"):
         await udp.connect()(restrict(Target("localhost", 53), lambda _: False, "not that one"))
     await here.aclose()
 
 
 async def test_an_unknown_name_is_unreachable() -> None:
     here = await udp.connect()(None)
-    with pytest.raises(Unreachable, match=r"cannot resolve a\.\.example"):
+    with pytest.raises(UnreachableError, match=r"cannot resolve a\.\.example"):
         await here.send(b"hi", Target("a..example", 53))
     await here.aclose()
 
@@ -130,13 +139,13 @@ async def test_one_receiver_at_a_time_and_closing_wakes_it() -> None:
     there = await udp.bind("127.0.0.1:0")
     async with asyncio.TaskGroup() as group:
         waiting = await pending(group, there.receive())
-        with pytest.raises(Busy):
+        with pytest.raises(StreamBusyError):
             await there.receive()
         await there.aclose()
-    assert isinstance(waiting.result(), Closed)
-    with pytest.raises(Closed):
+    assert isinstance(waiting.result(), StreamClosedError)
+    with pytest.raises(StreamClosedError):
         await there.receive()
-    with pytest.raises(Closed):
+    with pytest.raises(StreamClosedError):
         await there.send(b"hi", Target("127.0.0.1", 9))
     await there.aclose()
 
@@ -146,7 +155,7 @@ async def test_a_cancelled_receive_loses_nothing() -> None:
     here = await udp.connect()(where(there))
     async with Shutdown() as shutdown:
         task = shutdown.spawn(there.receive())
-        await rounds()
+        await spin()
         await here.send(b"hi")
         task.cancel()
     assert (await there.receive()).data == b"hi"
@@ -157,7 +166,7 @@ async def test_a_cancelled_receive_loses_nothing() -> None:
 async def test_a_too_large_packet_is_an_error_and_the_next_one_is_sent() -> None:
     there = await udp.bind("127.0.0.1:0")
     here = await udp.connect()(None)
-    with pytest.raises(Unreachable, match="cannot send 70000 bytes to 127"):
+    with pytest.raises(UnreachableError, match="cannot send 70000 bytes to 127"):
         await here.send(bytes(70000), where(there))
     await here.send(bytes(65000), where(there))
     assert len((await there.receive()).data) == 65000
@@ -188,7 +197,7 @@ async def test_a_packet_needs_the_right_target() -> None:
 
 
 def test_a_full_table_evicts_the_oldest_entry() -> None:
-    table: Table[int, str] = Table(2)
+    table: PeerTable[int, str] = PeerTable(2)
     table.set(1, "one")
     table.set(2, "two")
     table.set(1, "again")

@@ -1,11 +1,11 @@
 """The smallest HTTP proxy that a chain can go through."""
 
-from llama import Bridge, Handler, Stream, Target, tcp
+from llama import Bridge, ConnectionHandler, Stream, Target, tcp
 from llama.http._h1.wire.fields import HeadBuffer
 from llama.http._h1.wire.head import parse_request
 
 
-def connect_proxy(credentials: str) -> Handler:
+def connect_proxy(credentials: str) -> ConnectionHandler:
     """A handler that answers CONNECT from who brings these Basic credentials."""
     relay, connect = tcp.relay(), tcp.connect()
 

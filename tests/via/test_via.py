@@ -9,7 +9,7 @@ from llama import (
     Connector,
     Stream,
     Target,
-    Unreachable,
+    UnreachableError,
     describe,
     serve,
     socks5,
@@ -124,7 +124,7 @@ async def test_three_hops_reach_a_target(tmp_path: Path) -> None:
         stream = await connect(Target("127.0.0.1", there.port))
         await converse(stream, ">> through all three", "<< through all three", ">>", "<<")
         await stream.aclose()
-        with pytest.raises(Unreachable, match="connection refused") as raised:
+        with pytest.raises(UnreachableError, match="connection refused") as raised:
             await connect(Target("127.0.0.1", 1))
         assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
@@ -137,7 +137,7 @@ class Named:
 
     async def __call__(self, target: Target, /) -> Stream:
         self.targets.append(str(target))
-        raise Unreachable("far enough")
+        raise UnreachableError("far enough")
 
 
 async def first_hops(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], *targets: str) -> list[str]:
@@ -148,10 +148,10 @@ async def first_hops(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str],
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     named = Named()
-    connect: Connector = via("env", over=named)
+    connect: Connector = via("env", connect=named)
     assert isinstance(connect, EnvironmentConnect)
     for target in targets:
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             await connect(Target.parse(target))
     return named.targets
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from llama import Stream, Target, http, serve, stack, tcp, ws
-from llama.http import Exchange
+from llama.http import RequestHandler
 from llama.ws import WebSocket
 from llama.ws._wire import Event, Frames
 
@@ -23,7 +23,7 @@ async def echo(socket: WebSocket) -> None:
 
 
 @asynccontextmanager
-async def serving(exchange: Exchange, *outer: Any) -> AsyncGenerator[str]:
+async def serving(exchange: RequestHandler, *outer: Any) -> AsyncGenerator[str]:
     """Serve an exchange, perhaps within layers of streams; gives its HOST:PORT."""
     handler = http.server()(exchange)
     for layer in reversed(outer):

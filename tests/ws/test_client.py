@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from llama import (
-    Closed,
     ConfigError,
     ProtocolError,
-    Refused,
+    RefusedError,
     Stream,
-    Truncated,
-    Unreachable,
+    StreamClosedError,
+    TruncatedError,
+    UnreachableError,
     http,
     serve,
     socks5,
@@ -27,7 +27,7 @@ from llama import (
 )
 from llama.http import Request, Response
 from llama.ws import WebSocket
-from llama.ws._handshake import accept_of
+from llama.ws._handshake import accept_key
 from tests.ws.talking import echo, echoing, serving
 
 
@@ -87,9 +87,9 @@ async def test_a_server_that_closes_ends_the_loop() -> None:
 
     async with ws.connect("ws://a/", client=stack(ws.server(), two)) as socket:
         assert [message async for message in socket] == ["one", "two"]
-        with pytest.raises(Closed, match="1000"):
+        with pytest.raises(StreamClosedError, match="1000"):
             await socket.receive()
-        with pytest.raises(Closed):
+        with pytest.raises(StreamClosedError):
             await socket.send("late")
     assert socket.close_code == 1000
 
@@ -99,7 +99,7 @@ async def test_a_server_that_closes_for_another_reason_raises() -> None:
         await socket.close(4000, "no")
 
     async with ws.connect("ws://a/", client=stack(ws.server(), away)) as socket:
-        with pytest.raises(Closed, match="4000 no"):
+        with pytest.raises(StreamClosedError, match="4000 no"):
             async for _ in socket:
                 pass
     assert (socket.close_code, socket.close_reason) == (4000, "no")
@@ -109,7 +109,7 @@ async def test_a_block_that_raises_closes_with_1011() -> None:
     codes: asyncio.Queue[int | None] = asyncio.Queue()
 
     async def note(socket: WebSocket) -> None:
-        with pytest.raises(Closed):
+        with pytest.raises(StreamClosedError):
             await socket.receive()
         codes.put_nowait(socket.close_code)
 
@@ -123,7 +123,7 @@ async def test_a_block_that_is_cancelled_breaks_off() -> None:
     seen: asyncio.Queue[int | None] = asyncio.Queue()
 
     async def note(socket: WebSocket) -> None:
-        with pytest.raises((OSError, Truncated)):
+        with pytest.raises((OSError, TruncatedError)):
             await socket.receive()
         seen.put_nowait(socket.close_code)
 
@@ -135,13 +135,13 @@ async def test_a_block_that_is_cancelled_breaks_off() -> None:
 
 
 async def test_an_unanswered_close_takes_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama.ws._websocket.CLOSING", 0.02)
+    monkeypatch.setattr("llama.ws._websocket.CLOSE_TIMEOUT", 0.02)
     async with (
         answering("Sec-WebSocket-Accept: {accept}") as address,
         ws.connect(f"ws://{address}/") as socket,
     ):
         await socket.close(1000, "bye")
-        with pytest.raises(Closed):
+        with pytest.raises(StreamClosedError):
             await socket.receive()
 
 
@@ -158,7 +158,7 @@ async def answering(
         key = next(
             line[19:] for line in head.decode().split("\r\n") if line.startswith("Sec-WebSocket-Key: ")
         )
-        fields = [each.replace("{accept}", accept_of(key)) for each in lines]
+        fields = [each.replace("{accept}", accept_key(key)) for each in lines]
         if status.startswith("101"):
             fields += ["Connection: Upgrade", "Upgrade: websocket"]
         answer = "".join(f"{line}\r\n" for line in [f"HTTP/1.1 {status}", *fields, ""])
@@ -196,7 +196,8 @@ async def test_a_server_that_breaks_the_handshake_is_refused(lines: list[str], w
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [("403 Forbidden", Refused), ("200 OK", Unreachable), ("500 No", Unreachable)]
+    ("status", "error"),
+    [("403 Forbidden", RefusedError), ("200 OK", UnreachableError), ("500 No", UnreachableError)],
 )
 async def test_a_response_without_an_upgrade_is_an_error(status: str, error: type[Exception]) -> None:
     async with answering("Content-Length: 0", status=status) as address:
@@ -211,13 +212,13 @@ async def test_a_response_without_an_upgrade_is_an_error(status: str, error: typ
         (b"\x81\x81\0\0\0\0a", ProtocolError, 1002),
         (b"\x81\x01\xff", ProtocolError, 1007),
         (b"\x82\x7f\0\0\0\0\0\x10\0\1", Exception, 1009),
-        (b"\x88\x02\x0f\xa0", Closed, 4000),
+        (b"\x88\x02\x0f\xa0", StreamClosedError, 4000),
     ],
 )
 async def test_a_server_that_breaks_the_protocol(
     data: bytes, error: type[Exception], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llama.ws._websocket.CLOSING", 0.02)
+    monkeypatch.setattr("llama.ws._websocket.CLOSE_TIMEOUT", 0.02)
     async with answering(GOOD, data=data) as address, ws.connect(f"ws://{address}/") as socket:
         with pytest.raises(error):
             await socket.receive()
@@ -234,7 +235,7 @@ async def test_an_invalid_url_is_rejected(url: str) -> None:
 
 
 async def test_an_unreachable_server() -> None:
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         async with ws.connect("ws://127.0.0.1:1/"):
             pass
 

@@ -6,22 +6,22 @@ import random
 import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from llama import Closed, stack, testing, ws
-from llama.ws._framed_endpoint import HIGH, End
+from llama import StreamClosedError, stack, testing, ws
+from llama.ws._framed_endpoint import HIGH_WATER, FramedEndpoint
 from llama.ws._wire import Close, Frames
 from tests.ws.talking import echo
 
 
-def ends(capacity: int = 65536, *, compressed: bool = False) -> tuple[End, End]:
+def ends(capacity: int = 65536, *, compressed: bool = False) -> tuple[FramedEndpoint, FramedEndpoint]:
     """A server's and a client's end."""
     ours, theirs = testing.memory_pair(capacity=capacity)
     deflates = [PerMessageDeflate(False, False, 15, 15) if compressed else None for _ in range(2)]
-    server = End(ours, Frames(is_client=False, deflate=deflates[0], max_size=1 << 20))
-    client = End(theirs, Frames(is_client=True, deflate=deflates[1], max_size=1 << 20))
+    server = FramedEndpoint(ours, Frames(is_client=False, deflate=deflates[0], max_size=1 << 20))
+    client = FramedEndpoint(theirs, Frames(is_client=True, deflate=deflates[1], max_size=1 << 20))
     return server, client
 
 
-async def hear(end: End, count: int) -> list[object]:
+async def hear(end: FramedEndpoint, count: int) -> list[object]:
     heard: list[object] = []
     while len(heard) < count:
         for events in end.feed(await end.read()):
@@ -54,7 +54,7 @@ async def test_sends_that_are_cancelled_do_not_pile_up() -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0):
                     await server.send(b"b" * 10_000)
-        assert server.waiting <= HIGH + 10_010
+        assert server.waiting <= HIGH_WATER + 10_010
         sending.cancel()
     client.stream.abort()
 
@@ -64,14 +64,14 @@ async def test_a_connection_that_broke_fails_every_send() -> None:
     client.stream.abort()
     for _ in range(3):
         with pytest.raises(OSError, match="reset"):
-            await server.send(b"a" * (HIGH + 1))
+            await server.send(b"a" * (HIGH_WATER + 1))
 
 
 async def test_a_send_overtaken_by_a_close_raises() -> None:
     server, client = ends(1000)
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
-            group.create_task(server.send(b"a" * (HIGH + 1)))
+            group.create_task(server.send(b"a" * (HIGH_WATER + 1)))
         await asyncio.sleep(0)
         late = group.create_task(expect_closed(server))
         await asyncio.sleep(0)
@@ -79,11 +79,11 @@ async def test_a_send_overtaken_by_a_close_raises() -> None:
         group.create_task(server.flush())
         heard = await hear(client, 3)
         await late
-    assert heard == [b"a" * (HIGH + 1), b"a" * (HIGH + 1), Close(1001, "")]
+    assert heard == [b"a" * (HIGH_WATER + 1), b"a" * (HIGH_WATER + 1), Close(1001, "")]
 
 
-async def expect_closed(end: End) -> None:
-    with pytest.raises(Closed, match="1001"):
+async def expect_closed(end: FramedEndpoint) -> None:
+    with pytest.raises(StreamClosedError, match="1001"):
         await end.send("late")
 
 

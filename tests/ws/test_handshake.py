@@ -144,7 +144,7 @@ async def test_negotiation_of_compression(offer: str, answer: str | None) -> Non
 async def test_an_extended_connect_has_no_key() -> None:
     """As HTTP/2 and 3 ask for it (RFC 8441 section 5)."""
     request = Request("CONNECT", "a", {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Protocol": "chat"})
-    request.protocol = "websocket"
+    request.upgrade_protocol = "websocket"
     response = await stack(ws.server(subprotocols=["chat"]), echo)(request)
     assert list(response.headers) == [("Sec-WebSocket-Protocol", "chat")]
     assert response.upgrade is not None

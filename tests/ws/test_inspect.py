@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect as peer_connect
 
-from llama import Closed, Target, describe, http, serve, stack, tcp, ws
-from llama.http import Exchange, Request, Response
-from llama.ws import Conversation, Hook, Message, WebSocket
+from llama import StreamClosedError, Target, describe, http, serve, stack, tcp, ws
+from llama.http import Request, RequestHandler, Response
+from llama.ws import Hook, Message, RelayedWebSocket, WebSocket
 from llama.ws._wire import Close, Ping, Pong
 from tests.ws.talking import ACCEPT, Raw, echo, handshake, raw, serving
 from tests.ws.test_wire import fragments
@@ -23,7 +23,7 @@ def same(message: Message) -> Message:
 
 
 @asynccontextmanager
-async def inspecting(hook: Hook, upstream: Exchange, **options: object) -> AsyncGenerator[str]:
+async def inspecting(hook: Hook, upstream: RequestHandler, **options: object) -> AsyncGenerator[str]:
     """A reverse proxy with a hook, in front of an upstream; gives the proxy's address."""
     async with serving(upstream) as address:
         proxy = stack(ws.inspect(hook, **options), http.reverse_proxy(f"http://{address}"))  # type: ignore[arg-type]
@@ -75,13 +75,13 @@ async def test_an_async_hook_keeps_the_order() -> None:
 
 
 async def test_a_hook_sends_messages() -> None:
-    async def greet(conversation: Conversation) -> None:
+    async def greet(conversation: RelayedWebSocket) -> None:
         await conversation.send_to_client("welcome")
         await conversation.send_to_server("a client has come")
 
     async def answer(message: Message) -> Message | None:
         if message.data == "who?":
-            await message.conversation.send_to_client(f"this is {message.conversation.request.path}")
+            await message.websocket.send_to_client(f"this is {message.websocket.request.path}")
             return None
         return message
 
@@ -97,7 +97,7 @@ async def test_a_hook_sends_messages() -> None:
 async def test_messages_of_a_hook_keep_their_order() -> None:
     async def twice(message: Message) -> Message:
         if message.from_client:
-            await message.conversation.send_to_server(f"before {message.data!s}")
+            await message.websocket.send_to_server(f"before {message.data!s}")
         return message
 
     async with inspecting(twice, stack(ws.server(), echo)) as front, raw(front) as client:
@@ -110,10 +110,10 @@ async def test_a_hook_closes() -> None:
     closed: list[tuple[int | None, str]] = []
 
     def end(message: Message) -> Message:
-        message.conversation.close(4003, "enough")
+        message.websocket.close(4003, "enough")
         return message
 
-    def note(conversation: Conversation) -> None:
+    def note(conversation: RelayedWebSocket) -> None:
         closed.append((conversation.close_code, conversation.close_reason))
 
     backend = Backend()
@@ -121,7 +121,7 @@ async def test_a_hook_closes() -> None:
         await client.open()
         await client.say(client.frames.message("a"))
         server = await backend.opened.get()
-        with pytest.raises(Closed, match="4003 enough"):
+        with pytest.raises(StreamClosedError, match="4003 enough"):
             while True:
                 await server.receive()
         while (event := await client.hear()) != Close(4003, "enough"):
@@ -156,7 +156,7 @@ async def test_an_upgrade_to_another_protocol_is_not_forwarded() -> None:
     asked: list[str] = []
 
     async def upstream(request: Request) -> Response:
-        asked.append(request.protocol + "/" + request.headers["upgrade"])
+        asked.append(request.upgrade_protocol + "/" + request.headers["upgrade"])
         return Response(404)
 
     head = handshake().replace(b"Upgrade: websocket", b"Upgrade: x-what, websocket")
@@ -186,7 +186,7 @@ async def test_a_bad_handshake_goes_no_further(change: tuple[bytes, bytes], stat
 
 async def test_other_requests_and_refusals_pass() -> None:
     async def upstream(request: Request) -> Response:
-        return Response(403 if request.protocol else 200, body=b"page")
+        return Response(403 if request.upgrade_protocol else 200, body=b"page")
 
     async with inspecting(same, upstream) as front:
         async with raw(front) as client:
@@ -221,7 +221,7 @@ async def test_pings_pongs_and_closes_pass_on() -> None:
     backend = Backend()
     closed: list[tuple[int | None, str]] = []
 
-    def note(conversation: Conversation) -> None:
+    def note(conversation: RelayedWebSocket) -> None:
         closed.append((conversation.close_code, conversation.close_reason))
 
     async with inspecting(same, stack(ws.server(), backend), on_close=note) as front, raw(front) as client:
@@ -261,7 +261,7 @@ async def test_a_disconnect_without_a_close_ends_the_other_side(side: str, how: 
     backend = Backend()
     closed: list[int | None] = []
 
-    def note(conversation: Conversation) -> None:
+    def note(conversation: RelayedWebSocket) -> None:
         closed.append(conversation.close_code)
 
     async with inspecting(same, stack(ws.server(), backend), on_close=note) as front, raw(front) as client:
@@ -302,7 +302,7 @@ async def test_protocol_errors_close_both_sides(said: bytes, code: int) -> None:
         server = await backend.opened.get()
         await client.say(client.frames.message("last words") + said)
         assert await server.receive() == "last words"
-        with pytest.raises(Closed, match=str(code)):
+        with pytest.raises(StreamClosedError, match=str(code)):
             await server.receive()
         event = await client.hear()
         assert isinstance(event, Close) and event.code == code and event.reason
@@ -338,7 +338,7 @@ async def test_a_hook_that_raises_ends_its_conversation_alone(
     ):
         async with ws.connect(f"ws://{front}/") as socket:
             await socket.send("fail")
-            with pytest.raises(Closed, match="1011"):
+            with pytest.raises(StreamClosedError, match="1011"):
                 await socket.receive()
             assert await codes.get() == 1011
         await other.send("still here")
@@ -349,7 +349,7 @@ async def test_a_hook_that_raises_ends_its_conversation_alone(
 
 @pytest.mark.parametrize("which", ["on_open", "on_close"])
 async def test_a_watcher_that_raises_is_logged_once(which: str, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(conversation: Conversation) -> None:
+    def fail(conversation: RelayedWebSocket) -> None:
         raise RuntimeError("a bug")
 
     async with (
@@ -357,7 +357,7 @@ async def test_a_watcher_that_raises_is_logged_once(which: str, caplog: pytest.L
         ws.connect(f"ws://{front}/") as socket,
     ):
         if which == "on_open":
-            with pytest.raises(Closed, match="1011"):
+            with pytest.raises(StreamClosedError, match="1011"):
                 await socket.receive()
         else:
             await socket.send("a")
@@ -372,7 +372,7 @@ async def test_a_hook_that_returns_another_type_fails(caplog: pytest.LogCaptureF
         ws.connect(f"ws://{front}/") as socket,
     ):
         await socket.send("a")
-        with pytest.raises(Closed, match="1011"):
+        with pytest.raises(StreamClosedError, match="1011"):
             await socket.receive()
     assert [each.levelno for each in caplog.records if each.levelno >= logging.WARNING] == [logging.ERROR]
 
@@ -412,7 +412,7 @@ async def test_a_stop_closes_both_with_1001() -> None:
             server = await backend.opened.get()
         # the block has drained: the proxy did not wait for a client that answers nothing
         assert await client.hear() == Close(1001, "the server is going away")
-        with pytest.raises(Closed, match="1001"):
+        with pytest.raises(StreamClosedError, match="1001"):
             await server.receive()
         backend.done.set()
         stream.abort()

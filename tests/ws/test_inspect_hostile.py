@@ -16,8 +16,8 @@ from websockets.extensions.permessage_deflate import (
     ServerPerMessageDeflateFactory,
 )
 
-from llama import Closed, http, serve, stack, tcp, ws
-from llama.ws import Conversation, Message, WebSocket
+from llama import StreamClosedError, http, serve, stack, tcp, ws
+from llama.ws import Message, RelayedWebSocket, WebSocket
 from llama.ws._wire import Close
 from tests.ws.talking import Raw, echo, open_stream, raw, serving
 from tests.ws.test_inspect import Backend, inspecting, same
@@ -181,7 +181,7 @@ async def test_a_hook_that_never_returns_does_not_outlive_its_client() -> None:
 async def test_many_conversations_at_once() -> None:
     closed: list[int | None] = []
 
-    def note(conversation: Conversation) -> None:
+    def note(conversation: RelayedWebSocket) -> None:
         closed.append(conversation.close_code)
 
     async def talk(front: str, number: int) -> None:
@@ -215,7 +215,7 @@ async def test_a_bomb_is_not_inflated_beyond_the_limit(compressed: bool) -> None
         await socket.send(b"\0" * 100_000)
         assert len(await socket.receive()) == 100_000
         await socket.send(b"\0" * 1_000_000)
-        with pytest.raises(Closed, match="1009"):
+        with pytest.raises(StreamClosedError, match="1009"):
             await socket.receive()
     assert seen == [100_000, 100_000]
 

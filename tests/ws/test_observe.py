@@ -14,7 +14,7 @@ from websockets.asyncio.server import serve as peer_serve
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
 from llama import ConfigError, Stream, http, stack, ws
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from llama.ws import Observation, ObservedMessage
 from llama.ws._tap_wire import Seen, Tap
 from llama.ws._wire import Close, Frames
@@ -95,7 +95,7 @@ async def test_with_no_size_messages_are_counted() -> None:
     assert notes.messages == [(True, None, 5), (False, None, 5)]
 
 
-def script(reply: bytes, *fields: str, heard: list[bytes] | None = None) -> Exchange:
+def script(reply: bytes, *fields: str, heard: list[bytes] | None = None) -> RequestHandler:
     """An upstream that accepts whatever is asked, reads four bytes, says something, and ends."""
 
     async def speak(stream: Stream) -> None:
@@ -166,7 +166,7 @@ async def test_other_upgrades_and_requests_pass_unseen() -> None:
     notes = Notes()
 
     async def other(request: Request) -> Response:
-        if not request.protocol:
+        if not request.upgrade_protocol:
             return Response(200, body=b"page")
 
         async def speak(stream: Stream) -> None:

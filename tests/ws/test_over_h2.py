@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import Connector, Refused, Stream, Target, http, serve, stack, tls, ws
+from llama import Connector, RefusedError, Stream, Target, http, serve, stack, tls, ws
 from llama.http import Request, Response
 from llama.tls import TLSInfo
 from tests.http.browser import FETCHES, chromium, fingerprint
@@ -34,13 +34,13 @@ class Site:
     url: str = ""
     alpn: list[str] = field(default_factory=list)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
-    page: http.Exchange = hello
+    page: http.RequestHandler = hello
 
     async def answer(self, request: Request) -> Response:
-        self.requests.append((request.version, request.method, request.protocol))
+        self.requests.append((request.version, request.method, request.upgrade_protocol))
         if request.path == "/refuse":
             return Response(403)
-        if request.protocol:
+        if request.upgrade_protocol:
             return await stack(ws.server(subprotocols=["chat"]), echo)(request)
         return await self.page(request)
 
@@ -123,7 +123,9 @@ async def test_a_server_without_it_is_asked_once() -> None:
             async with ws.connect(f"wss:{there.url}/", client=client) as socket:
                 await converse(socket)
         assert there.alpn == ["h2", *["http/1.1"] * 3]
-        assert [each.is_idle for place in client.state.open().places for each in place.sessions] == [True]
+        assert [
+            each.is_idle for place in client.state.open().origin_pools for each in place.h2_connections
+        ] == [True]
         assert len(client.state.open().idle) == 1, (
             "the connection of HTTP/2 is kept, and closed when it is idle"
         )
@@ -144,7 +146,7 @@ async def test_many_at_once_find_out_together() -> None:
 
 async def test_a_refusal_is_not_retried() -> None:
     async with site() as there:
-        with pytest.raises(Refused, match="answered 403"):
+        with pytest.raises(RefusedError, match="answered 403"):
             async with ws.connect(f"wss:{there.url}/refuse", tls=trusting()):
                 pass
     assert there.requests == [("2", "CONNECT", "websocket")]
@@ -153,7 +155,7 @@ async def test_a_refusal_is_not_retried() -> None:
 async def test_other_upgrades_use_http_1_1() -> None:
     async with site() as there, http.client(tls=trusting()) as client:
         request = Request("GET", f"https:{there.url}/", {"Upgrade": "chat"})
-        request.protocol = "chat"
+        request.upgrade_protocol = "chat"
         response = await client(request)
         await response.aclose()
     assert there.alpn == ["http/1.1"]
@@ -167,7 +169,7 @@ async def test_no_settings_in_time_is_an_error_and_keeps_the_connection_in_the_p
     handler = stack(tls.server(*pair_files("localhost"), alpn=["h2"]), silent)
     async with (
         serve(handler, listen="127.0.0.1:0") as server,
-        http.client(tls=trusting(), head_timeout=0.1) as client,
+        http.client(tls=trusting(), response_header_timeout=0.1) as client,
     ):
         with pytest.raises(TimeoutError, match="no SETTINGS"):
             async with ws.connect(f"wss://localhost:{server.port}/", client=client):

@@ -46,7 +46,7 @@ QUIET = (
 )
 
 
-def exchange(kind: str, address: str) -> http.Exchange:
+def exchange(kind: str, address: str) -> http.RequestHandler:
     proxy = http.reverse_proxy(f"http://{address}")
 
     def same(message: Message) -> Message:
@@ -93,7 +93,7 @@ async def test_chromium(kind: str, tmp_path: Path) -> None:
     done = asyncio.Event()
 
     async def site(request: Request) -> Response:
-        if request.protocol:
+        if request.upgrade_protocol:
             return await inner(request)
         if request.path == "/done":
             done.set()

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from llama import Closed, ConfigError, Target, describe, http, serve, stack, tcp, testing, ws
+from llama import ConfigError, StreamClosedError, Target, describe, http, serve, stack, tcp, testing, ws
 from llama.http import Request, Response
 from llama.ws import WebSocket
 from llama.ws._wire import Close, Ping, Pong
@@ -39,7 +39,7 @@ async def test_protocol_errors_are_closed_with_a_code(said: bytes, code: int) ->
         event = await client.hear()
         assert isinstance(event, Close) and event.code == code
         assert await client.hear() is None
-    kind = "TooLarge" if code == 1009 else "ProtocolError"
+    kind = "TooLargeError" if code == 1009 else "ProtocolError"
     assert seen == [b"a", (kind, code)]
 
 
@@ -49,9 +49,9 @@ async def test_a_close_is_answered_by_its_code() -> None:
     async def note(socket: WebSocket) -> None:
         try:
             await socket.receive()
-        except Closed as error:
+        except StreamClosedError as error:
             codes.extend((socket.close_code, socket.close_reason, "4001 bye" in str(error)))
-        with pytest.raises(Closed):
+        with pytest.raises(StreamClosedError):
             await socket.send("late")
 
     async with serving(stack(ws.server(), note)) as address, raw(address) as client:
@@ -119,7 +119,7 @@ async def test_a_handler_that_only_sends_learns_of_the_close_and_of_pings() -> N
         try:
             while True:
                 await socket.send("tick" * 10_000)
-        except Closed:
+        except StreamClosedError:
             ended.set()
 
     async with serving(stack(ws.server(), tick)) as address, raw(address) as client:
@@ -396,7 +396,7 @@ def test_a_stack_of_the_wrong_kinds_is_refused() -> None:
     with pytest.raises(TypeError, match=r"ws.server\(\) gives WebSocket, tcp.forward\(.*\) takes Stream"):
         ws.server()(tcp.forward("a:1"))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="takes Request"):
-        stack(tcp.limit(1), ws.server(), echo)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+        stack(tcp.connection_limit(1), ws.server(), echo)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

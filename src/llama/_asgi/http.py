@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from llama._asgi.response_sender import Answer
+from llama._asgi.response_sender import ResponseSender
 from llama._asgi.types import Application, Event, Scope
 from llama._core.errors import LlamaError
 from llama._core.shutdown import Shutdown
@@ -14,7 +14,7 @@ from llama.http import Request, Response
 log = logging.getLogger("llama.server")
 
 
-class HttpCall:
+class HTTPConnection:
     """Calls the application for one request."""
 
     __slots__ = (
@@ -32,7 +32,7 @@ class HttpCall:
         self._application = application
         self._scope = scope
         self._request = request
-        self._answer = Answer(request)
+        self._answer = ResponseSender(request)
         self._received = False
         self._returned = False
         self._over = False  # the request is cancelled, or the application has returned
@@ -66,32 +66,32 @@ class HttpCall:
             error = raised
         finally:
             self._returned = True
-            if not self._answer.end(error) and not (self._over and isinstance(error, OSError)):
+            if not self._answer.finish(error) and not (self._over and isinstance(error, OSError)):
                 log.error("%s failed after its response", self._scope["path"], exc_info=error)
             self._end()
 
-    def _is_over(self) -> bool:
+    def _is_response_done(self) -> bool:
         return self._over
 
-    async def _until_over(self) -> None:
+    async def _wait_disconnect(self) -> None:
         if self._waiting is None:
             self._waiting = asyncio.Event()
         await self._waiting.wait()
 
     async def _receive(self) -> Event:
-        if self._received and not self._is_over():
-            await self._until_over()
-        if self._received or self._is_over():
+        if self._received and not self._is_response_done():
+            await self._wait_disconnect()
+        if self._received or self._is_response_done():
             return {"type": "http.disconnect"}
         body = self._request.body
-        if body.data is not None:
+        if body.buffered is not None:
             self._received = True
-            return {"type": "http.request", "body": body.data, "more_body": False}
+            return {"type": "http.request", "body": body.buffered, "more_body": False}
         try:
-            chunk = await body.chunk()
+            chunk = await body.read_chunk()
         except (LlamaError, OSError):
             self._received = True
-            if self._is_over():
+            if self._is_response_done():
                 return {"type": "http.disconnect"}
             raise
         self._received = body.ended

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
-from llama._asgi.types import Application, Event, OutOfTurn, Scope
+from llama._asgi.types import Application, ASGIProtocolError, Event, Scope
 from llama._core.errors import LlamaError
 from llama._core.shutdown import Shutdown
 
@@ -77,5 +77,5 @@ class Lifespan:
         phase, _, outcome = message["type"].removeprefix("lifespan.").partition(".")
         waiter = {"startup": self._started, "shutdown": self._stopped}.get(phase)
         if waiter is None or waiter.done() or outcome not in ("complete", "failed"):
-            raise OutOfTurn(message["type"], "out of turn")
+            raise ASGIProtocolError(message["type"], "out of turn")
         waiter.set_result("" if outcome == "complete" else str(message.get("message") or "no reason given"))

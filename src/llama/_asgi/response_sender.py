@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from llama._asgi.types import Event, OutOfTurn
-from llama._core.errors import Closed, Truncated
+from llama._asgi.types import ASGIProtocolError, Event
+from llama._core.errors import StreamClosedError, TruncatedError
 from llama.http import Body, Headers, Request, Response
 
 
@@ -28,14 +28,14 @@ class AppBody(Body):
     def trailers(self) -> Headers | None:
         return self._trailers
 
-    def chunk_nowait(self) -> bytes:
+    def read_chunk_nowait(self) -> bytes:
         chunk, self._chunk = self._chunk, b""
         if chunk:
             _wake(self._writer)
         return chunk
 
-    async def chunk(self) -> bytes:
-        while not (chunk := self.chunk_nowait()):
+    async def read_chunk(self) -> bytes:
+        while not (chunk := self.read_chunk_nowait()):
             if self._error is not None:
                 raise self._error
             if self._finished or self._closed:
@@ -45,12 +45,12 @@ class AppBody(Body):
         return chunk
 
     async def put(self, data: bytes) -> None:
-        """Add a chunk; raises Closed (an OSError) once the body is no longer read."""
+        """Add a chunk; raises StreamClosedError (an OSError) once the body is no longer read."""
         while self._chunk and not self._closed:
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
         if self._closed:
-            raise Closed("the client disconnected, or the response was closed")
+            raise StreamClosedError("the client disconnected, or the response was closed")
         if data:
             self._chunk = data
             _wake(self._reader)
@@ -69,7 +69,7 @@ class AppBody(Body):
         _wake(self._reader)
 
 
-class Answer:
+class ResponseSender:
     """Builds one Response from the `http.response.*` messages, with its body complete or streamed."""
 
     def __init__(self, request: Request, prefix: str = "http.response") -> None:
@@ -83,9 +83,12 @@ class Answer:
         self.finished = False
 
     async def send(self, message: Event) -> None:
-        """Take one message; raises OutOfTurn if it is out of order, Closed once the client has disconnected."""
+        """Take one message.
+
+        Raises ASGIProtocolError if it is out of order, StreamClosedError once the client has disconnected.
+        """
         if self.response.cancelled():
-            raise Closed("the client has left")
+            raise StreamClosedError("the client has left")
         kind: str = message["type"]
         if kind == self._body_kind and self._head is not None and not self.finished:
             if self._body is None and self._trailers is None and not message.get("more_body", False):
@@ -98,18 +101,18 @@ class Answer:
             case "start" if self._head is None:
                 self._start(message)
             case "trailers" if self._body is not None and self._trailers is not None and not self.finished:
-                self._trailers.extend(_pairs(message))
+                self._trailers.extend(_header_pairs(message))
                 if not message.get("more_trailers", False):
                     self.finished = True
                     self._body.finish(self._trailers)
             case "early_hint" if self._head is None:
                 links = [("Link", bytes(link).decode("latin-1")) for link in message.get("links", ())]
-                await self._request.inform(103, links)
+                await self._request.send_informational(103, links)
             case _:
-                raise OutOfTurn(kind, "out of turn")
+                raise ASGIProtocolError(kind, "out of turn")
 
     def _start(self, message: Event) -> None:
-        self._head = message["status"], Headers(_pairs(message))
+        self._head = message["status"], Headers(_header_pairs(message))
         if message.get("trailers", False):
             self._trailers = Headers()
 
@@ -129,20 +132,20 @@ class Answer:
         response.headers = headers
         self.response.set_result(response)
 
-    def end(self, error: Exception | None) -> bool:
+    def finish(self, error: Exception | None) -> bool:
         """Handle the end of the application; returns False if its error did not reach the client."""
         if not self.response.done():
             self.response.set_exception(error or RuntimeError("the application returned without a response"))
             return True
         if self._body is not None and not self.finished:
             self._body.finish(
-                error=error or Truncated("the application returned before the end of its response")
+                error=error or TruncatedError("the application returned before the end of its response")
             )
             return True
         return error is None
 
 
-def _pairs(message: Event) -> list[tuple[str, str]]:
+def _header_pairs(message: Event) -> list[tuple[str, str]]:
     headers = message.get("headers", ())
     return [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from cryptography import x509
 
 from llama._asgi.types import Scope
-from llama._core.server import Local
+from llama._core.server import LocalAddress
 from llama.http import Request
 from llama.tls import TLSInfo
 
@@ -45,8 +45,8 @@ def websocket_scope(request: Request, state: dict[str, Any], root_path: str) -> 
 def _scope(request: Request, state: dict[str, Any], root_path: str) -> Scope:
     path, _, query = (request.path or "/").partition("?")
     headers = request.headers
-    known = request._extensions if request._extensions is not None else request._connection
-    local = known.get(Local) if known is not None else None
+    known = request._extensions if request._extensions is not None else request._connection_extensions
+    local = known.get(LocalAddress) if known is not None else None
     info = known.get(TLSInfo) if known is not None else None
     client = request.client
     raw_path = path.encode("latin-1")
@@ -74,8 +74,8 @@ def _tls(request: Request, info: TLSInfo) -> dict[str, Any]:
     known = request.extensions.get(_TLSScope)
     if known is None:
         known = _TLSScope(_describe(info))
-        if request._connection is not None:
-            request._connection.set(known)
+        if request._connection_extensions is not None:
+            request._connection_extensions.set(known)
     return dict(known)
 
 

@@ -11,19 +11,19 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, ClassVar
 
-from llama._asgi.http import HttpCall
+from llama._asgi.http import HTTPConnection
 from llama._asgi.lifespan import Lifespan
 from llama._asgi.scope import http_scope, websocket_scope
 from llama._asgi.types import Application
-from llama._asgi.websocket import WebSocketCall
-from llama._core.stack import factory, name_of
-from llama.http import Exchange, Request, Response
+from llama._asgi.websocket import WebSocketConnection
+from llama._core.stack import display_name, layer_factory
+from llama.http import Request, RequestHandler, Response
 
 
-class AsgiExchange:
+class ASGIService:
     """Answers requests with an ASGI application; as a context manager it runs the application's lifespan."""
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __init__(self, application: Application, root_path: str, max_message: int) -> None:
         self._application = application
@@ -33,9 +33,9 @@ class AsgiExchange:
         self._entered = 0
 
     def __repr__(self) -> str:
-        return f"asgi({name_of(self._application)})"
+        return f"asgi({display_name(self._application)})"
 
-    async def __aenter__(self) -> AsgiExchange:
+    async def __aenter__(self) -> ASGIService:
         if not self._entered:
             lifespan = Lifespan(self._application)
             await lifespan.start()
@@ -54,15 +54,15 @@ class AsgiExchange:
 
     async def __call__(self, request: Request, /) -> Response:
         state: dict[str, Any] = self._lifespan.state if self._lifespan is not None else {}
-        if request.protocol == "websocket":
+        if request.upgrade_protocol == "websocket":
             scope = websocket_scope(request, state, self._root_path)
-            return await WebSocketCall(self._application, scope, request, self._max_message).response()
+            return await WebSocketConnection(self._application, scope, request, self._max_message).response()
         scope = http_scope(request, state, self._root_path)
-        return await HttpCall(self._application, scope, request).response()
+        return await HTTPConnection(self._application, scope, request).response()
 
 
-@factory("asgi", "service")
-def asgi(application: Application, *, root_path: str = "", max_message: int = 1 << 24) -> Exchange:
+@layer_factory("asgi", "service")
+def asgi(application: Application, *, root_path: str = "", max_message: int = 1 << 24) -> RequestHandler:
     """Answer requests with an ASGI 3 application: `stack(http.server(), asgi(app))`.
 
     Supports HTTP and WebSocket, with the extensions for TLS, trailers, early hints and denial responses. The
@@ -71,4 +71,4 @@ def asgi(application: Application, *, root_path: str = "", max_message: int = 1 
     `max_message` limits a WebSocket message, in bytes. When a client disconnects, the application receives
     `http.disconnect`, and `send` raises an OSError.
     """
-    return AsgiExchange(application, root_path, max_message)
+    return ASGIService(application, root_path, max_message)

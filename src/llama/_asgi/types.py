@@ -12,7 +12,7 @@ Send: TypeAlias = Callable[[Event], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class OutOfTurn(RuntimeError):
+class ASGIProtocolError(RuntimeError):
     """The application sent a message out of order."""
 
     def __init__(self, kind: str, when: str) -> None:

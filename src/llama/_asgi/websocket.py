@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from llama._asgi.response_sender import Answer
-from llama._asgi.types import Application, Event, OutOfTurn, Scope
-from llama._core.errors import Busy, Closed, LlamaError
+from llama._asgi.response_sender import ResponseSender
+from llama._asgi.types import Application, ASGIProtocolError, Event, Scope
+from llama._core.errors import LlamaError, StreamBusyError, StreamClosedError
 from llama._core.shutdown import Shutdown
 from llama._core.stream import Stream
 from llama.http import Request, Response
@@ -15,19 +15,19 @@ from llama.ws import WebSocket
 from llama.ws._handshake import EXTENSIONS, SUBPROTOCOL, accept_deflate, check_request
 from llama.ws._server import close_on_stop
 from llama.ws._settings import Settings
-from llama.ws._wire import INTERNAL, LOST, NORMAL, Frames
+from llama.ws._wire import ABNORMAL, INTERNAL_ERROR, NORMAL, Frames
 
 log = logging.getLogger("llama.server")
 
 
-class WebSocketCall:
+class WebSocketConnection:
     """Calls the application for one WebSocket request."""
 
     def __init__(self, application: Application, scope: Scope, request: Request, max_message: int) -> None:
         self._application = application
         self._scope = scope
         self._request = request
-        self._answer = Answer(request, "websocket.http.response")
+        self._answer = ResponseSender(request, "websocket.http.response")
         self._settings = Settings("asgi", max_message)
         self._opened: asyncio.Future[WebSocket] = asyncio.get_running_loop().create_future()
         self._accepted: Response | None = None
@@ -46,9 +46,9 @@ class WebSocketCall:
         try:
             response = await self._answer.response
         except BaseException:
-            self._gone()
+            self._disconnect_event()
             raise
-        response.on_close(self._gone)
+        response.on_close(self._disconnect_event)
         return response
 
     async def _run(self) -> None:
@@ -61,20 +61,20 @@ class WebSocketCall:
         except Exception as raised:
             error = raised
         finally:
-            self._answer.end(error)
+            self._answer.finish(error)
             if self._accepted is not None:
                 await self._end(error)
 
     async def _end(self, error: Exception | None) -> None:
-        if error is not None and not (isinstance(error, OSError) and self._has_left()):
+        if error is not None and not (isinstance(error, OSError) and self._is_disconnected()):
             log.error("%s failed within its WebSocket", self._scope["path"], exc_info=error)
         try:
             socket = await asyncio.shield(self._opened)
-        except Closed:
+        except StreamClosedError:
             return
-        await socket.close(NORMAL if error is None else INTERNAL)
+        await socket.close(NORMAL if error is None else INTERNAL_ERROR)
 
-    def _has_left(self) -> bool:
+    def _is_disconnected(self) -> bool:
         if not self._opened.done():
             return False
         return self._opened.exception() is not None or not self._opened.result().is_open
@@ -87,14 +87,14 @@ class WebSocketCall:
             return {"type": "websocket.connect"}
         try:
             socket = await asyncio.shield(self._opened)
-        except Closed:
-            return {"type": "websocket.disconnect", "code": LOST, "reason": ""}
+        except StreamClosedError:
+            return {"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""}
         try:
             data = await socket.receive()
-        except Busy:
+        except StreamBusyError:
             raise
         except (LlamaError, OSError):
-            code = socket.close_code or LOST
+            code = socket.close_code or ABNORMAL
             return {"type": "websocket.disconnect", "code": code, "reason": socket.close_reason}
         kind = "text" if isinstance(data, str) else "bytes"
         return {"type": "websocket.receive", kind: data}
@@ -109,7 +109,7 @@ class WebSocketCall:
         elif kind.startswith("websocket.http.response."):
             await self._answer.send(message)
         elif self._closed or self._accepted is None or kind not in ("websocket.send", "websocket.close"):
-            raise OutOfTurn(kind, "out of turn")
+            raise ASGIProtocolError(kind, "out of turn")
         elif kind == "websocket.send":
             text = message.get("text")
             socket = await asyncio.shield(self._opened)
@@ -131,7 +131,7 @@ class WebSocketCall:
         self._closed = True
         try:
             socket = await asyncio.shield(self._opened)
-        except Closed:
+        except StreamClosedError:
             return
         if socket.is_open:
             await socket.close(code, reason)
@@ -152,8 +152,8 @@ class WebSocketCall:
             forget()
             await socket.aclose()
 
-    def _gone(self) -> None:
+    def _disconnect_event(self) -> None:
         """Handle a response that was closed before its upgrade began."""
         if not self._opened.done():
-            self._opened.set_exception(Closed("the client disconnected"))
+            self._opened.set_exception(StreamClosedError("the client disconnected"))
             self._opened.exception()

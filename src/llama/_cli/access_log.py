@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from llama import Bridge, Handler, Layer, Peer, Relay, Stream, User, layer, tcp, udp
+from llama import Bridge, ConnectionHandler, Layer, PeerAddress, Relay, Stream, User, layer, tcp, udp
 
 log = logging.getLogger("llama.access")
 
@@ -31,7 +31,7 @@ class Line:
         self, stream: Stream, target: str, received: int, sent: int, error: BaseException | None
     ) -> None:
         """It has ended: `received` from the client, `sent` to it."""
-        peer, user = stream.extensions.get(Peer), stream.extensions.get(User)
+        peer, user = stream.extensions.get(PeerAddress), stream.extensions.get(User)
         fields: dict[str, object] = {
             "client.address": peer.host if peer is not None else "-",
             "user.name": str(user) if user is not None else "-",
@@ -77,19 +77,19 @@ def log_relays(format: str, what: str) -> Layer[Bridge, None, Bridge, None]:
             failure = error
             raise
         finally:
-            moved = bridge.extensions.get(tcp.Transferred) or tcp.Transferred(0, 0)
+            moved = bridge.extensions.get(tcp.RelayStats) or tcp.RelayStats(0, 0)
             line.write(bridge.client, str(bridge.target), *moved, failure)
 
     return relayed
 
 
-def log_connections(format: str, what: str) -> Callable[[Handler], Handler]:
+def log_connections(format: str, what: str) -> Callable[[ConnectionHandler], ConnectionHandler]:
     """A line for each connection."""
 
     @layer
-    async def served(stream: Stream, inner: Handler) -> None:
+    async def served(stream: Stream, inner: ConnectionHandler) -> None:
         line = Line.start(format, what)
-        traffic = tcp.Traffic()
+        traffic = tcp.TrafficCounter()
         failure: BaseException | None = None
         try:
             await tcp.count(traffic)(inner)(stream)
@@ -102,11 +102,11 @@ def log_connections(format: str, what: str) -> Callable[[Handler], Handler]:
     return served
 
 
-def log_associations(format: str, what: str) -> Callable[[Handler], Handler]:
+def log_associations(format: str, what: str) -> Callable[[ConnectionHandler], ConnectionHandler]:
     """A line for each UDP association of a SOCKS server."""
 
     @layer
-    async def associated(stream: Stream, inner: Handler) -> None:
+    async def associated(stream: Stream, inner: ConnectionHandler) -> None:
         line = Line.start(format, what)
         failure: BaseException | None = None
         try:

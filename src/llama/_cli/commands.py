@@ -8,11 +8,11 @@ from collections.abc import Callable
 import click
 from click.shell_completion import get_completion_class
 
-from llama import Handler, Target, run
+from llama import ConnectionHandler, Target, run
 from llama._cli import common_options as common
 from llama._cli import logs, param_types, stacks
-from llama._cli.common_options import Given
-from llama._cli.exit_codes import ending
+from llama._cli.common_options import CommonOptions
+from llama._cli.exit_codes import exit_on_errors
 from llama._cli.mitm.command import mitm_command
 from llama._cli.stacks import Web
 
@@ -39,32 +39,32 @@ def main() -> None:
 
 
 @main.command("socks5", epilog=EPILOG)
-@common.listening("localhost:1080")
-@common.guarded
+@common.listener_options("localhost:1080")
+@common.access_options
 @common.socks
-@common.reaching
+@common.upstream_options
 def socks5_command(**options: object) -> None:
     """A SOCKS5 proxy for TCP and, with --udp, for UDP.
 
     \b
     llama socks5 --listen :1080 --user john:secret --udp
     """
-    given = Given.of(options)
+    given = CommonOptions.of(options)
     _run(given, lambda: stacks.socks5_server(given))
 
 
 @main.command("http-proxy", epilog=EPILOG)
-@common.listening("localhost:8080")
-@common.guarded
-@common.reaching
-@common.asking
+@common.listener_options("localhost:8080")
+@common.access_options
+@common.upstream_options
+@common.client_options
 def http_proxy_command(**options: object) -> None:
     """An HTTP forward proxy, for CONNECT and for requests with a whole URL.
 
     \b
     llama http-proxy --listen 127.0.0.1:8080 --via socks5h://127.0.0.1:9050 --access-log
     """
-    given = Given.of(options)
+    given = CommonOptions.of(options)
     _run(given, lambda: stacks.http_proxy(given))
 
 
@@ -80,9 +80,9 @@ def http_proxy_command(**options: object) -> None:
 @common.TO_CERT
 @common.TO_KEY
 @common.KEYLOG
-@common.listening("localhost:8080")
-@common.reaching
-@common.asking
+@common.listener_options("localhost:8080")
+@common.upstream_options
+@common.client_options
 def reverse_command(to: tuple[str, ...], host_header: str | None, **options: object) -> None:
     """An HTTP reverse proxy.
 
@@ -90,7 +90,7 @@ def reverse_command(to: tuple[str, ...], host_header: str | None, **options: obj
     llama reverse --listen :443 --cert cert.pem --key key.pem --to http://127.0.0.1:8000
     llama reverse --listen :443 --cert cert.pem --http3 --to h3://10.0.0.1:443
     """
-    given = Given.of(options)
+    given = CommonOptions.of(options)
     _run(given, lambda: stacks.reverse_proxy(given, to, host_header))
 
 
@@ -98,27 +98,27 @@ def reverse_command(to: tuple[str, ...], host_header: str | None, **options: obj
 @click.option(
     "--to", metavar="HOST:PORT", type=param_types.target, required=True, help="HOST:PORT or unix:PATH."
 )
-@common.listening("localhost:8080")
-@common.reaching
+@common.listener_options("localhost:8080")
+@common.upstream_options
 def forward_command(to: Target, **options: object) -> None:
     """Carry every connection to one target, bytes untouched.
 
     \b
     llama forward --listen :5432 --to db.example:5432 --via https://proxy.example
     """
-    given = Given.of(options)
+    given = CommonOptions.of(options)
     _run(given, lambda: stacks.forward(given, to))
 
 
 @main.command("echo", epilog=EPILOG)
-@common.listening("localhost:7007")
+@common.listener_options("localhost:7007")
 def echo_command(**options: object) -> None:
     """Give back to clients what they send.
 
     \b
     llama echo --listen 127.0.0.1:7007
     """
-    given = Given.of(options)
+    given = CommonOptions.of(options)
     _run(given, lambda: stacks.echo(given))
 
 
@@ -137,8 +137,8 @@ def echo_command(**options: object) -> None:
     "--dotfiles", is_flag=True, help="Serve files and directories whose names begin with a dot too."
 )
 @click.option("--compress", is_flag=True, help="Compress text for the clients that take it.")
-@common.listening("localhost:8080")
-@common.web
+@common.listener_options("localhost:8080")
+@common.http_options
 def static_command(
     folder: str,
     index: str,
@@ -153,7 +153,7 @@ def static_command(
     \b
     llama static --listen :8080 --listing public
     """
-    given = Given.of(options)
+    given = CommonOptions.of(options)
     chosen = stacks.StaticOptions(
         index=None if index == "off" else index,
         listing=listing,
@@ -175,7 +175,7 @@ def completion(shell: str) -> None:
         click.echo(kind(main, {}, "llama", "_LLAMA_COMPLETE").source())
 
 
-def _run(given: Given, build: Callable[[], Handler | Web]) -> None:
+def _run(given: CommonOptions, build: Callable[[], ConnectionHandler | Web]) -> None:
     logs.set_up()
-    with ending():
+    with exit_on_errors():
         run(lambda: stacks.servers(given, build()), workers=given.workers, grace=given.grace)

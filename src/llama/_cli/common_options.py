@@ -63,7 +63,9 @@ IDLE = partial(
     "Close a connection after this time without traffic, kept-alive connections included.",
 )
 FIRST_BYTE = partial(_time, "--first-byte-timeout", "1m", "Timeout for the first byte of a new connection.")
-ANSWER = partial(_time, "--answer-timeout", "off", "Timeout for the response head, once the request is sent.")
+RESPONSE_HEADER_TIMEOUT = partial(
+    _time, "--response-header-timeout", "off", "Timeout for the response head, once the request is sent."
+)
 VIA = click.option(
     "--via",
     metavar="URL",
@@ -88,9 +90,9 @@ USER_FILE = click.option(
     metavar="FILE",
     help="Require credentials from this file: NAME:PASSWORD, one per line. SIGHUP reloads it.",
 )
-OPEN = click.option("--open", "is_open", is_flag=True, help="Allow unauthenticated clients.")
-PRIVATE = click.option(
-    "--private",
+ALLOW_ANONYMOUS = click.option("--allow-anonymous", is_flag=True, help="Allow unauthenticated clients.")
+ALLOW_PRIVATE = click.option(
+    "--allow-private",
     is_flag=True,
     help="Allow clients on other machines to reach loopback and private addresses, as local clients may.",
 )
@@ -147,7 +149,7 @@ KEYLOG = click.option(
 TO_KEY = click.option("--to-key", metavar="FILE", help="Its private key, if it is not in the same file.")
 
 
-def listening(default: str) -> Callable[[F], F]:
+def listener_options(default: str) -> Callable[[F], F]:
     """The options that every command has."""
 
     def decorate(command: F) -> F:
@@ -166,14 +168,14 @@ def listening(default: str) -> Callable[[F], F]:
     return decorate
 
 
-def reaching(command: F) -> F:
+def upstream_options(command: F) -> F:
     """The options of commands that reach targets."""
     return VIA(CONNECT()(command))
 
 
-def guarded(command: F) -> F:
+def access_options(command: F) -> F:
     """The options of proxies whose clients choose the target."""
-    return USER(USER_FILE(OPEN(PRIVATE(command))))
+    return USER(USER_FILE(ALLOW_ANONYMOUS(ALLOW_PRIVATE(command))))
 
 
 def socks(command: F) -> F:
@@ -181,18 +183,18 @@ def socks(command: F) -> F:
     return UDP(BIND(SOCKS4(command)))
 
 
-def asking(command: F) -> F:
+def client_options(command: F) -> F:
     """The options of commands that send HTTP requests on."""
-    return ANSWER()(web(command))
+    return RESPONSE_HEADER_TIMEOUT()(http_options(command))
 
 
-def web(command: F) -> F:
+def http_options(command: F) -> F:
     """The options of commands that serve HTTP."""
     return HTTP3(FIRST_BYTE()(command))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class CommonOptions:
     """The values of the options; an option that a command does not have keeps its default."""
 
     listen: tuple[str, ...]
@@ -204,14 +206,14 @@ class Given:
     grace: float | None
     access_log: LogFormat | None
     first_byte_timeout: float | None = None
-    answer_timeout: float | None = None
+    response_header_timeout: float | None = None
     via: tuple[str, ...] = ()
     connect_timeout: float | None = None
     users: tuple[tuple[str, str], ...] = ()
     user_file: str | None = None
-    is_open: bool = False
+    allow_anonymous: bool = False
     http3: bool = False
-    private: bool = False
+    allow_private: bool = False
     to_cert: str | None = None
     to_key: str | None = None
     keylog: str | None = None
@@ -220,5 +222,5 @@ class Given:
     socks4: bool = False
 
     @classmethod
-    def of(cls, given: Mapping[str, object]) -> Given:
-        return cast("Callable[..., Given]", cls)(**given)
+    def of(cls, given: Mapping[str, object]) -> CommonOptions:
+        return cast("Callable[..., CommonOptions]", cls)(**given)

@@ -11,20 +11,20 @@ import click
 
 from llama import ConfigError
 
-FAILED = 1
-CONFIG = 78  # EX_CONFIG of sysexits.h
+EXIT_FAILURE = 1
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 
 
 @contextmanager
-def ending() -> Generator[None]:
+def exit_on_errors() -> Generator[None]:
     """What is wrong with settings and with the system ends the command, with a line that says what."""
     try:
         yield
     except ConfigError as error:
-        fail(CONFIG, str(error))
+        fail(EXIT_CONFIG, str(error))
     except OSError as error:
         text = error.strerror or str(error)
-        fail(FAILED, f"--listen: {text}" if text.startswith("cannot listen") else text)
+        fail(EXIT_FAILURE, f"--listen: {text}" if text.startswith("cannot listen") else text)
 
 
 def fail(code: int, message: str) -> NoReturn:

@@ -47,7 +47,7 @@ def _is_target(text: str) -> bool:
     return True
 
 
-def is_here(address: str) -> bool:
+def is_local(address: str) -> bool:
     """Whether only this machine reaches what listens there; False where that is not known."""
     if address.startswith("unix:"):
         return True

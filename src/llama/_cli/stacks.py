@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from llama import (
     ConfigError,
+    ConnectionHandler,
     Connector,
-    Handler,
     Relay,
     Server,
     Stream,
@@ -23,10 +23,10 @@ from llama import (
     via,
 )
 from llama._cli.access_log import log_associations, log_connections, log_relays
-from llama._cli.common_options import Given
-from llama._cli.param_types import is_here, users_of
+from llama._cli.common_options import CommonOptions
+from llama._cli.param_types import is_local, users_of
 
-LONG = 86_400.0  # seconds, where a bound is off that HTTP/3 needs
+NO_TIMEOUT = 86_400.0  # seconds, where a bound is off that HTTP/3 needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +44,12 @@ class StaticOptions:
 class Web:
     """A service of HTTP: for connections over TCP, and what answers their requests."""
 
-    handler: Handler
-    exchange: http.Exchange
+    handler: ConnectionHandler
+    exchange: http.RequestHandler
 
 
 @contextmanager
-def naming(option: str) -> Generator[None]:
+def option_errors(option: str) -> Generator[None]:
     """Say which option a ConfigError is about."""
     try:
         yield
@@ -57,25 +57,27 @@ def naming(option: str) -> Generator[None]:
         raise ConfigError(f"{option}: {error}") from None
 
 
-def servers(given: Given, service: Handler | Web, *, transparent: bool = False) -> list[Server]:
+def servers(
+    given: CommonOptions, service: ConnectionHandler | Web, *, transparent: bool = False
+) -> list[Server]:
     """A server for each address, with TLS in front where there is a certificate."""
     pairs = _pairs(given)
     handler = service.handler if isinstance(service, Web) else service
     keylog = keylog_file(given)
     if pairs:
-        with naming("--cert and --key" if given.key else "--cert"):
+        with option_errors("--cert and --key" if given.key else "--cert"):
             first, *others = [tls.Certificate(cert, key) for cert, key in pairs]
             layer = tls.server(first, None, *others, handshake_timeout=given.handshake_timeout, keylog=keylog)
         handler = layer(handler)
-    with naming("--listen"):
+    with option_errors("--listen"):
         made: list[Server] = [tcp.server(each, handler, transparent=transparent) for each in given.listen]
     if given.http3 and isinstance(service, Web):
-        with naming("--http3"):
+        with option_errors("--http3"):
             made += h3_servers(given, service.exchange, keylog)
     return made
 
 
-def _pairs(given: Given) -> list[tuple[str, str | None]]:
+def _pairs(given: CommonOptions) -> list[tuple[str, str | None]]:
     """The certificate files with their key files."""
     if given.key and not given.cert:
         raise ConfigError("--key: a key goes with a certificate: expected --cert too")
@@ -88,7 +90,9 @@ def _pairs(given: Given) -> list[tuple[str, str | None]]:
     return list(zip(given.cert, given.key, strict=True))
 
 
-def h3_servers(given: Given, exchange: http.Exchange, keylog: str | None = None) -> list[Server]:
+def h3_servers(
+    given: CommonOptions, exchange: http.RequestHandler, keylog: str | None = None
+) -> list[Server]:
     """A server of HTTP/3 for each address, at the UDP port of the same number."""
     if not given.cert:
         raise ConfigError("HTTP/3 is spoken over TLS only: expected --cert too")
@@ -106,8 +110,8 @@ def h3_servers(given: Given, exchange: http.Exchange, keylog: str | None = None)
             exchange,
             cert,
             key,
-            handshake_timeout=given.handshake_timeout or LONG,
-            idle_timeout=given.idle_timeout or LONG,
+            handshake_timeout=given.handshake_timeout or NO_TIMEOUT,
+            idle_timeout=given.idle_timeout or NO_TIMEOUT,
             body_timeout=given.idle_timeout,
             write_timeout=given.idle_timeout,
             keylog=keylog,
@@ -116,43 +120,43 @@ def h3_servers(given: Given, exchange: http.Exchange, keylog: str | None = None)
     ]
 
 
-def keylog_file(given: Given) -> str | None:
+def keylog_file(given: CommonOptions) -> str | None:
     """The file of --keylog; ConfigError where it cannot be written."""
     path = given.keylog
     if path is None:
         return None
     if path == "env" and not (path := os.environ.get("SSLKEYLOGFILE")):
         raise ConfigError("--keylog env: SSLKEYLOGFILE is not set")
-    with naming("--keylog"):
+    with option_errors("--keylog"):
         tls.connect(insecure=True, keylog=path)  # it reports what is wrong under the option's name
     return path
 
 
-def connector(given: Given) -> Connector:
+def connector(given: CommonOptions) -> Connector:
     """The way to targets."""
     connect = tcp.connect(timeout=given.connect_timeout)
     keylog = keylog_file(given)
     if not given.via:
         return connect
-    with naming("--via"):
-        return via(*given.via, over=connect, handshake_timeout=given.handshake_timeout, keylog=keylog)
+    with option_errors("--via"):
+        return via(*given.via, connect=connect, handshake_timeout=given.handshake_timeout, keylog=keylog)
 
 
-def relay(given: Given, what: str) -> Relay:
+def relay(given: CommonOptions, what: str) -> Relay:
     """What carries bytes, and tells of it where that is wanted."""
     made = tcp.relay(idle_timeout=given.idle_timeout)
     return made if given.access_log is None else log_relays(given.access_log, what)(made)
 
 
-def users(given: Given) -> dict[str, str]:
+def users(given: CommonOptions) -> dict[str, str]:
     """Who is served; nobody in particular where it is empty."""
     if given.user_file is None:
         return dict(given.users)
-    with naming("--user-file"):
+    with option_errors("--user-file"):
         return {**users_of(given.user_file), **dict(given.users)}
 
 
-def socks5_server(given: Given) -> Handler:
+def socks5_server(given: CommonOptions) -> ConnectionHandler:
     """The SOCKS5 server."""
     check_open(given)
     connect = connector(given)
@@ -162,12 +166,12 @@ def socks5_server(given: Given) -> Handler:
     for option, chosen in (("--udp", given.udp), ("--bind", given.bind)):
         if chosen and given.via:
             raise ConfigError(f"{option}: the proxies of --via carry outgoing connections only")
-    with naming("--user" if given.users else "--user-file"):
+    with option_errors("--user" if given.users else "--user-file"):
         made = socks5.server(
             auth=known or None,
             connect=connect,
             relay=relay(given, "SOCKS"),
-            private=given.private or None,
+            private=given.allow_private or None,
             socks4=given.socks4,
             bind=given.bind,
             udp=given.udp,
@@ -177,19 +181,19 @@ def socks5_server(given: Given) -> Handler:
     return made if given.access_log is None else log_associations(given.access_log, "SOCKS UDP")(made)
 
 
-def http_proxy(given: Given) -> Web:
+def http_proxy(given: CommonOptions) -> Web:
     """The HTTP forward proxy."""
     check_open(given)
     connect = connector(given)
     carry = tcp.relay(idle_timeout=given.idle_timeout)
-    private = given.private or None
+    private = given.allow_private or None
     exchange = http.proxy(connect=connect, relay=carry, client=_client(given, connect), private=private)
     if known := users(given):
         exchange = http.proxy_auth(known)(exchange)
     return _http(given, exchange, forward=True)
 
 
-def reverse_proxy(given: Given, to: Sequence[str], host: str | None) -> Web:
+def reverse_proxy(given: CommonOptions, to: Sequence[str], host: str | None) -> Web:
     """The HTTP reverse proxy."""
     if given.via and (over_udp := [each for each in to if each.startswith("h3:")]):
         raise ConfigError(f"--via: {over_udp[0]} is reached over UDP, which these proxies do not carry")
@@ -198,27 +202,27 @@ def reverse_proxy(given: Given, to: Sequence[str], host: str | None) -> Web:
         raise ConfigError("--keylog: expected TLS: --cert, or --to https://HOST:PORT or h3://HOST:PORT")
     connect = connector(given)
     client = _client(given, connect, _upstream_tls(given, connect))
-    with naming("--to"):
+    with option_errors("--to"):
         return _http(given, http.reverse_proxy(to, client=client, host=host))
 
 
-def _upstream_tls(given: Given, connect: Connector) -> Connector | None:
+def _upstream_tls(given: CommonOptions, connect: Connector) -> Connector | None:
     if given.to_cert is None and given.to_key is not None:
         raise ConfigError("--to-key: a key goes with a certificate: expected --to-cert too")
     if given.to_cert is None and given.keylog is None:
         return None
     keylog = keylog_file(given)
-    with naming("--to-cert" if given.to_key is None else "--to-cert and --to-key"):
+    with option_errors("--to-cert" if given.to_key is None else "--to-cert and --to-key"):
         return tls.connect(connect, cert=given.to_cert, key=given.to_key, keylog=keylog)
 
 
-def static(given: Given, folder: str, options: StaticOptions) -> Web:
+def static(given: CommonOptions, folder: str, options: StaticOptions) -> Web:
     """The files below a directory."""
     if options.index is not None and os.path.basename(options.index) != options.index:
         raise ConfigError(
             f"--index: {options.index!r} is no name of a file: expected one without a slash, or off"
         )
-    with naming("DIR"):
+    with option_errors("DIR"):
         files = http.static(
             folder,
             index=options.index,
@@ -229,18 +233,18 @@ def static(given: Given, folder: str, options: StaticOptions) -> Web:
     return _http(given, http.compress()(files) if options.compress else files)
 
 
-def _client(given: Given, connect: Connector, tls: Connector | None = None) -> http.Exchange:
+def _client(given: CommonOptions, connect: Connector, tls: Connector | None = None) -> http.RequestHandler:
     return http.client(
         connect,
         tls=tls,
         connect_timeout=given.connect_timeout,
-        head_timeout=given.answer_timeout,
+        response_header_timeout=given.response_header_timeout,
         body_timeout=given.idle_timeout,
         write_timeout=given.idle_timeout,
     )
 
 
-def _http(given: Given, exchange: http.Exchange, *, forward: bool = False) -> Web:
+def _http(given: CommonOptions, exchange: http.RequestHandler, *, forward: bool = False) -> Web:
     """Serve HTTP; what a forward proxy answers is of other origins, which have no HTTP/3 here to be told of."""
     if given.access_log is not None:
         exchange = http.access_log(given.access_log, whole_urls=forward)(exchange)
@@ -255,14 +259,14 @@ def _http(given: Given, exchange: http.Exchange, *, forward: bool = False) -> We
     return Web(stack(server, over_tcp), exchange)
 
 
-def forward(given: Given, to: Target) -> Handler:
+def forward(given: CommonOptions, to: Target) -> ConnectionHandler:
     """Bytes to one target."""
     return tcp.forward(to, connect=connector(given), relay=relay(given, "FORWARD"))
 
 
-def echo(given: Given) -> Handler:
+def echo(given: CommonOptions) -> ConnectionHandler:
     """What is sent comes back."""
-    service: Handler = _echo
+    service: ConnectionHandler = _echo
     if given.idle_timeout is not None:
         service = tcp.idle_timeout(given.idle_timeout)(service)
     return service if given.access_log is None else log_connections(given.access_log, "ECHO")(service)
@@ -273,13 +277,13 @@ async def _echo(stream: Stream) -> None:
         await stream.write(data)
 
 
-def check_open(given: Given) -> None:
+def check_open(given: CommonOptions) -> None:
     """A proxy that others can reach asks who they are, unless it is told not to."""
-    if given.users or given.user_file is not None or given.is_open:
+    if given.users or given.user_file is not None or given.allow_anonymous:
         return
     for each in given.listen:
-        if not is_here(each):
+        if not is_local(each):
             raise ConfigError(
                 f"--listen: {each} may be reached from other machines, and everybody there could use this "
-                "proxy: expected --user-file FILE or --user NAME:PASSWORD, or --open if that is what it is for"
+                "proxy: expected --user-file FILE or --user NAME:PASSWORD, or --allow-anonymous to allow that"
             )

@@ -20,39 +20,39 @@ class LlamaError(Exception):
         self.retry_after = retry_after
 
 
-class Closed(LlamaError, ConnectionError):
+class StreamClosedError(LlamaError, ConnectionError):
     """The stream was closed or aborted on this side, or a write on it was cancelled halfway."""
 
 
-class Busy(LlamaError, RuntimeError):
+class StreamBusyError(LlamaError, RuntimeError):
     """A second reader or a second writer used a stream at the same time."""
 
 
-class Truncated(LlamaError, EOFError):
+class TruncatedError(LlamaError, EOFError):
     """The peer closed the connection without announcing the end, so the data may be incomplete."""
 
     default_status = 502
 
 
-class TooLarge(LlamaError, ValueError):
+class TooLargeError(LlamaError, ValueError):
     """A message from the peer exceeds a limit."""
 
     default_status = 413
 
 
-class Refused(LlamaError, PermissionError):
+class RefusedError(LlamaError, PermissionError):
     """A rule forbids the operation."""
 
     default_status = 403
 
 
-class Overloaded(LlamaError):
+class OverloadedError(LlamaError):
     """A capacity limit has been reached; a later attempt may succeed."""
 
     default_status = 503
 
 
-class Unreachable(LlamaError, ConnectionError):
+class UnreachableError(LlamaError, ConnectionError):
     """The connection to the target failed."""
 
     default_status = 502

@@ -37,7 +37,7 @@ class Extensions:
 
     def fork(self) -> Extensions:
         """Return an independent copy: later changes to one do not affect the other."""
-        copy = _new(Extensions)
+        copy = _create_empty(Extensions)
         copy._values = self._values.copy()
         return copy
 
@@ -54,4 +54,4 @@ class Extensions:
         return f"Extensions({', '.join(map(repr, self._values.values()))})"
 
 
-_new = Extensions.__new__
+_create_empty = Extensions.__new__

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-Stray = (SystemExit, asyncio.CancelledError)
+ESCAPING_ERRORS = (SystemExit, asyncio.CancelledError)
 
 
-def contained(error: BaseException, hook: object) -> Exception | None:
+def contain_error(error: BaseException, hook: object) -> Exception | None:
     """Return the exception to raise for a hook's error; None for a cancellation of the running task: reraise it.
 
     A SystemExit would end the program. A CancelledError from something else, such as a future that the hook

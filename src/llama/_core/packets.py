@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple, TypeAlias
 
 from llama._core.extensions import Extensions
-from llama._core.server import Local, Peer
+from llama._core.server import LocalAddress, PeerAddress
 from llama._core.service import Service
 from llama._core.stream import Buffer
 from llama._core.target import Target
@@ -16,7 +16,7 @@ class Packet(NamedTuple):
     """One datagram and its source."""
 
     data: bytes
-    peer: Peer
+    peer: PeerAddress
 
 
 class Packets(ABC):
@@ -40,12 +40,14 @@ class Packets(ABC):
 
     @property
     @abstractmethod
-    def address(self) -> Local | None:
+    def address(self) -> LocalAddress | None:
         """The local address; None while no socket is bound."""
 
     @abstractmethod
     async def receive(self) -> Packet:
-        """Return the next datagram; raises Closed after `aclose` or `abort`, OSError when the association broke.
+        """Return the next datagram.
+
+        Raises StreamClosedError after `aclose` or `abort`, OSError when the association broke.
 
         A cancelled call loses no datagram.
         """
@@ -54,8 +56,8 @@ class Packets(ABC):
     async def send(self, data: Buffer, to: Target | None = None) -> None:
         """Send one datagram; `to` may be omitted if there is only one peer.
 
-        Raises ValueError without a peer, Closed after `aclose` or `abort`, OSError if the datagram cannot be sent,
-        for example because it is too large.
+        Raises ValueError without a peer, StreamClosedError after `aclose` or `abort`, OSError if the datagram cannot
+        be sent, for example because it is too large.
         """
 
     @abstractmethod

@@ -10,7 +10,7 @@ from types import FunctionType, MethodType
 from typing import cast
 
 
-def resources(*services: object) -> list[AbstractAsyncContextManager[object]]:
+def find_resources(*services: object) -> list[AbstractAsyncContextManager[object]]:
     """Return the services that are async context managers, each once, inner ones before outer ones.
 
     Searches dataclass fields, containers, partials, bound methods and closure cells. A context manager
@@ -29,11 +29,11 @@ def resources(*services: object) -> list[AbstractAsyncContextManager[object]]:
         seen[id(item)] = item
         if callable(item) and hasattr(type(item), "__aenter__") and hasattr(type(item), "__aexit__"):
             todo.append((item, True))
-        todo.extend((each, False) for each in _within(item))
+        todo.extend((each, False) for each in _children(item))
     return found
 
 
-def _within(item: object) -> Iterator[object]:
+def _children(item: object) -> Iterator[object]:
     if isinstance(item, (str, bytes, bytearray, memoryview, int, float, type)):
         return
     if isinstance(item, Mapping):
@@ -48,13 +48,13 @@ def _within(item: object) -> Iterator[object]:
         yield item.__self__
         yield item.__func__
     elif isinstance(item, FunctionType):
-        yield from _cells(item)
+        yield from _closure_values(item)
     elif dataclasses.is_dataclass(item):
         for field in dataclasses.fields(item):
             yield getattr(item, field.name, None)
 
 
-def _cells(function: FunctionType) -> Iterator[object]:
+def _closure_values(function: FunctionType) -> Iterator[object]:
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
     for cell in function.__closure__ or ():
@@ -64,7 +64,7 @@ def _cells(function: FunctionType) -> Iterator[object]:
             continue
 
 
-async def enter(exits: AsyncExitStack, *services: object) -> None:
+async def enter_resources(exits: AsyncExitStack, *services: object) -> None:
     """Enter the resources that these services own; the exit stack exits them in reverse order."""
-    for each in resources(*services):
+    for each in find_resources(*services):
         await exits.enter_async_context(each)

@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from llama._core.errors import LlamaError, Truncated
+from llama._core.errors import LlamaError, TruncatedError
 from llama._core.shutdown import Shutdown
 
 
-class Peer(NamedTuple):
+class PeerAddress(NamedTuple):
     """The peer's address, from the socket or from a trusted PROXY header; the port is 0 for a path."""
 
     host: str
@@ -21,14 +21,14 @@ class Peer(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class Local(NamedTuple):
+class LocalAddress(NamedTuple):
     """The address that the client connected to; the port is 0 for a path."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        return str(Peer(*self))
+        return str(PeerAddress(*self))
 
 
 class User(str):
@@ -56,11 +56,13 @@ class Server(ABC):
         """The outermost service, for code that inspects the stack."""
 
     @abstractmethod
-    def bind(self, *, shared: bool = False, like: Sequence[socket.socket] = ()) -> list[socket.socket]:
+    def bind(
+        self, *, reuse_port: bool = False, same_ports_as: Sequence[socket.socket] = ()
+    ) -> list[socket.socket]:
         """Return bound, listening sockets; raises OSError that names the address.
 
-        `shared` allows other sockets on the same address (SO_REUSEPORT); for port 0 the ports are those of the
-        sockets in `like`.
+        `reuse_port` allows other sockets on the same address (SO_REUSEPORT); for port 0 the ports are those of the
+        sockets in `same_ports_as`.
         """
 
     @abstractmethod
@@ -72,8 +74,8 @@ class Server(ABC):
         """
 
 
-def is_orderly(error: Exception) -> bool:
+def should_close_gracefully(error: Exception) -> bool:
     """Whether the connection is still usable after a handler raised this, so that it is closed and not aborted."""
     if isinstance(error, TimeoutError):
         return error.errno is None  # with a number it comes from the system: the connection is dead
-    return isinstance(error, LlamaError) and not isinstance(error, Truncated)
+    return isinstance(error, LlamaError) and not isinstance(error, TruncatedError)

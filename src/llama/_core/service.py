@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias, TypeVar
 
-In = TypeVar("In", contravariant=True)
-Out = TypeVar("Out", covariant=True)
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
+ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 
 
-class Service(Protocol[In, Out]):
+class Service(Protocol[RequestT_contra, ResponseT_co]):
     """An async callable with one input, which returns its output or raises."""
 
-    def __call__(self, input: In, /) -> Awaitable[Out]: ...
+    def __call__(self, input: RequestT_contra, /) -> Awaitable[ResponseT_co]: ...
 
 
-I = TypeVar("I")  # noqa: E741
-O = TypeVar("O")  # noqa: E741
-I2 = TypeVar("I2")
-O2 = TypeVar("O2")
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+InnerRequestT = TypeVar("InnerRequestT")
+InnerResponseT = TypeVar("InnerResponseT")
 
-Layer: TypeAlias = Callable[[Service[I2, O2]], Service[I, O]]
+Layer: TypeAlias = Callable[[Service[InnerRequestT, InnerResponseT]], Service[RequestT, ResponseT]]
 """Takes a service and returns a service."""
 
-Middleware: TypeAlias = Callable[[Service[I, O]], Service[I, O]]
+Middleware: TypeAlias = Callable[[Service[RequestT, ResponseT]], Service[RequestT, ResponseT]]
 """A layer whose outer and inner service have the same type.
 
 A generic layer factory writes the type out instead, because mypy binds an alias' type variables to the factory.

@@ -67,10 +67,10 @@ class Shutdown:
         else:
             task = self._loop.create_task(coroutine, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._released)
+        task.add_done_callback(self._on_task_done)
         return task
 
-    def _released(self, task: asyncio.Task[Any]) -> None:
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not self._tasks and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
@@ -82,7 +82,7 @@ class Shutdown:
         """Call back once when stopping begins (now, if it has begun); returns a function that unregisters it."""
         if self.stopping:
             callback()
-            return _nothing
+            return _noop
         key = object()
         self._stoppers[key] = callback
         return lambda: self._stoppers.pop(key, None) and None
@@ -163,20 +163,20 @@ class Shutdown:
                 log.exception("closing %r failed", closer)
 
 
-def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+def detached_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Start a task that its caller owns, cancels and awaits: no Shutdown waits for it."""
     task = asyncio.get_running_loop().create_task(coroutine)
-    task.add_done_callback(_seen)
+    task.add_done_callback(_retrieve_exception)
     return task
 
 
-def _seen(task: asyncio.Task[Any]) -> None:
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
     """Mark the exception as retrieved: the task's owner may have ended without awaiting it."""
     if not task.cancelled():
         task.exception()
 
 
-def _nothing() -> None:
+def _noop() -> None:
     return None
 
 

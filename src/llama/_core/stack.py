@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast, overload
 
-from llama._core.service import I2, O2, I, Layer, O, Service
+from llama._core.service import InnerRequestT, InnerResponseT, Layer, RequestT, ResponseT, Service
 
 C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., object])
@@ -30,7 +30,7 @@ T15 = TypeVar("T15")
 T16 = TypeVar("T16")
 
 
-def factory(name: str, makes: str = "layer") -> Callable[[F], F]:
+def layer_factory(name: str, makes: str = "layer") -> Callable[[F], F]:
     """Mark a function as the factory of a layer or a service, so that a stack detects a missing call."""
 
     def mark(function: F) -> F:
@@ -41,15 +41,15 @@ def factory(name: str, makes: str = "layer") -> Callable[[F], F]:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class _Layer(Generic[I2, O2, I, O]):
+class _NamedLayer(Generic[InnerRequestT, InnerResponseT, RequestT, ResponseT]):
     """The layer that a factory returns: it builds the service, and knows its name and the types of both sides."""
 
     name: str
-    build: Callable[[Service[I2, O2]], Service[I, O]]
-    takes: type | None
-    gives: type | None
+    build: Callable[[Service[InnerRequestT, InnerResponseT]], Service[RequestT, ResponseT]]
+    input_type: type | None
+    inner_type: type | None
 
-    def __call__(self, inner: Service[I2, O2], /) -> Service[I, O]:
+    def __call__(self, inner: Service[InnerRequestT, InnerResponseT], /) -> Service[RequestT, ResponseT]:
         _check_inner(self, inner)
         return self.build(inner)
 
@@ -59,62 +59,70 @@ class _Layer(Generic[I2, O2, I, O]):
 
 def named_layer(
     name: str,
-    build: Callable[[Service[I2, O2]], Service[I, O]],
+    build: Callable[[Service[InnerRequestT, InnerResponseT]], Service[RequestT, ResponseT]],
     *,
-    takes: type | None = None,
-    gives: type | None = None,
-) -> Layer[I2, O2, I, O]:
+    input_type: type | None = None,
+    inner_type: type | None = None,
+) -> Layer[InnerRequestT, InnerResponseT, RequestT, ResponseT]:
     """Return a layer with a name, which rejects a service of the wrong type when the stack is built.
 
-    `takes` is the type of its input, `gives` the type that it passes to the inner service; None matches any.
+    `input_type` is the type of its input, `inner_type` the type that it passes to the inner service; None matches any.
     """
-    made: _Layer[I2, O2, I, O] = _Layer(name, build, takes, gives)
+    made: _NamedLayer[InnerRequestT, InnerResponseT, RequestT, ResponseT] = _NamedLayer(
+        name, build, input_type, inner_type
+    )
     return made
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class _Wrapped(Generic[I2, O2, I, O]):
-    inner: Service[I2, O2]
-    function: Callable[[I, Service[I2, O2]], Awaitable[O]]
-    takes: type | None
+class _FunctionService(Generic[InnerRequestT, InnerResponseT, RequestT, ResponseT]):
+    inner: Service[InnerRequestT, InnerResponseT]
+    function: Callable[[RequestT, Service[InnerRequestT, InnerResponseT]], Awaitable[ResponseT]]
+    input_type: type | None
 
     @property
-    def __takes__(self) -> type | None:
-        return self.takes
+    def __input_type__(self) -> type | None:
+        return self.input_type
 
-    def __call__(self, input: I, /) -> Awaitable[O]:
+    def __call__(self, input: RequestT, /) -> Awaitable[ResponseT]:
         return self.function(input, self.inner)
 
     def __repr__(self) -> str:
         return _function_name(self.function)
 
 
-def layer(function: Callable[[I, Service[I2, O2]], Awaitable[O]], /) -> Layer[I2, O2, I, O]:
+def layer(
+    function: Callable[[RequestT, Service[InnerRequestT, InnerResponseT]], Awaitable[ResponseT]], /
+) -> Layer[InnerRequestT, InnerResponseT, RequestT, ResponseT]:
     """Make a layer from an async function of the input and the inner service."""
-    takes = _annotated_input(function)
+    takes = _annotated_input_type(function)
 
-    def build(inner: Service[I2, O2]) -> Service[I, O]:
-        made: _Wrapped[I2, O2, I, O] = _Wrapped(inner, function, takes)
+    def build(inner: Service[InnerRequestT, InnerResponseT]) -> Service[RequestT, ResponseT]:
+        made: _FunctionService[InnerRequestT, InnerResponseT, RequestT, ResponseT] = _FunctionService(
+            inner, function, takes
+        )
         return made
 
-    made: _Layer[I2, O2, I, O] = _Layer(_function_name(function), build, takes, None)
+    made: _NamedLayer[InnerRequestT, InnerResponseT, RequestT, ResponseT] = _NamedLayer(
+        _function_name(function), build, takes, None
+    )
     return made
 
 
-def _annotated_input(function: Callable[..., object]) -> type | None:
+def _annotated_input_type(function: Callable[..., object]) -> type | None:
     try:
         first = next(iter(inspect.signature(function, eval_str=True).parameters.values()), None)
     except (NameError, TypeError, ValueError):
         return None
-    return first.annotation if first is not None and first.annotation in _kinds else None
+    return first.annotation if first is not None and first.annotation in _input_types else None
 
 
-_kinds: set[type] = set()
+_input_types: set[type] = set()
 
 
-def kind(cls: type[C]) -> type[C]:
+def register_input_type(cls: type[C]) -> type[C]:
     """Declare a type that services take, such as Stream: stacks check these types."""
-    _kinds.add(cls)
+    _input_types.add(cls)
     return cls
 
 
@@ -339,16 +347,16 @@ def stack(*parts: Any) -> Any:
 
 
 def _apply(each: Callable[[Any], Any], inner: Any) -> Any:
-    if not _is_layer(each) and _taker(each) is not None:
-        raise TypeError(f"{name_of(each)} is a service: only the last part of a stack can be one")
+    if not _is_layer(each) and _find_input_type(each) is not None:
+        raise TypeError(f"{display_name(each)} is a service: only the last part of a stack can be one")
     service = each(inner)
     if inspect.iscoroutine(service):
         service.close()
         raise TypeError(
-            f"{name_of(each)} is a service, not a layer: only the last part of a stack can be one"
+            f"{display_name(each)} is a service, not a layer: only the last part of a stack can be one"
         )
     if not callable(service):
-        raise TypeError(f"{name_of(each)} is not a layer: it returned {service!r}, not a service")
+        raise TypeError(f"{display_name(each)} is not a layer: it returned {service!r}, not a service")
     return service
 
 
@@ -360,15 +368,17 @@ def check_service(service: object) -> None:
 
 
 def _is_layer(part: object) -> bool:
-    return isinstance(part, _Layer)
+    return isinstance(part, _NamedLayer)
 
 
-def check_takes(service: object, kind: type, who: str) -> None:
+def check_accepts(service: object, input_type: type, who: str) -> None:
     """Raise TypeError if a service declares another input type than `kind`, which `who` passes to it."""
     check_service(service)
-    taker = _taker(service)
-    if taker is not None and taker[1] is not kind:
-        raise TypeError(f"{who} gives {kind.__name__}, {name_of(taker[0])} takes {taker[1].__name__}")
+    taker = _find_input_type(service)
+    if taker is not None and taker[1] is not input_type:
+        raise TypeError(
+            f"{who} gives {input_type.__name__}, {display_name(taker[0])} takes {taker[1].__name__}"
+        )
 
 
 def _check_part(part: object) -> None:
@@ -379,43 +389,44 @@ def _check_part(part: object) -> None:
         raise TypeError(f"{part!r} is neither a layer nor a service: it cannot be called")
 
 
-def _check_inner(outer: _Layer[Any, Any, Any, Any], inner: object) -> None:
+def _check_inner(outer: _NamedLayer[Any, Any, Any, Any], inner: object) -> None:
     check_service(inner)
-    taker = _taker(inner)
-    if outer.gives is not None and taker is not None and taker[1] is not outer.gives:
+    taker = _find_input_type(inner)
+    if outer.inner_type is not None and taker is not None and taker[1] is not outer.inner_type:
         raise TypeError(
-            f"{outer!r} gives {outer.gives.__name__}, {name_of(taker[0])} takes {taker[1].__name__}: swap them"
+            f"{outer!r} gives {outer.inner_type.__name__}, "
+            f"{display_name(taker[0])} takes {taker[1].__name__}: swap them"
         )
 
 
-def kind_taken(service: object) -> type | None:
+def input_type_of(service: object) -> type | None:
     """Return the declared input type of a service, or of its inner service; None if unknown."""
-    taker = _taker(service)
+    taker = _find_input_type(service)
     return None if taker is None else taker[1]
 
 
-def _taker(service: object) -> tuple[object, type] | None:
+def _find_input_type(service: object) -> tuple[object, type] | None:
     """Return the first service of the chain that declares its input type, and that type; None if there is none."""
     while service is not None:
-        known = getattr(service, "__takes__", None)
+        known = getattr(service, "__input_type__", None)
         if isinstance(known, type):
             return service, known
-        if isinstance(service, _Wrapped):  # an unannotated function may change the type
+        if isinstance(service, _FunctionService):  # an unannotated function may change the type
             return None
         service = getattr(service, "inner", None)
     return None
 
 
 def describe(service: object) -> str:
-    """Return the chain of services in one line, outermost first: `tcp.limit(10000) > echo`."""
+    """Return the chain of services in one line, outermost first: `tcp.connection_limit(10000) > echo`."""
     names: list[str] = []
     while service is not None:
-        names.append(name_of(service))
+        names.append(display_name(service))
         service = getattr(service, "inner", None)
     return " > ".join(names)
 
 
-def name_of(service: object) -> str:
+def display_name(service: object) -> str:
     """Return the name of one service or layer, for messages."""
     if inspect.isroutine(service):
         return _function_name(service)
@@ -429,7 +440,7 @@ def _function_name(function: object) -> str:
     return name.rpartition("<locals>.")[2]
 
 
-def spoken(service: object) -> tuple[str, ...]:
+def alpn_protocols(service: object) -> tuple[str, ...]:
     """Return the ALPN protocols of the first service in the chain that declares any."""
     while service is not None:
         found: tuple[str, ...] | None = getattr(service, "__alpn__", None)

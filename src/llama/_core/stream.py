@@ -6,17 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TypeAlias
 
-from llama._core.errors import Busy, Closed
+from llama._core.errors import StreamBusyError, StreamClosedError
 from llama._core.extensions import Extensions
-from llama._core.meter import Meter, Pace
+from llama._core.meter import Meter, Pacer
 from llama._core.service import Service
-from llama._core.stack import kind
+from llama._core.stack import register_input_type
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-CHUNK = 65536
+DEFAULT_READ_SIZE = 65536
 
 
-@kind
+@register_input_type
 class Stream(ABC):
     """A bidirectional byte stream, with one reader and one writer at a time.
 
@@ -25,11 +25,11 @@ class Stream(ABC):
     halfway, later writes raise Closed.
     """
 
-    __slots__ = ("_extensions", "_pace")
+    __slots__ = ("_extensions", "_pacer")
 
     def __init__(self) -> None:
         self._extensions: Extensions | None = None
-        self._pace: Pace | None = None
+        self._pacer: Pacer | None = None
 
     @property
     def extensions(self) -> Extensions:
@@ -43,37 +43,38 @@ class Stream(ABC):
         self._extensions = value
 
     @property
-    def pace(self) -> Pace | None:
+    def pacer(self) -> Pacer | None:
         """The combined limits of the attached meters; None without meters."""
-        return self._pace
+        return self._pacer
 
     def attach(self, meter: Meter, /) -> None:
         """Report every byte to a meter from now on."""
-        self._pace = Pace((*(self._pace.meters if self._pace else ()), meter), self._pace)
+        self._pacer = Pacer((*(self._pacer.meters if self._pacer else ()), meter), self._pacer)
 
     def detach(self, meter: Meter, /) -> None:
         """Stop reporting to a meter."""
-        if self._pace is not None:
-            left = tuple(each for each in self._pace.meters if each is not meter)
-            self._pace = Pace(left, self._pace) if left else None
+        if self._pacer is not None:
+            left = tuple(each for each in self._pacer.meters if each is not meter)
+            self._pacer = Pacer(left, self._pacer) if left else None
 
     @abstractmethod
-    async def read(self, limit: int = CHUNK, /) -> bytes:
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
         """Return between one and `limit` bytes; b"" at the end of the stream, and from then on.
 
-        Raises Truncated if the peer closed without the announcement that its protocol requires, Closed after
-        `aclose` or `abort`, Busy during another read, OSError if the connection broke.
+        Raises TruncatedError if the peer closed without the announcement that its protocol requires,
+        StreamClosedError after `aclose` or `abort`, StreamBusyError during another read, OSError if the connection
+        broke.
         """
 
     @abstractmethod
     async def write(self, data: Buffer, /) -> None:
         """Write all of `data`; returns when the transport has accepted it.
 
-        Raises Closed after `aclose`, `abort`, `write_eof` or a write that was cancelled halfway, Busy during
-        another write, OSError if the connection broke.
+        Raises StreamClosedError after `aclose`, `abort`, `write_eof` or a write that was cancelled halfway,
+        StreamBusyError during another write, OSError if the connection broke.
         """
 
-    def write_soon(self, data: bytes, /) -> bool:
+    def write_buffered(self, data: bytes, /) -> bool:
         """Queue a small message, to be sent at the end of this iteration of the event loop.
 
         Returns False if it was not queued; call `write` instead. Later writes follow it, `aclose` sends it, and
@@ -99,7 +100,7 @@ class Stream(ABC):
         """Reset the connection, so that the peer sees an error, not an end; never blocks. Idempotent."""
 
 
-class ReadyStream(Stream):
+class NonblockingStream(Stream):
     """A stream that can also be driven by readiness callbacks, as relays do.
 
     The `_nowait` methods count as the one reader or writer: do not call them during a `read` or `write`.
@@ -108,12 +109,12 @@ class ReadyStream(Stream):
     __slots__ = ()
 
     @property
-    def more(self) -> bool:
+    def may_read_more(self) -> bool:
         """Whether `read_nowait` may return data without another callback; True if unknown."""
         return True
 
     @abstractmethod
-    def read_nowait(self, limit: int = CHUNK, /) -> Buffer | None:
+    def read_nowait(self, limit: int = DEFAULT_READ_SIZE, /) -> Buffer | None:
         """Return the available bytes, at most `limit`; b"" at the end of the stream, None if none are available.
 
         A returned memoryview is borrowed: it is valid until the next call on any stream of this loop.
@@ -154,15 +155,15 @@ class ReadyStream(Stream):
         """
 
 
-Handler: TypeAlias = Service[Stream, None]
+ConnectionHandler: TypeAlias = Service[Stream, None]
 """A connection handler: a listener calls it with each connection."""
 
 
-def closed(stream: Stream) -> Closed:
+def closed_error(stream: Stream) -> StreamClosedError:
     """Return the error of every call on a stream that was closed on this side."""
-    return Closed(f"{stream!r} is closed")
+    return StreamClosedError(f"{stream!r} is closed")
 
 
-def busy(stream: Stream, doing: str) -> Busy:
+def busy_error(stream: Stream, operation: str) -> StreamBusyError:
     """Return the error of a second reader or writer."""
-    return Busy(f"{stream!r} is {doing} already: one reader and one writer at a time")
+    return StreamBusyError(f"{stream!r} is {operation} already: one reader and one writer at a time")

@@ -9,11 +9,11 @@ from typing import TypeAlias
 from llama._core.errors import ConfigError
 from llama._core.extensions import Extensions
 from llama._core.service import Service
-from llama._core.stack import kind
+from llama._core.stack import register_input_type
 from llama._core.stream import Stream
 
 
-@kind
+@register_input_type
 @dataclass(frozen=True, slots=True)
 class Target:
     """The destination of a connection: a host name, an address or `unix:PATH`, and a port (0 for a path)."""
@@ -69,7 +69,7 @@ Connector: TypeAlias = Service[Target, Stream]
 """Connects to a target and returns the stream."""
 
 
-@kind
+@register_input_type
 class Bridge:
     """A client, the target that it requested, and the connector; the upstream connection opens on first use.
 

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 
 from llama._core.server import Server
-from llama._core.stream import Handler
-from llama._runtime.gc_tuning import seldom_collecting
-from llama._runtime.servers_source import Builder, Plan, Where
+from llama._core.stream import ConnectionHandler
+from llama._runtime.gc_tuning import tuned_gc
+from llama._runtime.servers_source import Address, Builder, ServersSource
 from llama._runtime.single_process import Process
 from llama._runtime.workers.supervisor import Supervisor, check_platform
 from llama.tcp._io.event_loop import new_event_loop
@@ -18,8 +18,8 @@ Ready = Callable[[tuple[str, ...]], object]
 
 
 def run(
-    *parts: Server | Handler | Builder,
-    listen: Where | None = None,
+    *parts: Server | ConnectionHandler | Builder,
+    listen: Address | None = None,
     workers: int | None = None,
     grace: float | None = None,
     on_ready: Ready | None = None,
@@ -42,11 +42,11 @@ def run(
     Raises ConfigError for an unsupported number of `workers`, OSError if an address cannot be bound, and whatever
     the function or a resource raises at the start.
     """
-    plan = Plan(parts, listen)
+    plan = ServersSource(parts, listen)
     _check_caller()
     if workers is not None:
         check_platform(workers)
-    with seldom_collecting():
+    with tuned_gc():
         if workers is not None:
             Supervisor(plan, workers, grace, on_ready).run()
             return

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 from llama._core.server import Server
 from llama._core.shutdown import Shutdown
-from llama._core.stream import Handler
+from llama._core.stream import ConnectionHandler
 from llama._runtime.listeners import listen as bind_all
-from llama._runtime.server_group import Generation
-from llama._runtime.servers_source import Where, as_servers
+from llama._runtime.server_group import ServerGroup
+from llama._runtime.servers_source import Address, to_servers
 
 
 class Serving:
@@ -33,7 +33,7 @@ class Serving:
 
 @asynccontextmanager
 async def serve(
-    *parts: Server | Handler, listen: Where | None = None, grace: float | None = None
+    *parts: Server | ConnectionHandler, listen: Address | None = None, grace: float | None = None
 ) -> AsyncGenerator[Serving]:
     """Serve while the block runs: `async with serve(echo, listen="127.0.0.1:0") as server:`.
 
@@ -41,7 +41,7 @@ async def serve(
     and waits for open connections; `grace` limits that wait, in seconds. An exception in the block cancels them.
     Raises OSError if an address cannot be bound, TypeError for an invalid stack.
     """
-    generation = Generation(bind_all(as_servers(parts, listen)), grace)
+    generation = ServerGroup(bind_all(to_servers(parts, listen)), grace)
     addresses = generation.addresses
-    async with generation.at_work():
+    async with generation.running():
         yield Serving(generation.shutdown, addresses)

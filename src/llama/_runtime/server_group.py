@@ -8,24 +8,27 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
-from llama._core.resources import enter as enter_resources
+from llama._core.resources import enter_resources as enter_resources
 from llama._core.shutdown import Shutdown
 from llama._runtime.listeners import STREAM, Listener, close
 
 log = logging.getLogger("llama.server")
 
 
-class Enter(Protocol):
+class ResourceEnterer(Protocol):
     """Enters the resources of services and registers their exits with the exit stack."""
 
     async def __call__(self, exits: AsyncExitStack, *services: object) -> None: ...
 
 
-class Generation:
+class ServerGroup:
     """Running servers with their own Shutdown; owns their sockets and closes them."""
 
     def __init__(
-        self, listeners: Sequence[Listener], grace: float | None = None, enter: Enter = enter_resources
+        self,
+        listeners: Sequence[Listener],
+        grace: float | None = None,
+        enter: ResourceEnterer = enter_resources,
     ) -> None:
         self.listeners = listeners
         self._enter = enter
@@ -40,7 +43,7 @@ class Generation:
         """The bound addresses; they remain after `stop`."""
 
     @asynccontextmanager
-    async def at_work(self) -> AsyncGenerator[None]:
+    async def running(self) -> AsyncGenerator[None]:
         """Serve while the block runs; leaving it waits for open connections, at most for the grace period.
 
         An exception in the block cancels all tasks. Raises the error of a server that failed.
@@ -68,9 +71,9 @@ class Generation:
         server = listener.server
         task = self.shutdown.spawn(server.serve(listener.sockets, self.shutdown), name=repr(server))
         self._serving[listener] = task
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_server_done)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_server_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failure = self._failure or error
             self.shutdown.stop()
@@ -80,14 +83,14 @@ class Generation:
         for each in self.listeners:
             each.close((STREAM,))
 
-    async def live(self, started: Callable[[], object]) -> None:
-        """Serve until `stop`, then drain; call `started` when the servers listen."""
+    async def run(self, on_started: Callable[[], object]) -> None:
+        """Serve until `stop`, then drain; call `on_started` when the servers listen."""
         self._task = asyncio.current_task()
         if self._cancelled:
             raise asyncio.CancelledError
-        async with self.at_work():
-            started()
-            await self.stopped()
+        async with self.running():
+            on_started()
+            await self.wait_stopped()
             if left := self.connections():
                 log.info("draining, connections left: %d", left, extra={"llama.connections": left})
         log.info("drained: the last connection has ended")
@@ -97,24 +100,24 @@ class Generation:
         return len(self.shutdown) - sum(not task.done() for task in self._serving.values())
 
     @property
-    def is_at_work(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the generation listens or drains; before that, it opens resources."""
         return bool(self._serving)
 
     def stop(self) -> None:
         """Stop accepting, and drain."""
-        if self.is_at_work:
+        if self.is_running:
             self.shutdown.stop()
         else:
-            self.now()
+            self.cancel()
 
-    def now(self) -> None:
-        """Cancel `live` and all that it runs."""
+    def cancel(self) -> None:
+        """Cancel `run` and all that it runs."""
         self._cancelled = True
         if self._task is not None:
             self._task.cancel()
 
-    def hand_over(self, taken: Iterable[Listener]) -> None:
+    def hand_off(self, taken: Iterable[Listener]) -> None:
         """Stop, but leave the queued connections to the generation that took over these listeners."""
         waiting = {self._serving[each] for each in taken if each in self._serving}
 
@@ -129,6 +132,6 @@ class Generation:
         if not waiting:
             self.stop()
 
-    async def stopped(self) -> None:
+    async def wait_stopped(self) -> None:
         """Return when the generation accepts no more connections."""
         await self._stopped.wait()

@@ -8,28 +8,28 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
 from llama._core.server import Server
-from llama._core.stack import check_service, name_of
-from llama._core.stream import Handler
+from llama._core.stack import check_service, display_name
+from llama._core.stream import ConnectionHandler
 from llama.tcp import server as tcp_server
 
-Where: TypeAlias = str | int | tuple[str, int] | socket.socket
-Builder: TypeAlias = Callable[[], Server | Handler | Sequence[Server]]
+Address: TypeAlias = str | int | tuple[str, int] | socket.socket
+Builder: TypeAlias = Callable[[], Server | ConnectionHandler | Sequence[Server]]
 
 
-class Plan:
+class ServersSource:
     """Builds the servers: the same ones each time, or the result of calling a function again."""
 
-    def __init__(self, parts: Sequence[Server | Handler | Builder], listen: Where | None) -> None:
+    def __init__(self, parts: Sequence[Server | ConnectionHandler | Builder], listen: Address | None) -> None:
         self._listen = listen
         self._builder: Builder | None = None
         self._servers: tuple[Server, ...] = ()
         if len(parts) == 1 and is_builder(parts[0]):
             self._builder = cast("Builder", parts[0])
         else:
-            self._servers = as_servers(cast("Sequence[Server | Handler]", parts), listen)
+            self._servers = to_servers(cast("Sequence[Server | ConnectionHandler]", parts), listen)
 
     @property
-    def can_change(self) -> bool:
+    def is_reloadable(self) -> bool:
         """Whether another build may return different servers."""
         return self._builder is not None
 
@@ -38,7 +38,7 @@ class Plan:
         if self._builder is None:
             return self._servers
         built = self._builder()
-        return as_servers(built if isinstance(built, (tuple, list)) else (built,), self._listen)
+        return to_servers(built if isinstance(built, (tuple, list)) else (built,), self._listen)
 
 
 def is_builder(part: object) -> bool:
@@ -54,7 +54,7 @@ def is_builder(part: object) -> bool:
     return all(each.default is not each.empty or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
-def as_servers(parts: Sequence[object], listen: object = None) -> tuple[Server, ...]:
+def to_servers(parts: Sequence[object], listen: object = None) -> tuple[Server, ...]:
     """Return servers unchanged, and a handler with an address as a TCP server; raises TypeError otherwise."""
     if listen is not None:
         if len(parts) != 1 or isinstance(parts[0], Server):
@@ -64,7 +64,7 @@ def as_servers(parts: Sequence[object], listen: object = None) -> tuple[Server, 
     for each in parts:
         if not isinstance(each, Server):
             check_service(each)
-            raise TypeError(f"{name_of(each)} has no address: give listen=, or wrap it in tcp.server()")
+            raise TypeError(f"{display_name(each)} has no address: give listen=, or wrap it in tcp.server()")
         servers.append(each)
     if not servers:
         raise TypeError("there is nothing to serve")

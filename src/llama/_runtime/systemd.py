@@ -25,7 +25,7 @@ class Notifier:
         """Report that a reload begins."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def nothing_to_reload(self) -> None:
+    def reload_skipped(self) -> None:
         """Report the begin and the end of a reload without changes: the manager waits for both."""
         self.reloading()
         self.ready()

@@ -5,8 +5,8 @@ from llama.http._h3.factories import h3_client, h3_server
 from llama.http._layers import (
     PathParameters,
     RequestId,
+    RouteMatcher,
     User,
-    When,
     access_log,
     add_header,
     alt_svc,
@@ -15,8 +15,8 @@ from llama.http._layers import (
     bearer_auth,
     body_limit,
     compress,
+    concurrency_limit,
     decompress,
-    limit,
     map_body,
     normalize_path,
     proxy_auth,
@@ -36,7 +36,7 @@ from llama.http._layers import (
 from llama.http._limits import H2Limits, Limits
 from llama.http._messages.body import Body
 from llama.http._messages.headers import Headers
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 from llama.http._messages.origin import Origin
 from llama.http._proxy.connect import connect
 from llama.http._proxy.forward import proxy
@@ -49,7 +49,6 @@ from llama.http._server import server
 
 __all__ = [
     "Body",
-    "Exchange",
     "ForwardedFor",
     "H2Limits",
     "Headers",
@@ -57,11 +56,12 @@ __all__ = [
     "Origin",
     "PathParameters",
     "Request",
+    "RequestHandler",
     "RequestId",
     "Response",
+    "RouteMatcher",
     "TargetRule",
     "User",
-    "When",
     "access_log",
     "add_header",
     "alt_svc",
@@ -71,12 +71,12 @@ __all__ = [
     "body_limit",
     "client",
     "compress",
+    "concurrency_limit",
     "connect",
     "decompress",
     "forwarded",
     "h3_client",
     "h3_server",
-    "limit",
     "map_body",
     "normalize_path",
     "proxy",

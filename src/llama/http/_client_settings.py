@@ -17,7 +17,7 @@ class ClientSettings:
 
     connect_timeout: float | None = None
     pool_timeout: float | None = None
-    head_timeout: float | None = None
+    response_header_timeout: float | None = None
     body_timeout: float | None = None
     write_timeout: float | None = None
     idle_timeout: float | None = 60.0
@@ -32,7 +32,7 @@ class ClientSettings:
         for name in (
             "connect_timeout",
             "pool_timeout",
-            "head_timeout",
+            "response_header_timeout",
             "body_timeout",
             "write_timeout",
             "idle_timeout",

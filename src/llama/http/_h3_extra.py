@@ -12,7 +12,7 @@ def has_qh3() -> bool:
     return importlib.util.find_spec("qh3") is not None
 
 
-def need_qh3(what: str) -> None:
+def require_qh3(what: str) -> None:
     """Raise ConfigError if the `http3` extra is not installed."""
     if not has_qh3():
         raise ConfigError(f"{what} needs the http3 extra: pip install proxy-llama[http3]")

@@ -10,13 +10,13 @@ from llama._core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits for the parts of an HTTP/1.1 message, in bytes; `fields` counts fields."""
+    """Limits for the parts of an HTTP/1.1 message, in bytes; `max_headers` counts fields."""
 
-    line: int = 16_384
-    head: int = 65_536
-    fields: int = 128
-    chunk_line: int = 256
-    trailers: int = 8_192
+    max_start_line: int = 16_384
+    max_head: int = 65_536
+    max_headers: int = 128
+    max_chunk_line: int = 256
+    max_trailers: int = 8_192
 
 
 DEFAULT_LIMITS = Limits()
@@ -26,45 +26,49 @@ DEFAULT_LIMITS = Limits()
 class H2Limits:
     """Limits of one HTTP/2 connection. Exceeding one of the last nine ends the connection (ENHANCE_YOUR_CALM).
 
-    Streams beyond `streams` are refused one by one. `header_list`, `fields` and `path` limit a message's head, as
-    decoded (431, 414). A stream whose flow control lets no byte of the response out for `stall` seconds is reset;
-    the connection ends if no stream could send anything in that time.
+    Streams beyond `max_concurrent_streams` are refused one by one. `max_header_list_size`, `max_headers` and
+    `max_path` limit a message's head, as decoded (431, 414). A stream whose flow control lets no byte of the
+    response out for `stall_timeout` seconds is reset; the connection ends if no stream could send anything in that
+    time.
     """
 
-    streams: int = 128
+    max_concurrent_streams: int = 128
     """Concurrent streams, including cancelled ones whose handler has not ended."""
-    header_list: int = 65_536
+    max_header_list_size: int = 65_536
     """Bytes of a head: names, values, and 32 per field."""
-    fields: int = 128
-    path: int = 16_384
-    window: int = 65_535
+    max_headers: int = 128
+    max_path: int = 16_384
+    initial_window: int = 65_535
     """Initial flow-control window of a stream, in bytes; it doubles as the body is read."""
     max_window: int = 1 << 20
     """The largest window of a stream, in bytes."""
-    growth: int = 1 << 24
+    window_budget: int = 1 << 24
     """Bytes by which the windows of all streams together may exceed their initial sizes."""
-    stall: float | None = 120.0
+    stall_timeout: float | None = 120.0
     settings_timeout: float | None = None
     """Seconds for the peer to acknowledge SETTINGS (RFC 9113 section 6.5.3); None for no limit."""
-    block: int = 98_304
+    max_header_block: int = 98_304
     """Bytes of an encoded header block."""
-    continuations: int = 32
+    max_continuations: int = 32
     """CONTINUATION frames per header block."""
     oversized: int = 200
-    """Header blocks over `header_list` or `fields`: burst. A block that decodes to N times `block` bytes, by
-    references to the dynamic table, counts N times, as does one with N quarters of `fields` too many, up to a tenth
-    of this. A block with 8 times `fields` beyond a limit ends the connection immediately."""
+    """Header blocks over `max_header_list_size` or `max_headers`: burst.
+
+    A block that references to the dynamic table expand to N times `max_header_block` bytes counts N times, as does one
+    with N quarters of `max_headers` too many, up to a tenth of this. A block with 8 times `max_headers` beyond a limit
+    ends the connection immediately.
+    """
     oversized_per_second: float = 20.0
     """Rate at which that burst refills."""
-    resets: int = 200
+    max_resets: int = 200
     """Streams that end before their response, cancelled by the peer or by its protocol errors: burst."""
     resets_per_second: float = 20.0
     """Rate at which that burst refills."""
-    noise: int = 2000
+    max_control_frames: int = 2000
     """Frames without message data (PING, SETTINGS, PRIORITY, empty DATA, ...) beyond those with data: burst."""
-    noise_per_second: float = 200.0
+    control_frames_per_second: float = 200.0
     """Rate at which that burst refills."""
-    replies: int = 1000
+    max_pending_replies: int = 1000
     """Replies to such frames that are queued because the peer does not read."""
 
     def __post_init__(self) -> None:
@@ -72,9 +76,9 @@ class H2Limits:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"http.H2Limits({name}={value}): expected a number greater than 0")
-        if not 65_535 <= self.window <= self.max_window < 1 << 31:
+        if not 65_535 <= self.initial_window <= self.max_window < 1 << 31:
             raise ConfigError(
-                f"http.H2Limits(window={self.window}, max_window={self.max_window}): expected "
+                f"http.H2Limits(window={self.initial_window}, max_window={self.max_window}): expected "
                 "65535 <= window <= max_window < 2**31"
             )
 
@@ -82,8 +86,8 @@ class H2Limits:
 DEFAULT_H2_LIMITS = H2Limits()
 
 
-class Bucket:
-    """A leaky bucket: allows a burst of events, then a rate of events per second."""
+class TokenBucket:
+    """A token bucket: allows a burst of events, then a rate of events per second."""
 
     __slots__ = ("_at", "_burst", "_clock", "_rate", "count")
 
@@ -95,14 +99,14 @@ class Bucket:
         self.count = 0
         """The number of events, less those that have drained with time."""
 
-    def overflows(self, amount: int = 1) -> bool:
-        """Count `amount` events and return whether the bucket overflows."""
+    def try_take(self, amount: int = 1) -> bool:
+        """Count `amount` events and return whether the bucket had tokens for them."""
         self.count += amount
         if self.count <= self._burst:
-            return False
+            return True
         now = self._clock()
         made_good = int((now - self._at) * self._rate)
         if made_good > 0:
             self.count = max(amount, self.count - made_good)
             self._at += made_good / self._rate
-        return self.count > self._burst
+        return self.count <= self._burst

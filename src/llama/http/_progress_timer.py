@@ -8,7 +8,7 @@ from collections.abc import Callable
 _NEVER = float("inf")
 
 
-class Deadline:
+class ProgressTimer:
     """Calls back once when the deadline passes. Postponing it creates no timer: the old one re-arms when it fires."""
 
     __slots__ = ("_at", "_callback", "_loop", "_timer")
@@ -28,7 +28,7 @@ class Deadline:
             if self._timer.when() <= at:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._due)
+        self._timer = self._loop.call_at(at, self._on_timer)
 
     def stop(self) -> None:
         """Stop: the operation finished in time. The timer stays, for the next start."""
@@ -41,12 +41,12 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
 
-    def _due(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         if self._at == _NEVER:
             return
         if self._loop.time() < self._at:
-            self._timer = self._loop.call_at(self._at, self._due)
+            self._timer = self._loop.call_at(self._at, self._on_timer)
             return
         self._at = _NEVER
         self._callback()

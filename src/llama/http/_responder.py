@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from llama.http._h1.wire.head import check_expectation
-from llama.http._messages.dropped_response import close_dropped
-from llama.http._messages.error_response import answer_error
-from llama.http._messages.message import Exchange, Request, Response
-from llama.http._server_settings import Settings
+from llama.http._messages.dropped_response import close_responses_in_traceback
+from llama.http._messages.error_response import log_and_render_error
+from llama.http._messages.message import Request, RequestHandler, Response
+from llama.http._server_settings import ServerSettings
 
 
-async def answer(inner: Exchange, request: Request, settings: Settings, where: object) -> Response:
+async def answer(
+    inner: RequestHandler, request: Request, settings: ServerSettings, where: object
+) -> Response:
     """Call the handler within `handler_timeout` and return its response. Raises only CancelledError."""
     headers = request.headers
     try:
@@ -25,14 +27,14 @@ async def answer(inner: Exchange, request: Request, settings: Settings, where: o
             raise TypeError(f"the handler returned {response!r}, expected a Response")
         return response
     except asyncio.CancelledError as error:
-        await close_dropped(error)
+        await close_responses_in_traceback(error)
         raise
     except Exception as error:
-        await close_dropped(error)
-        return answer_error(error, settings.error_page, request, where)
+        await close_responses_in_traceback(error)
+        return log_and_render_error(error, settings.error_handler, request, where)
 
 
-async def _in_time(inner: Exchange, request: Request, seconds: float) -> Response:
+async def _in_time(inner: RequestHandler, request: Request, seconds: float) -> Response:
     clock = asyncio.timeout(seconds)
     try:
         async with clock:

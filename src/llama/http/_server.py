@@ -7,15 +7,15 @@ from typing import ClassVar
 
 from llama._core.errors import ProtocolError
 from llama._core.service import Layer
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama._core.stream import Stream
-from llama.http._h1.request_head_reader import PriorKnowledge
+from llama.http._h1.request_head_reader import PriorKnowledgePreface
 from llama.http._h1.server import H1Connection
 from llama.http._h2.server import H2Connection
 from llama.http._limits import DEFAULT_H2_LIMITS, DEFAULT_LIMITS, H2Limits, Limits
-from llama.http._messages.error_response import ErrorPage, named_page, plain_page
-from llama.http._messages.message import Exchange, Request, Response
-from llama.http._server_settings import Settings
+from llama.http._messages.error_response import ErrorHandler, named_page, plain_text_error
+from llama.http._messages.message import Request, RequestHandler, Response
+from llama.http._server_settings import ServerSettings
 from llama.tls import TLSInfo
 
 
@@ -23,11 +23,11 @@ from llama.tls import TLSInfo
 class HttpServer:
     """A connection handler that serves HTTP/1.1 and HTTP/2 with a request handler."""
 
-    inner: Exchange
-    settings: Settings
+    inner: RequestHandler
+    settings: ServerSettings
     scheme: str | None
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
     __alpn__: ClassVar[tuple[str, ...]] = ("h2", "http/1.1", "http/1.0")
 
     def __repr__(self) -> str:
@@ -41,7 +41,7 @@ class HttpServer:
             try:
                 await H1Connection(stream, self.inner, self.settings, scheme).run()
                 return
-            except PriorKnowledge:
+            except PriorKnowledgePreface:
                 if alpn is not None:
                     raise ProtocolError(
                         "the client sent the HTTP/2 preface after ALPN selected HTTP/1.1", status=505
@@ -49,7 +49,7 @@ class HttpServer:
         await H2Connection(stream, self.inner, self.settings, scheme).run()
 
 
-@factory("http.server")
+@layer_factory("http.server")
 def server(
     *,
     first_byte_timeout: float | None = None,
@@ -60,7 +60,7 @@ def server(
     write_timeout: float | None = None,
     max_requests: int | None = None,
     half_close: bool = False,
-    error_page: ErrorPage = plain_page,
+    error_handler: ErrorHandler = plain_text_error,
     proxy_name: str = "llama",
     limits: Limits = DEFAULT_LIMITS,
     h2: H2Limits | None = None,
@@ -76,15 +76,15 @@ def server(
     that the client accepts (aborts the connection). `max_requests` limits the requests per connection.
 
     A half-close by the client during a request counts as a disconnect and cancels the handler; with `half_close` the
-    client still gets its response. `error_page` makes the response from an exception, a status and the request (None
+    client still gets its response. `error_handler` makes the response from an exception, a status and the request (None
     if its head was invalid); `proxy_name` names this server in Proxy-Status. `limits` bounds the parts of a message,
     `h2` the resources of HTTP/2 clients. `scheme` sets the requests' scheme: by default "https" over TLS, else "http".
 
     An exception of the handler is answered with its `status` and `retry_after`, a timeout with 504, any other
     with 500. An unread request body is drained, up to 64 KiB and one second; if it is longer, the connection closes.
     """
-    page = named_page(error_page, proxy_name, "http.server")
-    settings = Settings(
+    page = named_page(error_handler, proxy_name, "http.server")
+    settings = ServerSettings(
         first_byte_timeout,
         head_timeout,
         body_timeout,
@@ -96,10 +96,10 @@ def server(
         *(page, limits, h2 or _alike(limits)),
     )
 
-    def build(inner: Exchange) -> HttpServer:
+    def build(inner: RequestHandler) -> HttpServer:
         return HttpServer(inner, settings, scheme)
 
-    return named_layer("http.server()", build, takes=Stream, gives=Request)
+    return named_layer("http.server()", build, input_type=Stream, inner_type=Request)
 
 
 def _alike(limits: Limits) -> H2Limits:
@@ -107,5 +107,8 @@ def _alike(limits: Limits) -> H2Limits:
     if limits == DEFAULT_LIMITS:
         return DEFAULT_H2_LIMITS
     return H2Limits(
-        header_list=limits.head, fields=limits.fields, path=limits.line, block=limits.head + limits.head // 2
+        max_header_list_size=limits.max_head,
+        max_headers=limits.max_headers,
+        max_path=limits.max_start_line,
+        max_header_block=limits.max_head + limits.max_head // 2,
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from llama._core.errors import ConfigError
 from llama.http._limits import DEFAULT_H2_LIMITS, DEFAULT_LIMITS, H2Limits, Limits
-from llama.http._messages.error_response import ErrorPage, plain_page
+from llama.http._messages.error_response import ErrorHandler, plain_text_error
 
-TIMES = (
+TIMEOUT_NAMES = (
     "first_byte_timeout",
     "head_timeout",
     "body_timeout",
@@ -19,7 +19,7 @@ TIMES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServerSettings:
     """The settings of one HTTP server. Timeouts are in seconds; None disables one."""
 
     first_byte_timeout: float | None = None
@@ -30,15 +30,15 @@ class Settings:
     write_timeout: float | None = None
     max_requests: int | None = None
     half_close: bool = False
-    error_page: ErrorPage = plain_page
+    error_handler: ErrorHandler = plain_text_error
     limits: Limits = DEFAULT_LIMITS
     h2: H2Limits = DEFAULT_H2_LIMITS
 
     def __post_init__(self) -> None:
-        for name in (*TIMES, "max_requests"):
+        for name in (*TIMEOUT_NAMES, "max_requests"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"http.server({name}={value}): expected more than 0, or None")
 
 
-DEFAULT_SETTINGS = Settings()
+DEFAULT_SETTINGS = ServerSettings()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 
-from llama._core.errors import Closed
-from llama._core.stream import CHUNK, Buffer, Stream, busy, closed
+from llama._core.errors import StreamClosedError
+from llama._core.stream import DEFAULT_READ_SIZE, Buffer, Stream, busy_error, closed_error
 
-PIECE = 65_536
+WRITE_SLICE = 65_536
 
 
-class Tunnel(Stream):
+class StreamTunnel(Stream):
     """A bidirectional byte stream: checks for one reader and one writer, rate limits, and tracks cancelled writes."""
 
     __slots__ = ("_broken", "_closed", "_eof_sent", "_gone", "_held", "_reading", "_unread", "_writing")
@@ -52,11 +52,11 @@ class Tunnel(Stream):
 
     # reading
 
-    async def read(self, limit: int = CHUNK, /) -> bytes:
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
         if self._reading:
-            raise busy(self, "reading")
+            raise busy_error(self, "reading")
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if limit < 1:
             raise ValueError(f"expected a read limit of at least 1, got {limit}")
         if self._unread:
@@ -69,20 +69,20 @@ class Tunnel(Stream):
             self._reading = False
 
     async def _read(self, limit: int) -> bytes:
-        pace = self._pace
+        pace = self._pacer
         if pace is not None:
-            limit = pace.cap(limit)
+            limit = pace.cap_read(limit)
             while (delay := pace.read_delay()) > 0:
                 await self._pause(delay)
         data, self._held = self._held, b""
         if not data:
             data = await self._receive(limit)
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if len(data) > limit:
             data, self._held = data[:limit], data[limit:]
         if pace is not None and data:
-            pace.received(len(data))
+            pace.on_received(len(data))
         return data
 
     def unread(self, data: bytes, /) -> None:
@@ -91,20 +91,20 @@ class Tunnel(Stream):
     async def _pause(self, delay: float) -> None:
         await asyncio.wait((self._gone,), timeout=delay)
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
 
     # writing
 
     async def write(self, data: Buffer, /) -> None:
         if self._writing:
-            raise busy(self, "writing")
+            raise busy_error(self, "writing")
         self._check_write()
         view = memoryview(data).cast("B")
         at = 0
         self._writing = True
         try:
             while at < len(view):
-                at += await self._write(view[at : at + PIECE])
+                at += await self._write(view[at : at + WRITE_SLICE])
         except BaseException:
             self._broken = self._broken or at > 0 or self._is_sending
             raise
@@ -112,31 +112,33 @@ class Tunnel(Stream):
             self._writing = False
 
     async def _write(self, view: memoryview) -> int:
-        pace = self._pace
+        pace = self._pacer
         if pace is not None:
-            view = view[: pace.cap(len(view))]
+            view = view[: pace.cap_read(len(view))]
             while (delay := pace.write_delay()) > 0:
                 await self._pause(delay)
         await self._send(view)
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if pace is not None:
-            pace.sent(len(view))
+            pace.on_sent(len(view))
         return len(view)
 
     def _check_write(self) -> None:
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if self._eof_sent:
-            raise Closed(f"cannot write to {self!r}: write_eof was called")
+            raise StreamClosedError(f"cannot write to {self!r}: write_eof was called")
         if self._broken and self._is_sending:
-            raise Closed(f"cannot write to {self!r}: an earlier write was cancelled before its end")
+            raise StreamClosedError(
+                f"cannot write to {self!r}: an earlier write was cancelled before its end"
+            )
 
     async def write_eof(self) -> None:
         if self._writing:
-            raise busy(self, "writing")
+            raise busy_error(self, "writing")
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if not self._eof_sent:
             self._eof_sent = True
             self._end()

@@ -1,7 +1,7 @@
 """Layers and services of any kind, re-exported by `llama`."""
 
 from llama.layers._close import close
-from llama.layers._concurrency_limit import limit
+from llama.layers._concurrency_limit import concurrency_limit
 from llama.layers._predicate import Predicate
 from llama.layers._rate_limit import rate_limit
 from llama.layers._retry import retry
@@ -9,4 +9,4 @@ from llama.layers._route import route
 from llama.layers._timeout import timeout
 from llama.layers._trace import trace
 
-__all__ = ["Predicate", "close", "limit", "rate_limit", "retry", "route", "timeout", "trace"]
+__all__ = ["Predicate", "close", "concurrency_limit", "rate_limit", "retry", "route", "timeout", "trace"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.stack import factory
-from llama._core.stream import Handler, Stream
+from llama._core.stack import layer_factory
+from llama._core.stream import ConnectionHandler, Stream
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Close:
     """Closes every connection."""
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         return "close()"
@@ -22,8 +22,8 @@ class Close:
         await stream.aclose()
 
 
-@factory("close", "handler")
-def close() -> Handler:
+@layer_factory("close", "handler")
+def close() -> ConnectionHandler:
     """Close each connection without sending anything.
 
     tls.route({"a.example": tcp.forward("127.0.0.1:8443")}, default=close())

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 
 
-class Slots:
+class FairSemaphore:
     """A fixed number of slots. While any task waits, no slot is free."""
 
     __slots__ = ("_gates", "_waiting", "count", "free")
@@ -22,20 +22,20 @@ class Slots:
         """The number of tasks that wait for a slot."""
         return len(self._waiting)
 
-    def take_nowait(self) -> bool:
+    def acquire_nowait(self) -> bool:
         """Take a slot; return False if none is free."""
         if not self.free:
             return False
         self.free -= 1
         return True
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Wait for a slot and take it. A cancelled wait takes none."""
-        if self.take_nowait():
+        if self.acquire_nowait():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = None
-        if self.take_nowait():  # creating the future may have collected garbage that released a slot
+        if self.acquire_nowait():  # creating the future may have collected garbage that released a slot
             del self._waiting[turn]
             return
         try:
@@ -59,7 +59,7 @@ class Slots:
             if not gate.done():
                 gate.set_result(None)
 
-    async def opening(self) -> None:
+    async def next_free(self) -> None:
         """Wait until a slot is free, without taking it; wakes all waiting tasks."""
         while not self.free:
             gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -6,7 +6,7 @@ import socket
 from functools import lru_cache
 from urllib.parse import unquote
 
-from llama.layers._peer_key import packed
+from llama.layers._peer_key import packed_address
 
 _LONGEST = 255  # of the cached authorities, in characters
 
@@ -38,7 +38,7 @@ def normalized_host(host: str) -> str:
         except UnicodeError:
             pass  # not a valid host name, so no rule can match it
     host = host.lower().rstrip(".")
-    address = packed(host) if host[-1:].isdigit() or ":" in host else None
+    address = packed_address(host) if host[-1:].isdigit() or ":" in host else None
     if address is None:
         return host
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 
 from llama._core.extensions import Extensions
-from llama._core.server import Peer
+from llama._core.server import PeerAddress
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-def packed(host: str) -> bytes | None:
+def packed_address(host: str) -> bytes | None:
     """Return the 4 or 16 bytes of an address, None if invalid; IPv4-mapped IPv6 becomes IPv4."""
     try:
         if ":" not in host:
@@ -23,7 +23,7 @@ def packed(host: str) -> bytes | None:
 
 def network_of(host: str, ipv6_prefix: int) -> str:
     """Return the host, or for an IPv6 address its network of `ipv6_prefix` bits; IPv4-mapped IPv6 becomes IPv4."""
-    if ":" not in host or (address := packed(host)) is None:
+    if ":" not in host or (address := packed_address(host)) is None:
         return host
     if len(address) == 4:
         return socket.inet_ntop(socket.AF_INET, address)
@@ -37,5 +37,5 @@ def network_of(host: str, ipv6_prefix: int) -> str:
 def peer_host(input: object) -> str | None:
     """Return the peer's address from the extensions of any input, or None."""
     extensions = getattr(input, "extensions", None)
-    peer = extensions.get(Peer) if isinstance(extensions, Extensions) else None
+    peer = extensions.get(PeerAddress) if isinstance(extensions, Extensions) else None
     return peer.host if peer is not None else None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from llama._core.stack import name_of
+from llama._core.stack import display_name
 
 In = TypeVar("In", contravariant=True)
 T = TypeVar("T")
@@ -42,14 +42,14 @@ class Predicate(Generic[In]):
         return Predicate(lambda input: not test(input), f"~{self!r}")
 
     def __repr__(self) -> str:
-        return self.name or name_of(self.test)
+        return self.name or display_name(self.test)
 
 
 def _both(first: Callable[[T], bool], second: Callable[[T], bool]) -> Predicate[T]:
-    name = f"({name_of(first)} & {name_of(second)})"
+    name = f"({display_name(first)} & {display_name(second)})"
     return Predicate(lambda input: first(input) and second(input), name)
 
 
 def _either(first: Callable[[T], bool], second: Callable[[T], bool]) -> Predicate[T]:
-    name = f"({name_of(first)} | {name_of(second)})"
+    name = f"({display_name(first)} | {display_name(second)})"
     return Predicate(lambda input: first(input) or second(input), name)

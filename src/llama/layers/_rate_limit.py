@@ -8,16 +8,16 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, overload
 
-from llama._core.errors import ConfigError, Overloaded
-from llama._core.service import I, O, Service
-from llama._core.stack import factory
+from llama._core.errors import ConfigError, OverloadedError
+from llama._core.service import RequestT, ResponseT, Service
+from llama._core.stack import layer_factory
 from llama.layers._peer_key import network_of, peer_host
-from llama.layers._same_type_layer import middleware, off
+from llama.layers._same_type_layer import noop_layer, same_type_layer
 
 IPV6_PREFIX = 64  # the usual network of one customer, counted as one peer
 
 
-class Buckets:
+class RateLimiter:
     """Token buckets, each stored as the time at which it will be full again."""
 
     __slots__ = ("_full_at", "_interval", "_keys", "_span")
@@ -42,44 +42,46 @@ class Buckets:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class RateLimit(Generic[I, O]):
+class RateLimit(Generic[RequestT, ResponseT]):
     """Rejects calls above the rate of their key."""
 
-    inner: Service[I, O]
+    inner: Service[RequestT, ResponseT]
     rate: float
     burst: float
-    key: Callable[[I], Hashable]
-    buckets: Buckets
+    key: Callable[[RequestT], Hashable]
+    buckets: RateLimiter
 
     def __repr__(self) -> str:
-        return _spelling(self.rate, self.burst)
+        return _spec(self.rate, self.burst)
 
-    async def __call__(self, input: I, /) -> O:
+    async def __call__(self, input: RequestT, /) -> ResponseT:
         key = self.key(input)
         wait = self.buckets.take(key, asyncio.get_running_loop().time())
         if wait > 0:
             whose = "" if key is None else f"{key}: "
-            raise Overloaded(f"{whose}more than {self.rate:g} calls a second", status=429, retry_after=wait)
+            raise OverloadedError(
+                f"{whose}more than {self.rate:g} calls a second", status=429, retry_after=wait
+            )
         return await self.inner(input)
 
 
 @overload
 def rate_limit(
     rate: float | None, burst: float | None = None, *, keys: int = 65536
-) -> Callable[[Service[I, O]], Service[I, O]]: ...
+) -> Callable[[Service[RequestT, ResponseT]], Service[RequestT, ResponseT]]: ...
 @overload
 def rate_limit(
-    rate: float | None, burst: float | None = None, *, key: Callable[[I], Hashable], keys: int = 65536
-) -> Callable[[Service[I, O]], Service[I, O]]: ...
-@factory("rate_limit")
+    rate: float | None, burst: float | None = None, *, key: Callable[[RequestT], Hashable], keys: int = 65536
+) -> Callable[[Service[RequestT, ResponseT]], Service[RequestT, ResponseT]]: ...
+@layer_factory("rate_limit")
 def rate_limit(
     rate: float | None,
     burst: float | None = None,
     *,
-    key: Callable[[I], Hashable] | None = None,
+    key: Callable[[RequestT], Hashable] | None = None,
     keys: int = 65536,
-) -> Callable[[Service[I, O]], Service[I, O]]:
-    """Limit each key to `rate` calls a second, with bursts of `burst`; excess calls raise Overloaded (429).
+) -> Callable[[Service[RequestT, ResponseT]], Service[RequestT, ResponseT]]:
+    """Limit each key to `rate` calls a second, with bursts of `burst`; excess calls raise OverloadedError (429).
 
     `rate` None means no limit. `burst` defaults to the rate, and is at least 1. `key` returns the key of a call: by
     default the peer's address, for IPv6 its /64 network; calls without a peer share one key. At most `keys` keys
@@ -89,7 +91,7 @@ def rate_limit(
         stack(rate_limit(10, burst=50), http.server(), application)
     """
     if rate is None:
-        return off("rate_limit")
+        return noop_layer("rate_limit")
     if rate <= 0:
         raise ConfigError(f"rate_limit({rate:g}): expected more than 0 calls a second, or None for no limit")
     size = max(1.0, rate) if burst is None else burst
@@ -99,10 +101,10 @@ def rate_limit(
         raise ConfigError(f"rate_limit(keys={keys}): expected at least 1")
     per_second, whose = rate, key or _peer
 
-    def build(inner: Service[I, O]) -> Service[I, O]:
-        return RateLimit(inner, per_second, size, whose, Buckets(per_second, size, keys))
+    def build(inner: Service[RequestT, ResponseT]) -> Service[RequestT, ResponseT]:
+        return RateLimit(inner, per_second, size, whose, RateLimiter(per_second, size, keys))
 
-    return middleware(_spelling(per_second, size), build)
+    return same_type_layer(_spec(per_second, size), build)
 
 
 def _peer(input: object) -> Hashable:
@@ -110,5 +112,5 @@ def _peer(input: object) -> Hashable:
     return None if host is None else network_of(host, IPV6_PREFIX)
 
 
-def _spelling(rate: float, burst: float) -> str:
+def _spec(rate: float, burst: float) -> str:
     return f"rate_limit({rate:g}, burst={burst:g})"

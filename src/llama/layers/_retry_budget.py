@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Budget:
+class RetryBudget:
     """A token bucket: each call adds `share` of a retry, each retry takes one; at most `reserve` are stored."""
 
     __slots__ = ("_left", "reserve", "share")
@@ -13,12 +13,12 @@ class Budget:
         self.reserve = reserve
         self._left = reserve
 
-    def called(self) -> None:
+    def deposit(self) -> None:
         """Count a call; retries do not count."""
         if self._left < self.reserve:
             self._left = min(self.reserve, self._left + self.share)
 
-    def take(self) -> bool:
+    def try_withdraw(self) -> bool:
         """Take a retry; return False if none is left."""
         if self._left < 1:
             return False

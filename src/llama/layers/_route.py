@@ -6,35 +6,40 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic
 
-from llama._core.service import I, O, Service
-from llama._core.stack import check_service, factory, kind_taken, name_of
+from llama._core.service import RequestT, ResponseT, Service
+from llama._core.stack import check_service, display_name, input_type_of, layer_factory
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Route(Generic[I, O]):
+class Route(Generic[RequestT, ResponseT]):
     """Passes each input to the first service whose predicate is true, else to the default."""
 
-    routes: tuple[tuple[Callable[[I], bool], Service[I, O]], ...]
-    default: Service[I, O]
+    routes: tuple[tuple[Callable[[RequestT], bool], Service[RequestT, ResponseT]], ...]
+    default: Service[RequestT, ResponseT]
     kind: type | None
 
     @property
-    def __takes__(self) -> type | None:
+    def __input_type__(self) -> type | None:
         return self.kind
 
     def __repr__(self) -> str:
-        chosen = "".join(f"({name_of(test)}, {name_of(service)}), " for test, service in self.routes)
-        return f"route({chosen}default={name_of(self.default)})"
+        chosen = "".join(
+            f"({display_name(test)}, {display_name(service)}), " for test, service in self.routes
+        )
+        return f"route({chosen}default={display_name(self.default)})"
 
-    def __call__(self, input: I, /) -> Awaitable[O]:
+    def __call__(self, input: RequestT, /) -> Awaitable[ResponseT]:
         for predicate, service in self.routes:
             if predicate(input):
                 return service(input)
         return self.default(input)
 
 
-@factory("route", "service")
-def route(*routes: tuple[Callable[[I], bool], Service[I, O]], default: Service[I, O]) -> Service[I, O]:
+@layer_factory("route", "service")
+def route(
+    *routes: tuple[Callable[[RequestT], bool], Service[RequestT, ResponseT]],
+    default: Service[RequestT, ResponseT],
+) -> Service[RequestT, ResponseT]:
     """Pass each input to the first service whose predicate is true, else to the default.
 
     A predicate is a function of the input; a `Predicate` also combines with others by `&`, `|` and `~`.
@@ -53,9 +58,11 @@ def route(*routes: tuple[Callable[[I], bool], Service[I, O]], default: Service[I
     return Route(routes, default, _one_kind(services))
 
 
-def _one_kind(services: list[Service[I, O]]) -> type | None:
-    kinds = {taken: service for service in services if (taken := kind_taken(service)) is not None}
+def _one_kind(services: list[Service[RequestT, ResponseT]]) -> type | None:
+    kinds = {taken: service for service in services if (taken := input_type_of(service)) is not None}
     if len(kinds) > 1:
-        uses = ", ".join(f"{name_of(service)} takes {taken.__name__}" for taken, service in kinds.items())
+        uses = ", ".join(
+            f"{display_name(service)} takes {taken.__name__}" for taken, service in kinds.items()
+        )
         raise TypeError(f"the services of route() must take the same input: {uses}")
     return next(iter(kinds), None)

@@ -8,37 +8,37 @@ from dataclasses import dataclass
 from typing import Generic
 
 from llama._core.errors import ConfigError
-from llama._core.service import I, O, Service
-from llama._core.stack import factory
-from llama.layers._same_type_layer import middleware, off
-from llama.layers._shared_timeout import Deadlines
+from llama._core.service import RequestT, ResponseT, Service
+from llama._core.stack import layer_factory
+from llama.layers._same_type_layer import noop_layer, same_type_layer
+from llama.layers._shared_timeout import SharedTimeout
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Timeout(Generic[I, O]):
+class Timeout(Generic[RequestT, ResponseT]):
     """Cancels a call that takes too long."""
 
-    inner: Service[I, O]
+    inner: Service[RequestT, ResponseT]
     seconds: float
-    deadlines: Deadlines
+    deadlines: SharedTimeout
 
     def __repr__(self) -> str:
         return f"timeout({self.seconds:g})"
 
-    async def __call__(self, input: I, /) -> O:
-        call = self.deadlines.begin()
+    async def __call__(self, input: RequestT, /) -> ResponseT:
+        call = self.deadlines.enter()
         try:
             return await self.inner(input)
         except asyncio.CancelledError:
-            if not call.is_over():
+            if not call.consume_cancellation():
                 raise
             raise TimeoutError(f"it took longer than {self.seconds:g} s") from None
         finally:
-            self.deadlines.end(call)
+            self.deadlines.exit(call)
 
 
-@factory("timeout")
-def timeout(seconds: float | None) -> Callable[[Service[I, O]], Service[I, O]]:
+@layer_factory("timeout")
+def timeout(seconds: float | None) -> Callable[[Service[RequestT, ResponseT]], Service[RequestT, ResponseT]]:
     """Cancel a call after `seconds` and raise TimeoutError; None means no limit.
 
     A call ends when the service returns: for a connection handler at the end of the connection, for a request
@@ -47,12 +47,12 @@ def timeout(seconds: float | None) -> Callable[[Service[I, O]], Service[I, O]]:
         stack(timeout(5), echo)
     """
     if seconds is None:
-        return off("timeout")
+        return noop_layer("timeout")
     if seconds <= 0:
         raise ConfigError(f"timeout({seconds:g}): expected more than 0 seconds, or None for no limit")
     bound = seconds
 
-    def build(inner: Service[I, O]) -> Service[I, O]:
-        return Timeout(inner, bound, Deadlines(bound))
+    def build(inner: Service[RequestT, ResponseT]) -> Service[RequestT, ResponseT]:
+        return Timeout(inner, bound, SharedTimeout(bound))
 
-    return middleware(f"timeout({bound:g})", build)
+    return same_type_layer(f"timeout({bound:g})", build)

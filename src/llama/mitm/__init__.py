@@ -5,23 +5,23 @@ from llama.mitm._har.document import read_har
 from llama.mitm._interception import Interception
 from llama.mitm._layers.faults import faults, throttle
 from llama.mitm._layers.map import map_local, map_remote
-from llama.mitm._lazy_connect import late
+from llama.mitm._lazy_connect import lazy_connect
 from llama.mitm._pinning import Pinning, Rejection
 from llama.mitm._proxy import proxy
 from llama.mitm._recording.record import Sink, record
 from llama.mitm._records import Recorded, RecordedBody, RecordedMessage
 from llama.mitm._relay import relay
-from llama.mitm._replay.replay import Resent, replay, replayed, resend
-from llama.mitm._rules import Action, Asked, Process, Rule, block, intercept, passthrough
+from llama.mitm._replay.replay import ResendResult, replay_client, replay_layer, replay_server
+from llama.mitm._rules import Action, ConnectionInfo, Process, Rule, block, intercept, passthrough
 from llama.mitm._settings import Options
 from llama.tls import CertificateAuthority
 
 __all__ = [
     "Action",
-    "Asked",
     "CertificateAuthority",
     "Chunk",
     "ChunkHook",
+    "ConnectionInfo",
     "Interception",
     "Options",
     "Pinning",
@@ -30,13 +30,13 @@ __all__ = [
     "RecordedBody",
     "RecordedMessage",
     "Rejection",
-    "Resent",
+    "ResendResult",
     "Rule",
     "Sink",
     "block",
     "faults",
     "intercept",
-    "late",
+    "lazy_connect",
     "map_local",
     "map_remote",
     "passthrough",
@@ -44,8 +44,8 @@ __all__ = [
     "read_har",
     "record",
     "relay",
-    "replay",
-    "replayed",
-    "resend",
+    "replay_client",
+    "replay_layer",
+    "replay_server",
     "throttle",
 ]

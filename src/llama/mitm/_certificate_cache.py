@@ -27,7 +27,7 @@ _Key: TypeAlias = tuple[str, bytes, tuple[str, ...]]
 _Made: TypeAlias = tuple[ssl.SSLContext, float]
 
 
-class Leaves:
+class CertificateCache:
     """A cache of server contexts for any name, signed by one CA; the least recently used are evicted."""
 
     __slots__ = ("_contexts", "_making", "_thread", "authority", "keylog", "limit")

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TypeAlias
 
-from llama._core.hook_errors import Stray, contained
-from llama._core.stack import name_of
-from llama._core.stream import CHUNK, Stream
+from llama._core.hook_errors import ESCAPING_ERRORS, contain_error
+from llama._core.stack import display_name
+from llama._core.stream import DEFAULT_READ_SIZE, Stream
 from llama._core.target import Bridge
-from llama.tcp._io.cancel_on_disconnect import unless_left
+from llama.tcp._io.cancel_on_disconnect import cancel_on_disconnect_any_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,15 @@ async def _through(hook: ChunkHook, chunk: Chunk, src: Stream) -> bytes:
     try:
         made = hook(chunk)
         if isawaitable(made):
-            made = await unless_left(src, made, "a hook had ended", ahead=CHUNK, grace=None)
-    except Stray as error:
-        if (failure := contained(error, name_of(hook))) is None:
+            made = await cancel_on_disconnect_any_stream(
+                src, made, "a hook had ended", ahead=DEFAULT_READ_SIZE, grace=None
+            )
+    except ESCAPING_ERRORS as error:
+        if (failure := contain_error(error, display_name(hook))) is None:
             raise
         raise failure  # noqa: B904  # its cause is set
     if not isinstance(made, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
-        raise TypeError(f"the chunk hook {name_of(hook)} returned {made!r}, expected bytes")
+        raise TypeError(f"the chunk hook {display_name(hook)} returned {made!r}, expected bytes")
     return made
 
 

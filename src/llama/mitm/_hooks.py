@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-from llama._core.hook_errors import Stray, contained
+from llama._core.hook_errors import ESCAPING_ERRORS, contain_error
 from llama._core.service import Middleware
-from llama._core.stack import check_takes, name_of, stack
-from llama.http import Exchange, Request, Response
+from llama._core.stack import check_accepts, display_name, stack
+from llama.http import Request, RequestHandler, Response
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Checked:
     """A hook whose answers are looked at, so that an error names the hook that it comes from."""
 
-    inner: Exchange
+    inner: RequestHandler
     hook: str
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"hook {self.hook}"
@@ -27,8 +27,8 @@ class Checked:
     async def __call__(self, request: Request, /) -> Response:
         try:
             response = await self.inner(request)
-        except Stray as error:
-            if (failure := contained(error, self.hook)) is None:
+        except ESCAPING_ERRORS as error:
+            if (failure := contain_error(error, self.hook)) is None:
                 raise
             raise failure  # noqa: B904  # its cause is set
         if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
@@ -36,11 +36,13 @@ class Checked:
         return response
 
 
-def hooked(layers: Sequence[Middleware[Request, Response]], leaf: Exchange, where: str) -> Exchange:
+def hooked(
+    layers: Sequence[Middleware[Request, Response]], leaf: RequestHandler, where: str
+) -> RequestHandler:
     """An exchange with hooks around it, the first outermost."""
-    build = cast("Callable[..., Exchange]", stack)
+    build = cast("Callable[..., RequestHandler]", stack)
     exchange = leaf
     for each in reversed(layers):
-        exchange = Checked(build(each, exchange), name_of(each))
-        check_takes(exchange.inner, Request, where)
+        exchange = Checked(build(each, exchange), display_name(each))
+        check_accepts(exchange.inner, Request, where)
     return exchange

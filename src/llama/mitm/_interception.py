@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 
-from llama._core.errors import Closed, LlamaError, TLSError
+from llama._core.errors import LlamaError, StreamClosedError, TLSError
 from llama._core.extensions import Extensions
 from llama._core.stream import Stream
 from llama._core.target import Bridge, Connector, Target
-from llama.http import Exchange, Origin, Request, Response
+from llama.http import Origin, Request, RequestHandler, Response
 from llama.http._client.client import Client
 from llama.http._client.client import client as http_client
 from llama.http._codings.transform import decoders
-from llama.http._proxy.hop_by_hop import incoming, outgoing
+from llama.http._proxy.hop_by_hop import forward_request, forward_response
 from llama.layers._hostname import normalized_host
-from llama.mitm._timed_connect import first, noted
-from llama.tcp._io.connect_timing import Dialled
-from llama.tls import ClientHello, TLSInfo, Wanted
+from llama.mitm._timed_connect import first, timed
+from llama.tcp._io.connect_timing import ConnectTiming
+from llama.tls import ClientHello, TLSInfo, TLSParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class _Raw:
     open: Callable[[], Awaitable[Stream]]
 
 
-async def beneath(target: Target) -> Stream:
+async def raw_connector(target: Target) -> Stream:
     """The connector below TLS: the bridge's own."""
     return await target.extensions[_Raw].open()
 
 
-def _speaks(stream: Stream, alpn: tuple[str, ...]) -> bool:
+def _negotiated_alpn(stream: Stream, alpn: tuple[str, ...]) -> bool:
     """Whether a stream speaks one of these protocols, or none that was agreed on."""
     info = stream.extensions.get(TLSInfo)
     return info is None or info.alpn is None or info.alpn in alpn
@@ -55,7 +55,7 @@ class Interception:
         "_origin",
         "_prior_knowledge",
         "_ready",
-        "_revoked",
+        "_revoked_fingerprints",
         "_secure",
         "error",
         "named",
@@ -86,7 +86,7 @@ class Interception:
         self._bridge = bridge
         self._secure = secure
         self._alpn = alpn
-        self._revoked = revoked
+        self._revoked_fingerprints = revoked
         self._prior_knowledge = secure is None and hello is None
         self._first = True
         self._ready: Stream | None = None
@@ -111,11 +111,11 @@ class Interception:
 
     async def open(self, target: Target | None = None) -> Stream:
         """The connection that is ready, or another: the connector of all that is asked for here."""
-        wanted = target.extensions.get(Wanted) if target is not None else None
+        wanted = target.extensions.get(TLSParams) if target is not None else None
         alpn = self._alpn
         if wanted is not None and wanted.alpn is not None:
             alpn = tuple(each for each in alpn if each in wanted.alpn)
-        if self._ready is not None and _speaks(self._ready, alpn):
+        if self._ready is not None and _negotiated_alpn(self._ready, alpn):
             ready, self._ready = self._ready, None
             return ready
         error, self.error = self.error, None
@@ -127,19 +127,19 @@ class Interception:
         if self._secure is None:
             return await self.raw()
         extensions = self.target.extensions.fork()
-        extensions.set(Wanted(alpn, self.server_name))
+        extensions.set(TLSParams(alpn, self.server_name))
         extensions.set(_Raw(self.raw))
         stream = await self._secure(Target(self.target.host, self.target.port, extensions))
-        if (dialled := stream.extensions.get(Dialled)) is not None:
+        if (dialled := stream.extensions.get(ConnectTiming)) is not None:
             dialled.secured()
         self.upstream = stream.extensions.get(TLSInfo)
-        if self._revoked:
+        if self._revoked_fingerprints:
             self._check_revoked(stream)
         return stream
 
     def _check_revoked(self, stream: Stream) -> None:
         certificate = self.certificate
-        if certificate is not None and sha256(certificate).hexdigest() in self._revoked:
+        if certificate is not None and sha256(certificate).hexdigest() in self._revoked_fingerprints:
             stream.abort()
             raise TLSError(f"TLS with {self.target} failed: the peer's certificate is revoked by a rule here")
 
@@ -151,7 +151,7 @@ class Interception:
     async def raw(self) -> Stream:
         """The bridge's own upstream, as bytes; another one where that was given out already."""
         if not self._first:
-            return await noted(self._bridge.connect)(self._bridge.target)
+            return await timed(self._bridge.connect)(self._bridge.target)
         stream = await first(self._bridge)
         self._first = False
         return stream
@@ -161,12 +161,12 @@ class Interception:
         if self._client is None:
             self._client = http_client(self.open, tls=self.open)
             await self._client.__aenter__()
-        sent = outgoing(request)
+        sent = forward_request(request)
         if self._prior_knowledge and request.version == "2":  # as it was here (RFC 9113, section 3.3)
             sent.extensions.set(Origin("h2c", self.target))
         else:
             sent.extensions.set(self._origin)
-        return incoming(await self._client(sent), None)
+        return forward_response(await self._client(sent), None)
 
     async def aclose(self) -> None:
         """Close what was opened."""
@@ -182,7 +182,7 @@ class Interception:
 class Upstream:
     """The innermost exchange: a request goes the way of its own connection, or by a client of a proxy."""
 
-    client: Exchange | None
+    client: RequestHandler | None
     reads: bool
     """Whether hooks may want to read bodies, so that codings they cannot take off are not asked for."""
 
@@ -192,12 +192,12 @@ class Upstream:
     async def __call__(self, request: Request, /) -> Response:
         if self.reads and "accept-encoding" in request.headers:
             _keep_readable(request)
-        known = request._extensions or request._connection or _NOTHING
+        known = request._extensions or request._connection_extensions or _NOTHING
         interception = known.get(Interception)
         if interception is not None:
             return await interception.send(request)
         if self.client is None:
-            raise Closed(f"{request!r} came by no connection that is looked into")
+            raise StreamClosedError(f"{request!r} came by no connection that is looked into")
         return await self.client(request)
 
 

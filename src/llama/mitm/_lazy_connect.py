@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import Closed
-from llama._core.meter import Meter, Pace
-from llama._core.stack import check_takes, factory
-from llama._core.stream import CHUNK, Buffer, Stream
+from llama._core.errors import StreamClosedError
+from llama._core.meter import Meter, Pacer
+from llama._core.stack import check_accepts, layer_factory
+from llama._core.stream import DEFAULT_READ_SIZE, Buffer, Stream
 from llama._core.target import Bridge, Connector, Target
-from llama.http._messages.upgrade import Opened
+from llama.http._messages.upgrade import UpgradeStreams
 from llama.tcp import connect as tcp_connect
 
 
-class LateStream(Stream):
+class LazyStream(Stream):
     """A stream to a target that connects on first use; it owns the stream it opens."""
 
     __slots__ = ("_closed", "_connect", "_lock", "_opened", "_target", "_unread")
@@ -43,7 +43,7 @@ class LateStream(Stream):
         extensions.set(value)
         self._target = Target(self._target.host, self._target.port, extensions)
 
-    async def opened(self) -> Stream:
+    async def open(self) -> Stream:
         """Return the underlying stream, opened on the first call."""
         async with self._lock:
             self._check_open()
@@ -51,12 +51,12 @@ class LateStream(Stream):
                 self._opened = await self._connect(self._target)
                 try:
                     self._check_open()  # it may have been closed meanwhile
-                except Closed:
+                except StreamClosedError:
                     self._opened.abort()
                     raise
-                for meter in self._pace.meters if self._pace is not None else ():
+                for meter in self._pacer.meters if self._pacer is not None else ():
                     self._opened.attach(meter)
-                self._pace = None
+                self._pacer = None
                 if self._unread:
                     self._opened.unread(self._unread)
                     self._unread = b""
@@ -64,11 +64,11 @@ class LateStream(Stream):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Closed(f"{self!r} is closed")
+            raise StreamClosedError(f"{self!r} is closed")
 
     @property
-    def pace(self) -> Pace | None:
-        return self._pace if self._opened is None else self._opened.pace
+    def pacer(self) -> Pacer | None:
+        return self._pacer if self._opened is None else self._opened.pacer
 
     def attach(self, meter: Meter, /) -> None:
         if self._opened is None:
@@ -82,14 +82,14 @@ class LateStream(Stream):
         else:
             self._opened.detach(meter)
 
-    async def read(self, limit: int = CHUNK, /) -> bytes:
-        return await (await self.opened()).read(limit)
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
+        return await (await self.open()).read(limit)
 
     async def write(self, data: Buffer, /) -> None:
-        await (await self.opened()).write(data)
+        await (await self.open()).write(data)
 
     async def write_eof(self) -> None:
-        await (await self.opened()).write_eof()
+        await (await self.open()).write_eof()
 
     def unread(self, data: bytes, /) -> None:
         if self._opened is None:
@@ -109,44 +109,44 @@ class LateStream(Stream):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Late:
+class LazyConnect:
     """A connector whose streams open on first use."""
 
     inner: Connector
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
-        return "mitm.late()"
+        return "mitm.lazy_connect()"
 
     async def __call__(self, target: Target, /) -> Stream:
-        return LateStream(self.inner, target)
+        return LazyStream(self.inner, target)
 
 
-@factory("mitm.late", "connector")
-def late(connect: Connector | None = None) -> Connector:
+@layer_factory("mitm.lazy_connect", "connector")
+def lazy_connect(connect: Connector | None = None) -> Connector:
     """Connect to targets on first use: for listeners that connect before they call the relay.
 
     `connect` opens the connections, by default `tcp.connect()`. Clients of `socks5.server` or `http.proxy` get
     their success reply at once. `mitm.relay` can then answer for the magic host and from a replay without an
     upstream, and show an error page inside the client's TLS if the target is unreachable.
 
-        socks5.server(connect=mitm.late(), relay=mitm.relay(ca, layer))
+        socks5.server(connect=mitm.lazy_connect(), relay=mitm.relay(ca, layer))
     """
     connect = connect or tcp_connect()
-    check_takes(connect, Target, "mitm.late()")
-    return Late(connect)
+    check_accepts(connect, Target, "mitm.lazy_connect()")
+    return LazyConnect(connect)
 
 
-async def at_last(stream: Stream) -> Stream:
+async def opened(stream: Stream) -> Stream:
     """Return the underlying stream; a late stream is opened now."""
-    return await stream.opened() if isinstance(stream, LateStream) else stream
+    return await stream.open() if isinstance(stream, LazyStream) else stream
 
 
-async def reached(bridge: Bridge) -> Bridge:
+async def with_upstream(bridge: Bridge) -> Bridge:
     """Connect a bridge's upstream now and return the bridge, for relays that check the stream's type."""
     upstream = await bridge.upstream()
-    stream = await at_last(upstream)
+    stream = await opened(upstream)
     if stream is upstream:
         return bridge
-    return Bridge(bridge.client, bridge.target, Opened([stream], bridge.connect))
+    return Bridge(bridge.client, bridge.target, UpgradeStreams([stream], bridge.connect))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import Refused
+from llama._core.errors import RefusedError
 from llama._core.stream import Stream
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from llama.layers._hostname import hostname
-from llama.layers._peer_key import packed
+from llama.layers._peer_key import packed_address
 from llama.mitm._interception import Interception
-from llama.mitm._rules import Asked, Rules
+from llama.mitm._rules import ConnectionInfo, Rules
 
 _LONGEST_HEAD = 65536
 host_of = hostname
@@ -19,7 +19,7 @@ host_of = hostname
 
 def is_address(host: str) -> bool:
     """Whether a host is an IP address."""
-    return packed(host) is not None
+    return packed_address(host) is not None
 
 
 def named_in(head: bytes) -> str | None:
@@ -51,28 +51,28 @@ async def read_name(stream: Stream, data: bytes) -> tuple[str | None, bytes]:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Ruled:
+class RequestRules:
     """Applies rules to requests with a different host than their connection, which may serve several hosts."""
 
-    inner: Exchange
-    bare: Exchange
+    inner: RequestHandler
+    without_hooks: RequestHandler
     rules: Rules
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "mitm.rules()"
 
     async def __call__(self, request: Request, /) -> Response:
-        known = request._extensions or request._connection
+        known = request._extensions or request._connection_extensions
         interception = known.get(Interception) if known is not None else None
         if interception is None:
             return await self.inner(request)
         host = request.hostname
         if host == interception.named or not host:
             return await self.inner(request)
-        asked = Asked(interception.target, interception.server_name, request.extensions, host)
+        asked = ConnectionInfo(interception.target, interception.server_name, request.extensions, host)
         action = self.rules.decide(asked)
         if action == "block":
-            raise Refused(f"{host} is blocked by a rule")
-        return await (self.bare if action == "pass" else self.inner)(request)
+            raise RefusedError(f"{host} is blocked by a rule")
+        return await (self.without_hooks if action == "passthrough" else self.inner)(request)

@@ -8,10 +8,10 @@ from http import HTTPStatus
 from typing import ClassVar
 
 from llama._core.errors import LlamaError
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from llama.tls import CertificateAuthority
 
-HOST = "llama.internal"
+PORTAL_HOST = "llama.internal"
 
 _SHELL = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -77,14 +77,14 @@ def _page(title: str, body: str, status: int = 200) -> Response:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class TrustPage:
+class CertificatePortal:
     """Answers requests for the magic host; passes all others on."""
 
-    inner: Exchange
+    inner: RequestHandler
     authority: CertificateAuthority
     host: str
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"mitm.page({self.host})"

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from llama._core.errors import ConfigError, LlamaError, TLSError, Truncated
+from llama._core.errors import ConfigError, LlamaError, TLSError, TruncatedError
 from llama._core.meter import Meter
-from llama._core.stream import ReadyStream
+from llama._core.stream import NonblockingStream
 from llama.tls._stream import TLSStream
 
 
@@ -24,7 +24,7 @@ class Rejection:
     count: int
     """The number of rejections in a row."""
     learned: bool
-    """Whether the count has reached `after`, so that `then` applies."""
+    """Whether the count has reached `threshold`, so that `action` applies."""
     expires: float
     """Seconds until it expires."""
 
@@ -47,7 +47,7 @@ def is_rejection(error: Exception) -> bool:
     return isinstance(error, TLSError | ConnectionError) and not isinstance(error, TimeoutError)
 
 
-class Trial(Meter):
+class HandshakeObserver(Meter):
     """A session after its handshake, watched until the client sends data or disconnects."""
 
     __slots__ = ("_client", "_host", "_over", "_pinning", "_session", "_since")
@@ -61,43 +61,43 @@ class Trial(Meter):
         self._over = False
         session.attach(self)
 
-    def received(self, count: int) -> float:
-        self.taken()
+    def on_received(self, count: int) -> float:
+        self.accepted()
         return 0.0
 
-    def taken(self) -> None:
+    def accepted(self) -> None:
         """Count the certificate as accepted: the client has sent data, or need not send any."""
         if not self._over:
             self._end()
             self._pinning.accepted(self._client, self._host)
 
-    def left(self, error: BaseException | None) -> None:
+    def closed(self, error: BaseException | None) -> None:
         """Decide by how the connection ended, before it is closed; `error` is the error that ended it, if any."""
         dropped = self._look() or isinstance(error, ConnectionError)
         if self._over:
             return
         self._end()
-        farewell = self._session.farewell
+        farewell = self._session.close_reason
         polite = farewell is True
-        silent = polite or dropped or isinstance(farewell, Truncated)
+        silent = polite or dropped or isinstance(farewell, TruncatedError)
         if _is_named_alert(farewell) or (silent and self._is_soon(polite=polite)):
             self._pinning.rejected(self._client, self._host)
 
     def _is_soon(self, *, polite: bool) -> bool:
         """Whether the client disconnected right after the handshake and has never accepted a certificate."""
         pinning = self._pinning
-        if pinning.soon is None:
+        if pinning.early_close_window is None:
             return False
-        most = pinning.soon if polite else pinning.soon / 10
+        most = pinning.early_close_window if polite else pinning.early_close_window / 10
         soon = pinning._clock() - self._since <= most
         return soon and not pinning.has_accepted(self._client, self._host)
 
     def _look(self) -> bool:
         """Read pending data, as a failed write may be noticed before it; return whether the client reset."""
         session = self._session
-        if not self._over and session.farewell is False and isinstance(session, ReadyStream):
+        if not self._over and session.close_reason is False and isinstance(session, NonblockingStream):
             try:
-                session.read_nowait()  # calls `received` if there are bytes
+                session.read_nowait()  # calls `on_received` if there are bytes
             except ConnectionError:
                 return True
             except (OSError, LlamaError):
@@ -118,49 +118,51 @@ def _is_named_alert(farewell: Exception | bool) -> bool:
 class Pinning:
     """Detects clients that reject the proxy's certificates, as pinning clients do, per client and host.
 
-    After `after` rejections in a row, connections of the client to that host are passed through until `expiry`
-    seconds after the last one; with `then="block"` they are refused. A rejection is an alert about the certificate,
+    After `threshold` rejections in a row, connections of the client to that host are passed through until `ttl`
+    seconds after the last one; with `action="block"` they are refused. A rejection is an alert about the certificate,
     or a disconnect during the handshake. For clients that check the certificate after the handshake, it is also a
-    close_notify within `soon` seconds after the handshake, or a disconnect within a tenth of that, if the client
-    has sent no data and has not accepted a certificate for that host before: browsers open spare connections.
-    `soon=None` disables this. A client accepts a certificate by sending data. The latest `limit` pairs of client
-    and host are kept.
+    close_notify within `early_close_window` seconds after the handshake, or a disconnect within a tenth of that, if
+    the client has sent no data and has not accepted a certificate for that host before: browsers open spare
+    connections. `early_close_window=None` disables this. A client accepts a certificate by sending data. The latest
+    `limit` pairs of client and host are kept.
     """
 
-    __slots__ = ("_clock", "_entries", "_taken", "after", "expiry", "limit", "soon", "then")
+    __slots__ = ("_clock", "_entries", "_taken", "action", "early_close_window", "limit", "threshold", "ttl")
 
     def __init__(
         self,
-        after: int = 3,
-        expiry: float = 3600.0,
+        threshold: int = 3,
+        ttl: float = 3600.0,
         *,
-        then: Literal["pass", "block"] = "pass",
-        soon: float | None = 0.5,
+        action: Literal["passthrough", "block"] = "passthrough",
+        early_close_window: float | None = 0.5,
         limit: int = 4096,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if after < 1 or expiry <= 0 or limit < 1:
-            raise ConfigError(f"mitm.Pinning({after}, {expiry}, limit={limit}): expected more than 0")
-        if soon is not None and soon <= 0:
-            raise ConfigError(f"mitm.Pinning(soon={soon}): expected more than 0, or None")
-        if then not in ("pass", "block"):
-            raise ConfigError(f"mitm.Pinning(then={then!r}): expected 'pass' or 'block'")
-        self.after = after
-        self.expiry = expiry
-        self.then: Literal["pass", "block"] = then
-        self.soon = soon
+        if threshold < 1 or ttl <= 0 or limit < 1:
+            raise ConfigError(f"mitm.Pinning({threshold}, {ttl}, limit={limit}): expected more than 0")
+        if early_close_window is not None and early_close_window <= 0:
+            raise ConfigError(
+                f"mitm.Pinning(early_close_window={early_close_window}): expected more than 0, or None"
+            )
+        if action not in ("passthrough", "block"):
+            raise ConfigError(f"mitm.Pinning(action={action!r}): expected 'passthrough' or 'block'")
+        self.threshold = threshold
+        self.ttl = ttl
+        self.action: Literal["passthrough", "block"] = action
+        self.early_close_window = early_close_window
         self.limit = limit
         self._clock = clock
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._taken: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"mitm.Pinning({self.after}, {self.expiry:g}, then={self.then!r})"
+        return f"mitm.Pinning({self.threshold}, {self.ttl:g}, action={self.action!r})"
 
-    def action(self, client: str, host: str) -> Literal["pass", "block"] | None:
+    def action_for(self, client: str, host: str) -> Literal["passthrough", "block"] | None:
         """Return the action for a client's connection to a host; None if it is not known to pin."""
         entry = self._entry(client, host)
-        return self.then if entry is not None and entry.count >= self.after else None
+        return self.action if entry is not None and entry.count >= self.threshold else None
 
     def rejected(self, client: str, host: str) -> None:
         """Count a rejection of the certificate for a host."""
@@ -169,7 +171,7 @@ class Pinning:
         self._entries.pop((client, host), None)
         if len(self._entries) >= self.limit:
             self._entries.popitem(last=False)
-        self._entries[client, host] = _Entry(count, self._clock() + self.expiry)
+        self._entries[client, host] = _Entry(count, self._clock() + self.ttl)
 
     def accepted(self, client: str, host: str) -> None:
         """Record that a client accepted the certificate for a host, and reset its count."""
@@ -178,17 +180,17 @@ class Pinning:
         self._taken.pop((client, host), None)
         if len(self._taken) >= self.limit:
             self._taken.popitem(last=False)
-        self._taken[client, host] = self._clock() + self.expiry
+        self._taken[client, host] = self._clock() + self.ttl
 
     def has_accepted(self, client: str, host: str) -> bool:
-        """Whether a client has accepted the certificate for a host within `expiry` seconds."""
+        """Whether a client has accepted the certificate for a host within `ttl` seconds."""
         return self._taken.get((client, host), 0.0) > self._clock()
 
     def entries(self) -> list[Rejection]:
         """Return the current entries, the oldest first."""
         now = self._clock()
         return [
-            Rejection(client, host, entry.count, entry.count >= self.after, entry.until - now)
+            Rejection(client, host, entry.count, entry.count >= self.threshold, entry.until - now)
             for (client, host), entry in self._entries.items()
             if entry.until > now
         ]

@@ -6,22 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Unpack, cast
 
-from llama._core.errors import Refused, Unreachable
+from llama._core.errors import RefusedError, UnreachableError
 from llama._core.service import Middleware
-from llama._core.stack import check_takes, describe, factory
+from llama._core.stack import check_accepts, describe, layer_factory
 from llama._core.stream import Stream
 from llama._core.target import Connector, Target
-from llama.http import Exchange, Request, Response, TargetRule
+from llama.http import Request, RequestHandler, Response, TargetRule
 from llama.http import client as http_client
 from llama.http import proxy as http_proxy
 from llama.http._messages.origin import origin_of
-from llama.http._messages.upgrade import Upgraded
-from llama.http._proxy.forward import Proxy
-from llama.mitm._pages import TrustPage
+from llama.http._messages.upgrade import UpgradedConnection
+from llama.http._proxy.forward import ForwardProxy
+from llama.mitm._pages import CertificatePortal
 from llama.mitm._relay import MitmRelay, build_relay
-from llama.mitm._rules import Asked
+from llama.mitm._rules import ConnectionInfo
 from llama.mitm._settings import Options, settings
-from llama.mitm._timed_connect import noted
+from llama.mitm._timed_connect import timed
 from llama.tcp import connect as tcp_connect
 from llama.tcp import forward
 from llama.tls import CertificateAuthority
@@ -31,20 +31,20 @@ from llama.tls import CertificateAuthority
 class MitmProxy:
     """A forward proxy that intercepts its traffic."""
 
-    proxy: Proxy
-    bare: Exchange
+    proxy: ForwardProxy
+    without_hooks: RequestHandler
     relay: MitmRelay
     connect: Connector
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
-        return f"mitm.proxy({describe(self.relay.exchange)})"
+        return f"mitm.proxy({describe(self.relay.request_handler)})"
 
     async def __call__(self, request: Request, /) -> Response:
-        exchange = self.relay.exchange
-        magic = isinstance(exchange, TrustPage) and exchange.is_for(request)
-        if request.method == "CONNECT" and not request.protocol:
+        exchange = self.relay.request_handler
+        magic = isinstance(exchange, CertificatePortal) and exchange.is_for(request)
+        if request.method == "CONNECT" and not request.upgrade_protocol:
             return await self._tunnel(request, magic)
         if magic:
             return await exchange(request)
@@ -52,26 +52,28 @@ class MitmProxy:
 
     async def _whole(self, request: Request) -> Response:
         """Forward a request in absolute form, which is not encrypted: passing it through only skips the layers."""
-        if request.absolute and self.relay.settings.rules.matter:
+        if request.is_absolute_form and self.relay.settings.rules.need_decision:
             target = origin_of(request.scheme, request.authority).target
-            action = self.relay.settings.rules.decide(Asked(target, None, request.extensions))
+            action = self.relay.settings.rules.decide(ConnectionInfo(target, None, request.extensions))
             if action == "block":
-                raise Refused(f"{target} is blocked by a rule")
-            if action == "pass":
-                return await self.bare(request)
+                raise RefusedError(f"{target} is blocked by a rule")
+            if action == "passthrough":
+                return await self.without_hooks(request)
         return await self.proxy(request)
 
     async def _tunnel(self, request: Request, magic: bool) -> Response:
         target = Target.parse(request.authority)
         if magic:
             return Response(200, upgrade=forward(target, connect=_nobody, relay=self.relay))
-        target = await self.proxy.rules.admit(request, target)
+        target = await self.proxy.rules.check_target(request, target)
         target = target.fork(request.extensions)
-        action = self.relay.settings.rules.decide_early(Asked(target, None, request.extensions))
+        action = self.relay.settings.rules.decide_early(ConnectionInfo(target, None, request.extensions))
         if action == "block":
-            raise Refused(f"{target} is blocked by a rule")
-        if action == "pass":
-            upgrade = Upgraded(await self.connect(target), target, self.relay.settings.carry, self.connect)
+            raise RefusedError(f"{target} is blocked by a rule")
+        if action == "passthrough":
+            upgrade = UpgradedConnection(
+                await self.connect(target), target, self.relay.settings.passthrough_relay, self.connect
+            )
             response = Response(200, upgrade=upgrade)
             response.on_close(upgrade.abort)
             return response
@@ -80,10 +82,10 @@ class MitmProxy:
 
 
 async def _nobody(target: Target) -> Stream:
-    raise Unreachable(f"{target.host} is served by this proxy only")
+    raise UnreachableError(f"{target.host} is served by this proxy only")
 
 
-@factory("mitm.proxy", "service")
+@layer_factory("mitm.proxy", "service")
 def proxy(
     ca: CertificateAuthority,
     *layers: Middleware[Request, Response],
@@ -94,7 +96,7 @@ def proxy(
     private: bool | None = None,
     via: str | None = None,
     **options: Unpack[Options],
-) -> Exchange:
+) -> RequestHandler:
     """An intercepting forward proxy: requests in absolute form and inside CONNECT tunnels pass through the layers.
 
     `connect`, `allow`, `deny`, `rule`, `private` and `via` are those of `http.proxy`, the other options those of
@@ -105,17 +107,17 @@ def proxy(
         stack(http.server(), mitm.proxy(CertificateAuthority.open("ca"), layer))
     """
     connect = connect or tcp_connect()
-    check_takes(connect, Target, "mitm.proxy(connect=)")
+    check_accepts(connect, Target, "mitm.proxy(connect=)")
     made = settings("mitm.proxy", options)
-    plain = noted(connect)
-    client = http_client(plain, tls=noted(made.tls(plain)))
+    plain = timed(connect)
+    client = http_client(plain, tls=timed(made.tls(plain)))
     relay = build_relay("mitm.proxy", ca, layers, made, client)
     allow = None if allow is None else tuple(allow)
     deny = tuple(deny)
 
-    def outer(asked: Exchange) -> Exchange:
+    def outer(asked: RequestHandler) -> RequestHandler:
         return http_proxy(
             connect=connect, client=asked, allow=allow, deny=deny, rule=rule, private=private, via=via
         )
 
-    return MitmProxy(cast("Proxy", outer(relay.exchange)), outer(client), relay, connect)
+    return MitmProxy(cast("ForwardProxy", outer(relay.request_handler)), outer(client), relay, connect)

@@ -9,15 +9,15 @@ from typing import Literal, TypeAlias
 
 from llama._core.errors import ConfigError
 from llama._core.extensions import Extensions
-from llama._core.server import Peer
-from llama._core.stack import factory
+from llama._core.server import PeerAddress
+from llama._core.stack import layer_factory
 from llama._core.target import Target
-from llama.layers._peer_key import packed
+from llama.layers._peer_key import packed_address
 from llama.tcp._policy.networks import Network, Networks
-from llama.tcp._policy.target_patterns import TargetSet
+from llama.tcp._policy.target_patterns import TargetPatterns
 
-Action: TypeAlias = Literal["intercept", "pass", "block"]
-ACTIONS = ("intercept", "pass", "block")
+Action: TypeAlias = Literal["intercept", "passthrough", "block"]
+ACTIONS = ("intercept", "passthrough", "block")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ConnectionInfo:
     """The facts about a connection that rules decide by."""
 
     target: Target
@@ -46,9 +46,9 @@ class Asked:
         return self.named or self.server_name or self.target.host
 
     @property
-    def client(self) -> Peer | None:
+    def client(self) -> PeerAddress | None:
         """The client's address."""
-        return self.extensions.get(Peer)
+        return self.extensions.get(PeerAddress)
 
     @property
     def process(self) -> Process | None:
@@ -56,7 +56,7 @@ class Asked:
         return self.extensions.get(Process)
 
 
-Rule: TypeAlias = Callable[[Asked], Action | None]
+Rule: TypeAlias = Callable[[ConnectionInfo], Action | None]
 """A function that returns the action for a connection, or None to leave it to the next rule."""
 
 
@@ -65,16 +65,16 @@ class Match:
     """A rule made of patterns: every kind that is given must match."""
 
     action: Action
-    hosts: TargetSet | None
-    sni: TargetSet | None
+    hosts: TargetPatterns | None
+    sni: TargetPatterns | None
     clients: Networks | None
     processes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        name = "passthrough" if self.action == "pass" else self.action
+        name = "passthrough" if self.action == "passthrough" else self.action
         return f"mitm.{name}({self.hosts or self.sni or ''})"
 
-    def __call__(self, asked: Asked, /) -> Action | None:
+    def __call__(self, asked: ConnectionInfo, /) -> Action | None:
         return self.action if self._matches(asked) else None
 
     @property
@@ -82,9 +82,9 @@ class Match:
         """Whether the match may depend on the ClientHello."""
         return self.hosts is not None or self.sni is not None
 
-    def _matches(self, asked: Asked) -> bool:
+    def _matches(self, asked: ConnectionInfo) -> bool:
         name, port = asked.server_name, asked.target.port
-        if self.sni is not None and (name is None or not self.sni.holds(name, port)):
+        if self.sni is not None and (name is None or not self.sni.matches(name, port)):
             return False
         if self.hosts is not None and not self._is_host(self.hosts, asked):
             return False
@@ -94,9 +94,9 @@ class Match:
                 return False
         return not self.processes or _is_process(asked.process, self.processes)
 
-    def _is_host(self, hosts: TargetSet, asked: Asked) -> bool:
+    def _is_host(self, hosts: TargetPatterns, asked: ConnectionInfo) -> bool:
         names = (asked.named, asked.server_name)
-        return any(name and hosts.holds(name, asked.target.port) for name in names) or asked.target in hosts
+        return any(name and hosts.matches(name, asked.target.port) for name in names) or asked.target in hosts
 
 
 def _is_process(process: Process | None, patterns: Sequence[str]) -> bool:
@@ -113,11 +113,11 @@ class Rules:
     default: Action
 
     @property
-    def matter(self) -> bool:
+    def need_decision(self) -> bool:
         """Whether any connection may get an action other than `intercept`."""
         return bool(self.rules) or self.default != "intercept"
 
-    def decide(self, asked: Asked) -> Action:
+    def decide(self, asked: ConnectionInfo) -> Action:
         """Return the action for a connection. Raises ConfigError for an invalid result of a rule."""
         for rule in self.rules:
             action = rule(asked)
@@ -129,7 +129,7 @@ class Rules:
                 return action
         return self.default
 
-    def decide_early(self, asked: Asked) -> Action | None:
+    def decide_early(self, asked: ConnectionInfo) -> Action | None:
         """Decide before the client has sent anything; None if the action may depend on its first bytes."""
         for rule in self.rules:
             if not isinstance(rule, Match):
@@ -138,7 +138,9 @@ class Rules:
             if action is not None:
                 return action
             # A target given by name is taken to be the host in the client's hello or Host field too.
-            if rule.sni is not None or (rule.hosts is not None and packed(asked.target.host) is not None):
+            if rule.sni is not None or (
+                rule.hosts is not None and packed_address(asked.target.host) is not None
+            ):
                 return None
         return self.default if self.default != "intercept" else None
 
@@ -156,14 +158,14 @@ def _match(
     sni, clients = tuple(sni), tuple(clients)
     return Match(
         action,
-        TargetSet(hosts) if hosts else None,
-        TargetSet(sni) if sni else None,
+        TargetPatterns(hosts) if hosts else None,
+        TargetPatterns(sni) if sni else None,
         Networks(clients) if clients else None,
         tuple(processes),
     )
 
 
-@factory("mitm.intercept", "rule")
+@layer_factory("mitm.intercept", "rule")
 def intercept(
     *hosts: str, sni: Iterable[str] = (), clients: Iterable[Network] = (), processes: Iterable[str] = ()
 ) -> Rule:
@@ -180,15 +182,15 @@ def intercept(
     return _match("intercept", hosts, sni, clients, processes)
 
 
-@factory("mitm.passthrough", "rule")
+@layer_factory("mitm.passthrough", "rule")
 def passthrough(
     *hosts: str, sni: Iterable[str] = (), clients: Iterable[Network] = (), processes: Iterable[str] = ()
 ) -> Rule:
     """Pass connections through unchanged; the patterns are those of `mitm.intercept`."""
-    return _match("pass", hosts, sni, clients, processes)
+    return _match("passthrough", hosts, sni, clients, processes)
 
 
-@factory("mitm.block", "rule")
+@layer_factory("mitm.block", "rule")
 def block(
     *hosts: str, sni: Iterable[str] = (), clients: Iterable[Network] = (), processes: Iterable[str] = ()
 ) -> Rule:

@@ -10,20 +10,20 @@ from typing import Literal, TypeAlias, TypedDict
 
 from llama._core.errors import ConfigError
 from llama._core.service import Layer
-from llama._core.stack import check_takes
+from llama._core.stack import check_accepts
 from llama._core.stream import Stream
 from llama._core.target import Bridge, Connector, Relay
 from llama.http import Request, Response
 from llama.http import server as http_server
 from llama.mitm._chunks import ChunkHook
-from llama.mitm._pages import HOST, error_page
+from llama.mitm._pages import PORTAL_HOST, error_page
 from llama.mitm._pinning import Pinning
 from llama.mitm._rules import ACTIONS, Action, Rule, Rules
 from llama.tcp import relay as tcp_relay
 from llama.tls import connect as tls_connect
 from llama.tls._keylog import KeyLog, open_key_log
 
-BadUpstream: TypeAlias = Literal["page", "pass"]
+OnTLSError: TypeAlias = Literal["error_page", "passthrough"]
 TLSMaker: TypeAlias = Callable[[Connector], Connector]
 ServerLayer: TypeAlias = Layer[Request, Response, Stream, None]
 
@@ -34,82 +34,84 @@ class Options(TypedDict, total=False):
     rules: Sequence[Rule]
     default: Action
     pinning: Pinning | None
-    connect_first: bool
-    bad_upstream: BadUpstream
+    connect_upstream_first: bool
+    on_tls_error: OnTLSError
     verify: bool | str | os.PathLike[str]
     tls: TLSMaker | None
     upstream_tls: bool | None
-    revoked: Collection[str]
-    chunks: ChunkHook | None
-    server_first: float | None
+    revoked_fingerprints: Collection[str]
+    on_chunk: ChunkHook | None
+    server_first_timeout: float | None
     handshake_timeout: float | None
     server: ServerLayer | None
-    carry: Relay | None
-    host: str | None
-    certificates: int
+    passthrough_relay: Relay | None
+    portal_host: str | None
+    certificate_cache_size: int
     keylog: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class MitmSettings:
     """The validated settings of interception, the same for every listener."""
 
     rules: Rules
     pinning: Pinning | None
-    connect_first: bool
-    bad_upstream: BadUpstream
+    connect_upstream_first: bool
+    on_tls_error: OnTLSError
     tls: TLSMaker
     upstream_tls: bool | None
-    revoked: frozenset[str]
-    chunks: ChunkHook | None
-    server_first: float | None
+    revoked_fingerprints: frozenset[str]
+    on_chunk: ChunkHook | None
+    server_first_timeout: float | None
     handshake_timeout: float | None
     server: ServerLayer
-    carry: Relay
-    host: str | None
-    certificates: int
+    passthrough_relay: Relay
+    portal_host: str | None
+    certificate_cache_size: int
     keylog: KeyLog | None
 
 
-def settings(where: str, options: Options) -> Settings:
+def settings(where: str, options: Options) -> MitmSettings:
     """Convert options into settings. Raises ConfigError for invalid values, TypeError for unknown options."""
     for name in options:
         if name not in Options.__annotations__:
             raise TypeError(f"{where}() got an unexpected keyword argument {name!r}")
-    host = options.get("host", HOST)
-    made = Settings(
+    host = options.get("portal_host", PORTAL_HOST)
+    made = MitmSettings(
         rules=Rules(tuple(options.get("rules", ())), options.get("default", "intercept")),
         pinning=options.get("pinning"),
-        connect_first=options.get("connect_first", True),
-        bad_upstream=options.get("bad_upstream", "page"),
+        connect_upstream_first=options.get("connect_upstream_first", True),
+        on_tls_error=options.get("on_tls_error", "error_page"),
         tls=_tls_maker(where, options),
         upstream_tls=options.get("upstream_tls"),
-        revoked=frozenset(_fingerprint(where, each) for each in options.get("revoked", ())),
-        chunks=options.get("chunks"),
-        server_first=options.get("server_first"),
+        revoked_fingerprints=frozenset(
+            _fingerprint(where, each) for each in options.get("revoked_fingerprints", ())
+        ),
+        on_chunk=options.get("on_chunk"),
+        server_first_timeout=options.get("server_first_timeout"),
         handshake_timeout=options.get("handshake_timeout"),
-        server=options.get("server") or http_server(error_page=error_page),
-        carry=options.get("carry") or tcp_relay(),
-        host=None if host is None else host.lower(),
-        certificates=options.get("certificates", 1024),
+        server=options.get("server") or http_server(error_handler=error_page),
+        passthrough_relay=options.get("passthrough_relay") or tcp_relay(),
+        portal_host=None if host is None else host.lower(),
+        certificate_cache_size=options.get("certificate_cache_size", 1024),
         keylog=open_key_log(options.get("keylog")),
     )
     _check(where, made)
     return made
 
 
-def _check(where: str, made: Settings) -> None:
+def _check(where: str, made: MitmSettings) -> None:
     if made.rules.default not in ACTIONS:
         raise ConfigError(f"{where}(default={made.rules.default!r}): expected one of {', '.join(ACTIONS)}")
-    if made.bad_upstream not in ("page", "pass"):
-        raise ConfigError(f"{where}(bad_upstream={made.bad_upstream!r}): expected 'page' or 'pass'")
-    if made.bad_upstream == "pass" and not made.connect_first:
+    if made.on_tls_error not in ("error_page", "passthrough"):
+        raise ConfigError(f"{where}(bad_upstream={made.on_tls_error!r}): expected 'page' or 'pass'")
+    if made.on_tls_error == "passthrough" and not made.connect_upstream_first:
         raise ConfigError(f"{where}(bad_upstream='pass') needs connect_first=True")
-    for name in ("server_first", "handshake_timeout"):
+    for name in ("server_first_timeout", "handshake_timeout"):
         seconds = getattr(made, name)
         if seconds is not None and seconds <= 0:
             raise ConfigError(f"{where}({name}={seconds}): expected more than 0, or None")
-    check_takes(made.carry, Bridge, f"{where}(carry=)")
+    check_accepts(made.passthrough_relay, Bridge, f"{where}(carry=)")
 
 
 def _fingerprint(where: str, text: str) -> str:

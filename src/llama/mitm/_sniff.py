@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from enum import Enum, auto
 
-from llama._core.errors import ProtocolError, TooLarge
+from llama._core.errors import ProtocolError, TooLargeError
 from llama._core.stream import Stream
 from llama.tls._client_hello.client_hello import ClientHello, HelloReader
 
@@ -14,7 +14,7 @@ _LONGEST_METHOD = 20
 _HANDSHAKE = 0x16
 
 
-class Start(Enum):
+class Sniffed(Enum):
     """The protocol of a connection's first bytes."""
 
     TLS = auto()
@@ -49,26 +49,26 @@ def is_http(data: bytes, *, h2: bool = False) -> bool | None:
     return False
 
 
-async def look(
+async def sniff(
     stream: Stream, patience: float | None, *, h2: bool = False
-) -> tuple[Start, ClientHello | None, bytes]:
+) -> tuple[Sniffed, ClientHello | None, bytes]:
     """Read until the protocol is known; return it, the ClientHello if it is TLS, and the bytes read.
 
     The caller puts the bytes back with `unread`. `patience` limits the wait for each read, in seconds.
     """
     data = await _more(stream, patience)
     if data is None:
-        return Start.SILENT, None, b""
+        return Sniffed.SILENT, None, b""
     if not data:
-        return Start.ENDED, None, b""
+        return Sniffed.ENDED, None, b""
     if data[0] == _HANDSHAKE:
         return await _hello(stream, data, patience)
     while (found := is_http(data, h2=h2)) is None:
         more = await _more(stream, patience)
         if not more:
-            return Start.OTHER, None, data
+            return Sniffed.OTHER, None, data
         data += more
-    return Start.HTTP if found else Start.OTHER, None, data
+    return Sniffed.HTTP if found else Sniffed.OTHER, None, data
 
 
 async def _more(stream: Stream, patience: float | None) -> bytes | None:
@@ -87,7 +87,7 @@ async def _more(stream: Stream, patience: float | None) -> bytes | None:
 
 async def _hello(
     stream: Stream, data: bytes, patience: float | None
-) -> tuple[Start, ClientHello | None, bytes]:
+) -> tuple[Sniffed, ClientHello | None, bytes]:
     reader = HelloReader()
     piece, pieces = data, [data]
     while True:
@@ -95,12 +95,12 @@ async def _hello(
             hello = reader.feed(piece)
             if hello is not None:
                 hello.validate()
-        except (ProtocolError, TooLarge):
-            return Start.OTHER, None, b"".join(pieces)
+        except (ProtocolError, TooLargeError):
+            return Sniffed.OTHER, None, b"".join(pieces)
         if hello is not None:
-            return Start.TLS, hello, b"".join(pieces) if len(pieces) > 1 else data
+            return Sniffed.TLS, hello, b"".join(pieces) if len(pieces) > 1 else data
         more = await _more(stream, patience)
         if not more:
-            return Start.OTHER, None, b"".join(pieces)
+            return Sniffed.OTHER, None, b"".join(pieces)
         piece = more
         pieces.append(more)

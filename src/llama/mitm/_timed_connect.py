@@ -7,28 +7,28 @@ from typing import ClassVar
 
 from llama._core.stream import Stream
 from llama._core.target import Bridge, Connector, Target
-from llama.http._messages.upgrade import Opened
-from llama.mitm._lazy_connect import LateStream, at_last
-from llama.tcp._io.connect_timing import Dialled
+from llama.http._messages.upgrade import UpgradeStreams
+from llama.mitm._lazy_connect import LazyStream, opened
+from llama.tcp._io.connect_timing import ConnectTiming
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Noted:
+class TimedConnect:
     """Reaches targets, and notes in the streams' extensions how long that took; around TLS as well."""
 
     inner: Connector
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return repr(self.inner)
 
     async def __call__(self, target: Target, /) -> Stream:
-        dialled = Dialled()
+        dialled = ConnectTiming()
         extensions = target.extensions.fork()
         extensions.set(dialled)
-        stream = await at_last(await self.inner(Target(target.host, target.port, extensions)))
-        beneath = stream.extensions.get(Dialled)
+        stream = await opened(await self.inner(Target(target.host, target.port, extensions)))
+        beneath = stream.extensions.get(ConnectTiming)
         if beneath is None:
             dialled.done(stream)
         else:
@@ -36,25 +36,25 @@ class Noted:
         return stream
 
 
-def noted(connect: Connector) -> Connector:
+def timed(connect: Connector) -> Connector:
     """The same connector, which notes how long it took."""
-    return Noted(connect)
+    return TimedConnect(connect)
 
 
 async def first(bridge: Bridge) -> Stream:
     """A bridge's own upstream; how long that took is noted, unless it was there before."""
-    dialled = Dialled(was_there=_is_open(bridge))
+    dialled = ConnectTiming(is_reused=_is_open(bridge))
     bridge.target.extensions.set(dialled)
     upstream = await bridge.upstream()
-    if isinstance(upstream, LateStream):
+    if isinstance(upstream, LazyStream):
         upstream.tell(dialled)
-    stream = await at_last(upstream)
+    stream = await opened(upstream)
     dialled.done(stream)
     return stream
 
 
 def _is_open(bridge: Bridge) -> bool:
     there = bridge._upstream
-    if there is None and isinstance(bridge.connect, Opened) and bridge.connect.streams:
+    if there is None and isinstance(bridge.connect, UpgradeStreams) and bridge.connect.streams:
         there = bridge.connect.streams[-1]
-    return there.is_opened if isinstance(there, LateStream) else there is not None
+    return there.is_opened if isinstance(there, LazyStream) else there is not None

@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import Closed, LlamaError, ProtocolError, Unreachable
+from llama._core.errors import LlamaError, ProtocolError, StreamClosedError, UnreachableError
 from llama._core.packets import Packet, PacketConnector, Packets
-from llama._core.server import Local, Peer
+from llama._core.server import LocalAddress, PeerAddress
 from llama._core.shutdown import Shutdown
-from llama._core.stack import check_takes, factory
+from llama._core.stack import check_accepts, layer_factory
 from llama._core.stream import Buffer, Stream
 from llama._core.target import Connector, Target
-from llama.layers._peer_key import packed
-from llama.socks5._bind import seen_from_here
-from llama.socks5._client_handshake import Proxy, proxy_of
+from llama.layers._peer_key import packed_address
+from llama.socks5._bind import reachable_address
+from llama.socks5._client_handshake import ProxyClient, proxy_client
 from llama.socks5._wire.socks5 import Command, encode_datagram, parse_datagram
 from llama.udp import connect as udp_connect
 
@@ -37,7 +37,7 @@ class SocksPackets(Packets):
         return f"<packets through a proxy to {self._target or 'anywhere'}>"
 
     @property
-    def address(self) -> Local | None:
+    def address(self) -> LocalAddress | None:
         return None
 
     async def _watch(self) -> None:
@@ -46,11 +46,11 @@ class SocksPackets(Packets):
         try:
             while await self._control.read():
                 pass
-        except Closed:
+        except StreamClosedError:
             return
         except (LlamaError, OSError) as error:
             reason = f"{reason}: {error}"
-        self._failed = Unreachable(reason)
+        self._failed = UnreachableError(reason)
         self._relay.abort()
         self._control.abort()
 
@@ -58,22 +58,22 @@ class SocksPackets(Packets):
         while True:
             try:
                 data, _ = await self._relay.receive()
-            except Closed:
-                raise self._failed or Closed(f"{self!r} are closed") from None
+            except StreamClosedError:
+                raise self._failed or StreamClosedError(f"{self!r} are closed") from None
             try:
                 datagram = parse_datagram(data)
             except ProtocolError:
                 continue
-            peer = Peer(*datagram.address)
+            peer = PeerAddress(*datagram.address)
             if not datagram.fragment and self._expected(peer):
                 return Packet(datagram.data, peer)
 
-    def _expected(self, peer: Peer) -> bool:
+    def _expected(self, peer: PeerAddress) -> bool:
         target = self._target
         if target is None:
             return True
-        raw = packed(target.host)
-        return peer.port == target.port and (raw is None or raw == packed(peer.host))
+        raw = packed_address(target.host)
+        return peer.port == target.port and (raw is None or raw == packed_address(peer.host))
 
     async def send(self, data: Buffer, to: Target | None = None) -> None:
         target = self._target
@@ -85,11 +85,11 @@ class SocksPackets(Packets):
         try:
             message = encode_datagram(target.host, target.port, bytes(data))
         except ValueError as error:
-            raise Unreachable(f"cannot send to {target}: {error}") from None
+            raise UnreachableError(f"cannot send to {target}: {error}") from None
         try:
             await self._relay.send(message)
-        except Closed:
-            raise self._failed or Closed(f"{self!r} are closed") from None
+        except StreamClosedError:
+            raise self._failed or StreamClosedError(f"{self!r} are closed") from None
 
     async def aclose(self) -> None:
         await self._relay.aclose()
@@ -106,10 +106,10 @@ class SocksPackets(Packets):
 class Socks5Associate:
     """A packet connector through a SOCKS5 proxy."""
 
-    proxy: Proxy
+    proxy: ProxyClient
     packets: PacketConnector
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return f"socks5.associate({self.proxy.target})"
@@ -117,19 +117,19 @@ class Socks5Associate:
     async def __call__(self, target: Target | None, /) -> Packets:
         # The source address of the packets is not known yet, and NAT may change it on the way.
         here = Target("0.0.0.0", 0)
-        async with self.proxy.opened(target or here) as control:
+        async with self.proxy.open(target or here) as control:
             address = await self.proxy.request(control, Command.UDP_ASSOCIATE, here)
-            relay = await self.packets(Target(*seen_from_here(address, self.proxy.target)))
+            relay = await self.packets(Target(*reachable_address(address, self.proxy.target)))
         return SocksPackets(control, relay, target)
 
 
-@factory("socks5.associate", "packet connector")
+@layer_factory("socks5.associate", "packet connector")
 def associate(
     proxy: str | Target,
     *,
     user: str | None = None,
     password: str | None = None,
-    over: Connector | None = None,
+    connect: Connector | None = None,
     packets: PacketConnector | None = None,
     handshake_timeout: float | None = None,
 ) -> PacketConnector:
@@ -137,12 +137,12 @@ def associate(
 
     Call the connector with a Target to exchange packets with it, or with None to give a target with each packet. The
     proxy resolves names. `packets` carries the packets to the proxy, by default `udp.connect()`: in a chain, pass
-    `associate` for the previous proxy, because `over` carries only the control connection. When the proxy closes
+    `associate` for the previous proxy, because `connect` carries only the control connection. When the proxy closes
     that, `receive` and `send` raise Unreachable.
 
         packets = await socks5.associate("127.0.0.1:1080")(Target("dns.example", 53))
     """
-    made = proxy_of("socks5.associate", proxy, user, password, over, handshake_timeout)
+    made = proxy_client("socks5.associate", proxy, user, password, connect, handshake_timeout)
     opener = packets or udp_connect()
-    check_takes(opener, Target, "socks5.associate(packets=)")
+    check_accepts(opener, Target, "socks5.associate(packets=)")
     return Socks5Associate(made, opener)

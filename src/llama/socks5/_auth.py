@@ -19,7 +19,7 @@ Check: TypeAlias = Callable[[str, str], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Known:
+class _StaticAuth:
     """Passwords by user, compared in constant time."""
 
     digests: Mapping[str, bytes]
@@ -31,7 +31,7 @@ class _Known:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
+class _CallbackAuth:
     function: Callable[[str, str], bool | Awaitable[bool]]
 
     async def __call__(self, user: str, password: str) -> bool:
@@ -46,7 +46,7 @@ def _digest(password: str) -> bytes:
 def checker(auth: Auth | None) -> Check | None:
     """Return a function that checks a name and a password; ConfigError for credentials that no client can send."""
     if auth is None or callable(auth):
-        return None if auth is None else _Asked(auth)
+        return None if auth is None else _CallbackAuth(auth)
     if not auth:
         raise ConfigError(
             "socks5.server(auth={}) rejects every client: expected users, or None for no authentication"
@@ -56,4 +56,4 @@ def checker(auth: Auth | None) -> Check | None:
             encode_credentials(user, password)
         except ValueError as error:
             raise ConfigError(f"socks5.server(auth=): {user[:40]!r} can never get in: {error}") from None
-    return _Known({user: _digest(password) for user, password in auth.items()})
+    return _StaticAuth({user: _digest(password) for user, password in auth.items()})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from llama._core.server import Local, Peer
+from llama._core.server import LocalAddress, PeerAddress
 from llama._core.service import Service
-from llama._core.stack import factory
+from llama._core.stack import layer_factory
 from llama._core.stream import Stream
 from llama._core.target import Connector, Target
-from llama.layers._peer_key import packed
-from llama.socks5._client_handshake import Proxy, proxy_of
+from llama.layers._peer_key import packed_address
+from llama.socks5._client_handshake import ProxyClient, proxy_client
 from llama.socks5._wire.address import Address
 from llama.socks5._wire.socks5 import Command
 
@@ -21,21 +21,21 @@ class Binding:
 
     __slots__ = ("_proxy", "_stream", "_target", "address")
 
-    def __init__(self, proxy: Proxy, stream: Stream, target: Target, address: Address) -> None:
+    def __init__(self, proxy: ProxyClient, stream: Stream, target: Target, address: Address) -> None:
         self._proxy = proxy
         self._stream = stream
         self._target = target
-        self.address = Local(*seen_from_here(address, proxy.target))
+        self.address = LocalAddress(*reachable_address(address, proxy.target))
         """The address that the peer must connect to."""
 
     async def accept(self) -> Stream:
         """Wait for the peer and return its stream, with its address as Peer in the extensions.
 
-        Raises Unreachable or Refused if the proxy reports a failure.
+        Raises UnreachableError or RefusedError if the proxy reports a failure.
         """
-        async with self._proxy.kept(self._stream, self._target):
+        async with self._proxy.keep_open(self._stream, self._target):
             peer = await self._proxy.reply(self._stream, self._target)
-        self._stream.extensions.set(Peer(*peer))
+        self._stream.extensions.set(PeerAddress(*peer))
         return self._stream
 
     async def aclose(self) -> None:
@@ -51,9 +51,9 @@ Binder: TypeAlias = Service[Target | None, Binding]
 """Opens a port for a peer, or with None for the first peer that connects."""
 
 
-def seen_from_here(address: Address, proxy: Target) -> Address:
+def reachable_address(address: Address, proxy: Target) -> Address:
     """Return the reachable form of a proxy's bound address: the proxy's host replaces 0.0.0.0 and ::."""
-    raw = packed(address.host)
+    raw = packed_address(address.host)
     return address if raw is None or any(raw) else Address(proxy.host, address.port)
 
 
@@ -61,27 +61,27 @@ def seen_from_here(address: Address, proxy: Target) -> Address:
 class Socks5Bind:
     """Opens ports at a SOCKS5 proxy."""
 
-    proxy: Proxy
+    proxy: ProxyClient
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return f"socks5.bind({self.proxy.target})"
 
     async def __call__(self, target: Target | None, /) -> Binding:
         peer = target or Target("0.0.0.0", 0)
-        async with self.proxy.opened(peer) as stream:
+        async with self.proxy.open(peer) as stream:
             address = await self.proxy.request(stream, Command.BIND, peer)
         return Binding(self.proxy, stream, peer, address)
 
 
-@factory("socks5.bind", "binder")
+@layer_factory("socks5.bind", "binder")
 def bind(
     proxy: str | Target,
     *,
     user: str | None = None,
     password: str | None = None,
-    over: Connector | None = None,
+    connect: Connector | None = None,
     handshake_timeout: float | None = None,
 ) -> Binder:
     """Accept one connection at a SOCKS5 proxy; the parameters are those of `socks5.connect`.
@@ -92,4 +92,4 @@ def bind(
         tell_the_peer(binding.address)
         stream = await binding.accept()
     """
-    return Socks5Bind(proxy_of("socks5.bind", proxy, user, password, over, handshake_timeout))
+    return Socks5Bind(proxy_client("socks5.bind", proxy, user, password, connect, handshake_timeout))

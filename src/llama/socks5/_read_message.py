@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from llama._core.errors import Truncated
+from llama._core.errors import TruncatedError
 from llama._core.stream import Stream
 
 M = TypeVar("M")
-_READ = 1024
+_READ_SIZE = 1024
 
 
 async def read_message(
@@ -17,7 +17,7 @@ async def read_message(
 ) -> M:
     """Read one message, which may begin with `data`; later bytes are pushed back into the stream.
 
-    Raises Truncated if the stream ends within the message, ProtocolError if it is malformed.
+    Raises TruncatedError if the stream ends within the message, ProtocolError if it is malformed.
     """
     while True:
         found = parse(data) if data else None
@@ -26,7 +26,7 @@ async def read_message(
             if used < len(data):
                 stream.unread(data[used:])
             return message
-        more = await stream.read(_READ)
+        more = await stream.read(_READ_SIZE)
         if not more:
-            raise Truncated(f"the peer left before its {what} was whole")
+            raise TruncatedError(f"the peer left before its {what} was whole")
         data += more

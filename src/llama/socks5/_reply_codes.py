@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 
-from llama._core.errors import LlamaError, Refused, Unreachable
+from llama._core.errors import LlamaError, RefusedError, UnreachableError
 from llama.socks5._wire.socks5 import ReplyCode
 
 _CODES = {
@@ -42,7 +42,7 @@ def code_of(error: BaseException) -> ReplyCode:
 
 
 def _code(error: BaseException) -> ReplyCode | None:
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         return ReplyCode.NOT_ALLOWED
     if isinstance(error, socket.gaierror):
         return ReplyCode.HOST_UNREACHABLE
@@ -52,14 +52,14 @@ def _code(error: BaseException) -> ReplyCode | None:
 
 
 def error_of(code: int, what: str) -> LlamaError:
-    """Return the error for a proxy's reply: Refused, or Unreachable whose cause has the errno."""
+    """Return the error for a proxy's reply: RefusedError, or UnreachableError whose cause has the errno."""
     try:
         known = ReplyCode(code)
     except ValueError:
-        return Unreachable(f"{what}: reply code {code}")
+        return UnreachableError(f"{what}: reply code {code}")
     if known is ReplyCode.NOT_ALLOWED:
-        return Refused(f"{what}: {known.words}")
-    error = Unreachable(f"{what}: {known.words}")
+        return RefusedError(f"{what}: {known.describe}")
+    error = UnreachableError(f"{what}: {known.describe}")
     if known in _ERRNOS:
         error.__cause__ = OSError(_ERRNOS[known], os.strerror(_ERRNOS[known]))
     return error

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TypeAlias
 
-from llama._core.errors import Refused
+from llama._core.errors import RefusedError
 from llama._core.server import User
 from llama._core.target import Target
-from llama.tcp._policy.address_filter import narrow
-from llama.tcp._policy.target_patterns import TargetSet
+from llama.tcp._policy.address_filter import add_filter
+from llama.tcp._policy.target_patterns import TargetPatterns
 
 Rule: TypeAlias = Callable[[User | None, Target], bool | Awaitable[bool]]
 """Returns whether a user (None: unauthenticated) may reach a target; may be async."""
@@ -24,27 +24,27 @@ async def check(rule: Rule | None, user: User | None, target: Target) -> None:
     verdict = rule(user, target)
     if not (await verdict if isawaitable(verdict) else verdict):
         who = f"user {str(user)!r}" if user is not None else "the rules"
-        raise Refused(f"{target} is not allowed {'for' if user is not None else 'by'} {who}")
+        raise RefusedError(f"{target} is not allowed {'for' if user is not None else 'by'} {who}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Only:
-    targets: TargetSet
+class _AllowTargets:
+    targets: TargetPatterns
 
     def __call__(self, user: User | None, target: Target) -> bool:
         return target in self.targets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Never:
-    targets: TargetSet
+class _DenyTargets:
+    targets: TargetPatterns
 
     def __call__(self, user: User | None, target: Target) -> bool:
         if target in self.targets:
             return False
         if self.targets.has_networks(target.port):
-            holds, port = self.targets.holds, target.port
-            narrow(target, lambda address: not holds(address, port), f"denied: {self.targets}")
+            holds, port = self.targets.matches, target.port
+            add_filter(target, lambda address: not holds(address, port), f"denied: {self.targets}")
         return True
 
 
@@ -66,7 +66,7 @@ def allow(*targets: str) -> Rule:
 
         socks5.server(rules=socks5.allow("*.example.com:443"))
     """
-    return _Only(TargetSet(targets))
+    return _AllowTargets(TargetPatterns(targets))
 
 
 def deny(*targets: str) -> Rule:
@@ -76,7 +76,7 @@ def deny(*targets: str) -> Rule:
 
         socks5.server(rules=socks5.deny("*:25", "10.0.0.0/8"))
     """
-    return _Never(TargetSet(targets))
+    return _DenyTargets(TargetPatterns(targets))
 
 
 def per_user(rules: Mapping[str, Rule], *, default: Rule | None = None) -> Rule:

@@ -6,27 +6,34 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import Closed, ConfigError, LlamaError, Overloaded, ProtocolError, Unreachable
+from llama._core.errors import (
+    ConfigError,
+    LlamaError,
+    OverloadedError,
+    ProtocolError,
+    StreamClosedError,
+    UnreachableError,
+)
 from llama._core.packets import PacketConnector
-from llama._core.stack import check_takes, factory
-from llama._core.stream import Handler, Stream
+from llama._core.stack import check_accepts, layer_factory
+from llama._core.stream import ConnectionHandler, Stream
 from llama._core.target import Bridge, Connector, Relay, Target
-from llama.layers._fair_semaphore import Slots
-from llama.layers._peer_key import packed
-from llama.layers._shared_timeout import Deadlines
+from llama.layers._fair_semaphore import FairSemaphore
+from llama.layers._peer_key import packed_address
+from llama.layers._shared_timeout import SharedTimeout
 from llama.socks5._associate_server import associate, own_host
 from llama.socks5._auth import Auth, Check, checker
 from llama.socks5._bind_server import Accepted, peers, wait_for_peer
 from llama.socks5._reply_codes import code_of
 from llama.socks5._rules import Rule, check
-from llama.socks5._server_handshake import Asked, negotiate
-from llama.socks5._wire.address import NOWHERE, Address
+from llama.socks5._server_handshake import ClientRequest, negotiate
+from llama.socks5._wire.address import UNSPECIFIED, Address
 from llama.socks5._wire.socks5 import VERSION, Command, ReplyCode
 from llama.tcp import connect as tcp_connect
 from llama.tcp import relay as tcp_relay
-from llama.tcp._io.cancel_on_disconnect import ClientLeft, unless_gone
+from llama.tcp._io.cancel_on_disconnect import ClientLeft, cancel_on_disconnect
 from llama.tcp._io.stream import SocketStream
-from llama.tcp._policy.address_filter import guard
+from llama.tcp._policy.address_filter import restrict_for_client
 from llama.udp import connect as udp_connect
 
 
@@ -42,13 +49,13 @@ class Socks5Server:
     socks4: bool
     bind: bool
     udp: PacketConnector | None
-    associations: Slots
+    associations: FairSemaphore
     host: str | None
     idle_timeout: float | None
     handshake_timeout: float | None
-    deadlines: Deadlines | None
+    deadlines: SharedTimeout | None
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         return "socks5.server()" if self.auth is None else "socks5.server(auth=...)"
@@ -67,62 +74,62 @@ class Socks5Server:
             await asked.reply(ReplyCode.COMMAND_NOT_SUPPORTED)
             raise ProtocolError(f"SOCKS command {asked.command} is not served here")
 
-    async def _negotiate(self, stream: Stream) -> Asked | None:
+    async def _negotiate(self, stream: Stream) -> ClientRequest | None:
         if self.deadlines is None:
             return await negotiate(stream, self.auth, socks4=self.socks4)
-        call = self.deadlines.begin()
+        call = self.deadlines.enter()
         try:
             return await negotiate(stream, self.auth, socks4=self.socks4)
         except asyncio.CancelledError:
-            if not call.is_over():
+            if not call.consume_cancellation():
                 raise
             raise TimeoutError(f"no SOCKS request within {self.handshake_timeout:g} s") from None
         finally:
-            self.deadlines.end(call)
+            self.deadlines.exit(call)
 
-    async def admit(self, asked: Asked, address: Address) -> Target:
-        """Return the target of a request; raises Refused if the client may not reach it."""
-        target = guard(Target(*address), asked.stream.extensions, self.private)
+    async def admit(self, asked: ClientRequest, address: Address) -> Target:
+        """Return the target of a request; raises RefusedError if the client may not reach it."""
+        target = restrict_for_client(Target(*address), asked.stream.extensions, self.private)
         await check(self.rules, asked.user, target)
         return target
 
-    async def _connect(self, asked: Asked) -> None:
+    async def _connect(self, asked: ClientRequest) -> None:
         try:
             target = await self.admit(asked, asked.address)
             bridge = Bridge(asked.stream, target, self.connect)
-            upstream = await unless_gone(asked.stream, bridge.upstream(), f"{target} was reached")
+            upstream = await cancel_on_disconnect(asked.stream, bridge.upstream(), f"{target} was reached")
         except ClientLeft:
             raise
         except Exception as error:
             await refuse(asked, error)
             raise
-        await self._carry(asked, bridge, _bound(upstream))
+        await self._relay(asked, bridge, _bound_address(upstream))
 
-    async def _carry(self, asked: Asked, bridge: Bridge, told: Address) -> None:
+    async def _relay(self, asked: ClientRequest, bridge: Bridge, bound_address: Address) -> None:
         try:
-            await asked.reply(ReplyCode.SUCCEEDED, told)
+            await asked.reply(ReplyCode.SUCCEEDED, bound_address)
             await self.relay(bridge)
             await bridge.aclose()
         finally:
             bridge.abort()
 
-    async def _bind(self, asked: Asked) -> None:
+    async def _bind(self, asked: ClientRequest) -> None:
         try:
             admits = await peers(asked, self.rules, self.private)
             host = self.host or own_host(asked.stream)
             peer, stream = await wait_for_peer(asked, host, admits, self.idle_timeout)
-        except Closed:
+        except StreamClosedError:
             return
         except Exception as error:
             await refuse(asked, error)
             raise
         bridge = Bridge(asked.stream, Target(*peer), Accepted(stream))
         await bridge.upstream()
-        await self._carry(asked, bridge, Address(*peer))
+        await self._relay(asked, bridge, Address(*peer))
 
-    async def _associate(self, asked: Asked, opener: PacketConnector) -> None:
-        if not self.associations.take_nowait():
-            error = Overloaded(f"{self.associations.count} UDP associations are already open")
+    async def _associate(self, asked: ClientRequest, opener: PacketConnector) -> None:
+        if not self.associations.acquire_nowait():
+            error = OverloadedError(f"{self.associations.count} UDP associations are already open")
             await refuse(asked, error)
             raise error
         try:
@@ -130,7 +137,7 @@ class Socks5Server:
         finally:
             self.associations.release()
 
-    async def _carry_datagrams(self, asked: Asked, opener: PacketConnector) -> None:
+    async def _carry_datagrams(self, asked: ClientRequest, opener: PacketConnector) -> None:
         async def admit(address: Address) -> Target:
             return await self.admit(asked, address)
 
@@ -145,24 +152,24 @@ class Socks5Server:
             association.abort()
 
 
-async def refuse(asked: Asked, error: Exception) -> None:
+async def refuse(asked: ClientRequest, error: Exception) -> None:
     """Reply with the code of an error; the connection ends after it."""
     await asked.reply(code_of(error))
     if isinstance(error, OSError) and not isinstance(error, (LlamaError, TimeoutError)):
         # Raised as a LlamaError: an OSError here would abort the client's connection before the reply has arrived.
-        raise Unreachable(f"cannot serve {asked.address}: {error}") from error
+        raise UnreachableError(f"cannot serve {asked.address}: {error}") from error
 
 
-def _bound(upstream: Stream) -> Address:
+def _bound_address(upstream: Stream) -> Address:
     """Return the local address of the connection to the target, if known."""
     if isinstance(upstream, SocketStream):
         name = upstream.socket.getsockname()
         if isinstance(name, tuple):
             return Address(*name[:2])
-    return NOWHERE
+    return UNSPECIFIED
 
 
-@factory("socks5.server", "handler")
+@layer_factory("socks5.server", "handler")
 def server(
     *,
     auth: Auth | None = None,
@@ -177,7 +184,7 @@ def server(
     handshake_timeout: float | None = None,
     idle_timeout: float | None = None,
     max_associations: int = 1024,
-) -> Handler:
+) -> ConnectionHandler:
     """Serve SOCKS5 (RFC 1928): connect clients to the targets they name.
 
     `auth` requires a user name and a password (RFC 1929): a mapping of users to passwords, or a function that checks
@@ -199,17 +206,28 @@ def server(
     association; the relay has its own idle timeout. Raises ConfigError for invalid settings.
     """
     connect, relay = connect or tcp_connect(), relay or tcp_relay()
-    check_takes(connect, Target, "socks5.server(connect=)")
-    check_takes(relay, Bridge, "socks5.server(relay=)")
+    check_accepts(connect, Target, "socks5.server(connect=)")
+    check_accepts(relay, Bridge, "socks5.server(relay=)")
     if socks4 and auth is not None:
         raise ConfigError("socks5.server(socks4=True, auth=...): SOCKS4 has no passwords, drop one of them")
     opener = udp_connect() if udp is True else udp or None
-    if host is not None and packed(host) is None:
+    if host is not None and packed_address(host) is None:
         raise ConfigError(f"socks5.server(host={host!r}): expected an IPv4 or IPv6 address")
     if max_associations < 1:
         raise ConfigError(f"socks5.server(max_associations={max_associations}): expected at least 1")
-    deadlines = Deadlines(handshake_timeout) if handshake_timeout is not None else None
+    deadlines = SharedTimeout(handshake_timeout) if handshake_timeout is not None else None
     return Socks5Server(
-        *(connect, relay, checker(auth), rules, private, socks4, bind, opener, Slots(max_associations), host),
+        *(
+            connect,
+            relay,
+            checker(auth),
+            rules,
+            private,
+            socks4,
+            bind,
+            opener,
+            FairSemaphore(max_associations),
+            host,
+        ),
         *(idle_timeout, handshake_timeout, deadlines),
     )

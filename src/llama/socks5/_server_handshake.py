@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama._core.errors import ProtocolError, Refused
+from llama._core.errors import ProtocolError, RefusedError
 from llama._core.server import User
 from llama._core.stream import Stream
 from llama.socks5._auth import Check
@@ -12,11 +12,11 @@ from llama.socks5._read_message import read_message
 from llama.socks5._reply_codes import code_of
 from llama.socks5._wire import socks4 as wire4
 from llama.socks5._wire import socks5 as wire
-from llama.socks5._wire.address import NOWHERE, Address
+from llama.socks5._wire.address import UNSPECIFIED, Address
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ClientRequest:
     """A client's request, with the method to reply to it."""
 
     stream: Stream
@@ -25,27 +25,27 @@ class Asked:
     address: Address
     user: User | None
 
-    async def reply(self, code: wire.ReplyCode, address: Address = NOWHERE) -> None:
+    async def reply(self, code: wire.ReplyCode, address: Address = UNSPECIFIED) -> None:
         """Reply to the request; SOCKS4 has only one code for all failures."""
         if self.version == wire.VERSION:
             message = wire.encode_reply(code, *address)
         else:
             granted = code is wire.ReplyCode.SUCCEEDED
-            message = wire4.encode_reply4(wire4.GRANTED if granted else wire4.REJECTED, *address)
+            message = wire4.encode_reply(wire4.GRANTED if granted else wire4.REJECTED, *address)
         await self.stream.write(message)
 
 
-async def negotiate(stream: Stream, check: Check | None, *, socks4: bool) -> Asked | None:
+async def negotiate(stream: Stream, check: Check | None, *, socks4: bool) -> ClientRequest | None:
     """Authenticate a client and read its request; None if it disconnects without sending anything.
 
-    Raises ProtocolError or Refused, after sending the reply that the RFCs define.
+    Raises ProtocolError or RefusedError, after sending the reply that the RFCs define.
     """
     first = await stream.read(1024)
     if not first:
         return None
     if first[0] == wire4.VERSION and socks4:
-        found = await read_message(stream, wire4.parse_request4, "SOCKS4 request", first)
-        return Asked(stream, wire4.VERSION, found.command, found.address, None)
+        found = await read_message(stream, wire4.parse_request, "SOCKS4 request", first)
+        return ClientRequest(stream, wire4.VERSION, found.command, found.address, None)
     if first[0] != wire.VERSION:
         raise ProtocolError(f"a SOCKS greeting of version {first[0]}: expected {'4 or ' * socks4}5")
     user = await _authenticate(stream, check, first)
@@ -54,7 +54,7 @@ async def negotiate(stream: Stream, check: Check | None, *, socks4: bool) -> Ask
     except ProtocolError as error:
         await stream.write(wire.encode_reply(code_of(error)))
         raise
-    return Asked(stream, wire.VERSION, *request, user)
+    return ClientRequest(stream, wire.VERSION, *request, user)
 
 
 async def _authenticate(stream: Stream, check: Check | None, first: bytes) -> User | None:
@@ -62,7 +62,7 @@ async def _authenticate(stream: Stream, check: Check | None, first: bytes) -> Us
     wanted = wire.NO_AUTH if check is None else wire.PASSWORD
     if wanted not in offered:
         await stream.write(wire.encode_choice(wire.NO_METHOD))
-        raise Refused(
+        raise RefusedError(
             f"the client offers authentication {list(offered)}, "
             + ("but not 'no authentication'" if check is None else "but not user name and password")
         )
@@ -71,9 +71,9 @@ async def _authenticate(stream: Stream, check: Check | None, first: bytes) -> Us
         return None
     name, password = await read_message(stream, wire.parse_credentials, "password")
     if not await check(name, password):
-        await stream.write(wire.DENIED_AUTH)
-        raise Refused(f"user {name!r} is unknown or sent a wrong password")
-    await stream.write(wire.GRANTED_AUTH)
+        await stream.write(wire.AUTH_FAILURE)
+        raise RefusedError(f"user {name!r} is unknown or sent a wrong password")
+    await stream.write(wire.AUTH_SUCCESS)
     user = User(name)
     stream.extensions.set(user)
     return user

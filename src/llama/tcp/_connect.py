@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import ClassVar, TypeAlias
 
-from llama._core.errors import LlamaError, Unreachable
-from llama._core.stack import factory
+from llama._core.errors import LlamaError, UnreachableError
+from llama._core.stack import layer_factory
 from llama._core.stream import Stream
 from llama._core.target import Connector, Target
-from llama.tcp._io.connect_timing import Dialled
+from llama.tcp._io.connect_timing import ConnectTiming
 from llama.tcp._io.dial import Dial
-from llama.tcp._policy.address_filter import allowed
+from llama.tcp._policy.address_filter import filter_addresses
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Resolves a host name and port to addresses, the preferred one first; raises OSError if there are none."""
 
-STAGGER = 0.25
+ATTEMPT_DELAY = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -36,7 +36,7 @@ class Connect:
     keepalive: float | None
     nodelay: bool
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return "tcp.connect()"
@@ -49,16 +49,16 @@ class Connect:
             connecting = self._connect(target) if dial is None else dial.wait()
             if self.timeout is None:
                 return await connecting
-            return await self._within(connecting, self.timeout, target)
+            return await self._with_timeout(connecting, self.timeout, target)
         except LlamaError:
             raise
         except OSError as error:
             if isinstance(error, TimeoutError) and error.errno is None:
                 raise  # from a timeout, not from the system
             reason = error.strerror or str(error)
-            raise Unreachable(f"cannot connect to {target}: {reason}") from error
+            raise UnreachableError(f"cannot connect to {target}: {reason}") from error
 
-    async def _within(
+    async def _with_timeout(
         self, connecting: Coroutine[None, None, Stream], seconds: float, target: Target
     ) -> Stream:
         clock = asyncio.timeout(seconds)
@@ -78,13 +78,13 @@ class Connect:
         family = _family(host)
         if family is None:
             return None
-        allowed(target, (host,))
+        filter_addresses(target, (host,))
         return Dial(family, (host, target.port), target, self._set_options)
 
     async def _connect(self, target: Target) -> Stream:
-        dialled = target.extensions.get(Dialled)
+        dialled = target.extensions.get(ConnectTiming)
         began = time.monotonic() if dialled is not None else 0.0
-        addresses = interleave(allowed(target, await self.resolver(target.host, target.port)))
+        addresses = interleave(filter_addresses(target, await self.resolver(target.host, target.port)))
         if dialled is not None:
             dialled.dns = time.monotonic() - began
         if not addresses:
@@ -111,7 +111,7 @@ class Connect:
             sock.bind(self.bind)
 
 
-@factory("tcp.connect", "connector")
+@layer_factory("tcp.connect", "connector")
 def connect(
     *,
     timeout: float | None = None,
@@ -126,7 +126,7 @@ def connect(
 
     `timeout` in seconds covers resolving and connecting; `resolver` replaces the system's; `bind` is the
     local address and port (0: any); `keepalive` is the number of idle seconds before the first TCP keep-alive
-    probe; `nodelay` sends small writes immediately. Raises Unreachable, or TimeoutError.
+    probe; `nodelay` sends small writes immediately. Raises UnreachableError, or TimeoutError.
     """
     return Connect(timeout, resolver or resolve, bind, keepalive, nodelay)
 
@@ -176,7 +176,7 @@ async def _race(attempts: Sequence[Callable[[], Awaitable[Stream]]]) -> Stream:
             errors.append(error)
             failed.set()
         else:
-            raise _Won
+            raise _RaceWon
 
     try:
         await _stagger(attempts, attempt)
@@ -201,13 +201,13 @@ async def _stagger(
                 failed = asyncio.Event()
                 group.create_task(attempt(start, failed))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(STAGGER):
+                    async with asyncio.timeout(ATTEMPT_DELAY):
                         await failed.wait()
-    except* _Won:
+    except* _RaceWon:
         pass
 
 
-class _Won(Exception):
+class _RaceWon(Exception):
     """Raised by the winning attempt to end the race."""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.stack import check_takes, factory
-from llama._core.stream import Handler, Stream
+from llama._core.stack import check_accepts, layer_factory
+from llama._core.stream import ConnectionHandler, Stream
 from llama._core.target import Bridge, Connector, Relay, Target
 from llama.tcp._connect import connect as tcp_connect
 from llama.tcp._relay.relay import relay as tcp_relay
@@ -20,7 +20,7 @@ class Forward:
     connect: Connector
     relay: Relay
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         return f"tcp.forward({self.target})"
@@ -34,8 +34,10 @@ class Forward:
             bridge.abort()
 
 
-@factory("tcp.forward", "handler")
-def forward(to: str | Target, *, connect: Connector | None = None, relay: Relay | None = None) -> Handler:
+@layer_factory("tcp.forward", "handler")
+def forward(
+    to: str | Target, *, connect: Connector | None = None, relay: Relay | None = None
+) -> ConnectionHandler:
     """Relay every connection to one target, `HOST:PORT` or a Target.
 
     `connect` connects to it, by default `tcp.connect()`; `relay` copies the bytes, by default `tcp.relay()`.
@@ -44,6 +46,6 @@ def forward(to: str | Target, *, connect: Connector | None = None, relay: Relay 
     target = Target.parse(to) if isinstance(to, str) else to
     connect = connect or tcp_connect()
     relay = relay or tcp_relay()
-    check_takes(connect, Target, "tcp.forward(connect=)")
-    check_takes(relay, Bridge, "tcp.forward(relay=)")
+    check_accepts(connect, Target, "tcp.forward(connect=)")
+    check_accepts(relay, Bridge, "tcp.forward(relay=)")
     return Forward(target, connect, relay)

@@ -10,23 +10,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from llama._core.errors import ConfigError, LlamaError, Truncated
-from llama._core.server import Peer, Server, is_orderly
+from llama._core.errors import ConfigError, LlamaError, TruncatedError
+from llama._core.server import PeerAddress, Server, should_close_gracefully
 from llama._core.shutdown import Shutdown
-from llama._core.stack import check_takes, describe
-from llama._core.stream import Handler, Stream
+from llama._core.stack import check_accepts, describe
+from llama._core.stream import ConnectionHandler, Stream
 from llama.tcp._io.bind import bind
 from llama.tcp._io.open_stream import has_readiness, open_stream
-from llama.tcp._io.proactor_accept import LoopAccept
-from llama.tcp._io.proactor_stream import LoopSocketStream
-from llama.tcp._io.reactor import LoopPoller, poller
+from llama.tcp._io.proactor_accept import ProactorAccept
+from llama.tcp._io.proactor_stream import ProactorStream
+from llama.tcp._io.reactor import LoopReactor, current_reactor
 from llama.tcp._io.readiness import Port
 from llama.tcp._io.stream import SocketStream
-from llama.tcp._tproxy import LedHere, take_any
+from llama.tcp._tproxy import TagListenerPort, enable_transparent
 
 log = logging.getLogger("llama.server")
-BURST = 64
-PAUSE = 0.25
+ACCEPT_BATCH = 64
+EMFILE_DELAY = 0.25
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -34,8 +34,8 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class TcpServer(Server):
     """Accepts TCP or Unix connections and passes each to a handler."""
 
-    where: str | int | tuple[str, int] | socket.socket
-    handler: Handler
+    listen_address: str | int | tuple[str, int] | socket.socket
+    handler: ConnectionHandler
     backlog: int
     transparent: bool = False
 
@@ -44,19 +44,25 @@ class TcpServer(Server):
 
     @property
     def address(self) -> str:
-        if isinstance(self.where, tuple):
-            return str(Peer(*self.where))
-        return f"fd:{self.where.fileno()}" if isinstance(self.where, socket.socket) else str(self.where)
+        if isinstance(self.listen_address, tuple):
+            return str(PeerAddress(*self.listen_address))
+        return (
+            f"fd:{self.listen_address.fileno()}"
+            if isinstance(self.listen_address, socket.socket)
+            else str(self.listen_address)
+        )
 
     @property
-    def service(self) -> Handler:
+    def service(self) -> ConnectionHandler:
         return self.handler
 
-    def bind(self, *, shared: bool = False, like: Sequence[socket.socket] = ()) -> list[socket.socket]:
-        bound = bind(self.where, self.backlog, shared=shared, like=like)
+    def bind(
+        self, *, reuse_port: bool = False, same_ports_as: Sequence[socket.socket] = ()
+    ) -> list[socket.socket]:
+        bound = bind(self.listen_address, self.backlog, reuse_port=reuse_port, same_ports_as=same_ports_as)
         if self.transparent:
             try:
-                take_any(bound)
+                enable_transparent(bound)
             except BaseException:
                 for each in bound:
                     each.close()
@@ -64,14 +70,16 @@ class TcpServer(Server):
         return bound
 
     async def serve(self, sockets: Sequence[socket.socket], shutdown: Shutdown) -> None:
-        gates = _gates(self.handler)
+        gates = _admission_checks(self.handler)
         chain = describe(self.handler)
-        held = poller()
-        held.hold()
-        shutdown.on_close(held.drop)
+        held = current_reactor()
+        held.acquire()
+        shutdown.on_close(held.release)
         async with asyncio.TaskGroup() as group:
             for each in sockets:
-                handler = LedHere(self.handler, each.getsockname()[1]) if self.transparent else self.handler
+                handler = (
+                    TagListenerPort(self.handler, each.getsockname()[1]) if self.transparent else self.handler
+                )
                 acceptor = _Acceptor(each, handler, shutdown, gates, chain)
                 task = group.create_task(acceptor.run(), name=f"accept {self.address}")
                 acceptor.stop_with(task, self.backlog)
@@ -79,7 +87,7 @@ class TcpServer(Server):
 
 def server(
     address: str | int | tuple[str, int] | socket.socket,
-    handler: Handler,
+    handler: ConnectionHandler,
     *,
     backlog: int = 4096,
     transparent: bool = False,
@@ -91,13 +99,13 @@ def server(
     connections to any address that a TPROXY rule redirects here (Linux, with the capability NET_ADMIN; for
     `tcp.transparent()`). Raises TypeError if the handler does not take a stream.
     """
-    check_takes(handler, Stream, "tcp.server()")
+    check_accepts(handler, Stream, "tcp.server()")
     if transparent and isinstance(address, str) and address.startswith("unix:"):
         raise ConfigError(f"tcp.server({address!r}, transparent=True): expected a TCP address")
     return TcpServer(address, handler, backlog, transparent)
 
 
-def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
+def _admission_checks(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
     """Return the `ready` methods of the chain, outermost first."""
     found: list[Callable[[], Awaitable[None]]] = []
     while handler is not None:
@@ -108,7 +116,7 @@ def _gates(handler: object) -> tuple[Callable[[], Awaitable[None]], ...]:
     return tuple(found)
 
 
-def _quick_accept(listener: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:
+def _fast_acceptor(listener: socket.socket) -> Callable[[], tuple[socket.socket, Any]]:
     """Return a faster `listener.accept`, which does not convert family and type to enumerations each time."""
     take = cast("Callable[[], tuple[int, Any]]", listener._accept)  # type: ignore[attr-defined]
     family, kind = int(listener.family), int(listener.type)
@@ -120,17 +128,17 @@ def _quick_accept(listener: socket.socket) -> Callable[[], tuple[socket.socket, 
     return accept
 
 
-def _ways(
-    sock: socket.socket, by: LoopPoller
-) -> tuple[Port | LoopAccept, Callable[[], tuple[socket.socket, Any]]]:
+def _acceptor_for(
+    sock: socket.socket, by: LoopReactor
+) -> tuple[Port | ProactorAccept, Callable[[], tuple[socket.socket, Any]]]:
     """Return the readiness of a listening socket, and a function that accepts a connection."""
     if not has_readiness(by.loop):
-        asking = LoopAccept(sock)
-        return asking, asking.take
-    return Port(sock.fileno(), by=by), _quick_accept(sock) if hasattr(sock, "_accept") else sock.accept
+        asking = ProactorAccept(sock)
+        return asking, asking.accept
+    return Port(sock.fileno(), by=by), _fast_acceptor(sock) if hasattr(sock, "_accept") else sock.accept
 
 
-def _abort(stream: SocketStream | LoopSocketStream) -> Callable[[object], None]:
+def _abort(stream: SocketStream | ProactorStream) -> Callable[[object], None]:
     return lambda _: stream.abort()
 
 
@@ -140,19 +148,19 @@ class _Acceptor:
     def __init__(
         self,
         sock: socket.socket,
-        handler: Handler,
+        handler: ConnectionHandler,
         shutdown: Shutdown,
-        gates: tuple[Callable[[], Awaitable[None]], ...],
+        checks: tuple[Callable[[], Awaitable[None]], ...],
         chain: str,
     ) -> None:
         self._sock = sock
         self._handler = handler
         self._shutdown = shutdown
-        self._gates = gates
+        self._checks = checks
         self._chain = chain
-        self._burst = 1 if gates else BURST
-        self._poller = poller()
-        self._port, self._take = _ways(sock, self._poller)
+        self._burst = 1 if checks else ACCEPT_BATCH
+        self._poller = current_reactor()
+        self._port, self._accept_socket = _acceptor_for(sock, self._poller)
         self._short_of_descriptors = False
 
     def stop_with(self, task: asyncio.Task[None], backlog: int) -> None:
@@ -163,7 +171,9 @@ class _Acceptor:
 
         def stop() -> None:
             if task.cancel():
-                self._port.leave(closing=False)  # immediately: the socket may be closed before the task ends
+                self._port.unregister(
+                    closing=False
+                )  # immediately: the socket may be closed before the task ends
                 self._take_queued(backlog)
 
         task.add_done_callback(lambda _: forget())
@@ -188,30 +198,30 @@ class _Acceptor:
     async def run(self) -> None:
         try:
             while True:
-                for ready in self._gates:
+                for ready in self._checks:
                     await ready()
                 try:
                     self._accept()
                 except BlockingIOError:
-                    self._port.unreadable()
+                    self._port.clear_readable()
                     await self._port.wait_readable()
                 except OSError as error:
                     await self._recover(error)
                 else:
                     await asyncio.sleep(0)
         finally:
-            self._port.leave(closing=False)
+            self._port.unregister(closing=False)
 
     def _accept(self) -> None:
         for _ in range(self._burst):
             self._accept_one()
 
-    def _accept_one(self) -> tuple[asyncio.Task[None], SocketStream | LoopSocketStream]:
-        sock, address = self._take()
+    def _accept_one(self) -> tuple[asyncio.Task[None], SocketStream | ProactorStream]:
+        sock, address = self._accept_socket()
         self._short_of_descriptors = False
         sock.setblocking(False)
-        peer = Peer(address[0], address[1]) if isinstance(address, tuple) else Peer("unix", 0)
-        stream = open_stream(sock, peer, by=self._poller)
+        peer = PeerAddress(address[0], address[1]) if isinstance(address, tuple) else PeerAddress("unix", 0)
+        stream = open_stream(sock, peer, reactor=self._poller)
         stream.extensions.set(peer)
         stream.extensions.set(sock)  # for its local address and its options
         return self._shutdown.spawn(self._connection(stream)), stream
@@ -222,23 +232,23 @@ class _Acceptor:
         if not self._short_of_descriptors:
             self._short_of_descriptors = True
             log.error("%s: accepting is paused: %s", self._sock.getsockname(), error)
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(EMFILE_DELAY)
 
-    async def _connection(self, stream: SocketStream | LoopSocketStream) -> None:
+    async def _connection(self, stream: SocketStream | ProactorStream) -> None:
         try:
             await self._handler(stream)
             await stream.aclose()
         except Exception as error:
             self._report(stream, error)
-            if is_orderly(error):
+            if should_close_gracefully(error):
                 await stream.aclose()  # orderly, so that the last bytes, such as an alert, arrive
         finally:
             stream.abort()  # a reset, so that the peer sees an error
 
-    def _report(self, stream: SocketStream | LoopSocketStream, error: Exception) -> None:
+    def _report(self, stream: SocketStream | ProactorStream, error: Exception) -> None:
         peer = str(stream.peer)
         extra = {"client.address": peer, "error.type": type(error).__name__}
-        if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, Truncated)):
+        if isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, TruncatedError)):
             log.info("%s: %s [%s]", peer, error, self._chain, extra=extra)
         elif isinstance(error, (LlamaError, TimeoutError, OSError)):
             text = str(error) or type(error).__name__

@@ -9,14 +9,14 @@ from typing import ClassVar, TypeAlias
 
 from llama._core.errors import ConfigError, ProtocolError
 from llama._core.shutdown import Shutdown
-from llama._core.stack import check_takes, describe, factory, name_of, spoken
-from llama._core.stream import Handler, Stream
+from llama._core.stack import alpn_protocols, check_accepts, describe, display_name, layer_factory
+from llama._core.stream import ConnectionHandler, Stream
 from llama.tcp._protocol_detection import HTTP2, SOCKS4, SOCKS5, TLS, Matcher, begins_with, is_http1
 
-Rule: TypeAlias = tuple[bytes | Matcher, Handler]
-SHOWN = 16
-ARRIVING = 1.0  # seconds for the first bytes of a connection once stopping has begun
-SHORTEST = 64  # bytes; enough for every built-in protocol
+Rule: TypeAlias = tuple[bytes | Matcher, ConnectionHandler]
+MAX_SHOWN = 16
+FIRST_BYTES_TIMEOUT = 1.0  # seconds for the first bytes of a connection once stopping has begun
+DETECTION_LIMIT = 64  # bytes; enough for every built-in protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Choice:
 
     name: str
     matches: Matcher
-    handler: Handler
+    handler: ConnectionHandler
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -33,17 +33,19 @@ class Route:
     """Passes each connection to the handler of the protocol that its first bytes belong to."""
 
     choices: tuple[Choice, ...]
-    default: Handler | None
+    default: ConnectionHandler | None
     timeout: float | None
     limit: int
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     @property
     def __alpn__(self) -> tuple[str, ...]:
         """The ALPN protocols that a TLS layer around it may offer: those of all handlers."""
         handlers = [each.handler for each in self.choices]
-        return tuple(dict.fromkeys(name for each in (*handlers, self.default) for name in spoken(each)))
+        return tuple(
+            dict.fromkeys(name for each in (*handlers, self.default) for name in alpn_protocols(each))
+        )
 
     def __repr__(self) -> str:
         shown = [f"{each.name}: {describe(each.handler)}" for each in self.choices]
@@ -76,7 +78,7 @@ class Route:
         try:
             async with bound:
                 if shutdown is not None:
-                    ignore_stop = shutdown.on_stop(lambda: _hurry(bound))
+                    ignore_stop = shutdown.on_stop(lambda: _shorten_timeout(bound))
                 while left and len(data) < self.limit and (more := await stream.read()):
                     data += more
                     seen = data[: self.limit]
@@ -103,29 +105,29 @@ def _current() -> Shutdown | None:
         return None
 
 
-def _hurry(bound: asyncio.Timeout) -> None:
+def _shorten_timeout(bound: asyncio.Timeout) -> None:
     """Shorten the deadline: a silent connection must not delay a stop that has begun."""
-    soon = asyncio.get_running_loop().time() + ARRIVING
+    soon = asyncio.get_running_loop().time() + FIRST_BYTES_TIMEOUT
     if not bound.expired() and (bound.when() or soon) >= soon:
         bound.reschedule(soon)
 
 
 def _shown(data: bytes) -> str:
-    return f"a connection that begins {data[:SHOWN]!r}" if data else "no first bytes"
+    return f"a connection that begins {data[:MAX_SHOWN]!r}" if data else "no first bytes"
 
 
-@factory("tcp.route", "handler")
+@layer_factory("tcp.route", "handler")
 def route(
     *routes: Rule,
-    tls: Handler | None = None,
-    socks5: Handler | None = None,
-    socks4: Handler | None = None,
-    http: Handler | None = None,
-    http2: Handler | None = None,
-    default: Handler | None = None,
+    tls: ConnectionHandler | None = None,
+    socks5: ConnectionHandler | None = None,
+    socks4: ConnectionHandler | None = None,
+    http: ConnectionHandler | None = None,
+    http2: ConnectionHandler | None = None,
+    default: ConnectionHandler | None = None,
     timeout: float | None = None,
     limit: int = 256,
-) -> Handler:
+) -> ConnectionHandler:
     """Serve several protocols on one port: pass each connection to a handler by its first bytes.
 
     `tls` gets connections that start with a TLS handshake, `socks5` and `socks4` those of that SOCKS version, `http`
@@ -139,9 +141,10 @@ def route(
 
         tcp.route((b"SSH-", tcp.forward("127.0.0.1:22")), tls=tcp.forward("127.0.0.1:8443"), default=echo)
     """
-    if limit < SHORTEST or (timeout is not None and timeout <= 0):
+    if limit < DETECTION_LIMIT or (timeout is not None and timeout <= 0):
         raise ConfigError(
-            f"tcp.route(limit={limit}, timeout={timeout}): expected {SHORTEST} bytes or more, and more than 0 s or None"
+            f"tcp.route(limit={limit}, timeout={timeout}): "
+            f"expected {DETECTION_LIMIT} bytes or more, and more than 0 s or None"
         )
     known = {
         "tls": (begins_with(TLS), tls),
@@ -150,19 +153,19 @@ def route(
         "http2": (begins_with(HTTP2), http2 or http),
         "http": (is_http1, http),
     }
-    choices = [*_own(routes, limit)]
+    choices = [*_custom_routes(routes, limit)]
     choices += [Choice(name, test, handler) for name, (test, handler) in known.items() if handler is not None]
     if not choices and default is None:
         raise ConfigError("tcp.route() has no routes: give pairs, tls, socks5, http or default")
     for handler in (*(each.handler for each in choices), *([default] if default is not None else [])):
-        check_takes(handler, Stream, "tcp.route()")
+        check_accepts(handler, Stream, "tcp.route()")
     return Route(tuple(choices), default, timeout, limit)
 
 
-def _own(routes: tuple[Rule, ...], limit: int) -> Iterator[Choice]:
+def _custom_routes(routes: tuple[Rule, ...], limit: int) -> Iterator[Choice]:
     for test, handler in routes:
         if callable(test):
-            yield Choice(name_of(test), test, handler)
+            yield Choice(display_name(test), test, handler)
         elif test and len(test) <= limit:
             yield Choice(repr(test), begins_with(test), handler)
         else:

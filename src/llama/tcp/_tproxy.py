@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._core.errors import ConfigError
-from llama._core.stream import Handler, Stream
+from llama._core.stream import ConnectionHandler, Stream
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 
 
 @dataclass(frozen=True, slots=True)
-class Led:
+class ListenerPort:
     """The port of the transparent listener that accepted a connection."""
 
     port: int
 
 
-def take_any(sockets: Sequence[socket.socket]) -> None:
+def enable_transparent(sockets: Sequence[socket.socket]) -> None:
     """Make listening sockets accept connections to any address; raises ConfigError, OSError without the privilege."""
     if not sys.platform.startswith("linux"):
         raise ConfigError("tcp.server(transparent=True) is supported on Linux only")
@@ -42,17 +42,17 @@ def take_any(sockets: Sequence[socket.socket]) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class LedHere:
+class TagListenerPort:
     """Records on each connection the port of its listener."""
 
-    inner: Handler
+    inner: ConnectionHandler
     port: int
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         return f"led to {self.port}"
 
     async def __call__(self, stream: Stream, /) -> None:
-        stream.extensions.set(Led(self.port))
+        stream.extensions.set(ListenerPort(self.port))
         await self.inner(stream)

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from llama._lazy_import import later
+from llama._lazy_import import lazy_names
 from llama.testing._client import TestClient, client
 from llama.testing._clock import Clock, clock
 from llama.testing._connect import connect
 from llama.testing._faulty import FaultyStream, faulty
-from llama.testing._memory import MemoryStream, lockstep, memory_pair
+from llama.testing._memory import MemoryStream, lockstep_pair, memory_pair
 from llama.testing._stream_suite.helpers import MakePair, StreamCase
 from llama.testing._stream_suite.suite import check_stream, stream_cases
-from llama.testing._transcript import play
+from llama.testing._transcript import run_transcript
 
 __all__ = [
     "Cassette",
@@ -27,9 +27,9 @@ __all__ = [
     "clock",
     "connect",
     "faulty",
-    "lockstep",
+    "lockstep_pair",
     "memory_pair",
-    "play",
+    "run_transcript",
     "stream_cases",
 ]
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from llama.testing._fixtures.recording_proxy import RecordingProxy
     from llama.testing._fixtures.redaction import Redaction
 else:
-    __getattr__, __dir__ = later(
+    __getattr__, __dir__ = lazy_names(
         __name__,
         __all__,
         {

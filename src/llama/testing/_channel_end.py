@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Side:
+class ChannelEnd:
     """A waiting coroutine or a callback; the callback is called again only after a short read or write.
 
     It only wakes; the woken code makes the call. `ready` returns whether the side is ready, `delay` the seconds to

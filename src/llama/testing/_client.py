@@ -9,13 +9,13 @@ from typing import cast
 
 from llama._core.errors import LlamaError
 from llama._core.extensions import Extensions
-from llama._core.resources import enter
-from llama._core.server import Peer
+from llama._core.resources import enter_resources
+from llama._core.server import PeerAddress
 from llama._core.shutdown import Shutdown
-from llama._core.stack import check_service, kind_taken
-from llama._core.stream import Handler, Stream
+from llama._core.stack import check_service, input_type_of
+from llama._core.stream import ConnectionHandler, Stream
 from llama._core.target import Target
-from llama.http import Exchange, Headers, Request, Response
+from llama.http import Headers, Request, RequestHandler, Response
 from llama.http import client as http_client
 from llama.http._messages.body import Content
 from llama.http._messages.message import HeaderSource
@@ -26,7 +26,7 @@ HOST = "testserver"
 
 
 @dataclass
-class Informed:
+class Informational:
     """An informational response (1xx)."""
 
     status: int
@@ -38,11 +38,11 @@ class TestClient:
 
     __test__ = False  # not a test class for pytest
 
-    def __init__(self, exchange: Exchange, peer: Peer | None) -> None:
+    def __init__(self, exchange: RequestHandler, peer: PeerAddress | None) -> None:
         self._exchange = exchange
         self._known = Extensions() if peer is None else Extensions(peer)
         self._responses: list[Response] = []
-        self.informed: list[Informed] = []
+        self.informational: list[Informational] = []
         """The received informational responses, in order."""
 
     async def send(self, request: Request) -> Response:
@@ -50,8 +50,8 @@ class TestClient:
         if "host" not in request.headers:
             request.headers.insert(0, "Host", HOST)
         request.scheme = request.scheme or "http"
-        request._connection = request._connection or self._known
-        request._informer = self._inform
+        request._connection_extensions = request._connection_extensions or self._known
+        request._send_informational = self._inform
         response = await self._exchange(request)
         self._responses.append(response)
         return response
@@ -91,7 +91,7 @@ class TestClient:
         Returns the response and the upgraded stream; raises LlamaError if the response is not an upgrade.
         """
         request = Request("GET" if protocol else "CONNECT", url, headers)
-        request.protocol = protocol
+        request.upgrade_protocol = protocol
         response = await self.send(request)
         upgrade = response.upgrade
         if upgrade is None:
@@ -111,7 +111,7 @@ class TestClient:
             raise bugs[0]
 
     async def _inform(self, status: int, headers: Headers) -> None:
-        self.informed.append(Informed(status, headers))
+        self.informational.append(Informational(status, headers))
 
     async def aclose(self) -> None:
         """Close all responses."""
@@ -121,7 +121,10 @@ class TestClient:
 
 @asynccontextmanager
 async def client(
-    service: Exchange | Handler, *, peer: Peer | None = CLIENT, pair: Pair = memory_pair
+    service: RequestHandler | ConnectionHandler,
+    *,
+    peer: PeerAddress | None = CLIENT,
+    pair: Pair = memory_pair,
 ) -> AsyncGenerator[TestClient]:
     """Send requests to a request handler, or to a connection handler that serves HTTP, in memory.
 
@@ -132,15 +135,15 @@ async def client(
     """
     check_service(service)
     async with AsyncExitStack() as exits:
-        await enter(exits, service)
+        await enter_resources(exits, service)
         bugs: list[Exception] = []
         async with AsyncExitStack() as inner:
-            if kind_taken(service) is Stream:
+            if input_type_of(service) is Stream:
                 shutdown = await inner.enter_async_context(Shutdown())
-                within = _Within(cast("Handler", service), peer, pair, shutdown, bugs)
-                exchange: Exchange = await inner.enter_async_context(http_client(within))
+                within = _ServedInProcess(cast("ConnectionHandler", service), peer, pair, shutdown, bugs)
+                exchange: RequestHandler = await inner.enter_async_context(http_client(within))
             else:
-                exchange = cast("Exchange", service)
+                exchange = cast("RequestHandler", service)
             made = TestClient(exchange, peer)
             inner.push_async_callback(made.aclose)
             yield made
@@ -149,11 +152,11 @@ async def client(
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class _Within:
+class _ServedInProcess:
     """A connector that connects every target to one handler."""
 
-    handler: Handler
-    peer: Peer | None
+    handler: ConnectionHandler
+    peer: PeerAddress | None
     pair: Pair
     shutdown: Shutdown
     bugs: list[Exception]

@@ -7,15 +7,15 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from llama._core.errors import LlamaError
-from llama._core.resources import enter
-from llama._core.server import Peer, is_orderly
+from llama._core.resources import enter_resources
+from llama._core.server import PeerAddress, should_close_gracefully
 from llama._core.shutdown import Shutdown
-from llama._core.stack import check_takes
-from llama._core.stream import Handler, Stream
+from llama._core.stack import check_accepts
+from llama._core.stream import ConnectionHandler, Stream
 from llama.testing._memory import memory_pair
 
 log = logging.getLogger("llama.testing")
-CLIENT = Peer("192.0.2.1", 50000)
+CLIENT = PeerAddress("192.0.2.1", 50000)
 
 Pair = Callable[[], tuple[Stream, Stream]]
 """Makes two connected streams, the client's first: `memory_pair`, `lockstep`, or a partial of one."""
@@ -23,7 +23,7 @@ Pair = Callable[[], tuple[Stream, Stream]]
 
 @asynccontextmanager
 async def connect(
-    handler: Handler, *, peer: Peer | None = CLIENT, pair: Pair = memory_pair
+    handler: ConnectionHandler, *, peer: PeerAddress | None = CLIENT, pair: Pair = memory_pair
 ) -> AsyncGenerator[Stream]:
     """Connect to a handler in memory: `async with testing.connect(stack(timeout(5), echo)) as stream:`.
 
@@ -32,13 +32,13 @@ async def connect(
     waits for the handler; it raises the handler's exception if that is a bug (not a LlamaError, TimeoutError or
     OSError). A block that raises cancels the handler. `peer` is the client's address in the extensions.
     """
-    check_takes(handler, Stream, "testing.connect()")
+    check_accepts(handler, Stream, "testing.connect()")
     client, server = pair()
     if peer is not None:
         server.extensions.set(peer)
     bugs: list[Exception] = []
     async with AsyncExitStack() as exits:
-        await enter(exits, handler)
+        await enter_resources(exits, handler)
         async with Shutdown() as shutdown:
             shutdown.spawn(serve_stream(handler, server, bugs), name="handler")
             try:
@@ -55,14 +55,14 @@ async def connect(
         raise bugs[0]
 
 
-async def serve_stream(handler: Handler, stream: Stream, bugs: list[Exception]) -> None:
+async def serve_stream(handler: ConnectionHandler, stream: Stream, bugs: list[Exception]) -> None:
     """Serve one stream as a listener does; keep an exception that is a bug."""
     try:
         await handler(stream)
         await stream.aclose()
     except (LlamaError, TimeoutError, OSError) as error:
         log.warning("%s", str(error) or type(error).__name__)
-        if is_orderly(error):
+        if should_close_gracefully(error):
             await stream.aclose()
     except Exception as error:
         log.exception("the handler failed")

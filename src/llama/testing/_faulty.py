@@ -6,9 +6,9 @@ import asyncio
 import errno
 from random import Random
 
-from llama._core.errors import Closed
+from llama._core.errors import StreamClosedError
 from llama._core.meter import Meter
-from llama._core.stream import CHUNK, Buffer, Stream, busy
+from llama._core.stream import DEFAULT_READ_SIZE, Buffer, Stream, busy_error
 from llama.testing._memory import system_error
 
 ROUNDS = 3  # maximum delay of a piece, in loop iterations
@@ -36,9 +36,9 @@ class FaultyStream(Stream):
     def detach(self, meter: Meter, /) -> None:
         self.inner.detach(meter)
 
-    async def read(self, limit: int = CHUNK, /) -> bytes:
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
         if self._reading:
-            raise busy(self, "reading")
+            raise busy_error(self, "reading")
         self._reading = True
         try:
             await self._late()
@@ -50,9 +50,9 @@ class FaultyStream(Stream):
 
     async def write(self, data: Buffer, /) -> None:
         if self._writing:
-            raise busy(self, "writing")
+            raise busy_error(self, "writing")
         if self._broken:
-            raise Closed(f"{self!r} takes no more writes: an earlier write was cancelled halfway")
+            raise StreamClosedError(f"{self!r} takes no more writes: an earlier write was cancelled halfway")
         view = memoryview(data).cast("B")
         self._writing = True
         try:
@@ -71,7 +71,7 @@ class FaultyStream(Stream):
 
     async def write_eof(self) -> None:
         if self._writing:
-            raise busy(self, "writing")
+            raise busy_error(self, "writing")
         await self.inner.write_eof()
 
     def unread(self, data: bytes, /) -> None:

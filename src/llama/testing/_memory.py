@@ -6,9 +6,9 @@ import errno
 import os
 from collections.abc import Callable
 
-from llama._core.errors import Closed
-from llama._core.stream import CHUNK, Buffer, ReadyStream, busy, closed
-from llama.testing._channel_end import Side
+from llama._core.errors import StreamClosedError
+from llama._core.stream import DEFAULT_READ_SIZE, Buffer, NonblockingStream, busy_error, closed_error
+from llama.testing._channel_end import ChannelEnd
 
 CAPACITY = 65536
 
@@ -32,8 +32,8 @@ class Channel:
         self.capacity = capacity
         self.piece = piece
         self.lockstep = lockstep
-        self.reader: Side | None = None
-        self.writer: Side | None = None
+        self.reader: ChannelEnd | None = None
+        self.writer: ChannelEnd | None = None
         self._data = bytearray()
         self._ended = False
         self._broken: int | None = None
@@ -93,7 +93,7 @@ class Channel:
         _check(self.writer)
 
 
-def _check(side: Side | None) -> None:
+def _check(side: ChannelEnd | None) -> None:
     if side is not None:
         side.check()
 
@@ -103,7 +103,7 @@ def system_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-class MemoryStream(ReadyStream):
+class MemoryStream(NonblockingStream):
     """One end of a connection in memory that behaves like a socket; `memory_pair` makes two."""
 
     __slots__ = (
@@ -125,8 +125,8 @@ class MemoryStream(ReadyStream):
         self._name = name
         self._incoming = incoming
         self._outgoing = outgoing
-        self._reads = incoming.reader = Side(self._readable, self._read_delay)
-        self._writes = outgoing.writer = Side(outgoing.writable, self._write_delay)
+        self._reads = incoming.reader = ChannelEnd(self._readable, self._read_delay)
+        self._writes = outgoing.writer = ChannelEnd(outgoing.writable, self._write_delay)
         self._unread = b""
         self._reading = self._writing = self._eof_sent = self._closed = self._broken = False
 
@@ -137,14 +137,14 @@ class MemoryStream(ReadyStream):
         return bool(self._unread) or self._incoming.readable()
 
     def _read_delay(self) -> float:
-        return 0.0 if self._pace is None or self._unread else self._pace.read_delay()
+        return 0.0 if self._pacer is None or self._unread else self._pacer.read_delay()
 
     def _write_delay(self) -> float:
-        return 0.0 if self._pace is None else self._pace.write_delay()
+        return 0.0 if self._pacer is None else self._pacer.write_delay()
 
-    async def read(self, limit: int = CHUNK, /) -> bytes:
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
         if self._reading:
-            raise busy(self, "reading")
+            raise busy_error(self, "reading")
         if limit < 1:
             raise ValueError(f"a read of {limit} bytes: expected at least 1")
         self._reading = True
@@ -155,9 +155,9 @@ class MemoryStream(ReadyStream):
         finally:
             self._reading = False
 
-    def read_nowait(self, limit: int = CHUNK, /) -> bytes | None:
+    def read_nowait(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes | None:
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         data = self._take(limit)
         if data is None:
             self._reads.fell_short()
@@ -167,14 +167,14 @@ class MemoryStream(ReadyStream):
         if self._unread:
             data, self._unread = self._unread[:limit], self._unread[limit:]
             return data
-        pace = self._pace
+        pace = self._pacer
         if pace is None:
             return self._incoming.take(limit)
         if self._read_delay() > 0:
             return None
-        taken = self._incoming.take(pace.cap(limit))
+        taken = self._incoming.take(pace.cap_read(limit))
         if taken:
-            pace.received(len(taken))
+            pace.on_received(len(taken))
         return taken
 
     def unread(self, data: bytes, /) -> None:
@@ -187,7 +187,7 @@ class MemoryStream(ReadyStream):
 
     async def write(self, data: Buffer, /) -> None:
         if self._writing:
-            raise busy(self, "writing")
+            raise busy_error(self, "writing")
         view = memoryview(data).cast("B")
         count = 0
         self._writing = True
@@ -214,27 +214,27 @@ class MemoryStream(ReadyStream):
         return count
 
     def _put(self, view: memoryview) -> int:
-        pace = self._pace
+        pace = self._pacer
         if pace is None:
             return self._outgoing.put(view)
         if self._write_delay() > 0:
             return 0
-        count = self._outgoing.put(view[: pace.cap(len(view))])
+        count = self._outgoing.put(view[: pace.cap_read(len(view))])
         if count:
-            pace.sent(count)
+            pace.on_sent(count)
         return count
 
     def _check_write(self) -> None:
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if self._eof_sent:
-            raise Closed(f"{self!r} takes no more writes: write_eof was called")
+            raise StreamClosedError(f"{self!r} takes no more writes: write_eof was called")
         if self._broken:
-            raise Closed(f"{self!r} takes no more writes: an earlier write was cancelled halfway")
+            raise StreamClosedError(f"{self!r} takes no more writes: an earlier write was cancelled halfway")
 
     def flush_nowait(self) -> bool:
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         flushed = self._outgoing.flushed()
         if not flushed:
             self._writes.fell_short()
@@ -246,12 +246,12 @@ class MemoryStream(ReadyStream):
 
     async def write_eof(self) -> None:
         if self._writing:
-            raise busy(self, "writing")
+            raise busy_error(self, "writing")
         self.write_eof_nowait()
 
     def write_eof_nowait(self) -> None:
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if not self._eof_sent:
             self._eof_sent = True
             self._outgoing.end()
@@ -270,8 +270,8 @@ class MemoryStream(ReadyStream):
 
     def _leave(self) -> None:
         self._closed = True
-        self._reads.fail(closed(self))
-        self._writes.fail(closed(self))
+        self._reads.fail(closed_error(self))
+        self._writes.fail(closed_error(self))
 
 
 def memory_pair(
@@ -281,7 +281,7 @@ def memory_pair(
     return _pair(capacity, None, names, lockstep=False)
 
 
-def lockstep(
+def lockstep_pair(
     *, piece: int | None = None, capacity: int = CAPACITY, names: tuple[str, str] = ("client", "server")
 ) -> tuple[MemoryStream, MemoryStream]:
     """Return two connected streams on which a write returns only when the peer has read all of it.

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from llama._core.errors import Truncated
-from llama._core.stream import Handler, Stream
+from llama._core.errors import TruncatedError
+from llama._core.stream import ConnectionHandler, Stream
 from llama.testing._connect import Pair, connect
 from llama.testing._memory import memory_pair
 
@@ -16,7 +16,7 @@ PATIENCE = 5.0
 Line = str | bytes
 
 
-async def play(handler: Handler, *lines: Line, pair: Pair = memory_pair) -> None:
+async def run_transcript(handler: ConnectionHandler, *lines: Line, pair: Pair = memory_pair) -> None:
     """Play a scripted conversation with a handler: `await play(echo, ">> hi", "<< hi", ">>", "<<")`.
 
     `>> text` sends text, `<< text` expects exactly that text, `<~ regex` expects a match at the current position;
@@ -29,7 +29,7 @@ async def play(handler: Handler, *lines: Line, pair: Pair = memory_pair) -> None
 
 
 async def converse(stream: Stream, *lines: Line) -> None:
-    """Play a scripted conversation over a stream, as `play` does; the stream stays open."""
+    """Play a scripted conversation over a stream, as `run_transcript` does; the stream stays open."""
     talk = _Talk(stream)
     for line in lines:
         raw = line.encode("latin-1") if isinstance(line, str) else line
@@ -83,7 +83,7 @@ class _Talk:
     async def _break(self) -> None:
         try:
             more = self.heard or await self._more("expected a break")
-        except (OSError, Truncated):
+        except (OSError, TruncatedError):
             return
         self._fail(f"expected a break, heard {more!r}" if more else "expected a break, the end came")
 

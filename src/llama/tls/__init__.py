@@ -5,7 +5,7 @@ from llama.tls._certificates.files import Certificate
 from llama.tls._certificates.key_pair import KeyPair
 from llama.tls._client_hello.client_hello import ClientHello
 from llama.tls._client_hello.peek import peek_hello
-from llama.tls._connect import Wanted, connect
+from llama.tls._connect import TLSParams, connect
 from llama.tls._info import TLSInfo
 from llama.tls._middleware import allow, deny, require_sni
 from llama.tls._proxy_tlvs import proxy_tlvs
@@ -18,7 +18,7 @@ __all__ = [
     "ClientHello",
     "KeyPair",
     "TLSInfo",
-    "Wanted",
+    "TLSParams",
     "allow",
     "connect",
     "deny",

@@ -11,11 +11,11 @@ from ipaddress import ip_address
 from typing import ClassVar
 
 from llama._core.errors import ConfigError, LlamaError, TLSError
-from llama._core.stack import check_takes, factory
+from llama._core.stack import check_accepts, layer_factory
 from llama._core.stream import Stream
 from llama._core.target import Connector, Target
 from llama.tcp import connect as tcp_connect
-from llama.tls._certificates.files import Password, PathLike, load_authority, load_pair, set_floor
+from llama.tls._certificates.files import Password, PathLike, load_authority, load_pair, set_minimum_version
 from llama.tls._certificates.names import to_ascii
 from llama.tls._info import TLSInfo
 from llama.tls._keylog import KeyLog, open_key_log
@@ -23,11 +23,11 @@ from llama.tls._nonblocking import open_session
 from llama.tls._stream import TLSStream
 from llama.tls._tls_errors import tls_error
 
-KEPT = 64
+MAX_CONTEXTS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TLSParams:
     """Per-connection TLS settings in a target's extensions; they override the connector's settings."""
 
     alpn: tuple[str, ...] | None = None
@@ -46,7 +46,7 @@ class _Settings:
 
     def context(self, alpn: tuple[str, ...]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        set_floor(context, self.minimum_version)
+        set_minimum_version(context, self.minimum_version)
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
         if self.insecure:
             context.check_hostname = False
@@ -77,19 +77,19 @@ class TLSConnect:
         default_factory=dict[tuple[str, ...], ssl.SSLContext]
     )
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return f"tls.connect({'insecure=True' if self.settings.insecure else ''})"
 
     async def __call__(self, target: Target, /) -> Stream:
-        wanted = target.extensions.get(Wanted) or Wanted()
+        wanted = target.extensions.get(TLSParams) or TLSParams()
         name = _host_name(target, wanted.server_name or self.server_name)
         context = self._context(self.alpn if wanted.alpn is None else wanted.alpn)
         stream = await self.inner(target)
         try:
             session = open_session(stream, context, server_side=False, server_hostname=name)
-            await self._shake(session, target)
+            await self._handshake_with_grace(session, target)
         except TLSError:
             await stream.aclose()  # not `abort`, which could discard the alert
             raise
@@ -99,7 +99,7 @@ class TLSConnect:
         session.extensions.set(TLSInfo(session.ssl_object, name))
         return session
 
-    async def _shake(self, session: TLSStream, target: Target) -> None:
+    async def _handshake_with_grace(self, session: TLSStream, target: Target) -> None:
         deadline = asyncio.timeout(self.handshake_timeout)
         try:
             async with deadline:
@@ -119,7 +119,7 @@ class TLSConnect:
     def _context(self, alpn: tuple[str, ...]) -> ssl.SSLContext:
         found = self.contexts.get(alpn)
         if found is None:
-            if len(self.contexts) >= KEPT:
+            if len(self.contexts) >= MAX_CONTEXTS:
                 self.contexts.clear()
             found = self.contexts[alpn] = self.settings.context(alpn)
         return found
@@ -141,9 +141,9 @@ def _host_name(target: Target, wanted: str | None) -> str:
         raise TLSError(f"TLS handshake with {target} failed: {error}") from None
 
 
-@factory("tls.connect", "connector")
+@layer_factory("tls.connect", "connector")
 def connect(
-    over: Connector | None = None,
+    connect: Connector | None = None,
     *,
     ca: PathLike | None = None,
     cert: PathLike | None = None,
@@ -166,8 +166,8 @@ def connect(
     effect. Raises ConfigError at once for unusable files. A connection raises TLSError if the handshake fails,
     TimeoutError after `handshake_timeout` seconds, and the errors of the connector below.
     """
-    inner = over or tcp_connect()
-    check_takes(inner, Target, "tls.connect(over=)")
+    inner = connect or tcp_connect()
+    check_accepts(inner, Target, "tls.connect(connect=)")
     if insecure and ca is not None:
         raise ConfigError(f"tls.connect(): insecure=True and ca={os.fspath(ca)!r} are mutually exclusive")
     if key is not None and cert is None:

@@ -11,17 +11,21 @@ from llama.tls._client_hello.client_hello import ClientHello
 class TLSInfo:
     """The TLS session of a connection, in its extensions after the handshake."""
 
-    __slots__ = ("_asked", "_tls")
+    __slots__ = ("_client_hello", "_tls")
 
-    def __init__(self, tls: ssl.SSLObject, asked: ClientHello | str | None) -> None:
-        """Wrap a session; `asked` is the client's hello, or the server name."""
+    def __init__(self, tls: ssl.SSLObject, client_hello: ClientHello | str | None) -> None:
+        """Wrap a session; `client_hello` is the client's hello, or the server name."""
         self._tls = tls
-        self._asked = asked
+        self._client_hello = client_hello
 
     @property
     def server_name(self) -> str | None:
         """The server name (SNI) that the client sent; None if it sent none."""
-        return self._asked.server_name if isinstance(self._asked, ClientHello) else self._asked
+        return (
+            self._client_hello.server_name
+            if isinstance(self._client_hello, ClientHello)
+            else self._client_hello
+        )
 
     @property
     def version(self) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import ConfigError, Refused
+from llama._core.errors import ConfigError, RefusedError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama._core.stream import Handler, Stream
+from llama._core.stack import layer_factory, named_layer
+from llama._core.stream import ConnectionHandler, Stream
 from llama.tls._client_hello.client_hello import ClientHello
 from llama.tls._client_hello.peek import ACCESS_DENIED, UNRECOGNIZED_NAME, peek_hello, refuse
 from llama.tls._stream import TLSStream
@@ -24,15 +24,15 @@ _is_fingerprint = re.compile(
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class HelloRule:
+class ClientHelloRule:
     """Refuses clients by a rule: before `tls.server` with an alert, after it by closing the connection."""
 
-    inner: Handler
+    inner: ConnectionHandler
     rule: Rule
     alert: int
     name: str
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         return self.name
@@ -43,12 +43,14 @@ class HelloRule:
         if (reason := self.rule(hello)) is not None:
             if not terminated:
                 await refuse(stream, self.alert)
-            raise Refused(reason)
+            raise RefusedError(reason)
         await self.inner(stream)
 
 
 def _layer(name: str, rule: Rule, alert: int) -> Middleware[Stream, None]:
-    return named_layer(name, lambda inner: HelloRule(inner, rule, alert, name), takes=Stream, gives=Stream)
+    return named_layer(
+        name, lambda inner: ClientHelloRule(inner, rule, alert, name), input_type=Stream, inner_type=Stream
+    )
 
 
 def _matches(fingerprints: frozenset[str], hello: ClientHello) -> bool:
@@ -67,11 +69,11 @@ def _known(fingerprints: tuple[str, ...], where: str) -> frozenset[str]:
     return known
 
 
-@factory("tls.allow")
+@layer_factory("tls.allow")
 def allow(*fingerprints: str) -> Middleware[Stream, None]:
     """Accept only clients with one of these JA3 or JA4 fingerprints; others get the alert access_denied.
 
-    Place it before or after `tls.server`. Raises Refused for a refused connection.
+    Place it before or after `tls.server`. Raises RefusedError for a refused connection.
     """
     known = _known(fingerprints, "tls.allow()")
 
@@ -81,11 +83,11 @@ def allow(*fingerprints: str) -> Middleware[Stream, None]:
     return _layer(f"tls.allow({', '.join(fingerprints)})", rule, ACCESS_DENIED)
 
 
-@factory("tls.deny")
+@layer_factory("tls.deny")
 def deny(*fingerprints: str) -> Middleware[Stream, None]:
     """Refuse clients with one of these JA3 or JA4 fingerprints, with the alert access_denied.
 
-    Place it before or after `tls.server`. Raises Refused for a refused connection.
+    Place it before or after `tls.server`. Raises RefusedError for a refused connection.
     """
     known = _known(fingerprints, "tls.deny()")
 
@@ -95,11 +97,11 @@ def deny(*fingerprints: str) -> Middleware[Stream, None]:
     return _layer(f"tls.deny({', '.join(fingerprints)})", rule, ACCESS_DENIED)
 
 
-@factory("tls.require_sni")
+@layer_factory("tls.require_sni")
 def require_sni() -> Middleware[Stream, None]:
     """Refuse clients that send no server name (SNI), with the alert unrecognized_name.
 
-    Place it before or after `tls.server`. Raises Refused for a refused connection.
+    Place it before or after `tls.server`. Raises RefusedError for a refused connection.
     """
 
     def rule(hello: ClientHello) -> str | None:

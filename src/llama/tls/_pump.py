@@ -10,10 +10,10 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 from llama._core.stream import Buffer
-from llama.tcp._io.stream import SCRATCH, SocketStream, scratch
+from llama.tcp._io.stream import BUFFER_SIZE, SocketStream, scratch
 from llama.tcp._relay.pump import Pump, PumpingStream, WriteFailed
 
-SMALL = 16384
+SMALL_READ = 16384
 Ended = Callable[[Pump, Exception | None], None]
 
 
@@ -39,7 +39,7 @@ class Session(PumpingStream):
         """Encrypt plaintext into records, which the caller sends; raises TLSError."""
 
     @abstractmethod
-    def keep(self, records: memoryview, /) -> None:
+    def store_output(self, records: memoryview, /) -> None:
         """Keep records that the transport did not accept, to send them first."""
 
 
@@ -59,23 +59,28 @@ class DecryptPump(Pump):
     def step(self) -> None:
         session, below = self._session, self._below
         port, view = below.port, scratch()
-        if not port.readable or below.special or self._sink.special or not session.is_plain():
+        if (
+            not port.readable
+            or below.bypass_fast_path
+            or self._sink.bypass_fast_path
+            or not session.is_plain()
+        ):
             super().step()
             return
         try:
             size = self._receive(view)
             if not size:
                 below.mark_eof()
-            elif size < SCRATCH and not port.hangup:
-                port.unreadable()
+            elif size < BUFFER_SIZE and not port.hangup:
+                port.clear_readable()
             plain = session.decrypt_now(view[:size]) if size else None
         except BlockingIOError:
-            port.unreadable()
+            port.clear_readable()
             return
         except Exception as error:  # includes errors of the session
             self._end(error)
             return
-        if plain is None or (self._push(plain) and session.more):
+        if plain is None or (self._push(plain) and session.may_read_more):
             super().step()
 
     def _push(self, plain: memoryview) -> bool:
@@ -89,7 +94,7 @@ class DecryptPump(Pump):
             return False
         self.count += sent
         if sent < size:
-            self._sink.port.unwritable()
+            self._sink.port.clear_writable()
             self._stall(bytes(plain[sent:]))
         return sent == size
 
@@ -110,13 +115,18 @@ class EncryptPump(Pump):
     def step(self) -> None:
         source = self._source
         port, view = source.port, scratch()
-        if not port.readable or source.special or self._below.special or not self._session.takes_plain():
+        if (
+            not port.readable
+            or source.bypass_fast_path
+            or self._below.bypass_fast_path
+            or not self._session.takes_plain()
+        ):
             super().step()
             return
         try:
             size = self._receive(view)
         except BlockingIOError:
-            port.unreadable()
+            port.clear_readable()
             return
         except OSError as error:
             self._end(error)
@@ -125,9 +135,9 @@ class EncryptPump(Pump):
             source.mark_eof()
             self._pass_end()
             return
-        if size < SCRATCH and not port.hangup:
-            port.unreadable()
-        whole = self._put(view[:size]) if size > SMALL else self._push(view[:size])
+        if size < BUFFER_SIZE and not port.hangup:
+            port.clear_readable()
+        whole = self._put(view[:size]) if size > SMALL_READ else self._push(view[:size])
         if whole and port.readable:
             super().step()
 
@@ -143,7 +153,7 @@ class EncryptPump(Pump):
             return False
         self.count += len(view)
         if sent < len(records):
-            self._below.port.unwritable()
-            self._session.keep(memoryview(records)[sent:])
+            self._below.port.clear_writable()
+            self._session.store_output(memoryview(records)[sent:])
             self._stall(b"")
         return sent == len(records)

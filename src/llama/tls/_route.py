@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._core.errors import ConfigError, TLSError
-from llama._core.stack import check_takes, describe, factory
-from llama._core.stream import Handler, Stream
-from llama.tcp._io.first_bytes_deadline import Arriving
+from llama._core.stack import check_accepts, describe, layer_factory
+from llama._core.stream import ConnectionHandler, Stream
+from llama.tcp._io.first_bytes_deadline import FirstBytesDeadline
 from llama.tls._certificates.names import NameTable
 from llama.tls._client_hello.client_hello import ClientHello
 from llama.tls._client_hello.peek import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_NAME, peek_hello, refuse
@@ -19,12 +19,12 @@ from llama.tls._client_hello.peek import NO_APPLICATION_PROTOCOL, UNRECOGNIZED_N
 class Route:
     """A handler that chooses another handler for each connection by its ClientHello."""
 
-    names: NameTable[Handler]
-    protocols: Mapping[str, Handler]
-    default: Handler | None
-    handlers: tuple[Handler, ...]
+    names: NameTable[ConnectionHandler]
+    protocols: Mapping[str, ConnectionHandler]
+    default: ConnectionHandler | None
+    handlers: tuple[ConnectionHandler, ...]
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         rules = [(name, handler) for name, handler in self.names.items()]
@@ -35,7 +35,7 @@ class Route:
         return f"tls.route({', '.join(shown)})"
 
     async def __call__(self, stream: Stream, /) -> None:
-        with Arriving(stream):
+        with FirstBytesDeadline(stream):
             hello = await peek_hello(stream)
         handler = self._choose(hello)
         if handler is None:
@@ -47,20 +47,20 @@ class Route:
             raise TLSError(f"no route for {asked}")
         await handler(stream)
 
-    def _choose(self, hello: ClientHello) -> Handler | None:
+    def _choose(self, hello: ClientHello) -> ConnectionHandler | None:
         for protocol in hello.alpn:
             if (found := self.protocols.get(protocol)) is not None:
                 return found
         return self.names.lookup(hello.server_name) or self.default
 
 
-@factory("tls.route", "handler")
+@layer_factory("tls.route", "handler")
 def route(
-    names: Mapping[str, Handler] | None = None,
+    names: Mapping[str, ConnectionHandler] | None = None,
     *,
-    alpn: Mapping[str, Handler] | None = None,
-    default: Handler | None = None,
-) -> Handler:
+    alpn: Mapping[str, ConnectionHandler] | None = None,
+    default: ConnectionHandler | None = None,
+) -> ConnectionHandler:
     """Choose a handler by ALPN protocol, then by server name, without terminating TLS.
 
     `names` maps exact names, or `*.example.com` for one label; `alpn` maps protocols, tried in the client's order.
@@ -72,7 +72,7 @@ def route(
     if not names and not alpn and default is None:
         raise ConfigError("tls.route() has no routes: give names, alpn or default")
     names, alpn = names or {}, alpn or {}
-    handlers: list[Handler] = [*names.values(), *alpn.values(), *([default] if default else [])]
+    handlers: list[ConnectionHandler] = [*names.values(), *alpn.values(), *([default] if default else [])]
     for each in handlers:
-        check_takes(each, Stream, "tls.route()")
+        check_accepts(each, Stream, "tls.route()")
     return Route(NameTable(names), dict(alpn), default, tuple(dict.fromkeys(handlers)))

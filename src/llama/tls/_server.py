@@ -13,13 +13,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._core.errors import ConfigError, TLSError
-from llama._core.server import is_orderly
+from llama._core.server import should_close_gracefully
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer, spoken
-from llama._core.stream import Handler, Stream
-from llama.tcp._io.first_bytes_deadline import Arriving
-from llama.tls._certificates.files import Certificate, ClientAuth, Password, PathLike, Policy, Site
-from llama.tls._certificates.store import SiteGroup, Sites
+from llama._core.stack import alpn_protocols, layer_factory, named_layer
+from llama._core.stream import ConnectionHandler, Stream
+from llama.tcp._io.first_bytes_deadline import FirstBytesDeadline
+from llama.tls._certificates.files import (
+    Certificate,
+    CertificateEntry,
+    ClientAuth,
+    Password,
+    PathLike,
+    Policy,
+)
+from llama.tls._certificates.store import CertificateStore, SiteGroup
 from llama.tls._client_hello.client_hello import ClientHello
 from llama.tls._client_hello.peek import NO_APPLICATION_PROTOCOL, check_hello, read_hello, send_alert
 from llama.tls._drain import drain
@@ -34,12 +41,12 @@ from llama.tls._tls_errors import tls_error
 class TLSServer:
     """Performs the server's handshake and passes the plaintext stream to the inner handler."""
 
-    inner: Handler
-    sites: Sites
+    inner: ConnectionHandler
+    certificates: CertificateStore
     handshake_timeout: float | None
     name: str
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         return self.name
@@ -53,31 +60,31 @@ class TLSServer:
         try:
             await self.inner(session)
         except Exception as error:
-            if is_orderly(error):
+            if should_close_gracefully(error):
                 await session.aclose()
             raise
         await session.aclose()
 
     async def _open(self, stream: Stream) -> TLSStream:
         if self.handshake_timeout is None:
-            return await self._shake(stream)
+            return await self._handshake_with_grace(stream)
         deadline = asyncio.timeout(self.handshake_timeout)
         try:
             async with deadline:
-                return await self._shake(stream)
+                return await self._handshake_with_grace(stream)
         except TimeoutError:
             if not deadline.expired():
                 raise
             raise TimeoutError(f"TLS handshake timed out after {self.handshake_timeout:g} s") from None
 
-    async def _shake(self, stream: Stream) -> TLSStream:
-        with Arriving(stream):
+    async def _handshake_with_grace(self, stream: Stream) -> TLSStream:
+        with FirstBytesDeadline(stream):
             return await self._handshake(stream)
 
     async def _handshake(self, stream: Stream) -> TLSStream:
         try:
             hello, data = await read_hello(stream)
-            site = self.sites.only or await self._choose(stream, hello)
+            site = self.certificates.only or await self._choose(stream, hello)
             if site.policy.alpn:
                 await self._check_alpn(stream, hello, site)
             stream.extensions.set(hello)
@@ -92,11 +99,13 @@ class TLSServer:
         except TLSError as error:
             raise TLSError(f"TLS handshake failed: {error}") from error.__cause__
 
-    async def _choose(self, stream: Stream, hello: ClientHello) -> Site | SiteGroup:
+    async def _choose(self, stream: Stream, hello: ClientHello) -> CertificateEntry | SiteGroup:
         await check_hello(stream, hello)
-        return self.sites.choose(hello.server_name)
+        return self.certificates.choose(hello.server_name)
 
-    async def _check_alpn(self, stream: Stream, hello: ClientHello, site: Site | SiteGroup) -> None:
+    async def _check_alpn(
+        self, stream: Stream, hello: ClientHello, site: CertificateEntry | SiteGroup
+    ) -> None:
         await check_hello(stream, hello)
         if hello.alpn and not set(hello.alpn) & set(site.policy.alpn):
             await send_alert(stream, NO_APPLICATION_PROTOCOL)  # RFC 7301, section 3.2
@@ -105,7 +114,7 @@ class TLSServer:
             )
 
 
-@factory("tls.server")
+@layer_factory("tls.server")
 def server(
     cert: PathLike | Certificate,
     key: PathLike | None = None,
@@ -137,7 +146,7 @@ def server(
 
     secrets = open_key_log(keylog)
 
-    def sites(offered: tuple[str, ...], *, warn: bool) -> Sites:
+    def sites(offered: tuple[str, ...], *, warn: bool) -> CertificateStore:
         policy = Policy(
             client_ca=client_ca,
             client_auth=client_auth,
@@ -145,12 +154,14 @@ def server(
             alpn=offered,
             keylog=secrets,
         )
-        return Sites([Site(each, each.policy(policy)) for each in (first, *more)], warn=warn)
+        return CertificateStore(
+            [CertificateEntry(each, each.policy(policy)) for each in (first, *more)], warn=warn
+        )
 
-    def build(inner: Handler) -> Handler:
-        offered = tuple(alpn) if alpn is not None else spoken(inner)
+    def build(inner: ConnectionHandler) -> ConnectionHandler:
+        offered = tuple(alpn) if alpn is not None else alpn_protocols(inner)
         return TLSServer(inner, sites(offered, warn=True), handshake_timeout, name)
 
     name = f"tls.server({os.fspath(first.cert)})"
     sites(tuple(alpn or ()), warn=False)  # fail when the layer is made, so that the traceback names its line
-    return named_layer(name, build, takes=Stream, gives=Stream)
+    return named_layer(name, build, input_type=Stream, inner_type=Stream)

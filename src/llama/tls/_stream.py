@@ -30,25 +30,25 @@ import threading
 from collections.abc import Callable
 from typing import cast
 
-from llama._core.errors import Closed, LlamaError, TLSError, Truncated
+from llama._core.errors import LlamaError, StreamClosedError, TLSError, TruncatedError
 from llama._core.extensions import Extensions
-from llama._core.stream import CHUNK, Buffer, Stream, busy, closed
+from llama._core.stream import DEFAULT_READ_SIZE, Buffer, Stream, busy_error, closed_error
 from llama.tls._tls_errors import tls_error
 
-SLICE = 65536  # the most that a BIO is fed at once: BIOs never shrink
-SCRATCH = 262144
+WRITE_SLICE = 65536  # the most that a BIO is fed at once: BIOs never shrink
+BUFFER_SIZE = 262144
 RECORD = 16384
-HEADER = 5
-LARGEST = 18432  # maximum record length without its header (RFC 5246, section 6.2.3)
-OWED = 65536
-CLOSING = 1.0
+RECORD_HEADER = 5
+MAX_RECORD = 18432  # maximum record length without its header (RFC 5246, section 6.2.3)
+MAX_PENDING_OUTPUT = 65536
+CLOSE_TIMEOUT = 1.0
 
 
 class _Scratch(threading.local):
     """A plaintext buffer per thread, and therefore per running loop."""
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(SCRATCH))
+        self.view = memoryview(bytearray(BUFFER_SIZE))
 
 
 _scratch = _Scratch()
@@ -57,26 +57,26 @@ _scratch = _Scratch()
 class TLSStream(Stream):
     """A TLS session over a stream, which it owns. It shares that stream's extensions.
 
-    Reads raise Truncated if the peer ends without close_notify (RFC 8446, section 6.1). Meters count plaintext.
+    Reads raise TruncatedError if the peer ends without close_notify (RFC 8446, section 6.1). Meters count plaintext.
     """
 
     __slots__ = (
         "_broken",
+        "_close_notify_sent",
         "_closed",
         "_ended",
         "_eof_sent",
-        "_fin",
         "_header",
         "_incoming",
         "_inner",
         "_left",
         "_lock",
         "_more",
-        "_naps",
         "_outgoing",
         "_plain",
         "_read",
         "_reading",
+        "_sleepers",
         "_tls",
         "_whole",
         "_writing",
@@ -107,10 +107,12 @@ class TLSStream(Stream):
         self._header = b""
         self._ended: Exception | bool = False
         self._reading = self._writing = self._eof_sent = self._closed = False
-        self._fin = False  # the inner stream's write side is closed: later answers of the session are dropped
+        self._close_notify_sent = (
+            False  # the inner stream's write side is closed: later answers of the session are dropped
+        )
         self._broken: OSError | bool = True  # True until the handshake is done; an OSError broke a write
         self._lock: asyncio.Lock | None = None
-        self._naps: list[asyncio.Future[None]] = []
+        self._sleepers: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
         return f"<tls over {self._inner!r}>"
@@ -129,19 +131,19 @@ class TLSStream(Stream):
         return self._tls
 
     @property
-    def farewell(self) -> Exception | bool:
+    def close_reason(self) -> Exception | bool:
         """How the peer ended: True for close_notify, the error otherwise, False if no read has reached the end."""
         return self._ended
 
     async def handshake(self, received: Buffer = b"") -> None:
-        """Perform the handshake; `received` holds bytes already read from the peer.
+        """Perform the handshake; `on_received` holds bytes already read from the peer.
 
         Raises TLSError if the peer closes the connection, and ssl.SSLError if the handshake fails: `send_alert`
         then sends the alert. After an error only `aclose` and `abort` are allowed.
         """
         if received:
             self._feed(received)
-        while not self._shake():
+        while not self._do_handshake():
             await self._flush()
             if not (data := await self._inner.read(RECORD)):
                 raise TLSError("the peer closed the connection during the handshake")
@@ -151,7 +153,7 @@ class TLSStream(Stream):
             self._whole = 0
         self._broken = False
 
-    def _shake(self) -> bool:
+    def _do_handshake(self) -> bool:
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -161,7 +163,7 @@ class TLSStream(Stream):
     async def send_alert(self) -> None:
         """Send the alert for a failed handshake, waiting at most a second; errors are ignored."""
         with contextlib.suppress(OSError, LlamaError, TimeoutError):
-            async with asyncio.timeout(CLOSING):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._flush()
 
     # decryption
@@ -172,7 +174,7 @@ class TLSStream(Stream):
         if self._ended is False:
             if self._whole <= 0 and not self._more:
                 return None
-            filled = self._decrypt_into(view, 0, min(room, SCRATCH))
+            filled = self._decrypt_into(view, 0, min(room, BUFFER_SIZE))
         else:
             filled = 0
         if filled:
@@ -201,7 +203,7 @@ class TLSStream(Stream):
         except ssl.SSLZeroReturnError:
             self._ended = True
         except ssl.SSLEOFError:
-            self._ended = Truncated(f"{self!r} ended without close_notify")
+            self._ended = TruncatedError(f"{self!r} ended without close_notify")
         except ssl.SSLError as error:
             self._ended = tls_error(error)
         self._more = filled == room
@@ -235,12 +237,12 @@ class TLSStream(Stream):
             return
         if at:
             self._whole += 1
-        while size - at >= HEADER:
+        while size - at >= RECORD_HEADER:
             length = data[at + 3] << 8 | data[at + 4]
-            if length > LARGEST or not 20 <= data[at] <= 24:
+            if length > MAX_RECORD or not 20 <= data[at] <= 24:
                 self._whole += 1  # not a record: let the session report the error
                 length = 0
-            at += HEADER + length
+            at += RECORD_HEADER + length
             if at > size:
                 self._left = at - size
                 return
@@ -249,43 +251,45 @@ class TLSStream(Stream):
         if at < size:
             self._header = bytes(data[at:])
 
-    async def read(self, limit: int = CHUNK, /) -> bytes:
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
         if self._reading:
-            raise busy(self, "reading")
+            raise busy_error(self, "reading")
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if limit < 1:
             raise ValueError(f"a read of {limit} bytes: expected at least 1")
         if self._plain:
             return self._take(limit)
         self._reading = True
         try:
-            if self._pace is not None:
-                limit = self._pace.cap(limit)
-                await self._nap(self._pace.read_delay)
+            if self._pacer is not None:
+                limit = self._pacer.cap_read(limit)
+                await self._sleep_until(self._pacer.read_delay)
             while (data := self._decrypt(limit)) is None:
                 if self._outgoing.pending:
                     with contextlib.suppress(OSError):  # data received before the reset is still readable
                         await self._answer()
-                self._feed(await self._inner.read(SLICE))
-            if self._pace is not None and len(data):
-                self._pace.received(len(data))
+                self._feed(await self._inner.read(WRITE_SLICE))
+            if self._pacer is not None and len(data):
+                self._pacer.on_received(len(data))
             return bytes(data)
-        except Closed:
-            raise closed(self) from None
+        except StreamClosedError:
+            raise closed_error(self) from None
         finally:
             self._reading = False
 
     async def _answer(self) -> None:
         """Send the answers that the session produced by itself.
 
-        Answers to key updates may wait for the next write (RFC 8446, section 4.6.3). Above OWED bytes they are
-        sent before more is read, so that a peer cannot make them grow. In TLS 1.2 an answer is an alert and is
+        Answers to key updates may wait for the next write (RFC 8446, section 4.6.3). Above MAX_PENDING_OUTPUT bytes
+        they are sent before more is read, so that a peer cannot make them grow. In TLS 1.2 an answer is an alert and is
         sent at once.
         """
-        if self._fin:
+        if self._close_notify_sent:
             self._outgoing.read()
-        elif not self._broken and (self._outgoing.pending > OWED or self._tls.version() != "TLSv1.3"):
+        elif not self._broken and (
+            self._outgoing.pending > MAX_PENDING_OUTPUT or self._tls.version() != "TLSv1.3"
+        ):
             await self._flush()
 
     def _take(self, limit: int) -> bytes:
@@ -307,64 +311,64 @@ class TLSStream(Stream):
 
     async def write(self, data: Buffer, /) -> None:
         if self._writing or self._eof_sent or self._broken or self._closed:
-            raise self._no_write()
+            raise self._check_write()
         view = memoryview(data).cast("B")
         self._writing = True
         try:
-            if self._pace is not None:
+            if self._pacer is not None:
                 await self._write_paced(view)
                 return
-            for start in range(0, len(view), SLICE):
-                self._encrypt(view[start : start + SLICE])
+            for start in range(0, len(view), WRITE_SLICE):
+                self._encrypt(view[start : start + WRITE_SLICE])
                 await self._flush()
         except BaseException as error:
             self._broken = error if isinstance(error, OSError) else True
-            if isinstance(error, Closed):
-                raise closed(self) from None
+            if isinstance(error, StreamClosedError):
+                raise closed_error(self) from None
             raise
         finally:
             self._writing = False
 
     async def _write_paced(self, view: memoryview) -> None:
-        while len(view) and (pace := self._pace) is not None:
-            await self._nap(pace.write_delay)
-            piece = view[: pace.cap(SLICE)]
+        while len(view) and (pace := self._pacer) is not None:
+            await self._sleep_until(pace.write_delay)
+            piece = view[: pace.cap_read(WRITE_SLICE)]
             self._encrypt(piece)
             await self._flush()
-            pace.sent(len(piece))
+            pace.on_sent(len(piece))
             view = view[len(piece) :]
         if len(view):  # the last meter was detached meanwhile
             self._encrypt(view)
             await self._flush()
 
-    async def _nap(self, delay: Callable[[], float]) -> None:
+    async def _sleep_until(self, delay: Callable[[], float]) -> None:
         """Wait for the delay that the meters require, or until the stream is closed."""
         loop = asyncio.get_running_loop()
         while (seconds := delay()) > 0:
             waiter = loop.create_future()
-            self._naps.append(waiter)
+            self._sleepers.append(waiter)
             timer = loop.call_later(seconds, wake, waiter)
             try:
                 await waiter
             finally:
                 timer.cancel()
-                self._naps.remove(waiter)
+                self._sleepers.remove(waiter)
             if self._closed:
-                raise closed(self)
+                raise closed_error(self)
 
-    def _wake_naps(self) -> None:
-        for waiter in self._naps:
+    def _wake_sleepers(self) -> None:
+        for waiter in self._sleepers:
             wake(waiter)
 
-    def _no_write(self) -> Exception:
+    def _check_write(self) -> Exception:
         if self._writing:
-            return busy(self, "writing")
+            return busy_error(self, "writing")
         if self._closed:
-            return closed(self)
+            return closed_error(self)
         if isinstance(self._broken, OSError):
             return self._broken
         reason = "write_eof was called" if self._eof_sent else "an earlier write was cancelled halfway"
-        return Closed(f"{self!r} takes no more writes: {reason}")
+        return StreamClosedError(f"{self!r} takes no more writes: {reason}")
 
     async def _flush(self) -> None:
         """Send all pending ciphertext."""
@@ -378,24 +382,24 @@ class TLSStream(Stream):
 
     async def write_eof(self) -> None:
         if self._writing:
-            raise busy(self, "writing")
+            raise busy_error(self, "writing")
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         await self._end_writing()
 
     async def _end_writing(self) -> None:
         if not self._eof_sent:
-            self._say_goodbye()
+            self._send_close_notify()
             await self._flush()
             await self._inner.write_eof()
-            self._fin = True
+            self._close_notify_sent = True
 
-    def _say_goodbye(self) -> None:
+    def _send_close_notify(self) -> None:
         """Put close_notify into the outgoing ciphertext."""
         self._eof_sent = True
         # `unwrap` looks for the peer's close_notify at once and fails on data before it: read that data first.
         if self._ended is False and (self._whole > 0 or self._more):
-            filled = self._decrypt_into(_scratch.view, 0, SCRATCH)
+            filled = self._decrypt_into(_scratch.view, 0, BUFFER_SIZE)
             self._plain += bytes(_scratch.view[:filled])
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
@@ -404,10 +408,10 @@ class TLSStream(Stream):
         if self._closed:
             return
         self._closed = True
-        self._wake_naps()
+        self._wake_sleepers()
         try:
             if not self._writing and not self._broken:
-                async with asyncio.timeout(CLOSING):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
                     await self._finish()
         except (OSError, LlamaError, TimeoutError):
             pass
@@ -417,13 +421,13 @@ class TLSStream(Stream):
     async def _finish(self) -> None:
         """Send close_notify, then wait for the peer's. Closing the inner stream wakes a concurrent read."""
         await self._end_writing()
-        while not self._reading and ((data := self._decrypt(SCRATCH)) is None or data):
+        while not self._reading and ((data := self._decrypt(BUFFER_SIZE)) is None or data):
             if data is None:
-                self._feed(await self._inner.read(SLICE))
+                self._feed(await self._inner.read(WRITE_SLICE))
 
     def abort(self) -> None:
         self._closed = True
-        self._wake_naps()
+        self._wake_sleepers()
         self._inner.abort()
 
 

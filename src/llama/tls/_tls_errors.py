@@ -7,7 +7,7 @@ import ssl
 
 from llama._core.errors import TLSError
 
-_WORDS = {
+_DESCRIPTIONS = {
     "NO_SHARED_CIPHER": "the client offers none of the enabled cipher suites",
     "UNSUPPORTED_PROTOCOL": "the peer offers none of the enabled TLS versions",
     "VERSION_TOO_LOW": "the peer offers none of the enabled TLS versions",
@@ -39,7 +39,7 @@ def tls_error(error: ssl.SSLError) -> TLSError:
     reason = error.reason or _reason_in(str(error))
     if alert := _ALERT.fullmatch(reason):
         return TLSError(f"the peer sent the alert {(alert[1] or alert[2]).lower()}")
-    return TLSError(_WORDS.get(reason, reason.replace("_", " ").lower()))
+    return TLSError(_DESCRIPTIONS.get(reason, reason.replace("_", " ").lower()))
 
 
 def _reason_in(text: str) -> str:

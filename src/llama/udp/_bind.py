@@ -16,7 +16,7 @@ def bind_packets(
     """
     opened: list[socket.socket] = []
     try:
-        for family, name in _places(host, port):
+        for family, name in _addresses(host, port):
             known = like[len(opened)] if len(opened) < len(like) else next(iter(opened), None)
             at = port or (int(known.getsockname()[1]) if known is not None else 0)
             if shared and not like:
@@ -29,7 +29,7 @@ def bind_packets(
     return opened
 
 
-def _places(host: str, port: int) -> list[tuple[int, str]]:
+def _addresses(host: str, port: int) -> list[tuple[int, str]]:
     if not host:
         both = [(int(socket.AF_INET), "0.0.0.0")]
         return [*both, (int(socket.AF_INET6), "::")] if socket.has_dualstack_ipv6() else both

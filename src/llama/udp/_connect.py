@@ -7,20 +7,20 @@ import socket
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from llama._core.errors import LlamaError, Unreachable
+from llama._core.errors import LlamaError, UnreachableError
 from llama._core.packets import PacketConnector, Packets
-from llama._core.server import Peer
-from llama._core.stack import factory
+from llama._core.server import PeerAddress
+from llama._core.stack import layer_factory
 from llama._core.target import Target, split_address
-from llama.layers._peer_key import packed
+from llama.layers._peer_key import packed_address
 from llama.tcp._connect import Resolver
 from llama.tcp._connect import resolve as system_resolver
-from llama.tcp._policy.address_filter import allowed
+from llama.tcp._policy.address_filter import filter_addresses
 from llama.udp._packets import UdpPackets
-from llama.udp._peer_table import Table
+from llama.udp._peer_table import PeerTable
 
-NAMES = 256  # resolved names that are cached for packets with a target each
-KEPT = 60.0
+MAX_NAMES = 256  # resolved names that are cached for packets with a target each
+NAME_TTL = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,35 +28,35 @@ class _Names:
     """Resolves targets, and caches the addresses for a minute."""
 
     resolver: Resolver
-    known: Table[str, tuple[float, tuple[str, ...]]] = field(
-        default_factory=lambda: Table[str, tuple[float, tuple[str, ...]]](NAMES)
+    known: PeerTable[str, tuple[float, tuple[str, ...]]] = field(
+        default_factory=lambda: PeerTable[str, tuple[float, tuple[str, ...]]](MAX_NAMES)
     )
 
-    async def __call__(self, target: Target) -> Peer:
-        if packed(target.host) is not None:
-            return Peer(_plain(allowed(target, (target.host,))[0]), target.port)
-        addresses = allowed(target, await self._addresses(target))
+    async def __call__(self, target: Target) -> PeerAddress:
+        if packed_address(target.host) is not None:
+            return PeerAddress(_plain(filter_addresses(target, (target.host,))[0]), target.port)
+        addresses = filter_addresses(target, await self._addresses(target))
         if not addresses:
-            raise Unreachable(f"cannot resolve {target.host}: it has no address")
-        return Peer(_plain(addresses[0]), target.port)
+            raise UnreachableError(f"cannot resolve {target.host}: it has no address")
+        return PeerAddress(_plain(addresses[0]), target.port)
 
     async def _addresses(self, target: Target) -> tuple[str, ...]:
         now = asyncio.get_running_loop().time()
         found = self.known.get(target.host)
         if found is None or found[0] < now:
             try:
-                found = (now + KEPT, tuple(await self.resolver(target.host, target.port)))
+                found = (now + NAME_TTL, tuple(await self.resolver(target.host, target.port)))
             except LlamaError:
                 raise
             except OSError as error:
-                raise Unreachable(f"cannot resolve {target.host}: {error.strerror or error}") from error
+                raise UnreachableError(f"cannot resolve {target.host}: {error.strerror or error}") from error
             self.known.set(target.host, found)
         return found[1]
 
 
 def _plain(address: str) -> str:
     """Return an address in the system's spelling, so that it compares equal to the source of a reply."""
-    raw = packed(address)
+    raw = packed_address(address)
     if raw is None or "%" in address:
         return address
     return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
@@ -71,7 +71,7 @@ class UdpConnect:
     def __repr__(self) -> str:
         return "udp.connect()"
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     async def __call__(self, target: Target | None, /) -> Packets:
         names = _Names(self.resolver)
@@ -86,18 +86,18 @@ class UdpConnect:
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError):
-                raise Unreachable(f"cannot connect to {target}: {error.strerror}") from error
+                raise UnreachableError(f"cannot connect to {target}: {error.strerror}") from error
             raise
         return packets
 
 
-@factory("udp.connect", "packet connector")
+@layer_factory("udp.connect", "packet connector")
 def connect(*, resolver: Resolver | None = None) -> PacketConnector:
     """Open packets over UDP, to and from one target or, called with None, to the target that each send names.
 
     Without a fixed target, datagrams are received only from the last 1024 addresses that one was sent to. The
     addresses of a name are cached for a minute, and the first one is used; `resolver` replaces the system's.
-    Raises Unreachable, or Refused for a target that its own filter does not allow.
+    Raises UnreachableError, or RefusedError for a target that its own filter does not allow.
 
         packets = await udp.connect()(Target("192.0.2.1", 53))
         await packets.send(question)
@@ -112,9 +112,9 @@ async def bind(address: str | tuple[str, int], *, resolver: Resolver | None = No
     Port 0 takes a free one: see `Packets.address`. Raises OSError that names the address.
     """
     host, port = split_address(address) if isinstance(address, str) else address
-    packets = UdpPackets(_Names(resolver or system_resolver), strangers=True)
+    packets = UdpPackets(_Names(resolver or system_resolver), accept_any_peer=True)
     try:
-        for family, name in await _places(host, port):
+        for family, name in await _addresses(host, port):
             packets.add(_bind(family, (name, packets.address.port if packets.address else port)))
     except BaseException:
         packets.abort()
@@ -122,7 +122,7 @@ async def bind(address: str | tuple[str, int], *, resolver: Resolver | None = No
     return packets
 
 
-async def _places(host: str, port: int) -> list[tuple[int, str]]:
+async def _addresses(host: str, port: int) -> list[tuple[int, str]]:
     if not host:
         both = [(int(socket.AF_INET), "0.0.0.0")]
         return [*both, (int(socket.AF_INET6), "::")] if socket.has_dualstack_ipv6() else both

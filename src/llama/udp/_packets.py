@@ -8,19 +8,19 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from llama._core.errors import Busy, Closed, Unreachable
+from llama._core.errors import StreamBusyError, StreamClosedError, UnreachableError
 from llama._core.packets import Packet, Packets
-from llama._core.server import Local, Peer
+from llama._core.server import LocalAddress, PeerAddress
 from llama._core.stream import Buffer
 from llama._core.target import Target
 from llama.tcp._io.readiness import Port
-from llama.udp._peer_table import Table
+from llama.udp._peer_table import PeerTable
 
-LARGEST = 65535
-PEERS = 1024  # recent peers from which an unconnected socket accepts datagrams
+MAX_DATAGRAM = 65535
+MAX_PEERS = 1024  # recent peers from which an unconnected socket accepts datagrams
 
-Resolve = Callable[[Target], Awaitable[Peer]]
-"""Resolves a target to an address; raises Unreachable or Refused."""
+Resolve = Callable[[Target], Awaitable[PeerAddress]]
+"""Resolves a target to an address; raises UnreachableError or Refused."""
 
 
 class Transferred(NamedTuple):
@@ -34,16 +34,20 @@ class UdpPackets(Packets):
     """Packets over one socket for each address family, which this object owns and closes.
 
     With a `peer`, the sockets are connected to it. Otherwise datagrams are received only from peers that one was
-    sent to or, with `strangers`, from any sender; the socket of a family is opened when it is needed.
+    sent to or, with `accept_any_peer`, from any sender; the socket of a family is opened when it is needed.
     """
 
     __slots__ = ("_closed", "_open", "_peer", "_peers", "_ports", "_resolve", "_sending", "_waiter")
 
-    def __init__(self, resolve: Resolve, *, peer: Peer | None = None, strangers: bool = False) -> None:
+    def __init__(
+        self, resolve: Resolve, *, peer: PeerAddress | None = None, accept_any_peer: bool = False
+    ) -> None:
         super().__init__()
         self._resolve = resolve
         self._peer = peer
-        self._peers: Table[tuple[str, int], None] | None = None if peer or strangers else Table(PEERS)
+        self._peers: PeerTable[tuple[str, int], None] | None = (
+            None if peer or accept_any_peer else PeerTable(MAX_PEERS)
+        )
         self._open: dict[int, socket.socket] = {}
         self._ports: dict[int, Port] = {}
         self._closed = self._sending = False
@@ -58,10 +62,10 @@ class UdpPackets(Packets):
         port.on_readable(self._wake)
 
     @property
-    def address(self) -> Local | None:
+    def address(self) -> LocalAddress | None:
         for sock in self._open.values():
             name = sock.getsockname()
-            return Local(str(name[0]), int(name[1]))
+            return LocalAddress(str(name[0]), int(name[1]))
         return None
 
     def __repr__(self) -> str:
@@ -73,7 +77,7 @@ class UdpPackets(Packets):
 
     async def receive(self) -> Packet:
         if self._waiter is not None:
-            raise Busy(f"{self!r} is receiving already: one receiver at a time")
+            raise StreamBusyError(f"{self!r} is receiving already: one receiver at a time")
         while True:
             if self._closed:
                 raise self._closed_error()
@@ -90,15 +94,15 @@ class UdpPackets(Packets):
         for family, port in self._ports.items():
             while port.readable:
                 try:
-                    data, name = self._open[family].recvfrom(LARGEST)
+                    data, name = self._open[family].recvfrom(MAX_DATAGRAM)
                 except BlockingIOError:
-                    port.unreadable()
+                    port.clear_readable()
                     break
                 except ConnectionError:  # an ICMP error for a datagram that was sent earlier
                     if self._peer is not None:
                         raise
                     continue
-                peer = Peer(str(name[0]), int(name[1]))
+                peer = PeerAddress(str(name[0]), int(name[1]))
                 if self._peers is None or peer in self._peers:
                     return Packet(data, peer)
         return None
@@ -120,30 +124,30 @@ class UdpPackets(Packets):
             self._peers.set(peer, None)
         await self._send(family, data, peer)
 
-    def _add_family(self, family: int, peer: Peer) -> None:
+    def _add_family(self, family: int, peer: PeerAddress) -> None:
         if self._closed:
             raise self._closed_error()
         if self._open and self._peers is None:
-            raise Unreachable(f"cannot send to {peer} from {self.address}") from OSError(
+            raise UnreachableError(f"cannot send to {peer} from {self.address}") from OSError(
                 errno.EAFNOSUPPORT, "no socket of this address family"
             )
         try:
             sock = socket.socket(family, socket.SOCK_DGRAM)
         except OSError as error:
-            raise Unreachable(f"cannot send to {peer}: {error.strerror}") from error
+            raise UnreachableError(f"cannot send to {peer}: {error.strerror}") from error
         self.add(sock)
 
-    async def _send(self, family: int, data: Buffer, peer: Peer) -> None:
+    async def _send(self, family: int, data: Buffer, peer: PeerAddress) -> None:
         while not self._send_now(family, data, peer):
             if self._sending:
-                raise Busy(f"{self!r} waits to send already: one sender at a time")
+                raise StreamBusyError(f"{self!r} waits to send already: one sender at a time")
             self._sending = True
             try:
                 await self._ports[family].wait_writable()
             finally:
                 self._sending = False
 
-    def _send_now(self, family: int, data: Buffer, peer: Peer) -> bool:
+    def _send_now(self, family: int, data: Buffer, peer: PeerAddress) -> bool:
         if self._closed:
             raise self._closed_error()
         sock = self._open[family]
@@ -153,16 +157,16 @@ class UdpPackets(Packets):
             else:
                 sock.send(data)
         except BlockingIOError:
-            self._ports[family].unwritable()
+            self._ports[family].clear_writable()
             return False
         except ConnectionError:
             raise
         except OSError as error:
-            raise Unreachable(f"cannot send {len(data)} bytes to {peer}: {error.strerror}") from error
+            raise UnreachableError(f"cannot send {len(data)} bytes to {peer}: {error.strerror}") from error
         return True
 
-    def _closed_error(self) -> Closed:
-        return Closed("these packets are closed")
+    def _closed_error(self) -> StreamClosedError:
+        return StreamClosedError("these packets are closed")
 
     async def aclose(self) -> None:
         self.abort()
@@ -173,7 +177,7 @@ class UdpPackets(Packets):
         self._closed = True
         for family, port in self._ports.items():
             port.fail(self._closed_error)
-            port.leave()
+            port.unregister()
             self._open[family].close()
         self._open.clear()
         self._ports.clear()

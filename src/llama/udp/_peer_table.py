@@ -8,7 +8,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Table(Generic[K, V]):
+class PeerTable(Generic[K, V]):
     """A dictionary of at most `size` entries; setting a key again makes it the newest."""
 
     __slots__ = ("_entries", "size")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.stack import factory
+from llama._core.stack import layer_factory
 from llama._core.stream import Stream
 from llama._core.target import Connector, Target
 from llama.tcp._connect import connect as tcp_connect
@@ -18,7 +18,7 @@ class UnixConnect:
     inner: Connector
     path: Target
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return f"unix.connect({self.path.host[5:]})"
@@ -27,7 +27,7 @@ class UnixConnect:
         return await self.inner(self.path.fork(target.extensions))
 
 
-@factory("unix.connect", "connector")
+@layer_factory("unix.connect", "connector")
 def connect(path: str, *, timeout: float | None = None) -> Connector:
-    """Return a connector to a Unix-domain socket; `timeout` in seconds. It raises Unreachable or TimeoutError."""
+    """Return a connector to a Unix-domain socket; `timeout` in seconds. It raises UnreachableError or TimeoutError."""
     return UnixConnect(tcp_connect(timeout=timeout), Target(f"unix:{path}", 0))

@@ -3,19 +3,19 @@
 from llama.ws._client import connect
 from llama.ws._inspect import inspect
 from llama.ws._observe import CloseObserver, MessageObserver, Observation, ObservedMessage, observe
-from llama.ws._relayed_websocket import Conversation, Hook, Message, Watcher
+from llama.ws._relayed_websocket import Hook, LifecycleHook, Message, RelayedWebSocket
 from llama.ws._server import server
 from llama.ws._websocket import WebSocket
 
 __all__ = [
     "CloseObserver",
-    "Conversation",
     "Hook",
+    "LifecycleHook",
     "Message",
     "MessageObserver",
     "Observation",
     "ObservedMessage",
-    "Watcher",
+    "RelayedWebSocket",
     "WebSocket",
     "connect",
     "inspect",

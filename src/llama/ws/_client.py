@@ -6,10 +6,10 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from llama._core.errors import ConfigError, Refused, Unreachable
-from llama._core.stack import check_takes
+from llama._core.errors import ConfigError, RefusedError, UnreachableError
+from llama._core.stack import check_accepts
 from llama._core.target import Connector
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from llama.http import client as http_client
 from llama.http._messages.message import HeaderSource
 from llama.ws._handshake import (
@@ -24,13 +24,13 @@ from llama.ws._handshake import (
     offer_deflate,
 )
 from llama.ws._settings import MAX_SIZE, Settings
-from llama.ws._upgrade_stream import opened
+from llama.ws._upgrade_stream import upgrade_stream
 from llama.ws._websocket import WebSocket
-from llama.ws._wire import INTERNAL, Frames
+from llama.ws._wire import INTERNAL_ERROR, Frames
 
 _URL = re.compile(r"(ws|http)(s?)(://[^/?#@\\\s]+(?:[/?][^#\s]*)?)", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_REFUSALS = (401, 403, 407)
+_MAX_ERROR_BODY = (401, 403, 407)
 
 
 @asynccontextmanager
@@ -39,7 +39,7 @@ async def connect(
     *,
     connect: Connector | None = None,
     tls: Connector | None = None,
-    client: Exchange | None = None,
+    client: RequestHandler | None = None,
     subprotocols: Sequence[str] = (),
     headers: HeaderSource = (),
     max_size: int = MAX_SIZE,
@@ -53,8 +53,8 @@ async def connect(
     `tls.connect(connect)`. Instead of both, `client` may be a request handler: an `http.client`, or one in
     this process. `headers` are additional request fields. The other parameters are those of `ws.server`.
 
-    Leaving the block closes the WebSocket with 1000, or with 1011 if the block raises. Raises Refused if the server
-    responds with 401, 403 or 407, Unreachable for other responses and if the server cannot be reached,
+    Leaving the block closes the WebSocket with 1000, or with 1011 if the block raises. Raises RefusedError if the
+    server responds with 401, 403 or 407, UnreachableError for other responses and if the server cannot be reached,
     ProtocolError for a bad handshake.
 
         async with ws.connect("ws://127.0.0.1:8080/chat") as socket:
@@ -68,20 +68,24 @@ async def connect(
     async with AsyncExitStack() as exits:
         if client is None:
             client = await exits.enter_async_context(http_client(connect, tls=tls))
-        check_takes(client, Request, "ws.connect(client=)")
+        check_accepts(client, Request, "ws.connect(client=)")
         socket = await _open(client, request, subprotocols, settings, exits)
         try:
             yield socket
             await socket.close()
         except Exception:
-            await socket.close(INTERNAL)
+            await socket.close(INTERNAL_ERROR)
             raise
         finally:
             await socket.aclose()
 
 
 async def _open(
-    client: Exchange, request: Request, subprotocols: Sequence[str], settings: Settings, exits: AsyncExitStack
+    client: RequestHandler,
+    request: Request,
+    subprotocols: Sequence[str],
+    settings: Settings,
+    exits: AsyncExitStack,
 ) -> WebSocket:
     response = await client(request)
     exits.push_async_callback(response.aclose)
@@ -90,7 +94,7 @@ async def _open(
     check_response(response, request.headers[KEY])
     deflate = accepted_deflate(response.headers, offered=settings.compression)
     subprotocol = accepted_subprotocol(response.headers, subprotocols)
-    stream = await exits.enter_async_context(opened(response.upgrade))
+    stream = await exits.enter_async_context(upgrade_stream(response.upgrade))
     frames = Frames(is_client=True, deflate=deflate, max_size=settings.max_size)
     return WebSocket(stream, frames, settings, request, response, subprotocol)
 
@@ -102,7 +106,7 @@ def _request(url: str, headers: HeaderSource, subprotocols: Sequence[str], *, co
     if isinstance(subprotocols, str) or not all(_TOKEN.fullmatch(each) for each in subprotocols):
         raise ConfigError(f"ws.connect(subprotocols={subprotocols!r}): expected a list of names")
     request = Request("GET", f"http{match[2].lower()}{match[3]}", headers)
-    request.protocol = "websocket"
+    request.upgrade_protocol = "websocket"
     request.headers["Upgrade"] = "websocket"
     request.headers[VERSION] = "13"
     request.headers[KEY] = new_key()
@@ -113,8 +117,8 @@ def _request(url: str, headers: HeaderSource, subprotocols: Sequence[str], *, co
     return request
 
 
-def _refusal(url: str, response: Response) -> Refused | Unreachable:
+def _refusal(url: str, response: Response) -> RefusedError | UnreachableError:
     text = f"{url}: the server answered {response.status} and opened no WebSocket"
-    if response.status in _REFUSALS:
-        return Refused(text, status=response.status)
-    return Unreachable(text)
+    if response.status in _MAX_ERROR_BODY:
+        return RefusedError(text, status=response.status)
+    return UnreachableError(text)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from llama._core.errors import Closed
-from llama._core.stream import CHUNK, Stream
+from llama._core.errors import StreamClosedError
+from llama._core.stream import DEFAULT_READ_SIZE, Stream
 from llama.ws._wire import Close, Event, Frames, Payload
 
-CLOSING = 1.0
+CLOSE_TIMEOUT = 1.0
 """Seconds to wait for the peer's close frame."""
-HIGH = 65536
+HIGH_WATER = 65536
 """High-water mark of the output buffer, in bytes: writers wait above it."""
 _SLICE = 4096  # compressed bytes inflated at a time, so that the caller can stop in between
 
 
-class End:
+class FramedEndpoint:
     """Frames over a stream, which the caller owns. One task reads; any number may write whole messages."""
 
     __slots__ = ("_lock", "_out", "_size", "close_sent", "frames", "stream")
@@ -37,7 +37,7 @@ class End:
 
     async def read(self) -> bytes:
         """Read bytes for `feed`; b"" at the end of the stream."""
-        return await self.stream.read(CHUNK)
+        return await self.stream.read(DEFAULT_READ_SIZE)
 
     def feed(self, data: bytes) -> Iterable[list[Event]]:
         """Yield the events of these bytes in bounded portions: a few compressed bytes may inflate to many."""
@@ -47,11 +47,13 @@ class End:
         return (feed(data[at : at + _SLICE]) for at in range(0, len(data), _SLICE))
 
     async def send(self, data: str | Payload) -> None:
-        """Send a message and wait until the transport accepted it. Raises Closed if this side has closed."""
-        while self._size > HIGH:
+        """Send a message and wait until the transport accepted it. Raises StreamClosedError if this side has closed."""
+        while self._size > HIGH_WATER:
             await self.flush()
         if self.close_sent is not None:
-            raise Closed(f"{self.stream!r} takes no more messages: it was closed with {self.close_sent}")
+            raise StreamClosedError(
+                f"{self.stream!r} takes no more messages: it was closed with {self.close_sent}"
+            )
         self.put_message(data)
         await self.flush()
 

@@ -31,7 +31,7 @@ _OFFER = ClientPerMessageDeflateFactory(compress_settings=_LIGHT)
 
 def asks_for_websocket(request: Request) -> bool:
     """Return whether a request offers an upgrade to WebSocket, possibly among other protocols."""
-    return "websocket" in request.protocol.split(", ")
+    return "websocket" in request.upgrade_protocol.split(", ")
 
 
 def check_request(request: Request) -> list[tuple[str, str]]:
@@ -49,10 +49,10 @@ def check_request(request: Request) -> list[tuple[str, str]]:
     keys = headers.get_all(KEY)
     if len(keys) != 1 or not _is_key(keys[0]):
         raise ProtocolError("a malformed Sec-WebSocket-Key")
-    return [(ACCEPT, accept_of(keys[0]))]
+    return [(ACCEPT, accept_key(keys[0]))]
 
 
-def accept_of(key: str) -> str:
+def accept_key(key: str) -> str:
     """Return the Sec-WebSocket-Accept value for a key."""
     digest = hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest).decode()
@@ -138,7 +138,7 @@ def offered_subprotocols(headers: Headers) -> list[str]:
 
 def check_response(response: Response, key: str) -> None:
     """Check a server's response to a key; ProtocolError (502) if it is not a valid handshake."""
-    if response.headers.get_all(ACCEPT) != [accept_of(key)]:
+    if response.headers.get_all(ACCEPT) != [accept_key(key)]:
         raise ProtocolError("the server's Sec-WebSocket-Accept does not match the key", status=502)
 
 

@@ -10,16 +10,16 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 
 from llama._core.errors import ProtocolError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama._core.stream import Handler, Stream
-from llama.http import Exchange, Request, Response
-from llama.ws._framed_endpoint import End
+from llama._core.stack import layer_factory, named_layer
+from llama._core.stream import ConnectionHandler, Stream
+from llama.http import Request, RequestHandler, Response
+from llama.ws._framed_endpoint import FramedEndpoint
 from llama.ws._handshake import (
     ACCEPT,
     EXTENSIONS,
     KEY,
     accept_deflate,
-    accept_of,
+    accept_key,
     accepted_deflate,
     accepted_subprotocol,
     asks_for_websocket,
@@ -29,15 +29,15 @@ from llama.ws._handshake import (
     offered_subprotocols,
 )
 from llama.ws._relay import Hooks, relay
-from llama.ws._relayed_websocket import Conversation, Hook, Watcher
+from llama.ws._relayed_websocket import Hook, LifecycleHook, RelayedWebSocket
 from llama.ws._server import upgrade_required
 from llama.ws._settings import MAX_SIZE, Settings
-from llama.ws._upgrade_stream import opened
+from llama.ws._upgrade_stream import upgrade_stream
 from llama.ws._wire import Frames
 
 
 @dataclass(frozen=True, slots=True)
-class _Offer:
+class _Negotiation:
     """A client's checked handshake."""
 
     agreed: str
@@ -50,11 +50,11 @@ class _Offer:
 class Inspect:
     """Calls hooks with the messages of WebSockets."""
 
-    inner: Exchange
+    inner: RequestHandler
     hooks: Hooks
     settings: Settings
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "ws.inspect()"
@@ -78,7 +78,7 @@ class Inspect:
             raise
         return response
 
-    def _offer(self, request: Request) -> _Offer:
+    def _offer(self, request: Request) -> _Negotiation:
         """Check a client's handshake, and offer the server only features that this layer understands.
 
         Other protocols and unknown extensions are removed: their frames could not be inspected.
@@ -87,23 +87,25 @@ class Inspect:
         agreed, deflate = accept_deflate(request.headers)
         if not self.settings.compression:
             agreed, deflate = "", None
-        request.protocol = "websocket"
+        request.upgrade_protocol = "websocket"
         if "upgrade" in request.headers:
             request.headers["Upgrade"] = "websocket"
         request.headers.discard(EXTENSIONS)
         if deflate is not None:
             request.headers[EXTENSIONS] = offer_deflate()
         key = request.headers.get(KEY)
-        return _Offer(agreed, deflate, offered_subprotocols(request.headers), key)
+        return _Negotiation(agreed, deflate, offered_subprotocols(request.headers), key)
 
-    def _answer(self, request: Request, response: Response, upgrade: Handler, offer: _Offer) -> None:
+    def _answer(
+        self, request: Request, response: Response, upgrade: ConnectionHandler, offer: _Negotiation
+    ) -> None:
         """Check the server's response, and build the response to the client."""
         headers = response.headers
         if offer.key is not None:
             if response.status == 101:
                 check_response(response, offer.key)
             else:  # from HTTP/2 or 3, which have no key (RFC 8441)
-                headers[ACCEPT] = accept_of(offer.key)
+                headers[ACCEPT] = accept_key(offer.key)
         deflate = accepted_deflate(headers, offered=offer.deflate is not None)
         subprotocol = accepted_subprotocol(headers, offer.subprotocols)
         headers.discard(EXTENSIONS)
@@ -115,29 +117,29 @@ class Inspect:
             max_size=self.settings.max_size,
         )
         of_server = Frames(is_client=True, deflate=deflate, max_size=self.settings.max_size)
-        response.upgrade = partial(self._carry, request, subprotocol, upgrade, of_client, of_server)
+        response.upgrade = partial(self._relay, request, subprotocol, upgrade, of_client, of_server)
 
-    async def _carry(
+    async def _relay(
         self,
         request: Request,
         subprotocol: str | None,
-        upgrade: Handler,
+        upgrade: ConnectionHandler,
         of_client: Frames,
         of_server: Frames,
         stream: Stream,
     ) -> None:
-        async with opened(upgrade) as upstream:
-            client, server = End(stream, of_client), End(upstream, of_server)
-            conversation = Conversation(request, subprotocol, client, server)
+        async with upgrade_stream(upgrade) as upstream:
+            client, server = FramedEndpoint(stream, of_client), FramedEndpoint(upstream, of_server)
+            conversation = RelayedWebSocket(request, subprotocol, client, server)
             await relay(conversation, client, server, self.hooks)
 
 
-@factory("ws.inspect")
+@layer_factory("ws.inspect")
 def inspect(
     on_message: Hook,
     *,
-    on_open: Watcher | None = None,
-    on_close: Watcher | None = None,
+    on_open: LifecycleHook | None = None,
+    on_close: LifecycleHook | None = None,
     max_size: int = MAX_SIZE,
     compression: bool = True,
 ) -> Middleware[Request, Response]:
@@ -163,7 +165,7 @@ def inspect(
     hooks = Hooks(on_message, on_open, on_close)
     settings = Settings("ws.inspect", max_size, compression)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return Inspect(inner, hooks, settings)
 
-    return named_layer("ws.inspect()", build, takes=Request, gives=Request)
+    return named_layer("ws.inspect()", build, input_type=Request, inner_type=Request)

@@ -15,15 +15,15 @@ from typing import ClassVar, TypeAlias
 from llama._core.errors import ConfigError, ProtocolError
 from llama._core.extensions import Extensions
 from llama._core.loggers import logger
-from llama._core.meter import Meter, Pace
+from llama._core.meter import Meter, Pacer
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama._core.stream import CHUNK, Buffer, Handler, Stream
-from llama.http import Exchange, Request, Response
+from llama._core.stack import layer_factory, named_layer
+from llama._core.stream import DEFAULT_READ_SIZE, Buffer, ConnectionHandler, Stream
+from llama.http import Request, RequestHandler, Response
 from llama.ws._handshake import agreed_takeover, asks_for_websocket
 from llama.ws._settings import MAX_SIZE
 from llama.ws._tap_wire import Tap
-from llama.ws._wire import LOST, Close
+from llama.ws._wire import ABNORMAL, Close
 
 log = logger("server")
 _SLICE = 16384  # bytes that are read on the side before others have their turn
@@ -81,7 +81,7 @@ class Observation:
 
     def end(self) -> None:
         """Both sides have ended."""
-        self.note_close(LOST, "", None)
+        self.note_close(ABNORMAL, "", None)
         if self._hooks.closed is not None:
             try:
                 self._hooks.closed(self)
@@ -146,8 +146,8 @@ class Tapped(Stream):
         self._stream.extensions = value
 
     @property
-    def pace(self) -> Pace | None:
-        return self._stream.pace
+    def pace(self) -> Pacer | None:
+        return self._stream.pacer
 
     def attach(self, meter: Meter, /) -> None:
         self._stream.attach(meter)
@@ -155,10 +155,10 @@ class Tapped(Stream):
     def detach(self, meter: Meter, /) -> None:
         self._stream.detach(meter)
 
-    async def read(self, limit: int = CHUNK, /) -> bytes:
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
         data = await self._stream.read(min(limit, _SLICE))
         if not data:
-            self._observation.note_close(LOST, "", by_client=True)
+            self._observation.note_close(ABNORMAL, "", by_client=True)
         seen = min(self._again, len(data))
         self._again -= seen
         self._observation.feed(memoryview(data)[seen:], from_client=True)
@@ -173,7 +173,7 @@ class Tapped(Stream):
         await self._stream.write(view)
 
     async def write_eof(self) -> None:
-        self._observation.note_close(LOST, "", by_client=False)
+        self._observation.note_close(ABNORMAL, "", by_client=False)
         await self._stream.write_eof()
 
     def unread(self, data: bytes, /) -> None:
@@ -191,11 +191,11 @@ class Tapped(Stream):
 class Observe:
     """Watches WebSockets."""
 
-    inner: Exchange
+    inner: RequestHandler
     hooks: Observers
     max_size: int
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "ws.observe()"
@@ -214,14 +214,14 @@ def _is_websocket(response: Response) -> bool:
     return not named or "websocket" in named
 
 
-async def _carry(upgrade: Handler, observation: Observation, stream: Stream) -> None:
+async def _carry(upgrade: ConnectionHandler, observation: Observation, stream: Stream) -> None:
     try:
         await upgrade(Tapped(stream, observation))
     finally:
         observation.end()
 
 
-@factory("ws.observe")
+@layer_factory("ws.observe")
 def observe(
     on_message: MessageObserver, *, on_close: CloseObserver | None = None, max_size: int = MAX_SIZE
 ) -> Middleware[Request, Response]:
@@ -243,7 +243,7 @@ def observe(
         raise ConfigError(f"ws.observe(max_size={max_size}): expected 0 or more bytes")
     hooks = Observers(on_message, on_close)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return Observe(inner, hooks, max_size)
 
-    return named_layer("ws.observe()", build, takes=Request, gives=Request)
+    return named_layer("ws.observe()", build, input_type=Request, inner_type=Request)

@@ -4,8 +4,8 @@ Frames are decoded and encoded again rather than copied: a hook needs whole, inf
 its own compression. Each direction has one task, so messages keep their order, and a slow hook or a slow reader stops
 only its own direction: a direction flushes its sink before it reads more. The conversation ends with the first task,
 because a WebSocket has no half-close. After a failed hook, a protocol error or a hook's close, both ends get a close
-frame and at most `CLOSING` seconds to answer it. While an async hook runs, the sender's stream is watched, so a hook
-that never returns cannot outlive its connection.
+frame and at most `CLOSE_TIMEOUT` seconds to answer it. While an async hook runs, the sender's stream is watched, so
+a hook that never returns cannot outlive its connection.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TypeVar
 
-from llama._core.hook_errors import Stray, contained
+from llama._core.hook_errors import ESCAPING_ERRORS, contain_error
 from llama._core.loggers import logger
-from llama._core.shutdown import Shutdown, own_task
-from llama._core.stack import name_of
-from llama.tcp._io.cancel_on_disconnect import ClientLeft, unless_left
-from llama.ws._framed_endpoint import CLOSING, HIGH, End
-from llama.ws._relayed_websocket import Conversation, Hook, Message, Watcher
-from llama.ws._wire import GOING_AWAY, INTERNAL, LOST, Close, Event, Failure, Ping, Pong
+from llama._core.shutdown import Shutdown, detached_task
+from llama._core.stack import display_name
+from llama.tcp._io.cancel_on_disconnect import ClientLeft, cancel_on_disconnect_any_stream
+from llama.ws._framed_endpoint import CLOSE_TIMEOUT, HIGH_WATER, FramedEndpoint
+from llama.ws._relayed_websocket import Hook, LifecycleHook, Message, RelayedWebSocket
+from llama.ws._wire import ABNORMAL, GOING_AWAY, INTERNAL_ERROR, Close, Event, Failure, Ping, Pong
 
 log = logger("server")
 T = TypeVar("T")
@@ -34,15 +34,15 @@ class Hooks:
     """The hooks of a relay."""
 
     message: Hook
-    opened: Watcher | None
-    closed: Watcher | None
+    opened: LifecycleHook | None
+    closed: LifecycleHook | None
 
 
-class HookFailed(Exception):
+class HookFailedError(Exception):
     """A hook raised; `__cause__` is its exception."""
 
 
-class Broke(Exception):
+class PeerLost(Exception):
     """A peer violated the protocol or exceeded a limit."""
 
     def __init__(self, failure: Failure) -> None:
@@ -55,7 +55,13 @@ class Direction:
     __slots__ = ("_conversation", "_from_client", "_hook", "sink", "source")
 
     def __init__(
-        self, source: End, sink: End, conversation: Conversation, hook: Hook, *, from_client: bool
+        self,
+        source: FramedEndpoint,
+        sink: FramedEndpoint,
+        conversation: RelayedWebSocket,
+        hook: Hook,
+        *,
+        from_client: bool,
     ) -> None:
         self.source = source
         self.sink = sink
@@ -64,19 +70,19 @@ class Direction:
         self._from_client = from_client
 
     async def run(self) -> None:
-        """Relay; raises HookFailed, Broke, and the errors of the streams."""
+        """Relay; raises HookFailedError, PeerLost, and the errors of the streams."""
         source, sink = self.source, self.sink
         while data := await source.read():
             for events in source.feed(data):
                 for event in events:
                     await self._pass(event)
-                    if sink.waiting > HIGH:
+                    if sink.waiting > HIGH_WATER:
                         await sink.flush()
                 if sink.waiting:
                     await sink.flush()
             if source.frames.over and sink.frames.over:
                 return
-        self._conversation._note_close(LOST, "", self._from_client)
+        self._conversation._note_close(ABNORMAL, "", self._from_client)
 
     async def _pass(self, event: Event) -> None:
         sink = self.sink
@@ -91,7 +97,7 @@ class Direction:
             sink.put_close(event.code, event.reason)
         else:
             self.source.put_close(event.code, event.reason)
-            raise Broke(event)
+            raise PeerLost(event)
 
     async def _through(self, message: Message) -> None:
         """Call the hook and forward the message that it returns; raises ClientLeft if the sender disconnects."""
@@ -99,54 +105,64 @@ class Direction:
         try:
             passed = hook(message)
             if isawaitable(passed):
-                passed = await _unless_left(self.source, passed)
+                passed = await _cancel_on_disconnect(self.source, passed)
             if passed is None:
                 return
             if not isinstance(passed, Message):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
-                raise TypeError(f"the hook {name_of(hook)} returned {passed!r}: expected a Message or None")
+                raise TypeError(
+                    f"the hook {display_name(hook)} returned {passed!r}: expected a Message or None"
+                )
             self.sink.put_message(passed.data)
         except ClientLeft:
             raise
-        except (Exception, *Stray) as error:
-            if (failure := contained(error, name_of(hook))) is None:
+        except (Exception, *ESCAPING_ERRORS) as error:
+            if (failure := contain_error(error, display_name(hook))) is None:
                 raise
-            raise HookFailed from failure
+            raise HookFailedError from failure
 
 
-async def _unless_left(end: End, work: Awaitable[T]) -> T:
-    """Await a hook while its sender is connected, and up to `CLOSING` seconds after the sender's end of stream."""
-    return await unless_left(end.stream, work, "a hook had ended", ahead=HIGH, grace=CLOSING)
+async def _cancel_on_disconnect(end: FramedEndpoint, work: Awaitable[T]) -> T:
+    """Await a hook while its sender is connected, and up to `CLOSE_TIMEOUT` seconds after its end of stream."""
+    return await cancel_on_disconnect_any_stream(
+        end.stream, work, "a hook had ended", ahead=HIGH_WATER, grace=CLOSE_TIMEOUT
+    )
 
 
-async def relay(conversation: Conversation, client: End, server: End, hooks: Hooks) -> None:
+async def relay(
+    conversation: RelayedWebSocket, client: FramedEndpoint, server: FramedEndpoint, hooks: Hooks
+) -> None:
     """Relay a conversation until it ends; raises the errors of the streams."""
     forget = _on_stop(conversation)
     try:
         try:
             await _watch(hooks.opened, conversation, client)
-            await _carry(conversation, client, server, hooks.message)
-        except HookFailed as failed:
+            await _run(conversation, client, server, hooks.message)
+        except HookFailedError as failed:
             error = failed.__cause__
             log.error("%r: a hook failed", conversation, exc_info=error, extra={"error.type": _name(error)})
-            conversation._note_close(INTERNAL, "")
-            await _part(client, server, INTERNAL, "")
-        except Broke as broke:
+            conversation._note_close(INTERNAL_ERROR, "")
+            await _close_both(client, server, INTERNAL_ERROR, "")
+        except PeerLost as broke:
             log.info("%r: %d: %s", conversation, broke.failure.code, broke.failure.reason)
             conversation._note_close(broke.failure.code, broke.failure.reason)
-            await _part(client, server, broke.failure.code, "")
+            await _close_both(client, server, broke.failure.code, "")
         if conversation._asked.done():
-            await _part(client, server, conversation.close_code or INTERNAL, conversation.close_reason)
+            await _close_both(
+                client, server, conversation.close_code or INTERNAL_ERROR, conversation.close_reason
+            )
     finally:
         forget()
-        conversation._note_close(LOST, "")
-        await _tell_closed(hooks.closed, conversation)
+        conversation._note_close(ABNORMAL, "")
+        await _call_closed(hooks.closed, conversation)
 
 
-async def _carry(conversation: Conversation, client: End, server: End, hook: Hook) -> None:
+async def _run(
+    conversation: RelayedWebSocket, client: FramedEndpoint, server: FramedEndpoint, hook: Hook
+) -> None:
     """Relay until one direction has ended or a hook has closed the conversation."""
     up = Direction(client, server, conversation, hook, from_client=True)
     down = Direction(server, client, conversation, hook, from_client=False)
-    tasks = [own_task(up.run()), own_task(down.run())]
+    tasks = [detached_task(up.run()), detached_task(down.run())]
     try:
         await asyncio.wait((*tasks, conversation._asked), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -158,38 +174,40 @@ async def _carry(conversation: Conversation, client: End, server: End, hook: Hoo
         task.result()
 
 
-async def _part(client: End, server: End, code: int, reason: str) -> None:
-    """Close both ends and wait up to `CLOSING` seconds for their close frames."""
+async def _close_both(client: FramedEndpoint, server: FramedEndpoint, code: int, reason: str) -> None:
+    """Close both ends and wait up to `CLOSE_TIMEOUT` seconds for their close frames."""
     client.put_close(code, reason)
     server.put_close(code, reason)
-    tasks = [own_task(client.finish()), own_task(server.finish())]
+    tasks = [detached_task(client.finish()), detached_task(server.finish())]
     try:
-        await asyncio.wait(tasks, timeout=CLOSING)
+        await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
 
 
-async def _watch(watcher: Watcher | None, conversation: Conversation, client: End | None = None) -> None:
+async def _watch(
+    watcher: LifecycleHook | None, conversation: RelayedWebSocket, client: FramedEndpoint | None = None
+) -> None:
     if watcher is None:
         return
     try:
         told = watcher(conversation)
         if told is not None:
-            await (told if client is None else _unless_left(client, told))
+            await (told if client is None else _cancel_on_disconnect(client, told))
     except ClientLeft:
         raise
-    except (Exception, *Stray) as error:
-        if (failure := contained(error, name_of(watcher))) is None:
+    except (Exception, *ESCAPING_ERRORS) as error:
+        if (failure := contain_error(error, display_name(watcher))) is None:
             raise
-        raise HookFailed from failure
+        raise HookFailedError from failure
 
 
-async def _tell_closed(watcher: Watcher | None, conversation: Conversation) -> None:
+async def _call_closed(watcher: LifecycleHook | None, conversation: RelayedWebSocket) -> None:
     try:
         await _watch(watcher, conversation)
-    except HookFailed as failed:
+    except HookFailedError as failed:
         error = failed.__cause__
         log.error("%r: a hook failed", conversation, exc_info=error, extra={"error.type": _name(error)})
 
@@ -198,7 +216,7 @@ def _name(error: BaseException | None) -> str:
     return type(error).__name__
 
 
-def _on_stop(conversation: Conversation) -> Callable[[], None]:
+def _on_stop(conversation: RelayedWebSocket) -> Callable[[], None]:
     try:
         shutdown = Shutdown.current()
     except RuntimeError:  # no server runs this connection

@@ -7,22 +7,24 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from llama._core.errors import Closed
+from llama._core.errors import StreamClosedError
 from llama._core.extensions import Extensions
 from llama._core.stream import Buffer
 from llama.http import Request
-from llama.ws._framed_endpoint import End
+from llama.ws._framed_endpoint import FramedEndpoint
 from llama.ws._wire import NORMAL, close_data
 
 
-class Conversation:
+class RelayedWebSocket:
     """A proxied WebSocket, with methods for hooks to send messages and to close it."""
 
     __slots__ = (
         "_asked", "_client", "_server", "close_code", "close_reason", "closed_by_client", "request", "subprotocol",
     )  # fmt: skip
 
-    def __init__(self, request: Request, subprotocol: str | None, client: End, server: End) -> None:
+    def __init__(
+        self, request: Request, subprotocol: str | None, client: FramedEndpoint, server: FramedEndpoint
+    ) -> None:
         self.request = request
         """The request that opened it."""
         self.subprotocol = subprotocol
@@ -45,16 +47,16 @@ class Conversation:
         return self.request.extensions
 
     async def send_to_client(self, data: str | Buffer) -> None:
-        """Send the client a message of the hook's own. Raises Closed once either side has closed."""
+        """Send the client a message of the hook's own. Raises StreamClosedError once either side has closed."""
         await self._send(self._client, data)
 
     async def send_to_server(self, data: str | Buffer) -> None:
-        """Send the server a message of the hook's own. Raises Closed once either side has closed."""
+        """Send the server a message of the hook's own. Raises StreamClosedError once either side has closed."""
         await self._send(self._server, data)
 
-    async def _send(self, end: End, data: str | Buffer) -> None:
+    async def _send(self, end: FramedEndpoint, data: str | Buffer) -> None:
         if self.close_code is not None:
-            raise Closed(f"{self!r} is closed")
+            raise StreamClosedError(f"{self!r} is closed")
         await end.send(data)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -76,11 +78,11 @@ class Message:
 
     data: str | bytes
     from_client: bool
-    conversation: Conversation
+    websocket: RelayedWebSocket
 
 
-Passed: TypeAlias = Message | None
-Hook: TypeAlias = Callable[[Message], Passed | Awaitable[Passed]]
+HookResult: TypeAlias = Message | None
+Hook: TypeAlias = Callable[[Message], HookResult | Awaitable[HookResult]]
 """Receives each message and returns the one to forward, or None to drop it; may be async."""
-Watcher: TypeAlias = Callable[[Conversation], Awaitable[None] | None]
+LifecycleHook: TypeAlias = Callable[[RelayedWebSocket], Awaitable[None] | None]
 """Called with a conversation when it opens or closes; may be async."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from llama._core.errors import ConfigError, LlamaError, ProtocolError, Refused
+from llama._core.errors import ConfigError, LlamaError, ProtocolError, RefusedError
 from llama._core.loggers import logger
 from llama._core.service import Layer, Service
 from llama._core.shutdown import Shutdown
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama._core.stream import Stream
 from llama.http import Request, Response
 from llama.ws._handshake import (
@@ -25,7 +25,7 @@ from llama.ws._handshake import (
 )
 from llama.ws._settings import MAX_SIZE, Settings
 from llama.ws._websocket import WebSocket
-from llama.ws._wire import GOING_AWAY, INTERNAL, Frames
+from llama.ws._wire import GOING_AWAY, INTERNAL_ERROR, Frames
 
 log = logger("server")
 
@@ -39,7 +39,7 @@ class WebSocketServer:
     origins: frozenset[str | None] | None
     settings: Settings
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "ws.server()"
@@ -62,7 +62,7 @@ class WebSocketServer:
             fields.append((SUBPROTOCOL, subprotocol))
         frames = Frames(is_client=False, deflate=deflate, max_size=self.settings.max_size)
         response = Response(101, fields)
-        response.upgrade = partial(self._speak, request, response, subprotocol, frames)
+        response.upgrade = partial(self._run, request, response, subprotocol, frames)
         return response
 
     def _check_origin(self, request: Request) -> None:
@@ -74,7 +74,7 @@ class WebSocketServer:
             raise ProtocolError(f"{len(origins)} Origin fields")
         origin = origins[0].lower() if origins else None
         if origin not in self.origins:
-            raise Refused(
+            raise RefusedError(
                 f"the origin {origin!r} may not open this WebSocket" if origin else "no Origin field"
             )
 
@@ -82,7 +82,7 @@ class WebSocketServer:
         offered = offered_subprotocols(request.headers)
         return next((each for each in self.subprotocols if each in offered), None)
 
-    async def _speak(
+    async def _run(
         self, request: Request, response: Response, subprotocol: str | None, frames: Frames, stream: Stream
     ) -> None:
         socket = WebSocket(stream, frames, self.settings, request, response, subprotocol)
@@ -92,7 +92,7 @@ class WebSocketServer:
             await socket.close()
         except Exception as error:
             _note(socket, error)
-            await socket.close(INTERNAL)
+            await socket.close(INTERNAL_ERROR)
         finally:
             forget()
             await socket.aclose()
@@ -125,7 +125,7 @@ def upgrade_required() -> Response:
     return Response(426, headers, b"426 Upgrade Required: this is a WebSocket\n")
 
 
-@factory("ws.server")
+@layer_factory("ws.server")
 def server(
     *,
     subprotocols: Sequence[str] = (),
@@ -160,4 +160,4 @@ def server(
     def build(inner: Service[WebSocket, None]) -> Service[Request, Response]:
         return WebSocketServer(inner, tuple(subprotocols), allowed, settings)
 
-    return named_layer("ws.server()", build, takes=Request, gives=WebSocket)
+    return named_layer("ws.server()", build, input_type=Request, inner_type=WebSocket)

@@ -9,19 +9,19 @@ from contextlib import asynccontextmanager
 
 from llama._core.errors import LlamaError
 from llama._core.loggers import logger
-from llama._core.shutdown import own_task
-from llama._core.stream import Handler, Stream
-from llama.http._messages.upgrade import Upgraded
+from llama._core.shutdown import detached_task
+from llama._core.stream import ConnectionHandler, Stream
+from llama.http._messages.upgrade import UpgradedConnection
 from llama.tcp._io.open_stream import open_stream
-from llama.ws._framed_endpoint import CLOSING
+from llama.ws._framed_endpoint import CLOSE_TIMEOUT
 
 log = logger("server")
 
 
 @asynccontextmanager
-async def opened(upgrade: Handler) -> AsyncGenerator[Stream]:
+async def upgrade_stream(upgrade: ConnectionHandler) -> AsyncGenerator[Stream]:
     """Open the stream of an upgraded response. It is closed after the block, and aborted if the block raises."""
-    if isinstance(upgrade, Upgraded):
+    if isinstance(upgrade, UpgradedConnection):
         try:
             yield upgrade.stream
             await upgrade.stream.aclose()
@@ -29,11 +29,11 @@ async def opened(upgrade: Handler) -> AsyncGenerator[Stream]:
             upgrade.abort()
         return
     ours, theirs = _pair()
-    task = own_task(_serve(upgrade, theirs))
+    task = detached_task(_serve(upgrade, theirs))
     try:
         yield ours
         await ours.aclose()
-        await asyncio.wait((task,), timeout=CLOSING)
+        await asyncio.wait((task,), timeout=CLOSE_TIMEOUT)
     finally:
         ours.abort()
         task.cancel()
@@ -47,7 +47,7 @@ def _pair() -> tuple[Stream, Stream]:
     return open_stream(one, "upgrade"), open_stream(two, "upgrade")
 
 
-async def _serve(handler: Handler, stream: Stream) -> None:
+async def _serve(handler: ConnectionHandler, stream: Stream) -> None:
     """Run the handler as a listener does."""
     try:
         await handler(stream)

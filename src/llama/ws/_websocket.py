@@ -8,20 +8,27 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from llama._core.errors import Busy, Closed, LlamaError, ProtocolError, TooLarge, Truncated
+from llama._core.errors import (
+    LlamaError,
+    ProtocolError,
+    StreamBusyError,
+    StreamClosedError,
+    TooLargeError,
+    TruncatedError,
+)
 from llama._core.extensions import Extensions
-from llama._core.shutdown import own_task
-from llama._core.stack import kind
+from llama._core.shutdown import detached_task
+from llama._core.stack import register_input_type
 from llama._core.stream import Buffer, Stream
 from llama.http import Request, Response
-from llama.ws._framed_endpoint import CLOSING, End
+from llama.ws._framed_endpoint import CLOSE_TIMEOUT, FramedEndpoint
 from llama.ws._settings import Settings
 from llama.ws._wire import (
+    ABNORMAL,
     GOING_AWAY,
-    LOST,
-    NO_CODE,
+    MESSAGE_TOO_BIG,
+    NO_STATUS,
     NORMAL,
-    TOO_BIG,
     Close,
     Event,
     Failure,
@@ -33,10 +40,10 @@ from llama.ws._wire import (
 QUEUE = 16
 """Received messages to buffer before reading pauses."""
 QUEUE_BYTES = 65536
-_ORDERLY = frozenset({NORMAL, GOING_AWAY, NO_CODE})
+_ORDERLY = frozenset({NORMAL, GOING_AWAY, NO_STATUS})
 
 
-@kind
+@register_input_type
 class WebSocket:
     """An open WebSocket: iterate over its messages with `async for`, `send` messages, `close` it.
 
@@ -69,7 +76,7 @@ class WebSocket:
         """The code of the peer's close: 1005 if it had none, 1006 if the peer disconnected without a close,
         None while open. After a protocol error of the peer, the code that this side closed with."""
         self.close_reason = ""
-        self._end = End(stream, frames)
+        self._end = FramedEndpoint(stream, frames)
         self._settings = settings
         self._queue: deque[str | bytes] = deque()
         self._queued = 0
@@ -79,7 +86,7 @@ class WebSocket:
         self._pings: dict[bytes, asyncio.Future[None]] = {}
         self._receiver: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._reader = own_task(self._read())
+        self._reader = detached_task(self._read())
 
     def __repr__(self) -> str:
         return f"<WebSocket {self.request.path or '/'} {self._end.stream!r}>"
@@ -99,15 +106,16 @@ class WebSocket:
     async def receive(self) -> str | bytes:
         """Return the next message.
 
-        When none is left, raises Closed once either side has closed, Truncated if the peer disconnected without a
-        close, ProtocolError or TooLarge if it violated the protocol or the limit, TimeoutError or OSError if the
-        connection failed. Raises Busy while another task receives. A cancelled receive loses no message.
+        When none is left, raises StreamClosedError once either side has closed, TruncatedError if the peer
+        disconnected without a close, ProtocolError or TooLargeError if it violated the protocol or the limit,
+        TimeoutError or OSError if the connection failed. Raises StreamBusyError while another task receives. A
+        cancelled receive loses no message.
         """
         while not self._queue:
             if self._ended:
                 raise self._reason()
             if self._receiver is not None:
-                raise Busy(f"{self!r} is receiving already: one task receives at a time")
+                raise StreamBusyError(f"{self!r} is receiving already: one task receives at a time")
             self._receiver = asyncio.get_running_loop().create_future()
             try:
                 await self._receiver
@@ -125,7 +133,7 @@ class WebSocket:
     async def __anext__(self) -> str | bytes:
         try:
             return await self.receive()
-        except Closed:
+        except StreamClosedError:
             if self._closing or self.close_code in _ORDERLY:
                 raise StopAsyncIteration from None
             raise
@@ -134,10 +142,10 @@ class WebSocket:
         """Return the error that ended the messages; a new one each time, because each has its own traceback."""
         error = self._error
         if error is None and self._closing:
-            return Closed(f"{self!r} was closed with {self._end.close_sent}")
+            return StreamClosedError(f"{self!r} was closed with {self._end.close_sent}")
         if error is None:
             why = f"{self.close_code} {self.close_reason}".rstrip()
-            return Closed(f"{self!r}: the peer closed it with {why}")
+            return StreamClosedError(f"{self!r}: the peer closed it with {why}")
         return error.with_traceback(None)
 
     # sending
@@ -145,10 +153,10 @@ class WebSocket:
     async def send(self, data: str | Buffer) -> None:
         """Send a message: a `str` as text, bytes as binary. Returns when the transport accepted it.
 
-        Raises Closed when either side has closed, OSError when the connection broke.
+        Raises StreamClosedError when either side has closed, OSError when the connection broke.
         """
         if not self.is_open:
-            raise Closed(f"{self!r} takes no more messages: {self._reason()}")
+            raise StreamClosedError(f"{self!r} takes no more messages: {self._reason()}")
         await self._end.send(data)
 
     async def ping(self) -> float:
@@ -178,7 +186,7 @@ class WebSocket:
         self._closing = self._closing or not self._ended
         _wake(self._room)
         try:
-            async with asyncio.timeout(CLOSING):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self._end.flush()
                 await asyncio.wait((self._reader,))
         except TimeoutError:
@@ -210,11 +218,11 @@ class WebSocket:
                 if self._ended:
                     await self._linger()
                     return
-            self._over(Truncated(f"{self!r}: the peer disconnected without a close frame"))
+            self._over(TruncatedError(f"{self!r}: the peer disconnected without a close frame"))
         except (OSError, LlamaError) as error:
             self._over(error)
         except asyncio.CancelledError:
-            self._over(Closed(f"{self!r} is closed"))
+            self._over(StreamClosedError(f"{self!r} is closed"))
             raise
 
     async def _linger(self) -> None:
@@ -223,7 +231,7 @@ class WebSocket:
             if self._error is None:
                 return
             await self._end.stream.write_eof()
-        async with asyncio.timeout(CLOSING):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
             while await self._end.read():
                 pass
 
@@ -292,7 +300,7 @@ class WebSocket:
             self._over(None)
             return
         self._end.put_close(event.code, event.reason)
-        kind = TooLarge if event.code == TOO_BIG else ProtocolError
+        kind = TooLargeError if event.code == MESSAGE_TOO_BIG else ProtocolError
         self._over(kind(f"{self!r}: {event.reason}"))
 
     def _over(self, error: Exception | None) -> None:
@@ -303,7 +311,7 @@ class WebSocket:
         if not self._closing:  # errors of the peer no longer matter here
             self._error = error
         if self.close_code is None:
-            self.close_code = LOST
+            self.close_code = ABNORMAL
         _wake(self._receiver)
         _wake(self._room)
         for pong in self._pings.values():

@@ -18,8 +18,8 @@ except ImportError:  # built without C
 
 Payload: TypeAlias = bytes | bytearray | memoryview
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-NORMAL, GOING_AWAY, BROKEN, NO_CODE, LOST = 1000, 1001, 1002, 1005, 1006
-NOT_UTF8, TOO_BIG, INTERNAL = 1007, 1009, 1011
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_STATUS, ABNORMAL = 1000, 1001, 1002, 1005, 1006
+INVALID_DATA, MESSAGE_TOO_BIG, INTERNAL_ERROR = 1007, 1009, 1011
 _MAX_CONTROL = 125
 _OPCODES = {CONT: Opcode.CONT, TEXT: Opcode.TEXT, BINARY: Opcode.BINARY}
 
@@ -122,7 +122,7 @@ class Frames:
             return 0
         first, length = source[at], source[at + 1]
         if (length > 127) is self.is_client:
-            raise _Failed(BROKEN, "a masked frame" if self.is_client else "an unmasked frame")
+            raise _Failed(PROTOCOL_ERROR, "a masked frame" if self.is_client else "an unmasked frame")
         length &= 127
         self._check(first, length)
         start = at + 2
@@ -153,21 +153,21 @@ class Frames:
         if first & 0x70:
             deflated = self._deflate is not None and opcode in (TEXT, BINARY) and not first & 0x30
             if not deflated:
-                raise _Failed(BROKEN, "a reserved bit is set")
+                raise _Failed(PROTOCOL_ERROR, "a reserved bit is set")
         if opcode > PONG or 2 < opcode < 8:
-            raise _Failed(BROKEN, f"opcode {opcode} is not known")
+            raise _Failed(PROTOCOL_ERROR, f"opcode {opcode} is not known")
         if opcode & 8:
             if not first & 0x80:
-                raise _Failed(BROKEN, "a fragmented control frame")
+                raise _Failed(PROTOCOL_ERROR, "a fragmented control frame")
             if length > _MAX_CONTROL:
-                raise _Failed(BROKEN, f"a control frame of more than {_MAX_CONTROL} bytes")
+                raise _Failed(PROTOCOL_ERROR, f"a control frame of more than {_MAX_CONTROL} bytes")
         elif bool(opcode) is bool(self._opcode):
             what = (
                 "a new message before the last fragment of another"
                 if opcode
                 else "a continuation frame without a message"
             )
-            raise _Failed(BROKEN, what)
+            raise _Failed(PROTOCOL_ERROR, what)
 
     def _check_size(self, first: int, length: int) -> None:
         if first & 8:
@@ -179,7 +179,7 @@ class Frames:
             raise self._too_big()
 
     def _too_big(self) -> _Failed:
-        return _Failed(TOO_BIG, f"a message of more than {self._max_size} bytes")
+        return _Failed(MESSAGE_TOO_BIG, f"a message of more than {self._max_size} bytes")
 
     def _data(self, first: int, payload: bytes, events: list[Event]) -> None:
         fin = first & 0x80
@@ -205,7 +205,7 @@ class Frames:
         try:
             events.append(payload.decode())
         except UnicodeDecodeError as error:
-            raise _Failed(NOT_UTF8, f"text that is not UTF-8: {error.reason}") from None
+            raise _Failed(INVALID_DATA, f"text that is not UTF-8: {error.reason}") from None
 
     def _inflate(self, opcode: int, payload: bytes, first: int) -> bytes:
         assert self._deflate is not None  # or the bit would have been refused
@@ -216,7 +216,7 @@ class Frames:
         except PayloadTooBig:
             raise self._too_big() from None
         except ProtocolError as error:
-            raise _Failed(BROKEN, str(error)) from None
+            raise _Failed(PROTOCOL_ERROR, str(error)) from None
         if len(data) > left:
             raise self._too_big()
         return data
@@ -271,15 +271,15 @@ def _read_close(payload: bytes) -> Close:
     try:
         close = CloseFrame.parse(payload)
     except ProtocolError as error:
-        raise _Failed(BROKEN, f"a malformed close: {error}") from None
+        raise _Failed(PROTOCOL_ERROR, f"a malformed close: {error}") from None
     except UnicodeDecodeError:
-        raise _Failed(NOT_UTF8, "a reason that is not UTF-8") from None
+        raise _Failed(INVALID_DATA, "a reason that is not UTF-8") from None
     return Close(int(close.code), close.reason)
 
 
 def close_data(code: int, reason: str) -> bytes:
     """Encode the payload of a close frame."""
-    if code == NO_CODE and not reason:
+    if code == NO_STATUS and not reason:
         return b""
     try:
         return _control_data(CloseFrame(code, reason).serialize())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama import http, serve, stack, tls, ws
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from tests.cli.conftest import Llama, Start
 from tests.http.browser import FETCHES
 from tests.http.peers import Roads, digest
@@ -150,8 +150,8 @@ class Cloud:
         self.seen: list[tuple[str, str]] = []
         """The version and path of each request."""
         self._heard: asyncio.Queue[None] = asyncio.Queue()
-        self._echo: Exchange = ws.server()(echo)
-        self.repository: Exchange = packages
+        self._echo: RequestHandler = ws.server()(echo)
+        self.repository: RequestHandler = packages
 
     async def __call__(self, request: Request) -> Response:
         path, _, query = request.path.partition("?")

@@ -55,7 +55,7 @@ def test_python_is_told_too(cloud: Site) -> None:
 
 
 def test_what_is_passed_through_is_trusted_as_well(cloud: Site) -> None:
-    done = beside("--pass", "localhost", "--", sys.executable, "-c", GET, f"{cloud.url}/a")
+    done = beside("--passthrough", "localhost", "--", sys.executable, "-c", GET, f"{cloud.url}/a")
     assert (done.returncode, done.stdout) == (0, "page /a from the cloud\n"), done.stderr
     assert "llama: PASS - " in done.stderr and f" localhost:{cloud.port}\n" in done.stderr
 
@@ -96,7 +96,7 @@ def test_the_files_of_the_command_are_gone_after_it(files: Path) -> None:
 
 def test_the_command_has_the_input(files: Path) -> None:
     done = subprocess.run(
-        [*LLAMA, "--show", "0", "cat"],
+        [*LLAMA, "--summary", "0", "cat"],
         input=b"hello",
         capture_output=True,
         env=ENVIRONMENT,
@@ -170,7 +170,7 @@ def test_a_command_is_told_of_a_user(cloud: Site, mode: str) -> None:
 
 @needs("curl")
 def test_lines_beside_a_command_are_on_standard_error(cloud: Site) -> None:
-    done = beside("--access-log=common", "--show", "0", "curl", "-qsS", f"{cloud.url}/a")
+    done = beside("--access-log=common", "--summary", "0", "curl", "-qsS", f"{cloud.url}/a")
     assert done.stdout == "page /a from the cloud\n"
     assert re.search(rf'"GET {cloud.url}/a HTTP/\S+" 200 23\n$', done.stderr)
 

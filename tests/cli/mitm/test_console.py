@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from llama import Refused, Target, http, layer, mitm, serve, stack, tcp, tls, ws
-from llama.http import Exchange, Request, Response
+from llama import RefusedError, Target, http, layer, mitm, serve, stack, tcp, tls, ws
+from llama.http import Request, RequestHandler, Response
 from tests.mitm.worlds import HOST, Front, To, World, fronted, page
 
 rich_console = pytest.importorskip("rich.console")
 
 from llama._cli.mitm.console.app import Console  # noqa: E402
-from llama._cli.mitm.console.flow_store import Board, Row  # noqa: E402
+from llama._cli.mitm.console.flow_store import Flow, FlowStore  # noqa: E402
 from llama._cli.mitm.console.view import View, escaped  # noqa: E402
 
 
@@ -69,11 +69,11 @@ async def until(condition: Callable[[], object], true: object = True) -> None:
 
 
 @layer
-async def moody(request: Request, inner: Exchange) -> Response:
+async def moody(request: Request, inner: RequestHandler) -> Response:
     if request.path == "/fails":
         raise ZeroDivisionError("a bug of the hook")
     if request.path == "/refused":
-        raise Refused("not here")
+        raise RefusedError("not here")
     return await inner(request)
 
 
@@ -84,7 +84,7 @@ async def test_exchanges_are_seen_with_how_they_ended(world: World) -> None:
         for path in ("ok", "fails", "refused", "local"):
             await front.get(f"https://{HOST}/{path}")
         await front.whole(f"http://{HOST}/plain")
-        await until(lambda: screen.console.board.going, 0)
+        await until(lambda: screen.console.flows.going, 0)
     assert screen.lines[0].split() == ["METHOD", "STATUS", "SIZE", "TIME", "HTTP", "URL"]
     assert screen.rows == [
         "GET 200 22 B 2 https://site.example/ok",
@@ -116,20 +116,20 @@ async def test_a_body_is_seen_as_it_streams_and_when_it_breaks_off(world: World)
         response = await front.client(Request("GET", f"https://{HOST}/"))
         for size in ("5 B", "10 B"):
             more.put_nowait(b"hello")
-            assert await response.body.chunk() == b"hello"
-            assert size in screen.rows[0] and screen.console.board.going == 1
+            assert await response.body.read_chunk() == b"hello"
+            assert size in screen.rows[0] and screen.console.flows.going == 1
         more.put_nowait(b"")
-        assert await response.body.chunk() == b""
+        assert await response.body.read_chunk() == b""
         await response.aclose()
-        await until(lambda: screen.console.board.rows[0].state, "done")
+        await until(lambda: screen.console.flows.rows[0].state, "done")
         response = await front.client(Request("GET", f"https://{HOST}/"))
         more.put_nowait(b"hello")
-        assert await response.body.chunk() == b"hello"
+        assert await response.body.read_chunk() == b"hello"
         more.put_nowait(b"!")
         with pytest.raises((EOFError, OSError)):
-            await response.body.chunk()
+            await response.body.read_chunk()
         await response.aclose()
-        await until(lambda: screen.console.board.going, 0)
+        await until(lambda: screen.console.flows.going, 0)
     assert screen.rows[1].endswith("5 B 2 https://site.example/ (broken off)")
 
 
@@ -147,7 +147,7 @@ async def test_a_client_that_leaves_is_told_apart(world: World) -> None:
             await asked.wait()
             assert screen.rows[0].split() == ["GET", "-", "0", "B", "2", f"https://{HOST}/a"]
             task.cancel()
-        await until(lambda: screen.console.board.going, 0)
+        await until(lambda: screen.console.flows.going, 0)
     assert screen.rows[0].endswith("(client left)")
 
 
@@ -166,7 +166,7 @@ async def test_messages_of_websockets_are_counted(world: World) -> None:
             await socket.receive()
             await socket.receive()
             assert "(1 up, 2 down)" in screen.rows[0]
-        await until(lambda: screen.console.board.rows[0].state, "done")
+        await until(lambda: screen.console.flows.rows[0].state, "done")
     assert screen.rows[0].endswith("10 B 2 https://site.example/chat (1 up, 2 down)")
 
 
@@ -180,22 +180,22 @@ async def test_what_passes_through_and_what_is_blocked(world: World) -> None:
             screen.layer,
             connect=to_site,
             rules=[mitm.passthrough("pass.example"), mitm.block("block.example")],
-            carry=console.watch.passes[0](tcp.relay()),
+            passthrough_relay=console.watch.passthroughs[0](tcp.relay()),
         )
-        front = stack(http.server(), console.watch.doors[0], proxy)
+        front = stack(http.server(), console.watch.front_doors[0], proxy)
         async with serve(front, listen="127.0.0.1:0") as served:
             over = http.connect(f"127.0.0.1:{served.port}")
             stream = await over(Target("pass.example", 443))
             await stream.write(b"\x16")
             await stream.aclose()
-            with pytest.raises(Refused):
+            with pytest.raises(RefusedError):
                 await over(Target("block.example", 443))
             door = Front(served.port, to_site, page)
             assert (await door.whole("http://block.example/"))[0] == 403
             strange = tls.connect(over, ca=world.site_pem)  # does not know our authority
             with pytest.raises(Exception, match="TLS"):
                 await strange(Target(HOST, 443))
-            await until(lambda: len(console.board.rows) - console.board.going, 4)
+            await until(lambda: len(console.flows.rows) - console.flows.going, 4)
     assert [line.partition(" ")[0] for line in screen.rows] == ["PASS", "CONNECT", "GET", "CONNECT"]
     assert "pass.example:443" in screen.rows[0]
     assert "403" in screen.rows[1] and "(block.example:443 is blocked by a rule)" in screen.rows[1]
@@ -215,15 +215,15 @@ async def test_a_relay_that_refuses_is_seen(world: World) -> None:
 async def test_no_terminal_obeys_what_comes_from_the_wire(world: World) -> None:
     screen = Screen(height=30)
     console = screen.console
-    row = console.board.begin("G\x1b[2JT", "http://a.example/[red]x\x9b\u202e\n\x07[/red]")
+    row = console.flows.begin("G\x1b[2JT", "http://a.example/[red]x\x9b\u202e\n\x07[/red]")
     row.request = http.Headers([("X-A", "1")])
     row.response = http.Headers([("X-B", "\xad\x85")])
     row.client = "127.0.0.1:1"
-    console.board.end(row, "failed", "\x1b]0;title\x07")
+    console.flows.end(row, "failed", "\x1b]0;title\x07")
     logging.getLogger("llama.mitm").warning("a log\x1b[2J line")
     async with shown(screen):
         console.press("up")
-        console.above.add("said \x1b[31mred\x00\n[bold]second[/bold]")
+        console.log_buffer.add("said \x1b[31mred\x00\n[bold]second[/bold]")
         await until(lambda: "second" in screen.file.getvalue())
     text = screen.file.getvalue()
     left = re.sub(r"\x1b\[(\?25[lh]|\d*[A-Z]|[12]?[JK])|\r", "", text)  # what moves the table itself
@@ -235,7 +235,7 @@ async def test_no_terminal_obeys_what_comes_from_the_wire(world: World) -> None:
 
 
 def test_wide_urls_are_cut_in_the_middle() -> None:
-    board = Board()
+    board = FlowStore()
     view = View(board)
     for url in ("http://a.example/" + "b" * 200 + "/end", "http://a.example/" + "宽" * 100 + "/end"):
         board.end(board.begin("GET", url, "1.1"), "failed", "why " * 100)
@@ -248,7 +248,7 @@ def test_wide_urls_are_cut_in_the_middle() -> None:
 
 
 def test_the_board_is_bounded_and_the_frame_fits() -> None:
-    board = Board(100)
+    board = FlowStore(100)
     view = View(board)
     for number in range(250):
         board.end(board.begin("GET", f"http://a.example/{number}", "1.1"), "done")
@@ -265,9 +265,9 @@ def test_a_row_can_be_chosen_and_shows_its_headers() -> None:
     screen = Screen(height=16)
     console = screen.console
     for number in range(50):
-        row: Row = console.board.begin("GET", f"http://a.example/{number}", "2")
+        row: Flow = console.flows.begin("GET", f"http://a.example/{number}", "2")
         row.request = http.Headers([(f"x-{each}", "1") for each in range(20)])
-        console.board.end(row, "done")
+        console.flows.end(row, "done")
     for _ in range(3):
         console.press("up")
     assert any("/47" in line for line in screen.rows)
@@ -276,7 +276,7 @@ def test_a_row_can_be_chosen_and_shows_its_headers() -> None:
     assert [line for line in screen.lines if line.startswith("GET http://a.example/37")]
     assert "> x-0: 1" in screen.lines and "… 14 more" in screen.lines
     console.press("p")
-    console.board.begin("GET", "http://a.example/new")
+    console.flows.begin("GET", "http://a.example/new")
     console.press("escape")
     assert not any("/new" in line for line in screen.lines) and screen.lines[-1].endswith(", paused")
     console.press("p")
@@ -335,6 +335,6 @@ async def test_however_fast_it_goes_frames_are_few() -> None:
     async with shown(screen):
         began = loop.time()
         while loop.time() - began < 0.5:
-            console.board.end(console.board.begin("GET", "http://a.example/"), "done")
+            console.flows.end(console.flows.begin("GET", "http://a.example/"), "done")
             await asyncio.sleep(0)
     assert frames <= 10

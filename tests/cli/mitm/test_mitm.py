@@ -103,11 +103,15 @@ def test_a_recording_and_a_console_outlive_a_reload(start: Start, cloud: Site) -
             r'"GET {url}/a HTTP/\S+" 200 23 "-" "curl/\S+"$',
             r'"PASS localhost:\d+" - \d+ "\d+ bytes up" ',
         ),
-        ("json", r'"url.path": "/a".* "server.address": "localhost:\d+"', r'"network.protocol.name": "pass"'),
+        (
+            "json",
+            r'"url.path": "/a".* "server.address": "localhost:\d+"',
+            r'"network.protocol.name": "pass"',
+        ),
     ],
 )
 def test_an_access_log(start: Start, cloud: Site, format: str, line: str, passed: str) -> None:
-    server = start("mitm", "--pass", "127.0.0.1", "--access-log", format, *OURS)
+    server = start("mitm", "--passthrough", "127.0.0.1", "--access-log", format, *OURS)
     way = ("-x", f"http://{server.address}")
     curl(*way, *TRUST, f"{cloud.url}/a")
     server.expect(line.replace("{url}", cloud.url))

@@ -14,13 +14,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from llama import Refused, TLSError, Truncated, http, mitm, serve, stack, tls
-from llama._cli.common_options import Given
+from llama import RefusedError, TLSError, TruncatedError, http, mitm, serve, stack, tls
+from llama._cli.common_options import CommonOptions
 from llama._cli.mitm.build import handler, hooks
 from llama._cli.mitm.command import mitm_command
-from llama._cli.mitm.flow_summary import Seen, Table
-from llama._cli.mitm.observers import Watch
-from llama._cli.mitm.options import Chosen, split
+from llama._cli.mitm.flow_summary import FlowSummary, FlowTable
+from llama._cli.mitm.observers import Observers
+from llama._cli.mitm.options import MitmOptions, split
 from llama.http import Request, Response
 from llama.mitm._har.document import to_entry
 from llama.mitm._har.file import document
@@ -29,7 +29,7 @@ from tests.cli.conftest import Call
 from tests.mitm.worlds import World, page
 
 
-def parsed(*line: str) -> tuple[Given, Chosen]:
+def parsed(*line: str) -> tuple[CommonOptions, MitmOptions]:
     params = mitm_command.make_context("mitm", ["--listen", "127.0.0.1:0", *line]).params
     params.pop("command")
     return split(params)
@@ -38,7 +38,7 @@ def parsed(*line: str) -> tuple[Given, Chosen]:
 class Door:
     """A proxy as these options make it, a client of it, and a site behind it."""
 
-    def __init__(self, client: http.Exchange, port: int, seen: asyncio.Queue[Seen]) -> None:
+    def __init__(self, client: http.RequestHandler, port: int, seen: asyncio.Queue[FlowSummary]) -> None:
         self.client = client
         self.site = f"https://localhost:{port}"
         self.seen = seen
@@ -54,15 +54,15 @@ class Door:
 
 @asynccontextmanager
 async def proxied(
-    world: World, *line: str, upstream: http.Exchange = page, trust: Path | None = None
+    world: World, *line: str, upstream: http.RequestHandler = page, trust: Path | None = None
 ) -> AsyncGenerator[Door]:
     async with AsyncExitStack() as exits:
         site = await exits.enter_async_context(
             serve(world.https(upstream, "localhost"), listen="127.0.0.1:0")
         )
         given, chosen = parsed(*(part.replace("PORT", str(site.port)) for part in line))
-        seen: asyncio.Queue[Seen] = asyncio.Queue()
-        front = handler(given, chosen, world.ca, hooks(given, chosen), Watch.to(seen.put_nowait))
+        seen: asyncio.Queue[FlowSummary] = asyncio.Queue()
+        front = handler(given, chosen, world.ca, hooks(given, chosen), Observers.to(seen.put_nowait))
         served = await exits.enter_async_context(serve(front, listen="127.0.0.1:0"))
         over = http.connect(f"127.0.0.1:{served.port}")
         client = http.client(over, tls=tls.connect(over, ca=trust or world.pem))
@@ -83,12 +83,12 @@ PAGE = (200, "GET /a from the cloud")
 @pytest.mark.parametrize(
     "line",
     [
-        "--pass localhost",
-        "--pass sni=localhost",
-        "--pass client=127.0.0.0/8",
-        "--pass localhost:PORT,client=127.0.0.1",
+        "--passthrough localhost",
+        "--passthrough sni=localhost",
+        "--passthrough client=127.0.0.0/8",
+        "--passthrough localhost:PORT,client=127.0.0.1",
         "--intercept *.example",
-        "--intercept localhost --pass localhost",
+        "--intercept localhost --passthrough localhost",
         "--intercept localhost:1",
     ],
 )
@@ -104,9 +104,9 @@ async def test_what_is_passed_through(world: World, line: str) -> None:
     [
         "",
         "--intercept localhost",
-        "--pass *.example",
-        "--pass localhost:1",
-        "--pass localhost,client=10.0.0.0/8",
+        "--passthrough *.example",
+        "--passthrough localhost:1",
+        "--passthrough localhost,client=10.0.0.0/8",
     ],
 )
 async def test_what_is_looked_into(world: World, line: str) -> None:
@@ -116,10 +116,10 @@ async def test_what_is_looked_into(world: World, line: str) -> None:
         assert str(told).rpartition(" 21 B ")[0] == f"GET {door.site}/a 200"
 
 
-@pytest.mark.parametrize("other", ["pass", "intercept"])
+@pytest.mark.parametrize("other", ["passthrough", "intercept"])
 async def test_what_is_blocked(world: World, other: str) -> None:
     async with proxied(world, *TRUSTED, f"--{other}", "localhost", "--block", "localhost") as door:
-        with pytest.raises(Refused, match="403"):
+        with pytest.raises(RefusedError, match="403"):
             await door.get()
         told = await door.seen.get()
         assert (told.method, told.status) == ("CONNECT", 403)
@@ -134,7 +134,7 @@ async def test_a_name_that_is_blocked_is_told_by_tls(world: World) -> None:
         assert (told.method, told.status) == ("CONNECT", 0)
 
 
-@pytest.mark.parametrize("pinned", ["", "--pinned block"])
+@pytest.mark.parametrize("pinned", ["", "--pinned-action block"])
 async def test_a_client_that_pins(world: World, pinned: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "llama.mitm")
     options = (*TRUSTED, "--pin-after", "2", "--pin-for", "1m", *pinned.split())
@@ -208,7 +208,11 @@ async def test_a_strict_replay_reaches_no_upstream(world: World) -> None:
         async with proxied(world, "--replay", "in.har", "--replay-strict") as door:
             door.site = site
             assert await door.get() == (200, "recorded")
+            assert (await door.get())[0] == 502
             assert (await door.get("/b"))[0] == 502
+        async with proxied(world, "--replay", "in.har", "--replay-strict", "--replay-repeat") as door:
+            door.site = site
+            assert [await door.get() for _ in range(2)] == [(200, "recorded")] * 2
         with pytest.raises(BlockingIOError):
             upstream.accept()
 
@@ -243,7 +247,7 @@ async def test_what_goes_wrong_on_purpose(world: World) -> None:
         assert (await door.get())[0] == 418
         assert (await door.seen.get()).status == 418
     async with proxied(world, *TRUSTED, "--faults", "aborts=1,after=4,latency=1ms-2ms") as door:
-        with pytest.raises(Truncated):
+        with pytest.raises(TruncatedError):
             await door.get()
         assert (await door.seen.get()).error == "broken off"
 
@@ -257,7 +261,7 @@ async def test_a_pace(world: World) -> None:
 
 async def test_an_upstream_that_is_reached_late(world: World) -> None:
     """Its certificate is not seen before, so ours has the name that was asked for alone."""
-    async with proxied(world, *TRUSTED, "--late") as door:
+    async with proxied(world, *TRUSTED, "--lazy-upstream") as door:
         assert await door.get() == PAGE
 
 
@@ -281,7 +285,7 @@ def test_hooks_of_options_go_around_those_that_answer(world: World) -> None:
     names = [repr(each(page)).partition("(")[0] for each in made.layers]
     assert names == [
         "mitm.record", "company", "mitm.throttle", "company", "script",
-        "mitm.map_local", "mitm.map_remote", "mitm.replay"
+        "mitm.map_local", "mitm.map_remote", "mitm.replay_server"
     ]  # fmt: skip
 
 
@@ -291,7 +295,7 @@ def test_hooks_of_options_go_around_those_that_answer(world: World) -> None:
         ("--mode telnet", "'--mode'"),
         ("--listen nowhere", "'--listen'"),
         ("--to a.example", "'--to'"),
-        ("--pass a,b=c", "'--pass'"),
+        ("--passthrough a,b=c", "'--passthrough'"),
         ("--block client=a.example", "'--block'"),
         ("--intercept ,", "'--intercept'"),
         ("--intercept a.example:http", "'--intercept'"),
@@ -329,14 +333,15 @@ def test_what_cannot_be_read_is_a_usage_error(llama: Call, line: str, option: st
         ("--listen :0 --mode socks5", "--listen: "),
         ("--insecure --upstream-ca ca.pem", "--upstream-ca: "),
         ("--upstream-ca missing.pem", "--upstream-ca: "),
-        ("--late --pass-untrusted", "--pass-untrusted: "),
-        ("--pinned block", "--pinned: "),
+        ("--lazy-upstream --pass-untrusted", "--pass-untrusted: "),
+        ("--pinned-action block", "--pinned-action: "),
         ("--pin-for 1m", "--pin-for: "),
         ("--har missing/out.har", "--har: missing/out.har: No such file or directory"),
         ("--har-limit 1K", "--har-limit: "),
         ("--replay missing.har", "--replay: missing.har: No such file or directory"),
         ("--replay ca.pem", "--replay: ca.pem is no HAR file"),
         ("--replay-strict", "--replay-strict: "),
+        ("--replay ca.pem --replay-repeat", "--replay-repeat: expected --replay-strict too"),
         ("--map-local http://a.example/=missing", "--map-local: "),
         ("--map-local there=.", "--map-local: "),
         ("--map-remote http://a.example/=there", "--map-remote: "),
@@ -380,11 +385,11 @@ def test_the_help_has_every_option_in_its_section(llama: Call) -> None:
     found = dict(zip(sections[1::2], sections[2::2], strict=True))
     for title, option in (
         ("Listening", "--listen"),
-        ("Listening", "--private"),
+        ("Listening", "--allow-private"),
         ("Interception", "--intercept"),
-        ("Upstreams", "--late"),
+        ("Upstreams", "--lazy-upstream"),
         ("Recording and changes", "--har"),
-        ("Output", "--show"),
+        ("Output", "--summary"),
         ("Timeouts", "--idle-timeout"),
         ("Help", "--help"),
     ):
@@ -392,11 +397,11 @@ def test_the_help_has_every_option_in_its_section(llama: Call) -> None:
 
 
 def test_the_table_has_the_latest() -> None:
-    table = Table(2)
+    table = FlowTable(2)
     assert table.lines(80) == ["nothing was sent through the proxy"]
     for number, status in enumerate((200, 404, 200)):
         table(
-            Seen(
+            FlowSummary(
                 "GET",
                 f"https://a.example/page/{number}",
                 status=status,
@@ -404,7 +409,7 @@ def test_the_table_has_the_latest() -> None:
                 seconds=0.25 + number,
             )
         )
-    table(Seen("PASS", "b.example:443", error="reset\x1b[2J"))
+    table(FlowSummary("PASS", "b.example:443", error="reset\x1b[2J"))
     assert table.lines(60) == [
         "... 2 earlier",
         "GET  200 3.0 kB 2.2 s https://a.example/page/2",

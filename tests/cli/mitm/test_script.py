@@ -88,7 +88,7 @@ async def mark_of(script: Script) -> str:
     return response.headers.get("x-mark", "")
 
 
-async def ask(exchange: http.Exchange, path: str = "/") -> Response:
+async def ask(exchange: http.RequestHandler, path: str = "/") -> Response:
     return await exchange(Request("GET", f"http://site.example{path}"))
 
 
@@ -159,21 +159,21 @@ async def test_a_bare_function_and_message_hooks_by_name(file: File, world: Worl
 
 
 async def test_a_connection_of_bytes_keeps_its_chunk_hook(file: File, world: World) -> None:
-    file.write("def chunks(chunk):\n    return chunk.data.upper()\n")
+    file.write("def on_chunk(chunk):\n    return chunk.data.upper()\n")
 
     async def echo(stream: Stream) -> None:
         while data := await stream.read():
             await stream.write(data)
 
     async with file.watched() as script, serve(echo, listen="127.0.0.1:0") as site:
-        relay = mitm.relay(world.ca, script.layer, chunks=script.chunks)
+        relay = mitm.relay(world.ca, script.layer, on_chunk=script.on_chunk)
         door = tcp.forward(f"127.0.0.1:{site.port}", relay=relay)
         async with serve(door, listen="127.0.0.1:0") as front:
             connect = tcp.connect()
             one = await connect(Target("127.0.0.1", front.port))
             await one.write(b"\x00one")
             assert await one.read() == b"\x00ONE"
-            file.write("async def chunks(chunk):\n    return chunk.data * 2\n")
+            file.write("async def on_chunk(chunk):\n    return chunk.data * 2\n")
             await file.reloaded()
             two = await connect(Target("127.0.0.1", front.port))
             await two.write(b"\x00two")
@@ -266,7 +266,7 @@ async def test_a_module_imported_within_a_hook_belongs_to_it(file: File) -> None
     file.write(HOOK.replace('"{mark}"', "__import__('lazy_helper').MARK"))
     async with file.watched() as script:
         assert await mark_of(script) == "one"
-        script._stamps = script._look() | script._stamps  # as the next look would
+        script._stamps = script._check_files() | script._stamps  # as the next look would
         file.write("MARK = 'two'\n", "lazy_helper.py")
         assert await file.reloaded() is None
         assert await mark_of(script) == "two"
@@ -363,7 +363,7 @@ async def test_a_server_that_has_ended_is_not_loaded_for_again(
                 assert await said.get() == "enter two"
                 await (await ask(first)).aclose()
         assert [await said.get() for _ in range(2)] == ["leave two"] * 2
-        assert script._places == []
+        assert script._slots == []
 
 
 async def test_reloads_while_traffic_goes_on(file: File, world: World) -> None:

@@ -35,7 +35,8 @@ def curl(url, *options):
 def browse():
     proxy = subprocess.Popen(
         [sys.executable, "-m", "llama", "mitm", "--mode", "transparent", "--listen", "0.0.0.0:9999", "--ca", "ca",
-         "--upstream-ca", "site-ca.pem", "--script", "hooks.py", "--block", "bad.example", "--pass", "bare.example"],
+         "--upstream-ca", "site-ca.pem", "--script", "hooks.py", "--block", "bad.example", "--passthrough",
+         "bare.example"],
         group=4242, extra_groups=[], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     while "listening" not in (line := proxy.stdout.readline()):

@@ -38,7 +38,7 @@ def certificates(folder: Path) -> dict[str, tuple[Path, Path]]:
         "expired.example": authority.issue("expired.example").write(folder / "expired"),
         "self.example": self_signed(folder / "self", "self.example"),
         "misnamed.example": authority.issue("other.example").write(folder / "misnamed"),
-        "revoked.example": authority.issue("revoked.example").write(folder / "revoked"),
+        "revoked.example": authority.issue("revoked.example").write(folder / "revoked_fingerprints"),
         "good.example": authority.issue("good.example").write(folder / "good"),
     }
     cert, _ = found["expired.example"]
@@ -79,7 +79,7 @@ async def front(start: Start, folder: Path, mode: str, *options: str) -> AsyncGe
             ways[f"{host}:443"] = (await exits.enter_async_context(serve(site, listen="127.0.0.1:0"))).address
         proxy = stack(http.server(), http.proxy(connect=Roads(ways)))
         via = await exits.enter_async_context(serve(proxy, listen="127.0.0.1:0"))
-        leaf = x509.load_pem_x509_certificate((folder / "revoked" / "cert.pem").read_bytes())
+        leaf = x509.load_pem_x509_certificate((folder / "revoked_fingerprints" / "cert.pem").read_bytes())
         server = await asyncio.to_thread(
             start,
             *("mitm", "--mode", mode, "--ca", str(folder / "ca"), "--via", f"http://{via.address}"),
@@ -92,7 +92,7 @@ async def front(start: Start, folder: Path, mode: str, *options: str) -> AsyncGe
 
 
 @DOORS
-@pytest.mark.parametrize("options", [(), ("--late",)], ids=["first", "late"])
+@pytest.mark.parametrize("options", [(), ("--lazy-upstream",)], ids=["first", "late"])
 async def test_a_page_says_why(start: Start, tmp_path: Path, mode: str, options: tuple[str, ...]) -> None:
     async with front(start, tmp_path, mode, *options) as proxy:
         assert await proxy.trusting("good.example") == "good.example itself 200"
@@ -139,6 +139,6 @@ async def test_clients_that_pin_are_passed_through_after_the_rule_says_so(
 
 @DOORS
 async def test_clients_that_pin_are_refused_when_told(start: Start, tmp_path: Path, mode: str) -> None:
-    async with front(start, tmp_path, mode, "--pin-after", "1", "--pinned", "block") as proxy:
+    async with front(start, tmp_path, mode, "--pin-after", "1", "--pinned-action", "block") as proxy:
         for code in (60, 35, 35):
             assert (await proxy.curl("good.example", "--cacert", tmp_path / "site-ca.pem")).code == code

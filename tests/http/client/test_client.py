@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from llama import Stream, testing
-from llama._core.errors import ConfigError, ProtocolError, Truncated
+from llama._core.errors import ConfigError, ProtocolError, TruncatedError
 from llama.http import Origin, Request, Response, client
 from tests.http.upstreams import OK, Upstream, answering, fetch, get, head_of, tcp_pair
 
@@ -143,9 +143,9 @@ async def test_a_streamed_body_is_sent_while_the_response_arrives(pair: Pair) ->
             response = await fetcher(Request("POST", "http://a/", body=body()))
             for part in (b"one", b"two", b"three"):
                 turns.put_nowait(part)
-                assert await response.body.chunk() == part
+                assert await response.body.read_chunk() == part
             turns.put_nowait(b"")
-            assert await response.body.chunk() == b""
+            assert await response.body.read_chunk() == b""
     assert upstream.opened == 1
 
 
@@ -194,11 +194,11 @@ async def test_a_failing_body_aborts_the_request(pair: Pair) -> None:
 
     async def body() -> AsyncIterator[bytes]:
         yield b"a"
-        raise Truncated("the client is gone", status=400)
+        raise TruncatedError("the client is gone", status=400)
 
     upstream = Upstream(origin, pair)
     async with client(upstream) as fetcher:
-        with pytest.raises(Truncated, match="the client is gone"):
+        with pytest.raises(TruncatedError, match="the client is gone"):
             await fetcher(Request("POST", "http://a/", body=body()))
     await asyncio.sleep(0)
     assert ended == ["broken"]
@@ -241,7 +241,7 @@ async def test_informational_responses_are_forwarded() -> None:
     hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
 
     async def app(request: Request) -> Response:
-        request._informer = inform
+        request._send_informational = inform
         return await fetcher(request)
 
     async def inform(status: int, headers: object) -> None:
@@ -340,7 +340,7 @@ async def test_bodies_of_every_framing(name: str, split: bool) -> None:
             if not kept:
                 return
 
-    upstream = Upstream(origin, lambda: testing.lockstep() if split else testing.memory_pair())
+    upstream = Upstream(origin, lambda: testing.lockstep_pair() if split else testing.memory_pair())
     async with client(upstream) as fetcher:
         for _ in range(2):
             response = await fetcher(get())
@@ -381,7 +381,7 @@ async def test_a_response_that_ends_early_raises_truncated(cut: str, pair: Pair,
     go, heard = asyncio.Event(), asyncio.Event()
     upstream = Upstream(origin, pair)
     async with client(upstream) as fetcher:
-        with pytest.raises(Truncated):
+        with pytest.raises(TruncatedError):
             if cut == "head":
                 heard.set()
             response = await fetcher(get())
@@ -417,11 +417,11 @@ async def test_a_malformed_later_chunk_size_is_a_502() -> None:
         await stream.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
         await stream.write(b"zz\r\n")
 
-    async with client(Upstream(origin, testing.lockstep)) as fetcher:
+    async with client(Upstream(origin, testing.lockstep_pair)) as fetcher:
         response = await fetcher(get())
-        assert await response.body.chunk() == b"ok"
+        assert await response.body.read_chunk() == b"ok"
         with pytest.raises(ProtocolError) as raised:
-            await response.body.chunk()
+            await response.body.read_chunk()
         assert raised.value.status == 502
 
 
@@ -457,7 +457,7 @@ async def test_a_slow_reader_slows_the_upstream() -> None:
 
     async with testing.clock() as clock, client(Upstream(origin)) as fetcher:
         response = await fetcher(get())
-        await response.body.chunk()
+        await response.body.read_chunk()
         await clock.settle()
         assert sent <= 200_000
         total = sum([len(part) async for part in response.body])

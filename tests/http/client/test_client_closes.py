@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from llama import Stream, serve, stack, testing, tls
-from llama._core.errors import Truncated, Unreachable
+from llama._core.errors import TruncatedError, UnreachableError
 from llama.http import Request, Response, client, server
 from tests.http.upstreams import OK, Upstream, answering, fetch, get, head_of, tcp_pair
 from tests.tls.sessions import ca_file, pair_files
@@ -66,7 +66,7 @@ async def test_a_request_on_a_stale_connection_is_retried_once_on_a_new_one(pair
 async def test_a_request_on_a_new_connection_is_not_retried() -> None:
     upstream = Upstream(closing_later(9, answered=0))  # type: ignore[arg-type]
     async with client(upstream) as fetcher:
-        with pytest.raises(Truncated):
+        with pytest.raises(TruncatedError):
             await fetcher(get())
     assert upstream.opened == 1
 
@@ -78,7 +78,7 @@ async def test_a_request_that_is_not_replayable_is_not_retried(request_: Request
     upstream = Upstream(closing_later(1))  # type: ignore[arg-type]
     async with client(upstream) as fetcher:
         assert await fetch(fetcher, get("http://a/")) == b"ok"
-        with pytest.raises(Truncated):
+        with pytest.raises(TruncatedError):
             await fetcher(request_)
     assert upstream.opened == 1
 
@@ -95,7 +95,7 @@ async def test_a_request_is_not_retried_after_its_response_has_begun() -> None:
     upstream = Upstream(origin)
     async with client(upstream) as fetcher:
         assert await fetch(fetcher) == b"ok"
-        with pytest.raises(Truncated):
+        with pytest.raises(TruncatedError):
             await fetcher(get())
     assert upstream.opened == 1
 
@@ -178,7 +178,7 @@ UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: 
 
 def chat() -> Request:
     request = Request("GET", "http://a/", {"Upgrade": "chat"})
-    request.protocol = "chat"
+    request.upgrade_protocol = "chat"
     return request
 
 
@@ -260,7 +260,7 @@ async def silent(stream: Stream) -> None:
 
 
 async def test_a_missing_response_head_is_a_timeout() -> None:
-    async with testing.clock(autojump=True), client(Upstream(silent), head_timeout=5) as fetcher:
+    async with testing.clock(autojump=True), client(Upstream(silent), response_header_timeout=5) as fetcher:
         with pytest.raises(TimeoutError, match="5 s"):
             await fetcher(get())
 
@@ -268,9 +268,9 @@ async def test_a_missing_response_head_is_a_timeout() -> None:
 async def test_a_missing_response_body_is_a_timeout() -> None:
     async with testing.clock(autojump=True), client(Upstream(slow), body_timeout=5) as fetcher:
         response = await fetcher(get())
-        assert await response.body.chunk() == b"hello"
+        assert await response.body.read_chunk() == b"hello"
         with pytest.raises(TimeoutError, match="5 s"):
-            await response.body.chunk()
+            await response.body.read_chunk()
 
 
 async def test_an_upstream_that_reads_nothing_is_a_timeout() -> None:
@@ -279,7 +279,7 @@ async def test_an_upstream_that_reads_nothing_is_a_timeout() -> None:
         await over.wait()
 
     over = asyncio.Event()
-    async with testing.clock(autojump=True), client(Upstream(origin), head_timeout=5) as fetcher:
+    async with testing.clock(autojump=True), client(Upstream(origin), response_header_timeout=5) as fetcher:
         with pytest.raises(TimeoutError):
             await fetcher(Request("POST", "http://a/", body=bytes(10_000_000)))
         over.set()
@@ -298,7 +298,7 @@ async def test_a_slow_request_body_does_not_count_as_head_timeout() -> None:
             got += await stream.read()
         await stream.write(OK)
 
-    async with testing.clock(autojump=True), client(Upstream(origin), head_timeout=5) as fetcher:
+    async with testing.clock(autojump=True), client(Upstream(origin), response_header_timeout=5) as fetcher:
         assert await fetch(fetcher, Request("POST", "http://a/", body=body())) == b"ok"
 
 
@@ -308,7 +308,7 @@ async def test_a_connect_timeout_is_unreachable() -> None:
         raise AssertionError
 
     async with testing.clock(autojump=True), client(connect, connect_timeout=5) as fetcher:
-        with pytest.raises(Unreachable) as raised:
+        with pytest.raises(UnreachableError) as raised:
             await fetcher(get())
         assert raised.value.status == 504
 

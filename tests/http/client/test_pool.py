@@ -6,8 +6,8 @@ import contextlib
 import pytest
 
 from llama import Stream, Target, testing
-from llama._core.errors import ConfigError, Overloaded, Unreachable
-from llama._core.resources import resources
+from llama._core.errors import ConfigError, OverloadedError, UnreachableError
+from llama._core.resources import find_resources
 from llama._core.shutdown import Shutdown
 from llama.http import Request, Response, client
 from llama.http._client.client import Client
@@ -152,7 +152,7 @@ async def test_the_number_of_waiting_requests_is_limited() -> None:
         for _ in range(2):
             group.create_task(fetch(fetcher))
             await clock.settle()
-        with pytest.raises(Overloaded) as raised:
+        with pytest.raises(OverloadedError) as raised:
             await fetcher(get())
         assert raised.value.status == 503 and raised.value.retry_after == 1
         for _ in range(2):
@@ -170,7 +170,7 @@ async def test_the_wait_for_a_connection_has_a_timeout() -> None:
         await clock.settle()
         late = group.create_task(_error(fetcher))
         await clock.advance(5)
-        assert isinstance(await late, Overloaded)
+        assert isinstance(await late, OverloadedError)
         await held.answer()
         await clock.settle()
         assert pool_of(fetcher) == (1, 1)
@@ -212,11 +212,11 @@ async def test_a_failed_connect_frees_its_slot() -> None:
     async with client(connect, max_connections=1) as fetcher:
         for _ in range(3):
             with pytest.raises(
-                Unreachable, match=r"cannot connect to http://a\.example:80: Connection refused"
+                UnreachableError, match=r"cannot connect to http://a\.example:80: Connection refused"
             ):
                 await fetcher(get())
         assert pool_of(fetcher) == (0, 0)
-        assert not fetcher.state.open().places
+        assert not fetcher.state.open().origin_pools
 
 
 async def test_random_requests_keep_limits_and_counts() -> None:
@@ -252,9 +252,9 @@ async def test_random_requests_keep_limits_and_counts() -> None:
                 group.create_task(ask(number))
         count, idle = pool_of(fetcher)
         assert count == idle <= 4
-        assert sum(place.open for place in fetcher.state.open().places) == count
+        assert sum(place.open for place in fetcher.state.open().origin_pools) == count
         await clock.advance(70)
-        assert pool_of(fetcher) == (0, 0) and not fetcher.state.open().places
+        assert pool_of(fetcher) == (0, 0) and not fetcher.state.open().origin_pools
 
 
 # where a pool begins and ends
@@ -267,7 +267,7 @@ async def test_run_finds_a_client_in_a_stack() -> None:
     async def app(request: Request) -> Response:
         return await fetcher(request)
 
-    assert resources(app) == [fetcher]
+    assert find_resources(app) == [fetcher]
 
 
 async def test_exiting_the_client_closes_the_pool() -> None:
@@ -312,7 +312,7 @@ async def test_exiting_aborts_connections_in_use() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"head_timeout": 0}, {"max_per_host": 0}, {"max_idle": -1}, {"max_waiting": -1}]
+    "settings", [{"response_header_timeout": 0}, {"max_per_host": 0}, {"max_idle": -1}, {"max_waiting": -1}]
 )
 def test_invalid_settings_are_rejected(settings: dict[str, int]) -> None:
     with pytest.raises(ConfigError):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from llama import Stream, TLSError, serve, stack, testing, tls
-from llama._core.errors import LlamaError, Overloaded, Truncated, Unreachable
-from llama.http import Exchange, Request, Response, client, retry, reverse_proxy, server
+from llama._core.errors import LlamaError, OverloadedError, TruncatedError, UnreachableError
+from llama.http import Request, RequestHandler, Response, client, retry, reverse_proxy, server
 from llama.http._client.client import Client
 from tests.http.serving import client_of, get
 from tests.http.smuggling.cases import RESET, heard_of, statuses, take_request
@@ -98,8 +98,8 @@ async def test_an_upstream_that_says_nothing_whole_is_502(said: bytes) -> None:
 
 SLOW: dict[str, tuple[dict[str, float], bytes, list[int]]] = {
     "to connect": ({"connect_timeout": 5}, b"", [504]),
-    "to answer": ({"head_timeout": 5}, b"", [504]),
-    "within a head": ({"head_timeout": 5}, b"HTTP/1.1 200 OK\r\nX", [504]),
+    "to answer": ({"response_header_timeout": 5}, b"", [504]),
+    "within a head": ({"response_header_timeout": 5}, b"HTTP/1.1 200 OK\r\nX", [504]),
     "within a body": ({"body_timeout": 5}, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", [200]),
 }
 
@@ -203,23 +203,23 @@ SAFE = ("GET", "HEAD", "PUT", "DELETE")
 
 def upgrading() -> Request:
     request = Request("GET", "/", {"Host": "a", "Upgrade": "chat"})
-    request.protocol = "chat"
+    request.upgrade_protocol = "chat"
     return request
 
 
-async def ask(proxy: Exchange, request: Request) -> int:
+async def ask(proxy: RequestHandler, request: Request) -> int:
     """The status, 0 for a body that broke off, or the error's."""
     try:
         response = await proxy(request)
         await response.body.read()
         return response.status
-    except Truncated as error:
+    except TruncatedError as error:
         return error.status if "body" not in str(error) else 0
     except LlamaError as error:
         return error.status
 
 
-def proxied(recorder: Recorder, **options: int) -> tuple[Client, Exchange]:
+def proxied(recorder: Recorder, **options: int) -> tuple[Client, RequestHandler]:
     asking = client(recorder)
     return asking, reverse_proxy([A, B, C], client=asking, retry_budget=None, **options)  # type: ignore[arg-type]
 
@@ -269,7 +269,7 @@ async def test_nor_does_the_retry_layer_send_twice_what_may_not_be(kind: str, fa
     recorder = Recorder(failure, able="nobody")
     asking, proxy = proxied(recorder, retries=0)
     async with asking:
-        layer = retry(3, statuses=[503], backoff=0, longest=0, budget=None)
+        layer = retry(3, statuses=[503], backoff=0, max_delay=0, budget=None)
         assert await ask(layer(proxy), KINDS[kind]()) == (503 if failure == "503" else 502)
     assert len(recorder.heard) == (3 if kind in SAFE else 1)
 
@@ -308,14 +308,16 @@ async def test_a_body_that_came_in_is_whole_for_the_one_that_can_be_reached() ->
 # bodies that were read in part, and errors that are theirs
 
 
-@pytest.mark.parametrize("error", [Unreachable("no"), TLSError("no")], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error", [UnreachableError("no"), TLSError("no")], ids=lambda error: type(error).__name__
+)
 @pytest.mark.parametrize("way", ["chunk", "iteration", "read"])
 async def test_a_body_that_was_read_in_part_is_sent_whole(error: LlamaError, way: str) -> None:
     bodies: list[bytes] = []
 
     async def asking(request: Request) -> Response:
         if way == "chunk":
-            bodies.append(await request.body.chunk())
+            bodies.append(await request.body.read_chunk())
         elif way == "iteration":
             async for chunk in request.body:
                 bodies.append(chunk)
@@ -328,14 +330,14 @@ async def test_a_body_that_was_read_in_part_is_sent_whole(error: LlamaError, way
             raise error
         return Response()
 
-    for layer in (reverse_proxy([A, B], client=asking), retry(2, backoff=0, longest=0)(asking)):
+    for layer in (reverse_proxy([A, B], client=asking), retry(2, backoff=0, max_delay=0)(asking)):
         bodies.clear()
         assert (await layer(Request("PUT", "/", {"Host": "a"}, b"body"))).status == 200
         assert bodies == [b"body", b"body"]
 
 
 @pytest.mark.parametrize(
-    "error", [Unreachable("no"), Overloaded("no", retry_after=3)], ids=lambda e: type(e).__name__
+    "error", [UnreachableError("no"), OverloadedError("no", retry_after=3)], ids=lambda e: type(e).__name__
 )
 async def test_an_error_of_the_body_is_not_taken_for_one_before_anything_was_sent(error: LlamaError) -> None:
     async def body() -> AsyncIterator[bytes]:
@@ -345,7 +347,7 @@ async def test_an_error_of_the_body_is_not_taken_for_one_before_anything_was_sen
     recorder = Recorder("", able="a.example")
     asking, proxy = proxied(recorder, retries=2)
     async with asking:
-        with pytest.raises(Truncated, match="body of the request failed: no") as raised:
+        with pytest.raises(TruncatedError, match="body of the request failed: no") as raised:
             await proxy(Request("POST", "/", {"Host": "a"}, body()))
     assert (raised.value.status, raised.value.retry_after) == (error.status, error.retry_after)
     assert recorder.connected == ["a.example"] and recorder.bodies == []

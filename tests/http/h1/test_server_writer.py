@@ -3,8 +3,8 @@
 import asyncio
 import socket
 
-from llama._core.errors import Closed
-from llama.http._h1.server_writer import Output
+from llama._core.errors import StreamClosedError
+from llama.http._h1.server_writer import H1Writer
 from llama.tcp._io.stream import SocketStream
 from tests.tcp.socket_pairs import streams, unix_sockets
 
@@ -16,18 +16,18 @@ async def test_a_client_that_does_not_take_an_answer_in_time_is_broken_off() -> 
         assert isinstance(near, SocketStream)
         while near.write_nowait(b"." * 1000):
             pass
-        output = Output(near, 0.01, lambda: None)
+        output = H1Writer(near, 0.01, lambda: None)
         reading = group.create_task(_error_of(near))
-        assert output.write_soon(b"answer")
-        assert isinstance(await reading, Closed)
+        assert output.write_buffered(b"answer")
+        assert isinstance(await reading, StreamClosedError)
         assert output.broken
         output.close()
 
 
 async def test_one_that_takes_it_is_left_alone() -> None:
     async with streams(*unix_sockets()) as (near, far), asyncio.TaskGroup() as group:
-        output = Output(near, 0.01, lambda: None)
-        assert output.write_soon(b"answer")
+        output = H1Writer(near, 0.01, lambda: None)
+        assert output.write_buffered(b"answer")
         assert await far.read() == b"answer"
         reading = group.create_task(near.read())
         await asyncio.sleep(0.05)

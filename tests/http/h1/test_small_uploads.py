@@ -35,9 +35,9 @@ class Recorder:
 async def said(recorder: Recorder, *parts: bytes) -> bytes:
     """What the client of a reverse proxy hears. In lockstep, each write is one read of the other side."""
     async with (
-        client(Upstream(recorder, testing.lockstep)) as fetcher,
+        client(Upstream(recorder, testing.lockstep_pair)) as fetcher,
         testing.connect(
-            server()(reverse_proxy("http://a.example", client=fetcher)), pair=testing.lockstep
+            server()(reverse_proxy("http://a.example", client=fetcher)), pair=testing.lockstep_pair
         ) as stream,
     ):
         for part in parts:
@@ -84,7 +84,7 @@ async def test_a_body_that_comes_later_goes_up_by_a_task_as_it_comes(
 async def test_who_waits_for_continue_is_asked_for_the_body_all_the_same() -> None:
     head = HEAD + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"
     async with (
-        client(Upstream(waiting, testing.lockstep)) as fetcher,
+        client(Upstream(waiting, testing.lockstep_pair)) as fetcher,
         testing.connect(server()(reverse_proxy("http://a.example", client=fetcher))) as stream,
     ):
         await stream.write(head)

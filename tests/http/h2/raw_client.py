@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 
 from llama._core.shutdown import Shutdown
-from llama._core.stream import Handler, Stream
+from llama._core.stream import ConnectionHandler, Stream
 from llama.http._h2.wire import frames
 from llama.http._h2.wire.frames import frame
 from llama.http._h2.wire.stream import Stream as H2Stream
 from llama.http._limits import H2Limits
-from llama.http._messages.message import Exchange
+from llama.http._messages.message import RequestHandler
 from tests.http.h2.wire.h2_pair import GET, Side
 from tests.http.serving import client_of
 
@@ -135,7 +135,9 @@ def plain(line: str) -> str:
 
 
 @asynccontextmanager
-async def talk_to(handler: Handler | Exchange, limits: H2Limits | None = None) -> AsyncGenerator[Talk]:
+async def talk_to(
+    handler: ConnectionHandler | RequestHandler, limits: H2Limits | None = None
+) -> AsyncGenerator[Talk]:
     """Connect to a handler, with prior knowledge."""
     async with client_of(handler) as client:  # type: ignore[arg-type]  # what it is told apart by is its name
         talk = Talk(client.stream, client.shutdown, limits or H2Limits())

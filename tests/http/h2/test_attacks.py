@@ -15,7 +15,13 @@ from llama.http._h2.wire.frames import CONTINUATION, DATA, HEADERS, PING, frame,
 from llama.http._limits import H2Limits
 from tests.http.h2.wire.h2_pair import GET, POST, Peer, Side
 
-LIMITS = H2Limits(streams=20, resets=50, noise=200, replies=100, stall=0.3)
+LIMITS = H2Limits(
+    max_concurrent_streams=20,
+    max_resets=50,
+    max_control_frames=200,
+    max_pending_replies=100,
+    stall_timeout=0.3,
+)
 GREETING = frames.PREFACE + frame(frames.SETTINGS, 0, 0)
 
 
@@ -152,7 +158,7 @@ async def test_an_attack_costs_its_connection_and_others_nothing(
             pass
         assert await said(reader) == frames.ENHANCE_YOUR_CALM
         await bystander.ask()
-        assert world.most <= LIMITS.streams
+        assert world.most <= LIMITS.max_concurrent_streams
         writer.close()
         await bystander.close()
         await world.idle.wait()

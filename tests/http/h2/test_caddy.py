@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama import Target, http, serve, stack, tcp, tls
-from llama._core.errors import Refused, Unreachable
+from llama._core.errors import RefusedError, UnreachableError
 from llama.http import Headers, Request, Response
 from llama.http._client.client import Client
 from tests.http.h2.test_upstreams import accepts, free_port, running
@@ -196,7 +196,7 @@ async def test_tunnels_through_nghttpx_as_a_proxy_share_a_connection(tmp_path: P
         async with (
             nghttpx(tmp_path, *options) as front,
             behind() as (target, _),
-            http.connect(front, over=tls.connect(ca=ca_file()), handshake_timeout=10) as connect,
+            http.connect(front, connect=tls.connect(ca=ca_file()), handshake_timeout=10) as connect,
             http.client(connect) as client,
         ):
 
@@ -209,7 +209,7 @@ async def test_tunnels_through_nghttpx_as_a_proxy_share_a_connection(tmp_path: P
             sharing = connect.sharing
             assert sharing is not None and sharing.sessions is not None and sharing.sessions.count == 1
             assert set(asked) == {"CONNECT 2"}
-            with pytest.raises(Refused):
+            with pytest.raises(RefusedError):
                 await connect(Target("localhost", 1))
-            with pytest.raises(Unreachable):
+            with pytest.raises(UnreachableError):
                 await connect(Target("other.example", 1))

@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager
 import pytest
 
 from llama import http, serve, stack, tcp, testing, tls
-from llama._core.errors import ProtocolError, Truncated
+from llama._core.errors import ProtocolError, TruncatedError
 from llama._core.shutdown import Shutdown
 from llama._core.stream import Stream
 from llama._core.target import Target
 from llama.http import Headers, Request, Response
 from llama.http._client.client import Client
-from llama.http._h1.client import NoAnswer
-from llama.http._h2.client_stream import Unprocessed
+from llama.http._h1.client import NoResponseError
+from llama.http._h2.client_stream import UnprocessedError
 from llama.http._h2.wire import frames
 from llama.http._limits import H2Limits
-from llama.http._messages.upgrade import Upgraded
+from llama.http._messages.upgrade import UpgradedConnection
 from llama.testing import memory_pair
 from llama.testing._connect import serve_stream
 from tests.http.h2.wire.h2_pair import OK, Side
@@ -146,7 +146,7 @@ async def test_a_connection_opens_once_for_all_who_ask_at_first() -> None:
 
 
 async def test_more_connections_open_when_one_is_full() -> None:
-    async with a_world(H2Limits(streams=2)) as world, asyncio.TaskGroup() as group:
+    async with a_world(H2Limits(max_concurrent_streams=2)) as world, asyncio.TaskGroup() as group:
         asked = [asking(world, group)]
         one = await world.next()
         await one.hear("1 GET")
@@ -160,7 +160,10 @@ async def test_more_connections_open_when_one_is_full() -> None:
 
 
 async def test_within_the_pools_bound_requests_wait_for_room() -> None:
-    async with a_world(H2Limits(streams=1), max_per_host=1) as world, asyncio.TaskGroup() as group:
+    async with (
+        a_world(H2Limits(max_concurrent_streams=1), max_per_host=1) as world,
+        asyncio.TaskGroup() as group,
+    ):
         asked = [asking(world, group) for _ in range(3)]
         server = await world.next()
         for id in (1, 3, 5):
@@ -218,7 +221,7 @@ async def test_a_request_that_is_always_refused_fails_in_the_end() -> None:
             await server.hear(f"{id} GET")
             server.side.engine.reset(server.side.streams[id], frames.REFUSED_STREAM)
             await server.flush()
-        assert isinstance(await asked, Unprocessed)
+        assert isinstance(await asked, UnprocessedError)
 
 
 async def outcome(request: Coroutine[object, object, object]) -> object:
@@ -229,7 +232,7 @@ async def outcome(request: Coroutine[object, object, object]) -> object:
 
 
 async def test_a_reset_or_a_lost_connection_is_an_error_of_what_was_asked() -> None:
-    for how, kind in (("reset", Truncated), ("abort", NoAnswer), ("malformed", ProtocolError)):
+    for how, kind in (("reset", TruncatedError), ("abort", NoResponseError), ("malformed", ProtocolError)):
         async with a_world() as world, asyncio.TaskGroup() as group:
             asked = group.create_task(outcome(world.client(Request("POST", URL))))
             server = await world.next()
@@ -273,11 +276,11 @@ async def test_a_body_that_breaks_off_is_truncated() -> None:
         await server.flush()
         response = await asked
         assert isinstance(response, Response)
-        assert await response.body.chunk() == b"part"
+        assert await response.body.read_chunk() == b"part"
         server.side.engine.reset(stream, frames.INTERNAL_ERROR)
         await server.flush()
-        with pytest.raises(Truncated):
-            await response.body.chunk()
+        with pytest.raises(TruncatedError):
+            await response.body.read_chunk()
 
 
 @pytest.mark.parametrize("how", ["close", "drop"])
@@ -310,7 +313,7 @@ async def test_a_cancelled_request_resets_its_stream() -> None:
 
 
 async def test_a_slow_response_times_out_and_the_connection_lives() -> None:
-    async with a_world(head_timeout=0.05) as world, asyncio.TaskGroup() as group:
+    async with a_world(response_header_timeout=0.05) as world, asyncio.TaskGroup() as group:
         asked = group.create_task(outcome(world.client(Request("GET", URL))))
         server = await world.next()
         await server.hear("1 GET")
@@ -378,7 +381,7 @@ async def test_bodies_of_any_size_go_up_and_come_back(size: int) -> None:
 
 async def test_trailers_and_informational_responses_come_through() -> None:
     async def app(request: Request) -> Response:
-        await request.inform(103, {"Link": "l"})
+        await request.send_informational(103, {"Link": "l"})
         body = await request.body.read()
         response = Response(200, body=[body])
         response.trailers = request.trailers
@@ -391,7 +394,7 @@ async def test_trailers_and_informational_responses_come_through() -> None:
             informed.append(status)
 
         request = Request("POST", URL, (), [b"abc"])
-        request._informer = inform
+        request._send_informational = inform
         request.trailers = Headers({"X-Sum": "3"})
         response = await client(request)
         assert await response.body.read() == b"abc"
@@ -481,7 +484,7 @@ async def tunnel() -> AsyncGenerator[tuple[Stream, Stream]]:
             request = Request("CONNECT", "b:443")
             request.scheme = "h2c"
             response = await client(request)
-            assert response.status == 200 and isinstance(response.upgrade, Upgraded)
+            assert response.status == 200 and isinstance(response.upgrade, UpgradedConnection)
             try:
                 yield response.upgrade.stream, await there
             finally:

@@ -13,11 +13,11 @@ import pytest
 from llama import (
     ConfigError,
     LlamaError,
-    Refused,
+    RefusedError,
     Stream,
     Target,
     TLSError,
-    Unreachable,
+    UnreachableError,
     describe,
     http,
     serve,
@@ -26,7 +26,7 @@ from llama import (
     testing,
     tls,
 )
-from llama._core.resources import resources
+from llama._core.resources import find_resources
 from llama._core.shutdown import Shutdown
 from llama.http import Request, Response
 from llama.http._h2.wire import frames
@@ -87,7 +87,7 @@ async def tunnel() -> AsyncGenerator[tuple[Stream, Stream]]:
     """Both ends of a tunnel."""
     async with Shutdown():
         proxy = Proxy()
-        async with http.connect("h2c://proxy:80", over=proxy) as connect:
+        async with http.connect("h2c://proxy:80", connect=proxy) as connect:
             stream = await connect(A)
             try:
                 yield stream, await proxy.tunnels.get()
@@ -104,7 +104,7 @@ async def test_a_tunnel_is_a_stream_like_any_other(case: testing.StreamCase) -> 
 async def test_tunnels_share_a_connection_and_end_one_by_one() -> None:
     async with Shutdown():
         proxy = Proxy()
-        async with http.connect("h2c://proxy:80", user="john", password="secret", over=proxy) as connect:
+        async with http.connect("h2c://proxy:80", user="john", password="secret", connect=proxy) as connect:
             streams = await asyncio.gather(*[connect(Target("a.example", port)) for port in range(1, 21)])
             assert len(proxy.opened) == 1
             assert sorted(proxy.asked) == sorted(f"CONNECT a.example:{port} 2" for port in range(1, 21))
@@ -126,7 +126,7 @@ async def test_tunnels_share_a_connection_and_end_one_by_one() -> None:
 async def test_a_stream_lives_though_nothing_else_of_its_exchange_does() -> None:
     async with Shutdown():
         proxy = Proxy()
-        async with http.connect("h2c://proxy:80", over=proxy) as connect:
+        async with http.connect("h2c://proxy:80", connect=proxy) as connect:
             stream = await connect(A)
             there = await proxy.tunnels.get()
             stream.extensions = testing.memory_pair()[0].extensions
@@ -138,8 +138,8 @@ async def test_a_stream_lives_though_nothing_else_of_its_exchange_does() -> None
 
 async def test_a_full_connection_is_joined_by_another() -> None:
     async with Shutdown():
-        proxy = Proxy(limits=H2Limits(streams=3))
-        async with http.connect("h2c://proxy:80", over=proxy) as connect:
+        proxy = Proxy(limits=H2Limits(max_concurrent_streams=3))
+        async with http.connect("h2c://proxy:80", connect=proxy) as connect:
             streams = await asyncio.gather(*[connect(A) for _ in range(8)])
             assert len(proxy.opened) == 3
             proxy.end()
@@ -148,7 +148,7 @@ async def test_a_full_connection_is_joined_by_another() -> None:
 
 
 async def failure(proxy: Proxy) -> LlamaError:
-    async with http.connect("h2c://proxy:80", over=proxy) as connect:
+    async with http.connect("h2c://proxy:80", connect=proxy) as connect:
         with pytest.raises(LlamaError) as raised:
             await connect(A)
     return raised.value
@@ -158,7 +158,7 @@ async def failure(proxy: Proxy) -> LlamaError:
 async def test_a_proxy_that_does_not_allow_it_refuses(status: int) -> None:
     async with Shutdown():
         error = await failure(Proxy(status=status))
-    assert isinstance(error, Refused)
+    assert isinstance(error, RefusedError)
     assert str(error) == f"cannot reach a.example:443 through proxy proxy:80: {status}"
 
 
@@ -176,7 +176,7 @@ async def test_another_answer_is_unreachable_and_may_tell_why(
 ) -> None:
     async with Shutdown():
         error = await failure(Proxy(status=status, fields=("Proxy-Status", field)))
-    assert isinstance(error, Unreachable)
+    assert isinstance(error, UnreachableError)
     assert (error.__cause__ and getattr(error.__cause__, "errno", None)) == number
 
 
@@ -186,7 +186,7 @@ async def by_hand(**settings: float) -> AsyncGenerator[tuple[World, HttpConnect]
     world = World(H2Limits())
     async with (
         asyncio.timeout(10),
-        http.connect("h2c://proxy:80", over=world.connect, **settings) as connect,  # type: ignore[arg-type]
+        http.connect("h2c://proxy:80", connect=world.connect, **settings) as connect,  # type: ignore[arg-type]
     ):
         yield world, connect
         for each in world.opened:
@@ -279,7 +279,7 @@ async def test_an_error_of_the_first_connection_is_that_of_all_who_wait() -> Non
         await gate.wait()
         raise TLSError("no hands were shaken")
 
-    async with http.connect("h2c://proxy:80", over=over) as connect, asyncio.TaskGroup() as group:
+    async with http.connect("h2c://proxy:80", connect=over) as connect, asyncio.TaskGroup() as group:
         asked = [group.create_task(outcome(connect)) for _ in range(5)]
         async with testing.clock() as clock:
             await clock.settle()
@@ -291,7 +291,7 @@ async def test_an_error_of_the_first_connection_is_that_of_all_who_wait() -> Non
 async def test_a_connection_that_carries_nothing_for_a_minute_is_closed() -> None:
     async with testing.clock() as clock, Shutdown():
         proxy = Proxy()
-        async with http.connect("h2c://proxy:80", over=proxy) as connect:
+        async with http.connect("h2c://proxy:80", connect=proxy) as connect:
             sharing = connect.sharing
             assert sharing is not None
             for _ in range(3):
@@ -313,7 +313,7 @@ async def test_a_connection_that_carries_nothing_for_a_minute_is_closed() -> Non
 def test_run_by_hand_a_connection_ends_with_its_last_tunnel() -> None:
     async def main() -> None:
         world = World(H2Limits())
-        connect = http.connect("h2c://proxy:80", over=world.connect)
+        connect = http.connect("h2c://proxy:80", connect=world.connect)
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             asked = group.create_task(connect(A))
             server = await world.next()
@@ -381,7 +381,7 @@ async def spoken(connect: HttpConnect, target: str, count: int) -> None:
 async def test_tls_agrees_on_http_2() -> None:
     async with proxy_over_tls() as (where, asked, opened):
         proxy, _, target = where.partition("|")
-        async with http.connect(proxy, over=tls.connect(ca=ca_file())) as connect:
+        async with http.connect(proxy, connect=tls.connect(ca=ca_file())) as connect:
             await spoken(connect, target, 20)
         assert asked == ["CONNECT 2"] * 20 and len(opened) == 1
 
@@ -391,7 +391,7 @@ async def test_where_it_does_not_each_tunnel_has_a_connection(whose: str) -> Non
     async with proxy_over_tls(("http/1.1",) if whose == "the proxy's" else None) as (where, asked, opened):
         proxy, _, target = where.partition("|")
         over = tls.connect(ca=ca_file(), alpn=["http/1.1"] if whose == "the connector's" else ())
-        async with http.connect(proxy, over=over, http2=whose != "the option's") as connect:
+        async with http.connect(proxy, connect=over, http2=whose != "the option's") as connect:
             await spoken(connect, target, 5)
             await spoken(connect, target, 5)
         assert asked == ["CONNECT 1.1"] * 10 and len(opened) == 10
@@ -400,8 +400,8 @@ async def test_where_it_does_not_each_tunnel_has_a_connection(whose: str) -> Non
 async def test_a_chain_of_proxies_speaks_it_at_each_hop() -> None:
     async with proxy_over_tls() as (first, asked, _), proxy_over_tls() as (second, asked_second, _):
         one, two, target = first.partition("|")[0], second.partition("|")[0], second.partition("|")[2]
-        inner = http.connect(one, over=tls.connect(ca=ca_file()))
-        async with inner, http.connect(two, over=tls.connect(inner, ca=ca_file())) as connect:
+        inner = http.connect(one, connect=tls.connect(ca=ca_file()))
+        async with inner, http.connect(two, connect=tls.connect(inner, ca=ca_file())) as connect:
             await spoken(connect, target, 10)
         assert asked == ["CONNECT 2"] and asked_second == ["CONNECT 2"] * 10
 
@@ -409,9 +409,9 @@ async def test_a_chain_of_proxies_speaks_it_at_each_hop() -> None:
 async def test_a_server_closes_what_its_stack_has_opened() -> None:
     async with proxy_over_tls() as (where, asked, _):
         proxy, _, target = where.partition("|")
-        connect = http.connect(proxy, over=tls.connect(ca=ca_file()))
+        connect = http.connect(proxy, connect=tls.connect(ca=ca_file()))
         front = tcp.forward(target, connect=connect)
-        assert resources(front) == [connect]
+        assert find_resources(front) == [connect]
         async with serve(tcp.server("127.0.0.1:0", front)) as server:
             for _ in range(3):
                 stream = await tcp.connect()(Target.parse(server.addresses[0]))

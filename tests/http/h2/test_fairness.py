@@ -11,7 +11,7 @@ import pytest
 from llama import Stream, Target, http, serve, stack, tcp
 from llama.http import Request, Response
 from llama.http._client.client import Client
-from llama.http._messages.upgrade import Upgraded
+from llama.http._messages.upgrade import UpgradedConnection
 
 LARGE = 8_000_000  # more than all windows and sockets hold
 
@@ -21,7 +21,7 @@ async def app(request: Request) -> Response:
     if request.path == "/much":
         return Response(200, body=[bytes(100_000)] * (LARGE // 100_000))
     if request.path == "/unread":
-        await request.body.chunk()
+        await request.body.read_chunk()
         await asyncio.Event().wait()
     return Response(200, body=await request.body.read() or b"little")
 
@@ -60,12 +60,12 @@ async def test_a_response_that_nobody_reads(way: str) -> None:
     async with asyncio.timeout(30), world(way) as (client, all):
         slow = [await client(Request("GET", "h2c://a/much")) for _ in range(5)]
         for each in slow:
-            await each.body.chunk()
+            await each.body.read_chunk()
         assert [await little(client) for _ in range(50)] == [b"little"] * 50
         assert [each.state.open().count for each in all] == [1] * len(all)
         for each in slow:  # and it goes on when it is read
             size = 0
-            while chunk := await each.body.chunk():
+            while chunk := await each.body.read_chunk():
                 size += len(chunk)
             assert LARGE - 2_000_000 < size < LARGE
 
@@ -110,7 +110,7 @@ async def test_a_tunnel_that_nobody_reads() -> None:
         request.scheme = "h2c"
         request.extensions.set(http.Origin.parse("h2c://a"))
         tunnel = await client(request)
-        assert isinstance(tunnel.upgrade, Upgraded)
+        assert isinstance(tunnel.upgrade, UpgradedConnection)
         assert await tunnel.upgrade.stream.read(1) == b"\0"
         assert [await little(client) for _ in range(50)] == [b"little"] * 50
         assert client.state.open().count == 1

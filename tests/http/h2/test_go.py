@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from llama import http, serve, stack, tcp, tls
-from llama._core.errors import Truncated
-from llama.http import Exchange, Headers, Request, Response
+from llama._core.errors import TruncatedError
+from llama.http import Headers, Request, RequestHandler, Response
 from llama.http._client.client import Client
 from tests.http.h2.test_upstreams import running
 from tests.http.peers import CLEAN
@@ -61,7 +61,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "peer"
 
 
-def application() -> Exchange:
+def application() -> RequestHandler:
     """What Go's own server does, here."""
     cancelled: asyncio.Queue[str] = asyncio.Queue()
 
@@ -94,7 +94,7 @@ def application() -> Exchange:
         if path == "/trailers":
             return await trailers(request)
         if path == "/early":
-            await request.inform(103, {"Link": "</style.css>; rel=preload"})
+            await request.send_informational(103, {"Link": "</style.css>; rel=preload"})
             return Response(204)
         if path == "/slow":
             return await slow(request)
@@ -104,7 +104,7 @@ def application() -> Exchange:
 
 
 @asynccontextmanager
-async def served(exchange: Exchange) -> AsyncGenerator[tuple[str, str]]:
+async def served(exchange: RequestHandler) -> AsyncGenerator[tuple[str, str]]:
     """Where an exchange is served in the clear and over TLS."""
     handler = stack(http.server(), exchange)
     async with serve(
@@ -159,7 +159,7 @@ async def test_gos_server_behind_our_client(peer: Path, how: str) -> None:
             await check(client, url)
 
 
-async def simple(client: Exchange, url: str) -> None:
+async def simple(client: RequestHandler, url: str) -> None:
     response = await client(Request("GET", f"{url}/hello"))
     assert (response.version, response.headers["x-proto"]) == ("2", "HTTP/2.0")
     assert await response.body.read() == b"hello"
@@ -171,7 +171,7 @@ async def simple(client: Exchange, url: str) -> None:
     )
 
 
-async def at_a_time(client: Exchange, url: str) -> None:
+async def at_a_time(client: RequestHandler, url: str) -> None:
     async def one(number: int) -> bool:
         sent = bytes([number]) * number * 3000
         body = sent if number % 2 else [sent[at : at + 10_000] for at in range(0, len(sent), 10_000)]
@@ -181,7 +181,7 @@ async def at_a_time(client: Exchange, url: str) -> None:
     assert all(await asyncio.gather(*[one(number) for number in range(120)]))
 
 
-async def with_trailers(client: Exchange, url: str) -> None:
+async def with_trailers(client: RequestHandler, url: str) -> None:
     announced = {"Trailer": "x-asked"}  # Go keeps no others
     request = Request("POST", f"{url}/trailers", announced, [bytes(100_000)] * 50)
     request.trailers = Headers({"x-asked": "for"})
@@ -190,7 +190,7 @@ async def with_trailers(client: Exchange, url: str) -> None:
     assert (response.trailers or Headers())["x-sum"] == SUM
 
 
-async def back_and_forth(client: Exchange, url: str) -> None:
+async def back_and_forth(client: RequestHandler, url: str) -> None:
     parts: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def body() -> AsyncIterator[bytes]:
@@ -200,26 +200,26 @@ async def back_and_forth(client: Exchange, url: str) -> None:
     response = await client(Request("POST", f"{url}/echo", (), body()))
     for _ in range(5):
         parts.put_nowait(b"part")
-        assert await response.body.chunk() == b"part"
+        assert await response.body.read_chunk() == b"part"
     parts.put_nowait(b"")
     assert await response.body.read() == b""
 
 
-async def given_up(client: Exchange, url: str) -> None:
+async def given_up(client: RequestHandler, url: str) -> None:
     for number in range(3):
         response = await client(Request("GET", f"{url}/slow?n={number}"))
-        assert await response.body.chunk() == b"begun"
+        assert await response.body.read_chunk() == b"begun"
         await response.aclose()
         assert await (await client(Request("GET", f"{url}/cancelled"))).body.read() == b"%d" % number
 
 
-async def broken_off(client: Exchange, url: str) -> None:
+async def broken_off(client: RequestHandler, url: str) -> None:
     response = await client(Request("GET", f"{url}/panic"))
-    with pytest.raises(Truncated):
+    with pytest.raises(TruncatedError):
         await response.body.read()
     assert await (await client(Request("GET", f"{url}/hello"))).body.read() == b"hello"
 
 
-CHECKS: tuple[Callable[[Exchange, str], Awaitable[None]], ...] = (
+CHECKS: tuple[Callable[[RequestHandler, str], Awaitable[None]], ...] = (
     simple, at_a_time, with_trailers, back_and_forth, given_up, broken_off,
 )  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llama import http, serve, stack, tcp, tls
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from tests.http.peers import program
 from tests.http.serving import echo, hello
 from tests.tls.sessions import pair_files
@@ -21,7 +21,7 @@ CURL = ("-sS", "--noproxy", "*", "-k")
 
 
 @asynccontextmanager
-async def served(exchange: Exchange) -> AsyncGenerator[tuple[str, str]]:
+async def served(exchange: RequestHandler) -> AsyncGenerator[tuple[str, str]]:
     """Where an exchange is served in the clear and over TLS."""
     handler = stack(http.server(), exchange)
     async with serve(

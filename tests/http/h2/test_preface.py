@@ -11,15 +11,15 @@ from typing import cast
 import pytest
 
 from llama import http, serve, stack, tcp, testing, tls
-from llama._core.errors import Overloaded, TLSError, Unreachable
+from llama._core.errors import OverloadedError, TLSError, UnreachableError
 from llama._core.shutdown import Shutdown
-from llama._core.stream import Handler, Stream
+from llama._core.stream import ConnectionHandler, Stream
 from llama._core.target import Target
 from llama.http import Request, Response
 from llama.http._client.client import Client
 from llama.http._h2.wire import frames
 from llama.http._h2.wire.frames import frame
-from llama.http._messages.upgrade import Upgraded
+from llama.http._messages.upgrade import UpgradedConnection
 from llama.testing import memory_pair
 from llama.testing._connect import serve_stream
 from llama.tls import TLSInfo
@@ -44,7 +44,7 @@ class Session:
 class Origin:
     """An origin as a connector: each connection waits to be let through, and says what was agreed on."""
 
-    def __init__(self, protocol: str, handler: Handler) -> None:
+    def __init__(self, protocol: str, handler: ConnectionHandler) -> None:
         self.protocol = protocol
         self.handler = handler
         self.opened: list[asyncio.Future[None]] = []
@@ -135,7 +135,7 @@ async def test_a_first_connection_that_fails_fails_for_all_who_wait_for_it(error
         origin.opened[0].set_exception(error)
         told = [await each for each in tasks]
         assert origin.count == 1
-        assert all(isinstance(each, Unreachable | TLSError) and each.status == 502 for each in told)
+        assert all(isinstance(each, UnreachableError | TLSError) and each.status == 502 for each in told)
         assert len({id(each) for each in told}) == 5
         again = asking(client, group, 1)
         await clock.settle()
@@ -171,7 +171,7 @@ async def test_the_wait_for_anothers_connection_counts_for_pool_timeout() -> Non
         await clock.settle()
         await clock.advance(0.5)
         error = await late
-        assert isinstance(error, Overloaded) and "within 0.5 s" in str(error)
+        assert isinstance(error, OverloadedError) and "within 0.5 s" in str(error)
         origin.let()
         assert await first[0] == b"hello"
 
@@ -189,7 +189,7 @@ async def test_so_does_the_wait_for_what_the_other_side_takes() -> None:
             late = group.create_task(outcome(client, Request("GET", "h2c://a/")))
             await clock.settle()
             await clock.advance(3)
-            assert isinstance(await late, Overloaded)
+            assert isinstance(await late, OverloadedError)
             assert upstream.opened == 1
             first.cancel()
 
@@ -292,7 +292,7 @@ async def test_a_tunnel_may_stall_for_as_long_as_it_likes() -> None:
             request.scheme = "h2c"
             deaf.answer = frame(frames.HEADERS, frames.END_HEADERS, 1, b"\x88")
             response = await client(request)
-            assert isinstance(response.upgrade, Upgraded)
+            assert isinstance(response.upgrade, UpgradedConnection)
             writing = group.create_task(response.upgrade.stream.write(b"hello"))
             await clock.advance(100)
             assert not writing.done()
@@ -409,7 +409,7 @@ async def test_an_upgrade_that_meets_a_connection_that_has_ended_goes_on_a_fresh
             await fetch(client, Request("GET", "http://b:80/"))
             request = Request(method, "http://b:80/" if method == "GET" else "b:80")
             if method == "GET":
-                request.protocol = "echo"
+                request.upgrade_protocol = "echo"
             response = await client(request)
             assert response.upgrade is not None
             assert upstream.opened == 2

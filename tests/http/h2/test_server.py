@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from llama import http, stack
-from llama._core.errors import Overloaded, Truncated
+from llama._core.errors import OverloadedError, TruncatedError
 from llama._core.stream import Stream
 from llama.http import Headers, Request, Response
 from llama.http._h2.wire import frames
@@ -102,7 +102,7 @@ async def test_trailers_go_both_ways() -> None:
 
 async def test_informational_responses_come_before_the_final_one() -> None:
     async def app(request: Request) -> Response:
-        await request.inform(103, {"Link": "</a>"})
+        await request.send_informational(103, {"Link": "</a>"})
         return Response(200)
 
     async with talk_to(stack(http.server(), app)) as talk:
@@ -153,7 +153,7 @@ async def test_fields_of_the_connection_are_dropped_and_names_are_in_lower_case(
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(RuntimeError("a bug"), 500), (TimeoutError(), 504), (Overloaded("full"), 503)]
+    ("error", "status"), [(RuntimeError("a bug"), 500), (TimeoutError(), 504), (OverloadedError("full"), 503)]
 )
 async def test_an_exception_is_answered_by_what_it_means(error: Exception, status: int) -> None:
     async def app(request: Request) -> Response:
@@ -182,7 +182,7 @@ async def test_a_response_that_cannot_be_sent_is_500(response: Response) -> None
 async def test_a_body_that_breaks_off_or_does_not_fit_resets_the_stream() -> None:
     async def broken() -> object:
         yield b"x"
-        raise Truncated("gone")
+        raise TruncatedError("gone")
 
     async def app(request: Request) -> Response:
         if request.path == "/long":
@@ -198,7 +198,7 @@ async def test_a_body_that_breaks_off_or_does_not_fit_resets_the_stream() -> Non
 
 
 async def test_a_head_that_is_too_large_is_431() -> None:
-    server = http.server(h2=H2Limits(header_list=1000))
+    server = http.server(h2=H2Limits(max_header_list_size=1000))
     async with talk_to(stack(server, hello)) as talk:
         await talk.ask([*GET, ("x", "y" * 2000)])
         lines = await talk.until("end")
@@ -259,7 +259,7 @@ async def test_large_bodies_take_turns_and_small_ones_pass_between() -> None:
     async def app(request: Request) -> Response:
         return Response(200, body=bytes(1_000_000 if request.path == "/large" else 10))
 
-    limits = H2Limits(window=4_000_000, max_window=4_000_000)
+    limits = H2Limits(initial_window=4_000_000, max_window=4_000_000)
     async with talk_to(stack(http.server(), app), limits) as talk:
         for path in ("/large", "/large", "/small"):
             await talk.ask(fields("GET", path))
@@ -278,7 +278,7 @@ async def test_what_is_urgent_goes_first() -> None:
     async def app(request: Request) -> Response:
         return Response(200, body=bytes(1_000_000))
 
-    limits = H2Limits(window=4_000_000, max_window=4_000_000)
+    limits = H2Limits(initial_window=4_000_000, max_window=4_000_000)
     async with talk_to(stack(http.server(), app), limits) as talk:
         for urgency in (6, 1):
             await talk.ask(fields("GET", "/", ("priority", f"u={urgency}")))
@@ -484,7 +484,7 @@ async def shout(stream: Stream) -> None:
 
 
 async def tunnel(request: Request) -> Response:
-    return Response(200, {"X-For": request.protocol or request.authority}, upgrade=shout)
+    return Response(200, {"X-For": request.upgrade_protocol or request.authority}, upgrade=shout)
 
 
 async def test_connect_makes_a_tunnel() -> None:

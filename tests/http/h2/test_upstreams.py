@@ -14,19 +14,12 @@ import pytest
 
 from llama import http, serve, stack, tcp, tls
 from llama.http import Request
+from tests.http.grpc_peer_process import EXPECTED, PEER
 from tests.http.peers import CLEAN
 from tests.socks5.programs import installed
 from tests.tls.sessions import pair_files
 
 pytestmark = pytest.mark.peer
-GRPC = Path(__file__).with_name("grpc_peer.py")
-EXPECTED = """\
-unary b'HELLO' i {'x-trailing': '1', 'x-trailing-bin': b'\\x00\\xff'}
-error StatusCode.NOT_FOUND no such thing: ä
-server 200 490000
-client b'500000'
-both [b'a0', b'a1', b'a2', b'a3', b'a4']
-"""
 
 
 @asynccontextmanager
@@ -49,7 +42,7 @@ async def running(*command: str | Path) -> AsyncGenerator[asyncio.subprocess.Pro
 @pytest.mark.parametrize("workers", [1, 5])
 async def test_grpc_passes_through_the_reverse_proxy_in_all_four_kinds(workers: int) -> None:
     pytest.importorskip("grpc")
-    async with asyncio.timeout(50), running(sys.executable, GRPC, "serve") as server:
+    async with asyncio.timeout(50), running(sys.executable, PEER, "serve") as server:
         assert server.stdout is not None
         port = int(await server.stdout.readline())
         proxy = stack(http.server(), http.reverse_proxy(f"h2c://127.0.0.1:{port}"))
@@ -62,7 +55,7 @@ async def test_grpc_passes_through_the_reverse_proxy_in_all_four_kinds(workers: 
 async def test_grpc_behind_the_client_in_all_four_kinds() -> None:
     """What gRPC sends and hears, made by hand: the client alone is between."""
     pytest.importorskip("grpc")
-    async with asyncio.timeout(60), running(sys.executable, GRPC, "serve") as server, http.client() as client:
+    async with asyncio.timeout(60), running(sys.executable, PEER, "serve") as server, http.client() as client:
         assert server.stdout is not None
         url = f"h2c://127.0.0.1:{int(await server.stdout.readline())}/test.Peer"
 
@@ -111,7 +104,7 @@ async def test_grpc_behind_the_client_in_all_four_kinds() -> None:
         for number in range(5):
             if number:
                 queue.put_nowait(b"%da" % number)
-            assert await response.body.chunk() == message(b"a%d" % number)
+            assert await response.body.read_chunk() == message(b"a%d" % number)
         queue.put_nowait(b"")
         assert await response.body.read() == b""
         assert (response.trailers or http.Headers())["grpc-status"] == "0"
@@ -170,7 +163,7 @@ async def messages(whole: Request | http.Response) -> list[bytes]:
 
 
 async def call(address: str) -> str:
-    async with running(sys.executable, GRPC, "call", address) as client:
+    async with running(sys.executable, PEER, "call", address) as client:
         out, _ = await client.communicate()
         return out.decode()
 

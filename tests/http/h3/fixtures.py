@@ -14,12 +14,12 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.events import ConnectionTerminated, QuicEvent
 
 from llama import Stream, http, serve
-from llama.http import Exchange, Response
+from llama.http import RequestHandler, Response
 from tests.tls.sessions import ca_file, pair_files
 
 
 @asynccontextmanager
-async def h3(exchange: Exchange, **options: Any) -> AsyncGenerator[int]:
+async def h3(exchange: RequestHandler, **options: Any) -> AsyncGenerator[int]:
     """The UDP port at which an exchange is served."""
     async with serve(http.h3_server("127.0.0.1:0", exchange, *pair_files("localhost"), **options)) as server:
         yield int(server.addresses[0].rpartition(":")[2])

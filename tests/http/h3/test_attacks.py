@@ -106,7 +106,7 @@ def first() -> bytes:
 
 
 async def test_first_packets_that_are_not_in_order_leave_nothing() -> None:
-    async with attacked(retry_from=1, max_connections=2) as port, sockets(port) as sock:
+    async with attacked(retry_threshold=1, max_connections=2) as port, sockets(port) as sock:
         for _ in range(300):
             await sock.send(first())
         # Each was gone before the next came: nobody had to prove an address, and there is still room.
@@ -114,7 +114,7 @@ async def test_first_packets_that_are_not_in_order_leave_nothing() -> None:
 
 
 async def test_a_flood_of_clients_that_are_not_there_is_asked_back() -> None:
-    async with attacked(retry_from=8, handshake_timeout=1) as port, sockets(port) as sock:
+    async with attacked(retry_threshold=8, handshake_timeout=1) as port, sockets(port) as sock:
         for _ in range(40):
             for data in hello():
                 await sock.send(data)
@@ -182,7 +182,7 @@ def test_a_token_is_good_where_it_was_given() -> None:
 
 
 async def test_a_token_of_another_server_is_as_good_as_none() -> None:
-    async with attacked(retry_from=0) as port, sockets(port) as sock:
+    async with attacked(retry_threshold=0) as port, sockets(port) as sock:
         await sock.send(
             b"\xc0\0\0\0\1\x08" + os.urandom(8) + b"\0\x20" + os.urandom(32) + b"\x44\x9e" + bytes(1200)
         )

@@ -9,9 +9,20 @@ import pytest
 
 pytest.importorskip("qh3")
 
-from llama import Overloaded, TLSError, Truncated, Unreachable, http, serve, stack, tcp, tls, udp
+from llama import (
+    OverloadedError,
+    TLSError,
+    TruncatedError,
+    UnreachableError,
+    http,
+    serve,
+    stack,
+    tcp,
+    tls,
+    udp,
+)
 from llama.http import Request, Response
-from llama.http._h3.client.alt_svc_cache import Alternatives
+from llama.http._h3.client.alt_svc_cache import AltSvcCache
 from tests.http.h3.fixtures import client, h3
 from tests.tls.sessions import ca_file, pair_files
 
@@ -52,7 +63,7 @@ async def test_what_cannot_be_reached_is_left_alone() -> None:
         async with (
             site(packets.address.port) as url,
             over_tcp() as first,
-            client(fallback=first, race=0.05, connect_timeout=0.2) as ask,
+            client(fallback=first, alt_svc_timeout=0.05, connect_timeout=0.2) as ask,
         ):
             assert [await text(ask, url) for _ in range(3)] == ["2", "2", "2"]
     finally:
@@ -98,7 +109,7 @@ async def test_no_more_connections_than_allowed() -> None:
         async with asyncio.TaskGroup() as group:
             first = group.create_task(text(ask, f"https://localhost:{one}/"))
             await begun.wait()
-            with pytest.raises(Overloaded, match=r"none was free within 0\.05 s"):
+            with pytest.raises(OverloadedError, match=r"none was free within 0\.05 s"):
                 await text(ask, f"https://localhost:{two}/")
             go.set()
         assert first.result() == "slow"
@@ -120,7 +131,7 @@ async def test_no_more_wait_than_allowed() -> None:
             await begun.wait()
             second = group.create_task(text(ask, f"https://localhost:{two}/"))
             await asyncio.sleep(0)
-            with pytest.raises(Overloaded, match="1 wait for one already"):
+            with pytest.raises(OverloadedError, match="1 wait for one already"):
                 await text(ask, f"https://localhost:{two}/")
             go.set()
         assert (first.result(), second.result()) == ("slow", "3")
@@ -132,7 +143,7 @@ async def test_nobody_there_is_unreachable() -> None:
     port = packets.address.port
     packets.abort()
     async with client(connect_timeout=5) as ask:
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             await text(ask, f"https://localhost:{port}/")
 
 
@@ -144,14 +155,14 @@ async def test_a_server_that_goes_breaks_what_is_under_way() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async def post(ask: http.Exchange, port: int) -> None:
-        with pytest.raises(Truncated):
+    async def post(ask: http.RequestHandler, port: int) -> None:
+        with pytest.raises(TruncatedError):
             await ask(Request("POST", f"https://localhost:{port}/", body=b"x"))
 
     async with client() as ask, h3(app) as port, asyncio.TaskGroup() as group:
         asked = group.create_task(post(ask, port))
         await begun.wait()
-        (place,) = ask.state.places.values()
+        (place,) = ask.state.origin_pools.values()
         (connection,) = place.connections
         connection.link.quic.close(error_code=0x102)
         connection.link.flush()
@@ -172,9 +183,9 @@ async def test_a_server_that_goes_breaks_what_is_under_way() -> None:
     ],
 )
 def test_alt_svc_is_read(values: list[str], found: str | None) -> None:
-    known = Alternatives()
+    known = AltSvcCache()
     origin = http.Origin.parse("https://localhost:1234")
-    known.learn(origin, values)
+    known.update(origin, values)
     other = known.get(origin)
     assert (None if other is None else str(other.target)) == found
 
@@ -198,7 +209,7 @@ async def test_a_way_that_breaks_before_the_answer_leads_back_to_the_fallback() 
         async with asyncio.TaskGroup() as group:
             second = group.create_task(text(ask, url))
             await asked.get()
-            (place,) = ask.state.places.values()
-            place.connections[0].link.fail(Truncated("the way broke"))
+            (place,) = ask.state.origin_pools.values()
+            place.connections[0].link.fail(TruncatedError("the way broke"))
         assert second.result() == "2"
         assert await text(ask, url) == "2"  # for a while it is not tried again

@@ -14,9 +14,9 @@ from qh3._hazmat import pull_quic_header
 from qh3.quic.packet import QuicPacketType
 
 from llama import ConfigError, http
-from llama.http import Exchange, Request, Response
-from llama.http._h3.early_data import TICKETS, Tickets
-from llama.testing._stream_suite.helpers import rounds
+from llama.http import Request, RequestHandler, Response
+from llama.http._h3.early_data import TICKETS, ServerTickets
+from llama.testing._stream_suite.helpers import spin
 from tests.http.h3.fixtures import client, h3
 from tests.http.peers import program
 from tests.tls.sessions import ca_file, pair_files
@@ -78,12 +78,12 @@ async def wire(to: int) -> AsyncGenerator[tuple[str, Wire]]:
         transport.close()
 
 
-def early(exchange: Exchange, **options: Any) -> AbstractAsyncContextManager[int]:
+def early(exchange: RequestHandler, **options: Any) -> AbstractAsyncContextManager[int]:
     """A server that takes early data."""
     return h3(exchange, early_data=True, handshake_timeout=1, **options)
 
 
-async def told(ask: Exchange, url: str, method: str = "GET", **options: Any) -> bytes:
+async def told(ask: RequestHandler, url: str, method: str = "GET", **options: Any) -> bytes:
     response = await ask(Request(method, url, **options))
     assert response.status == 200
     return await response.body.read()
@@ -91,9 +91,9 @@ async def told(ask: Exchange, url: str, method: str = "GET", **options: Any) -> 
 
 async def hang_up(ask: Any) -> None:
     """End the connections, when their tickets have come."""
-    while not ask.state.known._known:
-        await rounds(1)
-    for place in tuple(ask.state.places.values()):
+    while not ask.state.tickets._known:
+        await spin(1)
+    for place in tuple(ask.state.origin_pools.values()):
         for each in tuple(place.connections):
             each.close()
 
@@ -139,7 +139,7 @@ async def test_it_is_off_unless_both_sides_want_it() -> None:
         async with h3(seen, early_data=theirs) as port, client(early_data=ours) as ask:
             url = f"https://localhost:{port}/"
             assert await told(ask, url) == b"hello"
-            for place in tuple(ask.state.places.values()):
+            for place in tuple(ask.state.origin_pools.values()):
                 place.connections[0].close()
             assert await told(ask, url) == b"hello"
         assert seen.asked == [("GET", False), ("GET", False)]
@@ -255,7 +255,7 @@ async def test_what_is_not_safe_is_too_early(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_clients_are_asked_back_with_early_data_too() -> None:
     seen = Seen()
-    async with early(seen, retry_from=0) as port, client(early_data=True) as ask:
+    async with early(seen, retry_threshold=0) as port, client(early_data=True) as ask:
         url = f"https://localhost:{port}/"
         assert await told(ask, url) == b"hello"
         await hang_up(ask)
@@ -268,7 +268,7 @@ def test_a_ticket_is_good_once_and_the_oldest_go() -> None:
         def __init__(self, number: int) -> None:
             self.ticket = number.to_bytes(4, "big")
 
-    tickets = Tickets()
+    tickets = ServerTickets()
     all_of_them: list[Any] = [Ticket(number) for number in range(TICKETS + 1)]
     for each in all_of_them:
         tickets.keep(each)

@@ -15,7 +15,7 @@ from qh3.tls import CipherSuite
 
 from llama.http import Request, Response
 from llama.http._h3.server import server_connection
-from llama.http._h3.server.migration import PATHS, SAME_HOST, Moves
+from llama.http._h3.server.migration import PATHS, SAME_HOST, PathMigration
 from llama.http._h3.server.packet_protection import Opened, PacketKeys
 from tests.http.h3.caddy import caddy
 from tests.http.h3.fixtures import GET, client, h3, raw
@@ -127,10 +127,10 @@ def packet(number: int, payload: bytes = PING, size: int = 0) -> bytes:
 
 
 class Client:
-    """The other side of `Moves`."""
+    """The other side of `PathMigration`."""
 
     def __init__(self) -> None:
-        self.moves = Moves(HOME, new_keys(), new_keys())
+        self.moves = PathMigration(HOME, new_keys(), new_keys())
         self.number = 0
 
     def sends(self, address: Any, payload: bytes = PING, size: int = 400) -> None:
@@ -193,7 +193,7 @@ def test_a_packet_that_arrives_late_does_not_move_a_client_back() -> None:
 
 @pytest.mark.parametrize("forged", [b"", b"\x41", os.urandom(100), packet(9)[:-1] + b"\0"], ids=len)
 def test_a_packet_that_is_not_authentic_moves_nothing(forged: bytes) -> None:
-    moves = Moves(HOME, new_keys(), new_keys())
+    moves = PathMigration(HOME, new_keys(), new_keys())
     assert not moves.heard(forged, FAR, 1)
     assert moves.active == HOME
 

@@ -111,7 +111,7 @@ def test_a_section_with_far_too_many_fields_is_refused(
 
 
 def test_a_section_is_decoded_up_to_twice_the_head() -> None:
-    http = unconnected(Limits(head=1000))
+    http = unconnected(Limits(max_head=1000))
     for size, is_decoded in ((1967, True), (1968, False)):
         length = size - 127
         section = b"\0\0\x21a\x7f" + bytes([length & 127 | 128, length >> 7]) + b"v" * size
@@ -123,7 +123,7 @@ def test_a_section_is_decoded_up_to_twice_the_head() -> None:
 
 
 def test_the_limits_are_announced() -> None:
-    settings = unconnected(Limits(head=1000))._sent_settings
+    settings = unconnected(Limits(max_head=1000))._sent_settings
     assert settings is not None
     assert (settings[0x1], settings[0x6], settings[0x7]) == (4096, 2000, 16)
 

@@ -10,9 +10,9 @@ pytest.importorskip("qh3")
 
 from qh3.quic.connection import QuicConnectionError
 
-from llama import ConfigError, Shutdown, Truncated, Unreachable, http, stack, testing, timeout
-from llama.http import Exchange, Request, Response
-from llama.testing._stream_suite.helpers import rounds
+from llama import ConfigError, Shutdown, TruncatedError, UnreachableError, http, stack, testing, timeout
+from llama.http import Request, RequestHandler, Response
+from llama.testing._stream_suite.helpers import spin
 from tests.http.h3.fixtures import GET, POST, client, h3, raw, tunnel
 from tests.tls.sessions import pair_files
 
@@ -89,19 +89,19 @@ async def test_a_slow_reader_slows_its_writer() -> None:
 
     async with h3(stream) as port, client() as ask:
         response = await ask(Request("GET", f"https://localhost:{port}/"))
-        (place,) = ask.state.places.values()
+        (place,) = ask.state.origin_pools.values()
         (connection,) = place.connections
-        while not connection.link.quic.held:  # until the window is full
-            await rounds(10)
-        await rounds(1000)
+        while not connection.link.quic.is_paused:  # until the window is full
+            await spin(10)
+        await spin(1000)
         assert given < 8 << 20
-        assert await response.body.chunk()
+        assert await response.body.read_chunk()
         await response.aclose()
 
 
 async def test_trailers_and_early_hints_pass() -> None:
     async def app(request: Request) -> Response:
-        await request.inform(103, {"Link": "</a.css>"})
+        await request.send_informational(103, {"Link": "</a.css>"})
         response = Response(200, body=request.body)
         response.trailers = http.Headers({"x-sum": "5"})
         return response
@@ -114,7 +114,7 @@ async def test_trailers_and_early_hints_pass() -> None:
         async def inform(status: int, headers: http.Headers) -> None:
             hints.append(status)
 
-        request._informer = inform
+        request._send_informational = inform
         response = await ask(request)
         assert await response.body.read() == b"hello"
         assert response.trailers is not None and response.trailers["x-sum"] == "5"
@@ -186,7 +186,7 @@ async def test_cookie_crumbs_are_joined() -> None:
 
 
 async def test_a_head_over_the_limit_is_431() -> None:
-    async with h3(echo, limits=http.Limits(head=2000)) as port, raw(port) as peer:
+    async with h3(echo, limits=http.Limits(max_head=2000)) as port, raw(port) as peer:
         answer = peer.ask(*GET, (b"x-big", b"a" * 3000))
         await answer.over.wait()
         assert answer.heads[0][0] == (b":status", b"431")
@@ -234,10 +234,10 @@ async def test_a_response_that_breaks_off_is_seen_as_broken() -> None:
 
     async with h3(app) as port, client() as ask:
         response = await ask(Request("GET", f"https://localhost:{port}/"))
-        assert await response.body.chunk() == b"half of it"
+        assert await response.body.read_chunk() == b"half of it"
         seen.set()
-        with pytest.raises(Truncated, match="the stream was reset"):
-            await response.body.chunk()
+        with pytest.raises(TruncatedError, match="the stream was reset"):
+            await response.body.read_chunk()
 
 
 async def test_stopping_lets_what_is_in_flight_finish() -> None:
@@ -258,7 +258,7 @@ async def test_stopping_lets_what_is_in_flight_finish() -> None:
 
 
 async def test_clients_prove_their_address_when_many_shake_hands() -> None:
-    async with h3(echo, retry_from=0) as port, client() as ask:
+    async with h3(echo, retry_threshold=0) as port, client() as ask:
         response = await ask(Request("POST", f"https://localhost:{port}/", body=b"hello"))
         assert await response.body.read() == b"hello"
 
@@ -268,7 +268,7 @@ async def test_no_more_connections_than_allowed() -> None:
         response = await ask(Request("POST", f"https://localhost:{port}/", body=b"hello"))
         assert await response.body.read() == b"hello"
         async with client(connect_timeout=0.3) as other:
-            with pytest.raises(Unreachable, match="within"):
+            with pytest.raises(UnreachableError, match="within"):
                 await other(Request("GET", f"https://localhost:{port}/"))
 
 
@@ -290,7 +290,7 @@ async def test_many_requests_that_are_broken_off_end_the_connection() -> None:
 
 
 def test_files_that_do_not_work_are_refused_at_once() -> None:
-    exchange: Exchange = echo
+    exchange: RequestHandler = echo
     cert, key = pair_files("localhost")
     for bad in (("/nowhere.pem", None), (cert, None), (key, cert)):
         with pytest.raises(ConfigError, match="h3_server"):

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("qh3")
 
-from llama.http._h3.server.udp_send import QUEUE, Address, Outgoing
+from llama.http._h3.server.udp_send import MAX_QUEUED, Address, UdpSender
 from llama.tcp._io.readiness import Port
 
 
@@ -41,13 +41,13 @@ class Sender:
 
 
 @asynccontextmanager
-async def outgoing(*errors: int) -> AsyncGenerator[tuple[Outgoing, Sender, Port]]:
+async def outgoing(*errors: int) -> AsyncGenerator[tuple[UdpSender, Sender, Port]]:
     with closing(bound()) as sock:
         port, sender = Port(sock.fileno()), Sender(sock, *errors)
-        made = Outgoing(sender, port)  # type: ignore[arg-type]  # what is called of it is there
+        made = UdpSender(sender, port)  # type: ignore[arg-type]  # what is called of it is there
         yield made, sender, port
         made.close()
-        port.leave(closing=False)
+        port.unregister(closing=False)
 
 
 def bound() -> socket.socket:
@@ -126,12 +126,12 @@ async def test_while_the_socket_is_full_packets_wait_and_those_beyond_a_bound_ar
     async with outgoing() as (out, sender, port):
         with closing(bound()) as client:
             sender.full = True
-            for number in range(2 * QUEUE):
+            for number in range(2 * MAX_QUEUED):
                 out.send(b"%d" % number, client.getsockname())
-            out.send_taken()
+            out.flush_buffered()
             assert not port.writable
             sender.full = False
-            port.now_writable()
+            port.handle_writable()
             assert [int(each) for each in await arrived(client, 100)] == list(range(100))
             assert not out._queue
 

@@ -13,9 +13,9 @@ pytest.importorskip("qh3")
 from llama import (
     ConfigError,
     ProtocolError,
-    Refused,
+    RefusedError,
     TLSError,
-    Unreachable,
+    UnreachableError,
     http,
     serve,
     socks5,
@@ -107,14 +107,14 @@ async def test_the_settings_of_the_client_hold() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async with h3(never) as port, ask(head_timeout=0.05) as client:
+    async with h3(never) as port, ask(response_header_timeout=0.05) as client:
         with pytest.raises(TimeoutError, match=r"no response within 0\.05 s"):
             await client(Request("GET", f"h3://localhost:{port}/"))
     packets = await udp.bind("127.0.0.1:0")  # where nobody answers
     assert packets.address is not None
     try:
         async with ask(connect_timeout=0.05) as client:
-            with pytest.raises(Unreachable, match=r"within 0\.05 s") as caught:
+            with pytest.raises(UnreachableError, match=r"within 0\.05 s") as caught:
                 await client(Request("GET", f"h3://localhost:{packets.address.port}/"))
             assert caught.value.status == 504
     finally:
@@ -129,7 +129,7 @@ async def test_an_upload_that_goes_on_is_not_late() -> None:
         await go.wait()
         yield b"b" * 1000
 
-    async with h3(told) as port, ask(head_timeout=2.0) as client, asyncio.TaskGroup() as group:
+    async with h3(told) as port, ask(response_header_timeout=2.0) as client, asyncio.TaskGroup() as group:
         asking = group.create_task(client(Request("POST", f"h3://localhost:{port}/", body=parts())))
         done, _ = await asyncio.wait((asking,), timeout=2.5)
         assert not done
@@ -217,11 +217,11 @@ async def test_a_forward_proxy_guards_what_is_not_public_here_too() -> None:
     async with h3(told) as port, ask() as client:
         proxy = http.proxy(client=client, private=False)
         for host in ("localhost", "127.0.0.1"):
-            with pytest.raises(Refused, match="only public addresses"):
+            with pytest.raises(RefusedError, match="only public addresses"):
                 await proxy(Request("GET", f"h3://{host}:{port}/"))
         async with http.client(tcp.connect(resolver=resolve)) as resolving:
             proxy = http.proxy(client=resolving, private=False)
-            with pytest.raises(Refused, match="only public addresses"):
+            with pytest.raises(RefusedError, match="only public addresses"):
                 await proxy(Request("GET", f"h3://site.example:{port}/"))
         assert (await text(http.proxy(client=client, private=True), f"h3://localhost:{port}/"))[0] == "3"
 
@@ -229,7 +229,7 @@ async def test_a_forward_proxy_guards_what_is_not_public_here_too() -> None:
 async def test_an_upgrade_is_refused_before_it_is_sent() -> None:
     async with h3(told) as port, ask() as client:
         request = Request("GET", f"h3://localhost:{port}/", {"connection": "upgrade", "upgrade": "websocket"})
-        request.protocol = "websocket"
+        request.upgrade_protocol = "websocket"
         with pytest.raises(ProtocolError, match="HTTP/3 has no upgrade to websocket") as caught:
             await client(request)
         assert caught.value.status == 502
@@ -265,7 +265,7 @@ async def test_an_upgrade_goes_to_who_takes_it() -> None:
     def wanting() -> Request:
         headers = {"connection": "upgrade", "upgrade": "chat"}
         request = Request("GET", "http://site.example/", headers)
-        request.protocol = "chat"
+        request.upgrade_protocol = "chat"
         return request
 
     async with (
@@ -341,7 +341,7 @@ def test_what_goes_by_a_proxy_does_not_leave_by_udp() -> None:
 
 async def test_what_goes_by_a_proxy_does_not_leave_by_udp_either_when_a_request_asks_for_it() -> None:
     async with http.client(socks5.connect("127.0.0.1:9")) as client:
-        with pytest.raises(Unreachable, match="HTTP/3 needs UDP"):
+        with pytest.raises(UnreachableError, match="HTTP/3 needs UDP"):
             await client(Request("GET", "h3://localhost:1/"))
 
 

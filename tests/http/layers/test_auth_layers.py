@@ -6,7 +6,7 @@ import base64
 import pytest
 
 from llama import http, stack
-from llama.http import Exchange, Request, Response, User
+from llama.http import Request, RequestHandler, Response, User
 from llama.http._layers.auth.basic import Check
 
 USERS = {"john": "s\xe9cret:x", "empty": ""}
@@ -24,7 +24,7 @@ def basic(name: str, password: str, scheme: str = "Basic") -> str:
     return f"{scheme} {base64.b64encode(f'{name}:{password}'.encode()).decode()}"
 
 
-def ask(exchange: Exchange, *values: str, header: str = "Authorization") -> tuple[int, bytes, Response]:
+def ask(exchange: RequestHandler, *values: str, header: str = "Authorization") -> tuple[int, bytes, Response]:
     async def main() -> tuple[int, bytes, Response]:
         response = await exchange(Request("GET", "/", [(header, value) for value in values]))
         return response.status, await response.body.read(), response
@@ -61,6 +61,8 @@ def test_valid_credentials_are_accepted(check: Check) -> None:
         ("Basic " + base64.b64encode(b"john").decode(),),
         ("Basic " + base64.b64encode(b"john:\xff").decode(),),
         ("Bearer x",),
+        ("Bearer " + base64.b64encode("john:s\xe9cret:x".encode()).decode(),),
+        ("Basic !" + base64.b64encode("john:s\xe9cret:x".encode()).decode(),),
         (basic("john", "s\xe9cret:x"), basic("john", "s\xe9cret:x")),
     ],
 )

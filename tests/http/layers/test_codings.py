@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llama import ConfigError, ProtocolError, TooLarge, Truncated, http, stack
-from llama.http import Exchange, Request, Response
+from llama import ConfigError, ProtocolError, TooLargeError, TruncatedError, http, stack
+from llama.http import Request, RequestHandler, Response
 from llama.http._codings.brotli import brotli
 from llama.http._codings.transform import decoders, known_codings
 from llama.http._codings.zstd import _standard, _zstandard, zstd
@@ -44,11 +44,11 @@ def take_off(coding: str, data: bytes, step: int = 1 << 20) -> bytes:
     (transform,) = decoders([coding])
     out = b""
     for start in range(0, len(data), step):
-        part = transform.feed(data[start : start + step])
+        part = transform.update(data[start : start + step])
         while part:
             out += part
-            part = transform.more()
-    return out + transform.finish()
+            part = transform.pending()
+    return out + transform.flush()
 
 
 # responses
@@ -92,14 +92,14 @@ def test_a_compressed_stream_can_be_decoded_as_it_arrives(coding: str) -> None:
             await go.wait()
             yield b"data: 2\n\n"
 
-        exchange: Exchange = exchange_of(Response(200, {"Content-Type": "text/event-stream"}, events()))
+        exchange: RequestHandler = exchange_of(Response(200, {"Content-Type": "text/event-stream"}, events()))
         response = await stack(http.compress(), exchange)(Request("GET", "/", {"Accept-Encoding": coding}))
         (transform,) = decoders([coding])
         async with asyncio.timeout(5):
-            assert transform.feed(await response.body.chunk()) == b"data: 1\n\n"
+            assert transform.update(await response.body.read_chunk()) == b"data: 1\n\n"
             go.set()
-            assert transform.feed(await response.body.read()) == b"data: 2\n\n"
-        assert transform.finish() == b""
+            assert transform.update(await response.body.read()) == b"data: 2\n\n"
+        assert transform.flush() == b""
         await response.aclose()
 
     asyncio.run(main())
@@ -119,12 +119,12 @@ def test_a_coding_is_decoded_from_chunks_of_any_size(coding: str, pack: Pack, st
     assert take_off(coding, pack(data), step) == data
 
 
-def test_body_decoded_decodes_every_coding(coding: str, pack: Pack) -> None:
+def test_an_edited_body_keeps_it(coding: str, pack: Pack) -> None:
     async def main() -> bytes:
         response = Response(200, {"Content-Encoding": coding}, pack(TEXT))
         response.body = response.body.replace(b"work", b"fun!")
-        assert "content-encoding" not in response.headers
-        return await response.body.read()
+        assert response.headers["content-encoding"] == coding
+        return take_off(coding, await response.body.read())
 
     assert asyncio.run(main()) == TEXT.replace(b"work", b"fun!")
 
@@ -133,20 +133,20 @@ def test_a_decompression_bomb_yields_bounded_chunks(coding: str, pack: Pack) -> 
     packed = pack(bytes(1 << 24))
     (transform,) = decoders([coding])
     largest = size = 0
-    part = transform.feed(packed)
+    part = transform.update(packed)
     while part:
         largest, size = max(largest, len(part)), size + len(part)
-        part = transform.more()
+        part = transform.pending()
     assert size == 1 << 24
     assert largest <= 1 << 22
-    with pytest.raises(TooLarge, match="limit of 10000"):
+    with pytest.raises(TooLargeError, match="limit of 10000"):
         sent(packed, coding)
 
 
 def test_invalid_or_truncated_data_raises_an_error(coding: str, pack: Pack) -> None:
     with pytest.raises(ProtocolError, match=f"invalid {coding} body"):
         sent(b"\xff\xff\xff\xffhello", coding)
-    with pytest.raises(Truncated, match=f"the {coding} body is truncated"):
+    with pytest.raises(TruncatedError, match=f"the {coding} body is truncated"):
         sent(pack(TEXT)[:-2], coding)
     with pytest.raises(ProtocolError, match=f"invalid {coding} body"):
         sent(pack(TEXT) + b"more, which is none", coding)
@@ -178,7 +178,7 @@ def test_each_zstd_library_works(name: str, library: Any, monkeypatch: pytest.Mo
     response, body = compressed(Response(200, JS, TEXT), "zstd")
     assert response.headers["content-encoding"] == "zstd"
     assert take_off("zstd", body, 3) == TEXT
-    with pytest.raises(Truncated):
+    with pytest.raises(TruncatedError):
         take_off("zstd", body[:-1])
     with pytest.raises(ProtocolError):
         take_off("zstd", b"hello, this is none")
@@ -196,8 +196,8 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             raise ImportError(name)
         return real(name, package)
 
-    for module in ("_brotli", "_zstd"):
-        monkeypatch.setattr(f"llama.http.{module}.import_module", without)
+    for module in ("brotli", "zstd"):
+        monkeypatch.setattr(f"llama.http._codings.{module}.import_module", without)
     brotli.cache_clear()
     zstd.cache_clear()
     yield

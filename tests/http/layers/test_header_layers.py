@@ -6,11 +6,11 @@ import re
 import pytest
 
 from llama import http, stack
-from llama._core.errors import ConfigError, Refused
-from llama.http import Exchange, Request, RequestId, Response
+from llama._core.errors import ConfigError, RefusedError
+from llama.http import Request, RequestHandler, RequestId, Response
 
 
-def ask(exchange: Exchange, request: Request) -> Response:
+def ask(exchange: RequestHandler, request: Request) -> Response:
     async def main() -> Response:
         return await exchange(request)
 
@@ -21,7 +21,7 @@ async def reflect(request: Request) -> Response:
     return Response(200, request.headers)
 
 
-def headers(exchange: Exchange, *pairs: tuple[str, str]) -> list[tuple[str, str]]:
+def headers(exchange: RequestHandler, *pairs: tuple[str, str]) -> list[tuple[str, str]]:
     return list(ask(exchange, Request("GET", "/", pairs)).headers)
 
 
@@ -54,7 +54,7 @@ def test_an_invalid_field_is_rejected_when_the_layer_is_built() -> None:
 def test_a_field_can_be_required() -> None:
     required = stack(http.require_header("A"), reflect)
     assert headers(required, ("a", "b")) == [("a", "b")]
-    with pytest.raises(Refused, match="no acceptable A field") as caught:
+    with pytest.raises(RefusedError, match="no acceptable A field") as caught:
         headers(required)
     assert caught.value.status == 400
 
@@ -65,7 +65,7 @@ def test_a_value_can_be_required() -> None:
         stack(http.require_header("A", lambda value: value == "b", status=403), reflect),
     ):
         assert headers(required, ("A", "x"), ("A", "b"))
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RefusedError) as caught:
             headers(required, ("A", "B"))
         assert caught.value.status == 403
 

@@ -1,6 +1,7 @@
 """Body limits, path normalization, access logs and redirects."""
 
 import asyncio
+import base64
 import json
 import logging
 import re
@@ -9,13 +10,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from llama import http, stack
-from llama._core.errors import ConfigError, ProtocolError, TooLarge, Unreachable
-from llama.http import Exchange, Request, Response, server
+from llama._core.errors import ConfigError, ProtocolError, TooLargeError, UnreachableError
+from llama.http import Request, RequestHandler, Response, server
 from llama.http._layers.routing.normalize_path import normalized
 from tests.http.serving import CLOSING, client_of, exchange_of, get, hello, last, talk
 
 
-def ask(exchange: Exchange, request: Request) -> Response:
+def ask(exchange: RequestHandler, request: Request) -> Response:
     async def main() -> Response:
         return await exchange(request)
 
@@ -40,7 +41,7 @@ def test_a_body_above_the_limit_is_413(framed: list[str]) -> None:
 def test_a_body_above_the_limit_gets_no_100_continue() -> None:
     said = get("/", "Content-Length: 5", "Expect: 100-continue", method="POST")
     assert talk(stack(server(), http.body_limit(4), size), said).startswith(b"HTTP/1.1 413 ")
-    with pytest.raises(TooLarge):
+    with pytest.raises(TooLargeError):
         ask(stack(http.body_limit(4), size), Request("POST", "/", body=b"hello"))
     with pytest.raises(ConfigError):
         http.body_limit(-1)
@@ -139,6 +140,14 @@ def test_the_access_log_of_a_forward_proxy_has_absolute_urls(lines: pytest.LogCa
     assert (fields["server.address"], fields["url.path"]) == ("site.example:81", "/a")
 
 
+def test_the_access_log_escapes_the_name_of_the_user(lines: pytest.LogCaptureFixture) -> None:
+    credentials = base64.b64encode(b'a"\n\x1b:b').decode()
+    application = stack(server(), http.access_log("common"), http.basic_auth({'a"\n\x1b': "b"}), hello)
+    assert talk(application, last("/", f"Authorization: Basic {credentials}")) == CLOSING
+    (record,) = logged(lines)
+    assert "- a\\x22\\x0a\\x1b [" in record.getMessage()
+
+
 def test_the_access_log_of_http_2_has_the_path(lines: pytest.LogCaptureFixture) -> None:
     request = Request("GET", "https://site.example/a?b")
     request.version = "2"
@@ -167,11 +176,11 @@ def test_the_access_log_can_be_json(lines: pytest.LogCaptureFixture) -> None:
 
 async def broken() -> AsyncIterator[bytes]:
     yield b"hello"
-    raise Unreachable("gone")
+    raise UnreachableError("gone")
 
 
 async def failing(request: Request) -> Response:
-    raise Unreachable("gone")
+    raise UnreachableError("gone")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +192,7 @@ async def failing(request: Request) -> Response:
     ],
 )
 def test_the_access_log_shows_how_an_exchange_ended(
-    exchange: Exchange, status: int, size: int, complete: bool, lines: pytest.LogCaptureFixture
+    exchange: RequestHandler, status: int, size: int, complete: bool, lines: pytest.LogCaptureFixture
 ) -> None:
     try:
         talk(stack(server(), http.access_log("json"), exchange), last())

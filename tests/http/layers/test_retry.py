@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterator
 
 import pytest
 
-from llama import ConfigError, Overloaded, Peer, TLSError, Unreachable, http, stack
-from llama.http import Exchange, Request, Response
-from llama.http._h1.client import NoAnswer
+from llama import ConfigError, OverloadedError, PeerAddress, TLSError, UnreachableError, http, stack
+from llama.http import Request, RequestHandler, Response
+from llama.http._h1.client import NoResponseError
 from tests.http.serving import hello
 
 
@@ -21,7 +21,7 @@ class Upstream:
         self.kept: list[Response] = []  # keeps responses from being closed by garbage collection
 
     async def __call__(self, request: Request) -> Response:
-        self.got.append((request.path, request.headers.get("x", ""), await request.body.chunk()))
+        self.got.append((request.path, request.headers.get("x", ""), await request.body.read_chunk()))
         request.path, request.headers["X"] = "/changed", "changed"
         request.body = b""
         end = next(self.ends)
@@ -34,10 +34,10 @@ class Upstream:
 
 
 def send(
-    upstream: Exchange, method: str = "PUT", statuses: Collection[int] = (503,), **options: float
+    upstream: RequestHandler, method: str = "PUT", statuses: Collection[int] = (503,), **options: float
 ) -> int:
     async def main() -> int:
-        layer = http.retry(3, statuses=statuses, backoff=0, longest=0, budget=options.get("budget", 1.0))
+        layer = http.retry(3, statuses=statuses, backoff=0, max_delay=0, budget=options.get("budget", 1.0))
         response = await stack(layer, upstream)(Request(method, "/a", {"X": "1"}, b"body"))
         return response.status
 
@@ -45,7 +45,7 @@ def send(
 
 
 def test_a_retry_sends_the_original_request() -> None:
-    upstream = Upstream(Unreachable("no"), NoAnswer("gone"), 200)
+    upstream = Upstream(UnreachableError("no"), NoResponseError("gone"), 200)
     assert send(upstream) == 200
     assert upstream.got == [("/a", "1", b"body")] * 3
 
@@ -65,17 +65,17 @@ def test_a_status_above_599_is_retried_as_500() -> None:
 
 def test_a_request_that_may_have_been_processed_is_not_retried() -> None:
     assert send(Upstream(503), "POST") == 503
-    with pytest.raises(NoAnswer):
-        send(Upstream(NoAnswer("gone"), 200), "POST")
+    with pytest.raises(NoResponseError):
+        send(Upstream(NoResponseError("gone"), 200), "POST")
     with pytest.raises(TLSError):
         send(Upstream(TLSError("broken"), 200), "POST")
     assert send(Upstream(TLSError("broken"), 200)) == 200
-    assert send(Upstream(Unreachable("no"), 200), "POST") == 200
+    assert send(Upstream(UnreachableError("no"), 200), "POST") == 200
 
 
 def test_retries_stop_after_the_last_attempt() -> None:
-    with pytest.raises(Unreachable, match="3"):
-        send(Upstream(*(Unreachable(str(number)) for number in (1, 2, 3)), 200))
+    with pytest.raises(UnreachableError, match="3"):
+        send(Upstream(*(UnreachableError(str(number)) for number in (1, 2, 3)), 200))
     for arguments in ((0, 0.05, 0.2), (3, -1.0, 0.2), (3, 0.05, -1.0)):
         with pytest.raises(ConfigError):
             http.retry(arguments[0], backoff=arguments[1], budget=arguments[2])
@@ -83,8 +83,8 @@ def test_retries_stop_after_the_last_attempt() -> None:
 
 def test_a_request_with_a_streaming_body_is_not_retried() -> None:
     async def main() -> None:
-        upstream = Upstream(Unreachable("no"), 200)
-        with pytest.raises(Unreachable):
+        upstream = Upstream(UnreachableError("no"), 200)
+        with pytest.raises(UnreachableError):
             await stack(http.retry(backoff=0), upstream)(Request("PUT", "/", body=iter([b"a"])))
         assert len(upstream.got) == 1
 
@@ -96,18 +96,18 @@ def test_each_key_has_its_own_rate_limit() -> None:
         site = stack(http.rate_limit(0.001, key=lambda request: request.headers.get("x")), hello)
         assert (await site(Request("GET", "/", {"x": "1"}))).status == 200
         assert (await site(Request("GET", "/", {"x": "2"}))).status == 200
-        with pytest.raises(Overloaded) as caught:
+        with pytest.raises(OverloadedError) as caught:
             await site(Request("GET", "/", {"x": "1"}))
         assert caught.value.status == 429
 
         by_client = stack(http.rate_limit(0.001), hello)
         for host, passes in (("192.0.2.1", True), ("192.0.2.2", True), ("192.0.2.1", False)):
             request = Request("GET", "/")
-            request.client = Peer(host, 1)
+            request.client = PeerAddress(host, 1)
             if passes:
                 assert (await by_client(request)).status == 200
             else:
-                with pytest.raises(Overloaded):
+                with pytest.raises(OverloadedError):
                     await by_client(request)
 
     asyncio.run(main())

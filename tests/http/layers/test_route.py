@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from llama import ConfigError, Handler, http, stack
-from llama.http import Exchange, PathParameters, Request, Response, When
+from llama import ConfigError, ConnectionHandler, http, stack
+from llama.http import PathParameters, Request, RequestHandler, Response, RouteMatcher
 from tests.http.serving import last, talk
 
 
-def named(name: str) -> Exchange:
+def named(name: str) -> RequestHandler:
     async def answer(request: Request) -> Response:
         given = request.extensions.get(PathParameters) or PathParameters()
         return Response(200, body=" ".join([name, *(f"{key}={value}" for key, value in given.items())]))
@@ -17,7 +17,7 @@ def named(name: str) -> Exchange:
     return answer
 
 
-def ask(exchange: Exchange, request: Request) -> str:
+def ask(exchange: RequestHandler, request: Request) -> str:
     async def main() -> str:
         response = await exchange(request)
         if response.status == 200:
@@ -90,7 +90,9 @@ def test_a_request_goes_to_the_first_route_that_matches(method: str, path: str, 
         (http.when("/", query={"v": "2"}), Request("GET", "/?" + "a&" * 2000 + "v=2"), False),
     ],
 )
-def test_a_route_can_match_the_host_fields_and_query(test: When, request_: Request, fits: bool) -> None:
+def test_a_route_can_match_the_host_fields_and_query(
+    test: RouteMatcher, request_: Request, fits: bool
+) -> None:
     assert ask(http.route((test, named("it"))), request_) == ("it" if fits else "404")
 
 
@@ -106,7 +108,7 @@ def test_a_malformed_route_is_rejected_when_it_is_built() -> None:
             http.route((path, named("")))
     with pytest.raises(ValueError, match="header name"):
         http.when("/", headers={"a b": None})
-    handler: Handler = stack(http.server(), named(""))
+    handler: ConnectionHandler = stack(http.server(), named(""))
     with pytest.raises(TypeError, match="takes Stream"):
         http.route(("/", handler))  # type: ignore[arg-type]
 

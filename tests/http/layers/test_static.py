@@ -10,7 +10,7 @@ import pytest
 
 from llama import ConfigError, http, stack, testing
 from llama.http import Request, Response
-from llama.http._layers.static.files import PIECE, FileBody
+from llama.http._layers.static.files import READ_SIZE, FileBody
 from tests.http.serving import last, talk
 
 TEN = b"0123456789"
@@ -107,6 +107,17 @@ def test_a_fifo_does_not_block(root: Path) -> None:
 def test_dotfiles_are_served_if_enabled(root: Path) -> None:
     assert ask(root, "/.env", dotfiles=True)[1] == b"SECRET"
     assert ask(root, "/..", dotfiles=True)[0].status == 404
+    assert ask(root, "/docs/../ten.txt", dotfiles=True)[0].status == 404
+
+
+def test_a_hidden_name_is_refused_whatever_it_links_to(root: Path) -> None:
+    (root / ".link").symlink_to("ten.txt")
+    assert ask(root, "/.link")[0].status == 404
+
+
+def test_a_backslash_is_refused_though_a_file_has_that_name(root: Path) -> None:
+    (root / "a\\b").write_bytes(TEN)
+    assert ask(root, "/a%5cb")[0].status == 404
 
 
 def test_a_directory_redirects_to_its_slash_below_any_prefix(root: Path) -> None:
@@ -200,13 +211,13 @@ def test_methods_other_than_get_and_head_are_405(root: Path) -> None:
 
 def test_a_large_file_is_sent_in_chunks_and_a_truncated_one_aborts(root: Path) -> None:
     large = root / "large"
-    large.write_bytes(b"x" * (2 * PIECE + 1))
+    large.write_bytes(b"x" * (2 * READ_SIZE + 1))
 
     async def main() -> None:
         response = await http.static(root)(Request("GET", "/large"))
-        assert len(await response.body.chunk()) == PIECE
-        os.truncate(large, PIECE + 5)
-        assert [len(await response.body.chunk()) for _ in range(3)] == [5, 0, 0]
+        assert len(await response.body.read_chunk()) == READ_SIZE
+        os.truncate(large, READ_SIZE + 5)
+        assert [len(await response.body.read_chunk()) for _ in range(3)] == [5, 0, 0]
         await response.aclose()
 
     asyncio.run(main())
@@ -219,7 +230,7 @@ def test_closing_a_body_closes_its_file(root: Path) -> None:
         assert isinstance(body, FileBody)
         await response.aclose()
         assert body._file.closed
-        assert await body.chunk() == b""
+        assert await body.read_chunk() == b""
         await response.aclose()
 
     asyncio.run(main())

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llama import ConfigError, Overloaded, Peer, http, socks5, stack, testing
+from llama import ConfigError, OverloadedError, PeerAddress, http, socks5, stack, testing
 from llama import User as AnyUser
 from llama.http import Request, Response
-from llama.http._layers.limits.concurrency_limit import Limit
+from llama.http._layers.limits.concurrency_limit import ConcurrencyLimit
 from tests.http.serving import hello
 
 
@@ -33,11 +33,11 @@ class Desk:
         return await self.waiting[name]
 
 
-async def get(exchange: http.Exchange, request: Request) -> Response:
+async def get(exchange: http.RequestHandler, request: Request) -> Response:
     return await exchange(request)
 
 
-async def failing(exchange: http.Exchange) -> None:
+async def failing(exchange: http.RequestHandler) -> None:
     with pytest.raises(ValueError, match="broken"):
         await exchange(of("a"))
 
@@ -47,18 +47,18 @@ async def failing(exchange: http.Exchange) -> None:
 
 async def test_each_key_has_its_own_concurrency_limit() -> None:
     desk = Desk()
-    service = stack(http.limit(1, key=tenant, retry_after=7), desk)
+    service = stack(http.concurrency_limit(1, key=tenant, retry_after=7), desk)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         first = group.create_task(get(service, of("a")))
         second = group.create_task(get(service, of("b")))
         await clock.settle()
-        with pytest.raises(Overloaded, match="limit of 1 concurrent requests for a") as caught:
+        with pytest.raises(OverloadedError, match="limit of 1 concurrent requests for a") as caught:
             await service(of("a"))
         assert (caught.value.status, caught.value.retry_after) == (429, 7)
         for name in "ab":
             desk.waiting[name].set_result(Response())
         await clock.settle()
-        with pytest.raises(Overloaded):
+        with pytest.raises(OverloadedError):
             await service(of("a"))  # the first response has not ended
         await (await first).aclose()
         await (await second).aclose()
@@ -70,14 +70,14 @@ async def test_each_key_has_its_own_concurrency_limit() -> None:
 
 async def test_queued_requests_run_in_order_and_unused_keys_are_dropped() -> None:
     desk = Desk()
-    service = http.limit(1, key=tenant, queue=1)(desk)
-    assert isinstance(service, Limit)
+    service = http.concurrency_limit(1, key=tenant, queue=1)(desk)
+    assert isinstance(service, ConcurrencyLimit)
     async with testing.clock() as clock, asyncio.TaskGroup() as group:
         first = group.create_task(failing(service))
         await clock.settle()
         second = group.create_task(get(service, of("a")))
         await clock.settle()
-        with pytest.raises(Overloaded, match="limit of 1 concurrent requests for a, with 1 queued"):
+        with pytest.raises(OverloadedError, match="limit of 1 concurrent requests for a, with 1 queued"):
             await service(of("a"))
         desk.waiting["a"].set_exception(ValueError("broken"))
         await first
@@ -88,10 +88,10 @@ async def test_queued_requests_run_in_order_and_unused_keys_are_dropped() -> Non
 
 
 async def test_the_default_key_is_the_client_address() -> None:
-    service = stack(http.limit(1), hello)
-    async with testing.client(service, peer=Peer("2001:db8::1", 5)) as client:
+    service = stack(http.concurrency_limit(1), hello)
+    async with testing.client(service, peer=PeerAddress("2001:db8::1", 5)) as client:
         response = await client.get("/")
-        with pytest.raises(Overloaded, match="for 2001:db8::/64"):
+        with pytest.raises(OverloadedError, match="for 2001:db8::/64"):
             await client.get("/")
         await response.aclose()
         await client.get("/")
@@ -137,9 +137,9 @@ async def test_the_timeout_can_include_the_response_body() -> None:
 
     async with testing.clock(autojump=True):
         assert await (await stack(http.timeout(5), stream)(Request("GET", "/"))).body.read() == b"01234"
-        whole = stack(http.timeout(11, whole=True), stream)
+        whole = stack(http.timeout(11, per_exchange=True), stream)
         assert await (await whole(Request("GET", "/"))).body.read() == b"01234"
-        response = await stack(http.timeout(5, whole=True), stream)(Request("GET", "/"))
+        response = await stack(http.timeout(5, per_exchange=True), stream)(Request("GET", "/"))
         with pytest.raises(TimeoutError, match="GET request exceeded the timeout of 5 s"):
             await response.body.read()
         await response.aclose()
@@ -174,13 +174,13 @@ async def test_a_trace_line_has_the_name_the_status_and_the_fields(caplog: pytes
 
 async def test_a_trace_line_of_a_failure_has_the_error(caplog: pytest.LogCaptureFixture) -> None:
     async def broken(request: Request) -> Response:
-        raise Overloaded("too many")
+        raise OverloadedError("too many")
 
-    with caplog.at_level(logging.INFO, "llama.trace"), pytest.raises(Overloaded):
+    with caplog.at_level(logging.INFO, "llama.trace"), pytest.raises(OverloadedError):
         await stack(http.trace("site"), broken)(Request("GET", "/"))
     (record,) = caplog.records
     assert record.getMessage().endswith(": too many")
-    assert vars(record)["error.type"] == "Overloaded"
+    assert vars(record)["error.type"] == "OverloadedError"
     assert vars(record)["outcome"] == "error"
 
 
@@ -227,10 +227,10 @@ def test_http_user_is_llama_user() -> None:
 
 
 def test_invalid_settings_are_rejected_when_the_layer_is_built() -> None:
-    with pytest.raises(ConfigError, match=r"http\.limit\(0\)"):
-        http.limit(0)
-    with pytest.raises(ConfigError, match=r"http\.limit\(queue=-1\)"):
-        http.limit(1, queue=-1)
+    with pytest.raises(ConfigError, match=r"http\.concurrency_limit\(0\)"):
+        http.concurrency_limit(0)
+    with pytest.raises(ConfigError, match=r"http\.concurrency_limit\(queue=-1\)"):
+        http.concurrency_limit(1, queue=-1)
     with pytest.raises(ConfigError, match=r"http\.timeout\(0\)"):
         http.timeout(0)
     with pytest.raises(ValueError, match="control"):
@@ -239,14 +239,14 @@ def test_invalid_settings_are_rejected_when_the_layer_is_built() -> None:
 
 def test_the_layers_have_a_repr() -> None:
     layers = [
-        http.limit(3),
-        http.timeout(5, whole=True),
+        http.concurrency_limit(3),
+        http.timeout(5, per_exchange=True),
         http.timeout(patience),
         http.trace("a"),
         http.auth(by_token),
     ]
     shown = [
-        "http.limit(3)",
+        "http.concurrency_limit(3)",
         "http.timeout(5, whole=True)",
         "http.timeout(function)",
         "http.trace('a')",

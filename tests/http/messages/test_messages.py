@@ -30,7 +30,7 @@ def test_a_url_is_split_into_its_parts(
     request = Request(method, url)
     assert (request.scheme, request.authority, request.path) == (scheme, authority, path)
     assert request.url == whole
-    assert request.absolute is bool(scheme)
+    assert request.is_absolute_form is bool(scheme)
 
 
 def test_a_path_cannot_end_the_request_line() -> None:
@@ -64,8 +64,24 @@ def test_assigning_a_body_removes_the_framing_fields() -> None:
 def test_assigning_a_decoded_body_drops_its_coding() -> None:
     data = gzip.compress(b"a cloud")
     response = Response(200, {"Content-Length": str(len(data)), "Content-Encoding": "gzip"}, [data])
-    response.body = response.body.replace(b"cloud", b"llama")
+    response.body = response.body.decoded()
     assert list(response.headers) == []
+    assert asyncio.run(response.body.read()) == b"a cloud"
+
+
+def test_assigning_an_edited_body_keeps_its_coding() -> None:
+    data = gzip.compress(b"a cloud")
+    response = Response(200, {"Content-Length": str(len(data)), "Content-Encoding": "gzip"}, [data])
+    response.body = response.body.replace(b"cloud", b"llama")
+    assert list(response.headers) == [("Content-Encoding", "gzip")]
+    assert gzip.decompress(asyncio.run(response.body.read())) == b"a llama"
+
+
+def test_an_edited_body_of_another_message_is_assigned_decoded() -> None:
+    source = Response(200, {"Content-Encoding": "gzip"}, [gzip.compress(b"a cloud")])
+    response = Response(200, {"A": "b"})
+    response.body = source.body.replace(b"cloud", b"llama")
+    assert list(response.headers) == [("A", "b")]
     assert asyncio.run(response.body.read()) == b"a llama"
 
 
@@ -85,7 +101,7 @@ def test_trailers_can_be_set() -> None:
 def test_a_request_inherits_the_extensions_of_its_connection() -> None:
     connection = Extensions(5)
     request = Request("GET", "/")
-    request._connection = connection
+    request._connection_extensions = connection
     request.extensions.set("a")
     assert request.extensions[int] == 5
     assert connection.get(str) is None
@@ -123,12 +139,12 @@ def test_inform_without_a_server_does_nothing() -> None:
 
     async def main() -> None:
         request = Request("GET", "/")
-        await request.inform(103, {"Link": "a"})
-        request._informer = inform
-        await request.inform(103, {"Link": "b"})
+        await request.send_informational(103, {"Link": "a"})
+        request._send_informational = inform
+        await request.send_informational(103, {"Link": "b"})
         for status in (99, 101, 200):
             with pytest.raises(ValueError, match="informational"):
-                await request.inform(status)
+                await request.send_informational(status)
 
     asyncio.run(main())
     assert seen == [(103, "b")]

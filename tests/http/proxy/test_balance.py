@@ -7,11 +7,11 @@ from random import Random
 import pytest
 
 from llama import Stream, Target, testing
-from llama._core.errors import Truncated, Unreachable
+from llama._core.errors import TruncatedError, UnreachableError
 from llama.http import Origin, Request, Response, client, reverse_proxy
-from llama.http._messages.message import Exchange
+from llama.http._messages.message import RequestHandler
 from llama.http._messages.origin import split_url
-from llama.http._proxy.balance import LeastConnections, RandomOfTwo, RoundRobin, Turn, Upstream
+from llama.http._proxy.balance import InFlight, LeastConnections, PowerOfTwoChoices, RoundRobin, Upstream
 from tests.http.upstreams import OK, answering, get, head_of
 from tests.http.upstreams import Upstream as Wire
 
@@ -38,18 +38,18 @@ async def test_round_robin_spreads_the_turns_of_a_heavier_upstream() -> None:
 
 async def test_least_connections_picks_the_least_busy_upstream() -> None:
     balance = LeastConnections(upstreams(1, 1, 2))
-    turns: list[Turn] = []
+    turns: list[InFlight] = []
     chosen: list[Upstream] = []
     for _ in range(8):
         chosen.append(balance.next())
-        turns.append(Turn(chosen[-1]))
+        turns.append(InFlight(chosen[-1]))
     assert Counter(names(chosen)) == {"a": 2, "b": 2, "c": 4}
     turns[[each.origin.target.host for each in chosen].index("b")].end()
     assert names([balance.next()]) == "b"
 
 
 async def test_random_of_two_picks_the_less_busy_upstream() -> None:
-    balance = RandomOfTwo(upstreams(1, 1, 1), Random(1))
+    balance = PowerOfTwoChoices(upstreams(1, 1, 1), Random(1))
     balance.upstreams[0].active = 100
     counts = Counter(names([balance.next() for _ in range(300)]))
     assert counts["a"] == 0 and counts["b"] > 50 and counts["c"] > 50
@@ -57,8 +57,8 @@ async def test_random_of_two_picks_the_less_busy_upstream() -> None:
 
 async def test_a_garbage_collected_turn_has_ended() -> None:
     (upstream,) = upstreams(1)
-    Turn(upstream)
-    turn = Turn(upstream)
+    InFlight(upstream)
+    turn = InFlight(upstream)
     assert upstream.active == 1
     turn.end()
     turn.end()
@@ -71,14 +71,16 @@ async def test_an_upstream_that_fails_is_ejected_for_a_while() -> None:
         balance = RoundRobin(upstreams(1, 1))
         a = balance.upstreams[0]
         for _ in range(2):
-            a.note_failure(OSError(), most=2, rest=10)
+            a.record_failure(OSError(), max_failures=2, ejection_time=10)
         assert names([balance.next() for _ in range(3)]) == "bbb"
         assert names([balance.next([balance.upstreams[1]])]) == "a"  # ejected, but used if there is no other
         await clock.advance(10)
         assert "a" in names([balance.next() for _ in range(2)])
-        a.note_failure(OSError(), most=2, rest=10)  # one failure suffices after an ejection
+        a.record_failure(
+            OSError(), max_failures=2, ejection_time=10
+        )  # one failure suffices after an ejection
         assert names([balance.next() for _ in range(3)]) == "bbb"
-        a.note_success()
+        a.record_success()
         assert "a" in names([balance.next() for _ in range(2)])
 
 
@@ -94,7 +96,7 @@ class World:
         self.asked.append(host)
         await asyncio.sleep(0)
         if self.failing.get(host) == "unreachable":
-            raise Unreachable(f"{host} is not there")
+            raise UnreachableError(f"{host} is not there")
         return Response(body=host.encode())
 
 
@@ -110,7 +112,7 @@ async def test_the_last_error_is_raised_after_the_allowed_retries() -> None:
     world = World(a="unreachable", b="unreachable", c="unreachable")
     for retries, asked in ((0, 1), (1, 2), (5, 3)):
         world.asked.clear()
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             await reverse_proxy(URLS, client=world.client, retries=retries)(get())
         assert len(world.asked) == asked
 
@@ -119,7 +121,7 @@ async def test_retries_stay_within_their_budget() -> None:
     world = World(a="unreachable", b="unreachable", c="unreachable")
     proxy = reverse_proxy(URLS, client=world.client, retry_budget=0.1)
     for _ in range(100):
-        with pytest.raises(Unreachable):
+        with pytest.raises(UnreachableError):
             await proxy(get())
     assert len(world.asked) <= 100 + 10 + 10
 
@@ -146,11 +148,11 @@ async def test_a_request_that_was_sent_is_retried_only_if_replayable(sent: Reque
 
     heard: list[str] = []
     async with client(connect) as fetcher:
-        proxy: Exchange = reverse_proxy(["http://a", "http://b"], client=fetcher)
+        proxy: RequestHandler = reverse_proxy(["http://a", "http://b"], client=fetcher)
         if len(asked) == 2:
             assert (await proxy(sent)).status == 200
         else:
-            with pytest.raises(Truncated):
+            with pytest.raises(TruncatedError):
                 await proxy(sent)
     assert heard == asked
 

@@ -7,11 +7,11 @@ import pytest
 from llama import (
     ConfigError,
     LlamaError,
-    Refused,
+    RefusedError,
     Shutdown,
     Stream,
     Target,
-    Unreachable,
+    UnreachableError,
     describe,
     http,
     tcp,
@@ -60,7 +60,7 @@ class Scripted:
 )
 async def test_a_target_is_reached(answer: str) -> None:
     proxy = Scripted(ASKED, f">> {answer}220 hello", "<< hi", ">> there")
-    stream = await http.connect("proxy.example:3128", over=proxy)(A)
+    stream = await http.connect("proxy.example:3128", connect=proxy)(A)
     assert await stream.read() == b"220 hello"
     await converse(stream, ">> hi", "<< there")
     await stream.aclose()
@@ -69,7 +69,7 @@ async def test_a_target_is_reached(answer: str) -> None:
 
 async def test_a_response_may_arrive_in_chunks() -> None:
     pieces = [f">> {each}" for each in "HTTP/1.1 200 OK\r\n\r\nhi"]
-    stream = await http.connect("proxy.example:3128", over=Scripted(ASKED, *pieces))(A)
+    stream = await http.connect("proxy.example:3128", connect=Scripted(ASKED, *pieces))(A)
     assert await stream.read(1) + await stream.read(1) == b"hi"
     await stream.aclose()
 
@@ -81,7 +81,7 @@ async def test_credentials_and_headers_are_sent() -> None:
         ">> HTTP/1.1 200 OK\r\n\r\n",
     )
     connect = http.connect(
-        "proxy.example:3128", user="john", password="secret", headers={"User-Agent": "llama"}, over=proxy
+        "proxy.example:3128", user="john", password="secret", headers={"User-Agent": "llama"}, connect=proxy
     )
     await (await connect(Target("::1", 80))).aclose()
 
@@ -90,7 +90,7 @@ async def failure(*lines: str) -> LlamaError:
     proxy = Scripted(ASKED, *lines)
     async with Shutdown():
         with pytest.raises(LlamaError) as raised:
-            await http.connect("proxy.example:3128", over=proxy)(A)
+            await http.connect("proxy.example:3128", connect=proxy)(A)
     assert proxy.broken
     return raised.value
 
@@ -98,7 +98,7 @@ async def failure(*lines: str) -> LlamaError:
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden"])
 async def test_an_authorization_failure_raises_refused(status: str) -> None:
     error = await failure(f">> HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
-    assert isinstance(error, Refused)
+    assert isinstance(error, RefusedError)
     assert str(error) == f"cannot reach a.example:443 through proxy proxy.example:3128: {status}"
 
 
@@ -114,7 +114,7 @@ async def test_an_authorization_failure_raises_refused(status: str) -> None:
 )
 async def test_other_statuses_raise_unreachable_with_the_cause(answer: str, number: int | None) -> None:
     error = await failure(f">> HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n")
-    assert isinstance(error, Unreachable)
+    assert isinstance(error, UnreachableError)
     assert answer.split("\r\n")[0] in str(error)
     assert (error.__cause__ and getattr(error.__cause__, "errno", None)) == number
 
@@ -130,7 +130,7 @@ async def test_other_statuses_raise_unreachable_with_the_cause(answer: str, numb
 )
 async def test_a_malformed_response_raises_unreachable(lines: list[str], words: str) -> None:
     error = await failure(*lines)
-    assert isinstance(error, Unreachable)
+    assert isinstance(error, UnreachableError)
     assert words in str(error)
 
 
@@ -139,21 +139,23 @@ async def test_a_malformed_response_raises_unreachable(lines: list[str], words: 
 )
 async def test_a_target_that_is_invalid_for_connect(target: Target) -> None:
     proxy = Scripted()
-    with pytest.raises(Unreachable, match="requires a host and a port"):
-        await http.connect("proxy.example:3128", over=proxy)(target)
+    with pytest.raises(UnreachableError, match="requires a host and a port"):
+        await http.connect("proxy.example:3128", connect=proxy)(target)
     assert proxy.targets == []
 
 
 async def test_address_filters_apply_to_literal_addresses() -> None:
     target = restrict(Target("a.example", 80), lambda address: address != "192.0.2.1", "not that one")
-    with pytest.raises(Refused, match="not that one"):
-        await http.connect("proxy.example:3128", over=Scripted())(Target("192.0.2.1", 80, target.extensions))
+    with pytest.raises(RefusedError, match="not that one"):
+        await http.connect("proxy.example:3128", connect=Scripted())(
+            Target("192.0.2.1", 80, target.extensions)
+        )
 
 
 async def test_a_proxy_that_does_not_respond_times_out() -> None:
     silent = Scripted(ASKED)
     async with testing.clock() as clock, Shutdown() as shutdown:
-        connect = http.connect("proxy.example:3128", over=silent, handshake_timeout=5)
+        connect = http.connect("proxy.example:3128", connect=silent, handshake_timeout=5)
 
         async def reach() -> str:
             with pytest.raises(TimeoutError) as raised:
@@ -177,9 +179,9 @@ def test_invalid_settings_raise_when_the_connector_is_built() -> None:
     with pytest.raises(ConfigError, match="not an address"):
         http.connect("proxy.example")
     with pytest.raises(TypeError, match="call it"):
-        http.connect("proxy.example:3128", over=tcp.connect)  # type: ignore[arg-type]
+        http.connect("proxy.example:3128", connect=tcp.connect)  # type: ignore[arg-type]
 
 
 def test_the_description_shows_the_chain_of_connectors() -> None:
-    chain = describe(http.connect("proxy.example:443", over=tls.connect()))
+    chain = describe(http.connect("proxy.example:443", connect=tls.connect()))
     assert chain == "http.connect(proxy.example:443) > tls.connect() > tcp.connect()"

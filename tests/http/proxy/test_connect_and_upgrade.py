@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from llama import Local, Stream, http, mitm, stack, testing, tls
+from llama import LocalAddress, Stream, http, mitm, stack, testing, tls
 from llama.http import Request, Response, reverse_proxy, server
-from llama.http._h1.extended_connect import accept_of
-from llama.http._messages.message import Exchange
+from llama.http._h1.extended_connect import accept_key
+from llama.http._messages.message import RequestHandler
 from tests.http.h2.raw_client import talk_to
 from tests.http.serving import client_of
 from tests.http.upstreams import OK, Upstream, answering, head_of
@@ -90,7 +90,7 @@ async def test_an_extended_connect_for_websocket_is_forwarded() -> None:
     async def origin(stream: Stream) -> None:
         heard.append(head := await head_of(stream))
         key = head.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0].decode()
-        accept = f"Sec-WebSocket-Accept: {accept_of(key)}\r\n\r\n"
+        accept = f"Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
         await stream.write(SWITCHED.replace(b"foo\r\n\r\n", b"websocket\r\n" + accept.encode()) + b"hi")
 
     async with http.client(Upstream(origin)) as client:
@@ -149,7 +149,7 @@ async def test_an_upgrade_that_carries_http_or_is_malformed_is_dropped_whole(
     assert ("pgrade" in said) is passes
 
 
-def front_doors(connect: Upstream, folder: Path) -> dict[str, Exchange]:
+def front_doors(connect: Upstream, folder: Path) -> dict[str, RequestHandler]:
     ca = tls.CertificateAuthority.open(folder)
     return {
         "forward": http.proxy(connect=connect, private=True),
@@ -168,7 +168,7 @@ async def test_a_forward_proxy_ignores_upgrade_on_connect(kind: str, upgrade: st
 
     def pair() -> tuple[Stream, Stream]:
         ours, theirs = testing.memory_pair()
-        theirs.extensions.set(Local("127.0.0.1", 8080))
+        theirs.extensions.set(LocalAddress("127.0.0.1", 8080))
         return ours, theirs
 
     async with testing.connect(server()(front), pair=pair) as stream:
@@ -252,7 +252,7 @@ async def test_towards_http_2_a_request_that_is_no_extended_connect_goes_without
 
     async def app(request: Request) -> Response:
         data = await request.body.read()
-        heard.append(f"{request.version} {request.method} {request.protocol!r} {data!r}")
+        heard.append(f"{request.version} {request.method} {request.upgrade_protocol!r} {data!r}")
         assert "upgrade" not in request.headers
         return Response(200)
 

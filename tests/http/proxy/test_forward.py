@@ -5,15 +5,15 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from llama import Local, Stream, Target, serve, stack, tcp, testing
-from llama._core.errors import ConfigError, Unreachable
+from llama import LocalAddress, Stream, Target, serve, stack, tcp, testing
+from llama._core.errors import ConfigError, UnreachableError
 from llama.http import Request, Response, client, connect, proxy, proxy_auth, server
-from llama.http._messages.message import Exchange
-from llama.http._proxy.forward import LAPS
+from llama.http._messages.message import RequestHandler
+from llama.http._proxy.forward import MAX_LOOPS
 from tests.http.upstreams import OK, Upstream, answering, head_of
 
-LOOPBACK = Local("127.0.0.1", 8080)
-PUBLIC = Local("198.51.100.1", 8080)
+LOOPBACK = LocalAddress("127.0.0.1", 8080)
+PUBLIC = LocalAddress("198.51.100.1", 8080)
 
 
 async def echo(stream: Stream) -> None:
@@ -21,7 +21,9 @@ async def echo(stream: Stream) -> None:
         await stream.write(data)
 
 
-def talking(exchange: Exchange, local: Local | None = LOOPBACK) -> AbstractAsyncContextManager[Stream]:
+def talking(
+    exchange: RequestHandler, local: LocalAddress | None = LOOPBACK
+) -> AbstractAsyncContextManager[Stream]:
     def pair() -> tuple[Stream, Stream]:
         ours, theirs = testing.memory_pair()
         if local is not None:
@@ -31,13 +33,13 @@ def talking(exchange: Exchange, local: Local | None = LOOPBACK) -> AbstractAsync
     return testing.connect(server()(exchange), pair=pair)
 
 
-async def answer(exchange: Exchange, *lines: str, local: Local | None = LOOPBACK) -> bytes:
+async def answer(exchange: RequestHandler, *lines: str, local: LocalAddress | None = LOOPBACK) -> bytes:
     async with talking(exchange, local) as stream:
         await stream.write("\r\n".join([*lines, "", ""]).encode())
         return await stream.read()
 
 
-async def status(exchange: Exchange, *lines: str, local: Local | None = LOOPBACK) -> int:
+async def status(exchange: RequestHandler, *lines: str, local: LocalAddress | None = LOOPBACK) -> int:
     return int((await answer(exchange, *lines, local=local)).split()[1])
 
 
@@ -74,7 +76,7 @@ async def test_a_custom_relay_receives_the_bridge() -> None:
 
 async def test_an_unreachable_target_is_502_with_the_reason() -> None:
     async def nobody(target: Target) -> Stream:
-        raise Unreachable(f"cannot connect to {target}")
+        raise UnreachableError(f"cannot connect to {target}")
 
     heard = await answer(proxy(connect=nobody), "CONNECT a.example:443 HTTP/1.1", "Host: a.example:443")
     assert heard.startswith(b"HTTP/1.1 502 ")
@@ -156,7 +158,7 @@ async def test_max_forwards_counts_down_and_ends_here(method: str) -> None:
 async def test_a_request_loop_is_detected() -> None:
     exchange = proxy(connect=Upstream(answering(OK)))
     line = ("GET http://a.example/ HTTP/1.1", "Host: a.example")
-    laps = ", ".join(["1.1 llama"] * (LAPS - 1))
+    laps = ", ".join(["1.1 llama"] * (MAX_LOOPS - 1))
     assert await status(exchange, *line, f"Via: {laps}, 1.1 other") == 200
     assert await status(exchange, *line, f"Via: {laps}", "Via: 1.1 llama") == 508
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from llama import Peer, http
+from llama import PeerAddress, http
 from llama.http import Request, Response
 from llama.http._proxy.forwarded_fields import ForwardedFor
 
@@ -19,7 +19,7 @@ def seen(
 ) -> Request:
     """The request that a handler behind `http.forwarded` gets."""
     request = Request("GET", "http://a.example/", fields)
-    request.client = None if peer is None else Peer(peer, 1)
+    request.client = None if peer is None else PeerAddress(peer, 1)
     found: list[Request] = []
 
     async def handler(request: Request) -> Response:

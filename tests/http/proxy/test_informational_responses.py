@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from llama import Stream, http, testing
-from llama._core.shutdown import own_task
+from llama._core.shutdown import detached_task
 from llama.http import Headers, Request, Response, reverse_proxy, server
-from llama.http._messages.message import Exchange
+from llama.http._messages.message import RequestHandler
 from tests.http.serving import plain
 from tests.http.upstreams import Upstream, head_of
 
@@ -46,12 +46,12 @@ async def all_of(stream: Stream) -> bytes:
 async def test_the_end_of_the_wait_for_100_does_not_cut_an_informational_response(is_sent: bool) -> None:
     async with testing.clock(autojump=True), http.client(Upstream(hinting)) as client:
         front = server()(reverse_proxy("http://a.example", client=client, via=None))
-        async with testing.connect(front, pair=testing.lockstep) as stream:
+        async with testing.connect(front, pair=testing.lockstep_pair) as stream:
             await stream.write(HEAD)
             if is_sent:
                 await stream.write(b"hello")
             await asyncio.sleep(10)
-            reading = own_task(all_of(stream))
+            reading = detached_task(all_of(stream))
             if not is_sent:
                 await stream.write(b"hello")
             got = await reading
@@ -59,7 +59,7 @@ async def test_the_end_of_the_wait_for_100_does_not_cut_an_informational_respons
 
 
 async def hinting_and_slow(request: Request) -> Response:
-    await request.inform(103, {"Link": "</a>"})
+    await request.send_informational(103, {"Link": "</a>"})
     await asyncio.Event().wait()
     raise AssertionError
 
@@ -67,9 +67,12 @@ async def hinting_and_slow(request: Request) -> Response:
 @pytest.mark.parametrize("scheme", ["http", "h2c"])
 async def test_a_timeout_of_the_upstream_does_not_cut_an_informational_response(scheme: str) -> None:
     origin = silent if scheme == "http" else server()(hinting_and_slow)
-    async with testing.clock(autojump=True), http.client(Upstream(origin), head_timeout=5) as client:
+    async with (
+        testing.clock(autojump=True),
+        http.client(Upstream(origin), response_header_timeout=5) as client,
+    ):
         front = server()(reverse_proxy(f"{scheme}://a.example", client=client, via=None))
-        async with testing.connect(front, pair=testing.lockstep) as stream:
+        async with testing.connect(front, pair=testing.lockstep_pair) as stream:
             await stream.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             await asyncio.sleep(10)
             got = await all_of(stream)
@@ -77,14 +80,14 @@ async def test_a_timeout_of_the_upstream_does_not_cut_an_informational_response(
 
 
 async def informing_and_giving_up(request: Request) -> Response:
-    task = own_task(request.inform(103, {"Link": "</a>"}))
+    task = detached_task(request.send_informational(103, {"Link": "</a>"}))
     await asyncio.sleep(1)
     task.cancel()
     return Response(200)
 
 
 async def reading_and_giving_up(request: Request) -> Response:
-    task = own_task(request.body.read())
+    task = detached_task(request.body.read())
     await asyncio.sleep(1)
     task.cancel()
     await asyncio.wait((task,))
@@ -100,11 +103,11 @@ async def reading_and_giving_up(request: Request) -> Response:
     ],
 )
 async def test_the_final_response_follows_a_whole_informational_one(
-    app: Exchange, interim: bytes, status: bytes
+    app: RequestHandler, interim: bytes, status: bytes
 ) -> None:
     async with (
         testing.clock(autojump=True),
-        testing.connect(server(handler_timeout=5)(app), pair=testing.lockstep) as stream,
+        testing.connect(server(handler_timeout=5)(app), pair=testing.lockstep_pair) as stream,
     ):
         await stream.write(HEAD)
         await asyncio.sleep(10)
@@ -115,7 +118,7 @@ async def test_the_final_response_follows_a_whole_informational_one(
 async def test_a_client_that_takes_no_informational_response_loses_its_connection() -> None:
     async with (
         testing.clock(autojump=True),
-        testing.connect(server(write_timeout=5)(hinting_and_slow), pair=testing.lockstep) as stream,
+        testing.connect(server(write_timeout=5)(hinting_and_slow), pair=testing.lockstep_pair) as stream,
     ):
         await stream.write(HEAD)
         await asyncio.sleep(10)
@@ -137,6 +140,6 @@ async def test_a_client_passes_an_informational_response_on_however_long_that_ta
         request = Request(
             "POST", "http://a.example/", {"Expect": "100-continue", "Content-Length": "5"}, body()
         )
-        request._informer = inform
+        request._send_informational = inform
         assert await (await client(request)).body.read() == b"ok"
     assert informed == [103]

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llama import Handler, Peer, Stream, serve, stack, testing
+from llama import ConnectionHandler, PeerAddress, Stream, serve, stack, testing
 from llama._core.errors import ConfigError
 from llama.http import Request, Response, client, forwarded, reverse_proxy, server
-from llama.http._messages.message import Exchange
+from llama.http._messages.message import RequestHandler
 from tests.http.serving import client_of, get
 from tests.http.upstreams import OK, Upstream, answering, head_of, tcp_pair
 
@@ -16,7 +16,7 @@ A = "http://a.example"
 
 
 async def heard_by_upstream(
-    *lines: str, line: str = "GET / HTTP/1.1", proxy: Exchange | None = None, peer: str = "192.0.2.1"
+    *lines: str, line: str = "GET / HTTP/1.1", proxy: RequestHandler | None = None, peer: str = "192.0.2.1"
 ) -> list[str]:
     """Return the request that the upstream receives for this one."""
     heard: list[bytes] = []
@@ -30,7 +30,7 @@ async def heard_by_upstream(
     exchange = proxy or reverse_proxy(A, client=fetcher)
     if proxy is not None:
         object.__setattr__(innermost(proxy), "client", fetcher)
-    async with fetcher, testing.connect(server()(exchange), peer=Peer(peer, 4000)) as stream:
+    async with fetcher, testing.connect(server()(exchange), peer=PeerAddress(peer, 4000)) as stream:
         await stream.write("\r\n".join([line, "Host: shop.example", *lines, "", ""]).encode())
         await stream.read()
     return heard[0].decode().split("\r\n")[:-2]
@@ -138,16 +138,16 @@ async def test_an_ipv6_client_is_quoted_in_forwarded() -> None:
     ("proxy", "path", "expected"),
     [
         (reverse_proxy(f"{A}/base"), "/x?y", "/base/x?y"),
-        (reverse_proxy(A, add="/base/"), "/", "/base/"),
-        (reverse_proxy(A, strip="/api"), "/api/x", "/x"),
-        (reverse_proxy(A, strip="/api"), "/api", "/"),
-        (reverse_proxy(A, strip="/api"), "/api?x", "/?x"),
-        (reverse_proxy(A, strip="/api", add="/v1"), "/api/x", "/v1/x"),
-        (reverse_proxy(f"{A}/base", strip="/api", add="/v1"), "/api/x", "/base/v1/x"),
+        (reverse_proxy(A, add_prefix="/base/"), "/", "/base/"),
+        (reverse_proxy(A, strip_prefix="/api"), "/api/x", "/x"),
+        (reverse_proxy(A, strip_prefix="/api"), "/api", "/"),
+        (reverse_proxy(A, strip_prefix="/api"), "/api?x", "/?x"),
+        (reverse_proxy(A, strip_prefix="/api", add_prefix="/v1"), "/api/x", "/v1/x"),
+        (reverse_proxy(f"{A}/base", strip_prefix="/api", add_prefix="/v1"), "/api/x", "/base/v1/x"),
         (reverse_proxy(A), "/a/../b", "/a/../b"),
     ],
 )
-async def test_path_prefixes(proxy: Exchange, path: str, expected: str) -> None:
+async def test_path_prefixes(proxy: RequestHandler, path: str, expected: str) -> None:
     heard = await heard_by_upstream(proxy=proxy, line=f"GET {path} HTTP/1.1")
     assert heard[0] == f"GET {expected} HTTP/1.1"
     assert ("X-Forwarded-Prefix: /api" in heard) is path.startswith("/api")
@@ -156,15 +156,15 @@ async def test_path_prefixes(proxy: Exchange, path: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("proxy", "path", "status"),
     [
-        (reverse_proxy(A, strip="/api"), "/apix", b"404"),
-        (reverse_proxy(A, strip="/api"), "/", b"404"),
-        (reverse_proxy(A, add="/base"), "/../x", b"400"),
+        (reverse_proxy(A, strip_prefix="/api"), "/apix", b"404"),
+        (reverse_proxy(A, strip_prefix="/api"), "/", b"404"),
+        (reverse_proxy(A, add_prefix="/base"), "/../x", b"400"),
         (reverse_proxy(f"{A}/base"), "/a/%2e%2E/x", b"400"),
         (reverse_proxy(f"{A}/base"), "/a/..", b"400"),
         (reverse_proxy(f"{A}/base"), "/a/..%2fx", b"400"),
     ],
 )
-async def test_paths_that_are_not_below_a_prefix(proxy: Exchange, path: str, status: bytes) -> None:
+async def test_paths_that_are_not_below_a_prefix(proxy: RequestHandler, path: str, status: bytes) -> None:
     async with testing.connect(server()(proxy)) as stream:
         await stream.write(get(path))
         assert (await stream.read()).split()[1] == status
@@ -195,7 +195,7 @@ async def test_the_request_goes_to_the_configured_upstream() -> None:
 # what comes down
 
 
-def proxied(origin: Handler) -> Exchange:
+def proxied(origin: ConnectionHandler) -> RequestHandler:
     return reverse_proxy(A, client=client(Upstream(origin, tcp_pair)))
 
 
@@ -254,7 +254,7 @@ async def test_a_slow_upstream_is_504_and_a_full_pool_is_503() -> None:
         await head_of(stream)
         await stream.read()
 
-    fetcher = client(Upstream(silent), head_timeout=5, max_per_host=1, max_waiting=0)
+    fetcher = client(Upstream(silent), response_header_timeout=5, max_per_host=1, max_waiting=0)
     async with testing.clock(autojump=True), fetcher:
         proxy = server()(reverse_proxy(A, client=fetcher))
         async with testing.connect(proxy) as one, testing.connect(proxy) as two:
@@ -449,16 +449,16 @@ async def test_through_real_servers_and_sockets() -> None:
 
 
 WRONG: list[dict[str, object]] = [
-    {"to": []},
-    {"to": "a.example:80"},
-    {"to": {A: 0}},
-    {"to": A, "balance": "sticky"},
-    {"to": A, "strip": "api"},
-    {"to": A, "add": "/a/../b"},
-    {"to": A, "host": "a b"},
-    {"to": A, "via": "a b"},
-    {"to": A, "retries": -1},
-    {"to": A, "connect": Upstream, "client": reverse_proxy(A)},
+    {"upstreams": []},
+    {"upstreams": "a.example:80"},
+    {"upstreams": {A: 0}},
+    {"upstreams": A, "balance": "sticky"},
+    {"upstreams": A, "strip_prefix": "api"},
+    {"upstreams": A, "add_prefix": "/a/../b"},
+    {"upstreams": A, "host": "a b"},
+    {"upstreams": A, "via": "a b"},
+    {"upstreams": A, "retries": -1},
+    {"upstreams": A, "connect": Upstream, "client": reverse_proxy(A)},
 ]
 
 

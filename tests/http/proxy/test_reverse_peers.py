@@ -14,19 +14,19 @@ from websockets.asyncio.server import serve as serve_websocket
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from llama import Handler, Stream, http, serve, stack
-from llama.http import Exchange, Request, Response
+from llama import ConnectionHandler, Stream, http, serve, stack
+from llama.http import Request, RequestHandler, Response
 from tests.http.peers import CLEAN, DATA, curl, digested, reverse, site
 from tests.pango.conftest import needs
 from tests.pango.nginx import Nginx
 from tests.socks5.programs import installed
 
 pytestmark = pytest.mark.peer
-Layer: TypeAlias = Callable[[Exchange], Exchange]
+Layer: TypeAlias = Callable[[RequestHandler], RequestHandler]
 
 
 @asynccontextmanager
-async def before(origin: Handler, *layers: Layer) -> AsyncGenerator[str]:
+async def before(origin: ConnectionHandler, *layers: Layer) -> AsyncGenerator[str]:
     """Yield the URL of a reverse proxy in front of a handler."""
     async with (
         serve(origin, listen="127.0.0.1:0") as there,
@@ -35,7 +35,7 @@ async def before(origin: Handler, *layers: Layer) -> AsyncGenerator[str]:
         yield url
 
 
-def page(exchange: Exchange) -> Handler:
+def page(exchange: RequestHandler) -> ConnectionHandler:
     return stack(http.server(), exchange)
 
 
@@ -226,7 +226,7 @@ async def test_a_client_that_disconnects_ends_the_stream() -> None:
 # upstreams that are slow, and that die
 
 
-def dying(said: bytes, *, reset: bool) -> Handler:
+def dying(said: bytes, *, reset: bool) -> ConnectionHandler:
     """An upstream that sends this and closes the connection, with FIN or RST."""
 
     async def handler(stream: Stream) -> None:
@@ -273,7 +273,7 @@ async def test_a_slow_upstream_is_504_after_the_timeout() -> None:
 
     async with serve(stack(http.server(), slow), listen="127.0.0.1:0") as origin:
         to = f"http://{origin.address}"
-        hasty = http.reverse_proxy(to, client=http.client(head_timeout=0.05))
+        hasty = http.reverse_proxy(to, client=http.client(response_header_timeout=0.05))
         async with serve(stack(http.server(), hasty), listen="127.0.0.1:0") as gate, reverse(to) as patient:
             done = await curl("-w", " %{http_code}", f"http://{gate.address}")
             assert done.out.endswith(b" 504")

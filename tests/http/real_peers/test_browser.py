@@ -12,7 +12,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 
 from llama import http
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from tests.http.browser import FETCHES, chromium, fingerprint
 from tests.http.peers import SITE, Roads, digest, digested, proxied, sites
 from tests.tls.sessions import pair_files
@@ -42,7 +42,7 @@ WANTED = {
 class Page:
     """What the page asks for; `told` is what it says it got."""
 
-    def __init__(self, echo: Exchange) -> None:
+    def __init__(self, echo: RequestHandler) -> None:
         self.echo = echo
         self.told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self.heard = asyncio.Queue[None]()

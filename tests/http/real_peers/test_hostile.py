@@ -230,7 +230,7 @@ async def test_a_flood_of_connections_is_held_at_the_limit() -> None:
         finally:
             now -= 1
 
-    async with serve(stack(tcp.limit(50), count), listen="127.0.0.1:0") as server:
+    async with serve(stack(tcp.connection_limit(50), count), listen="127.0.0.1:0") as server:
         async with crowd(server.address, 1000) as streams:
             for stream in streams:
                 await stream.write(get())

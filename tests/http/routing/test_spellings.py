@@ -12,7 +12,7 @@ from llama import (
     ConfigError,
     Extensions,
     ProtocolError,
-    Refused,
+    RefusedError,
     Stream,
     Target,
     http,
@@ -21,7 +21,7 @@ from llama import (
     stack,
     testing,
 )
-from llama.http import Exchange, PathParameters, Request, Response
+from llama.http import PathParameters, Request, RequestHandler, Response
 from llama.http._messages.headers import Headers
 from llama.http._messages.normalized_path import other_readings
 from llama.layers._hostname import hostname
@@ -35,14 +35,14 @@ ADMIN = "/admin/{rest...}"
 SECRET = "SECRET"
 
 
-def answering(name: str) -> Exchange:
+def answering(name: str) -> RequestHandler:
     async def answer(request: Request) -> Response:
         return Response(200, body=f"{name} {request.path}")
 
     return answer
 
 
-async def ask(exchange: Exchange, path: str, host: str = "a.example") -> str:
+async def ask(exchange: RequestHandler, path: str, host: str = "a.example") -> str:
     """The body of an answer, or its status where it is not 200."""
     request = Request("GET", f"http://{host}/")
     request.path = path
@@ -61,7 +61,7 @@ def expected(spelling: Spelling) -> str:
     return "400" if spelling.decision == "400" else f"{spelling.decision} {spelling.forwarded}"
 
 
-async def check(exchange: Exchange, right: Callable[[Spelling], str], host: str = "a.example") -> None:
+async def check(exchange: RequestHandler, right: Callable[[Spelling], str], host: str = "a.example") -> None:
     heard = {each.path: await ask(exchange, each.path, host) for each in SPELLINGS}
     assert heard == {each.path: right(each) for each in SPELLINGS}
 
@@ -84,7 +84,7 @@ async def request_line(stream: Stream) -> None:
     )
 
 
-async def raw(exchange: Exchange, path: str) -> tuple[int, bytes, bytes]:
+async def raw(exchange: RequestHandler, path: str) -> tuple[int, bytes, bytes]:
     """The status, the head and the body that a server sends to a request line with this path."""
     heard = b""
     async with testing.connect(http.server()(exchange)) as stream:
@@ -219,8 +219,8 @@ def test_a_route_that_no_normalized_path_matches_is_an_error(path: str) -> None:
 async def test_a_prefix_is_taken_off_every_spelling_and_the_rest_stays_as_sent() -> None:
     for add in ("", "/v2"):
         for exchange in (
-            stack(http.rewrite(strip="/admin", add=add), answering("in")),
-            http.reverse_proxy(A, client=answering("in"), strip="/admin", add=add),
+            stack(http.rewrite(strip_prefix="/admin", add_prefix=add), answering("in")),
+            http.reverse_proxy(A, client=answering("in"), strip_prefix="/admin", add_prefix=add),
         ):
             for each in SPELLINGS:
                 heard = await ask(exchange, each.path)
@@ -232,8 +232,8 @@ async def test_a_prefix_is_taken_off_every_spelling_and_the_rest_stays_as_sent()
 
 async def test_no_spelling_leads_out_of_a_prefix_that_is_added() -> None:
     for exchange in (
-        stack(http.rewrite(add="/base"), answering("in")),
-        http.reverse_proxy(A, client=answering("in"), add="/base"),
+        stack(http.rewrite(add_prefix="/base"), answering("in")),
+        http.reverse_proxy(A, client=answering("in"), add_prefix="/base"),
         http.reverse_proxy(f"{A}/base", client=answering("in")),
     ):
         for each in SPELLINGS:
@@ -376,12 +376,12 @@ async def test_rules_of_proxies_see_every_spelling_of_a_host(host: str) -> None:
     request = Request("GET", "http://x/")
     request.authority = host
     if is_it or host in ("", "a.example@b.example"):
-        with pytest.raises((Refused, ProtocolError)):
+        with pytest.raises((RefusedError, ProtocolError)):
             await proxy(request)
     else:
         assert (await proxy(request)).status == 200
     name = named_in(f"GET / HTTP/1.1\r\nHost: {host}".encode())
-    asked = mitm.Asked(Target("192.0.2.1", 80), None, Extensions(), name)
+    asked = mitm.ConnectionInfo(Target("192.0.2.1", 80), None, Extensions(), name)
     assert mitm.block("a.example")(asked) == ("block" if is_it else None)
     assert mitm.block("*.example")(asked) == (
         "block" if is_it or host.endswith("b.example") or host.startswith("xa") else None
@@ -390,7 +390,7 @@ async def test_rules_of_proxies_see_every_spelling_of_a_host(host: str) -> None:
 
 async def test_a_replay_knows_the_path_as_recorded_and_every_spelling_of_the_host() -> None:
     recorded = Recorded(0.0, "GET", f"{A}/a%2fb", "1.1", Headers(), status=200)
-    site = mitm.replay([recorded], otherwise=answering("other"))
+    site = mitm.replay_server([recorded], otherwise=answering("other"))
     for host in HOSTS:
         assert await ask(site, "/a%2fb", host) == ""
         assert await ask(site, "/a/b", host) == "other /a/b"

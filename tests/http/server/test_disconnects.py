@@ -12,13 +12,20 @@ from typing import Any
 import pytest
 
 from llama import serve, stack, tls, to_asgi
-from llama._core.errors import ConfigError, Overloaded, ProtocolError, Refused, Truncated, Unreachable
-from llama.http import Exchange, Request, Response, server
+from llama._core.errors import (
+    ConfigError,
+    OverloadedError,
+    ProtocolError,
+    RefusedError,
+    TruncatedError,
+    UnreachableError,
+)
+from llama.http import Request, RequestHandler, Response, server
 from llama.http._messages.error_response import status_of
 from tests.http.serving import CLOSING, HELLO, client_of, exchange_of, get, hello, last, talk
 
 
-def raising(error: BaseException) -> Exchange:
+def raising(error: BaseException) -> RequestHandler:
     async def answer(request: Request) -> Response:
         raise error
 
@@ -32,13 +39,13 @@ ERRORS: list[tuple[BaseException, int, str]] = [
     (FileNotFoundError("secret"), 500, "proxy_internal_error"),
     (TimeoutError("secret"), 504, "http_response_timeout"),
     (ConnectionResetError("secret"), 502, "connection_terminated"),
-    (Unreachable("secret"), 502, "destination_unavailable"),
-    (Truncated("secret"), 502, "http_response_incomplete"),
-    (Overloaded("secret", retry_after=2.5), 503, "connection_limit_reached"),
+    (UnreachableError("secret"), 502, "destination_unavailable"),
+    (TruncatedError("secret"), 502, "http_response_incomplete"),
+    (OverloadedError("secret", retry_after=2.5), 503, "connection_limit_reached"),
     (ProtocolError("secret", status=502), 502, "http_protocol_error"),
-    (Refused("shown"), 403, "http_request_denied"),
+    (RefusedError("shown"), 403, "http_request_denied"),
     (ProtocolError("shown"), 400, "http_request_error"),
-    (Refused("shown", status=451), 451, "http_request_denied"),
+    (RefusedError("shown", status=451), 451, "http_request_denied"),
 ]
 
 
@@ -48,7 +55,7 @@ def test_an_error_is_answered_with_its_status(error: BaseException, status: int,
     first, _, second = heard.partition(b"\r\n\r\n")
     assert first.startswith(b"HTTP/1.1 %d " % status)
     assert f"Proxy-Status: llama; error={proxy_error}\r\n".encode() in first + b"\r\n"
-    assert (b"Retry-After: 3\r\n" in first) is isinstance(error, Overloaded)
+    assert (b"Retry-After: 3\r\n" in first) is isinstance(error, OverloadedError)
     assert b"secret" not in heard
     assert (b"shown" in heard) is (status < 500)
     assert b"HTTP/1.1 %d " % status in second, "the connection goes on"
@@ -68,7 +75,7 @@ def test_an_unexpected_error_is_logged_with_its_trace_once(caplog: pytest.LogCap
 
 
 def test_an_expected_error_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    talk(stack(server(), raising(Unreachable("nobody at a:1"))), last())
+    talk(stack(server(), raising(UnreachableError("nobody at a:1"))), last())
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.exc_info is None
@@ -80,10 +87,10 @@ def test_the_error_page_can_be_replaced() -> None:
         method = request.method if request is not None else "nothing"
         return Response(status, {"Proxy-Status": "mine"}, f"{method}: {error}")
 
-    heard = talk(stack(server(error_page=page), raising(RuntimeError("shown"))), last())
+    heard = talk(stack(server(error_handler=page), raising(RuntimeError("shown"))), last())
     assert heard.endswith(b"GET: shown")
     assert heard.count(b"Proxy-Status") == 1
-    assert talk(stack(server(error_page=page), hello), b"\0").endswith(
+    assert talk(stack(server(error_handler=page), hello), b"\0").endswith(
         b"nothing: a control character in the head"
     )
 
@@ -100,7 +107,9 @@ def test_the_error_page_can_be_replaced() -> None:
 def test_the_name_in_proxy_status_can_be_set(name: str, field: bytes) -> None:
     named = server(proxy_name=name)
     line = b"\r\nProxy-Status: %b; error=%b\r\n"
-    assert line % (field, b"destination_unavailable") in talk(stack(named, raising(Unreachable("a"))), last())
+    assert line % (field, b"destination_unavailable") in talk(
+        stack(named, raising(UnreachableError("a"))), last()
+    )
     assert line % (field, b"http_request_error") in talk(stack(named, hello), b"\0")
 
 
@@ -116,7 +125,7 @@ def test_a_failing_error_page_yields_an_empty_response() -> None:
     def page(error: BaseException, status: int, request: Request | None) -> Response:
         raise RuntimeError("the page")
 
-    heard = talk(stack(server(error_page=page), raising(RuntimeError())), last())
+    heard = talk(stack(server(error_handler=page), raising(RuntimeError())), last())
     assert heard == b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -134,7 +143,7 @@ async def no_response(request: Request) -> Response:
         exchange_of(Response(1000)),
     ],
 )
-def test_a_response_that_cannot_be_sent_is_an_internal_error(exchange: Exchange) -> None:
+def test_a_response_that_cannot_be_sent_is_an_internal_error(exchange: RequestHandler) -> None:
     assert talk(stack(server(), exchange), last()).startswith(b"HTTP/1.1 500 ")
 
 
@@ -176,7 +185,7 @@ def test_a_bad_request_does_not_affect_the_one_before() -> None:
 
 async def broken() -> AsyncIterator[bytes]:
     yield b"hello"
-    raise Unreachable("the upstream is gone")
+    raise UnreachableError("the upstream is gone")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +311,7 @@ def test_on_close_runs_after_every_kind_of_end() -> None:
 
     async def answer(request: Request) -> Response:
         if request.path == "/error":
-            raise Unreachable("x")
+            raise UnreachableError("x")
 
         async def wait() -> AsyncIterator[bytes]:
             waiting.set()

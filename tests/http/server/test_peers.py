@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama import http, serve, stack, testing
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from tests.http.serving import CLOSING, HELLO, echo, get, hello, last, plain
 
 pytestmark = pytest.mark.peer
@@ -17,7 +17,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 needs_wget = pytest.mark.skipif(shutil.which("wget") is None, reason="wget is not installed")
 
 
-def run(exchange: Exchange, *command: str, **options: str) -> subprocess.CompletedProcess[bytes]:
+def run(exchange: RequestHandler, *command: str, **options: str) -> subprocess.CompletedProcess[bytes]:
     """Run a command with URL replaced by where the exchange is served."""
 
     async def main() -> subprocess.CompletedProcess[bytes]:
@@ -82,7 +82,7 @@ def test_curl_reuses_its_connection() -> None:
 @needs_curl
 def test_curl_sees_early_hints() -> None:
     async def hints(request: Request) -> Response:
-        await request.inform(103, {"Link": "</a>"})
+        await request.send_informational(103, {"Link": "</a>"})
         return Response(200, body=b"hello")
 
     done = run(hints, *CURL, "-i", "URL/")
@@ -111,7 +111,7 @@ async def test_client_and_server_never_deadlock_in_lockstep(piece: int | None) -
         return Response(200, body=await request.body.read() or b"hello")
 
     def pair() -> tuple[testing.MemoryStream, testing.MemoryStream]:
-        return testing.lockstep(piece=piece)
+        return testing.lockstep_pair(piece=piece)
 
     async with (
         testing.connect(stack(http.server(), answer), pair=pair) as client,

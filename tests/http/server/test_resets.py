@@ -6,7 +6,7 @@ import pytest
 
 from llama import Stream, Target, serve, stack, tcp, tls
 from llama.http import Request, Response, proxy, reverse_proxy, server
-from llama.http._messages.message import Exchange
+from llama.http._messages.message import RequestHandler
 from tests.tcp.relay.test_resets import Stalled, fill
 from tests.tls.sessions import ca_file, pair_files
 
@@ -18,7 +18,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 async def test_an_upload_that_an_upstream_does_not_take(kind: str, framing: bytes) -> None:
     stalled, left = Stalled(), asyncio.Event()
     async with asyncio.timeout(10), serve(stalled, listen="127.0.0.1:0") as there:
-        exchange: Exchange = proxy() if kind == "forward" else reverse_proxy(f"http://{there.address}")
+        exchange: RequestHandler = proxy() if kind == "forward" else reverse_proxy(f"http://{there.address}")
 
         async def watched(request: Request) -> Response:
             try:
@@ -30,7 +30,7 @@ async def test_an_upload_that_an_upstream_does_not_take(kind: str, framing: byte
         connect = tcp.connect()
         if kind == "reverse, over TLS":
             handler = tls.server(*pair_files("localhost"))(handler)
-            connect = tls.connect(over=connect, ca=ca_file())
+            connect = tls.connect(connect=connect, ca=ca_file())
         async with serve(handler, listen="127.0.0.1:0") as serving:
             stream = await connect(Target("localhost", serving.port))
             url = f"http://{there.address}/" if kind == "forward" else "/"

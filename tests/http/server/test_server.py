@@ -9,7 +9,7 @@ import pytest
 from llama import stack
 from llama._core.errors import LlamaError
 from llama._core.extensions import Extensions
-from llama._core.server import Peer
+from llama._core.server import PeerAddress
 from llama._core.stack import describe
 from llama._core.stream import Stream
 from llama.http import Body, Headers, Request, Response, server
@@ -300,13 +300,13 @@ def test_a_request_has_its_client_and_connection_data() -> None:
 
     async def look(request: Request) -> Response:
         seen.append(request)
-        assert request.extensions[Peer].host == "192.0.2.1"
+        assert request.extensions[PeerAddress].host == "192.0.2.1"
         return Response(200)
 
     talk(stack(server(), look), last("/a?b"))
     talk(stack(server(scheme="https"), look), last("/a?b"))
     request = seen[0]
-    assert request.client == Peer("192.0.2.1", 5)
+    assert request.client == PeerAddress("192.0.2.1", 5)
     assert (request.method, request.url, request.version) == ("GET", "http://a/a?b", "1.1")
     assert seen[1].url == "https://a/a?b"
     assert isinstance(request.extensions, Extensions)
@@ -314,7 +314,9 @@ def test_a_request_has_its_client_and_connection_data() -> None:
 
 def test_the_authority_of_an_absolute_target_wins() -> None:
     async def look(request: Request) -> Response:
-        return Response(200, body=f"{request.url} {request.absolute} {request.headers.get_all('host')}")
+        return Response(
+            200, body=f"{request.url} {request.is_absolute_form} {request.headers.get_all('host')}"
+        )
 
     heard = talk(stack(server(), look), last("http://b.example:80/c"))
     assert heard.endswith(b"\r\n\r\nhttp://b.example:80/c True ['b.example:80']")
@@ -325,7 +327,7 @@ def test_the_authority_of_an_absolute_target_wins() -> None:
 
 def test_early_hints_are_sent_before_the_response() -> None:
     async def hints(request: Request) -> Response:
-        await request.inform(103, {"Link": "</a>"})
+        await request.send_informational(103, {"Link": "</a>"})
         return Response(200, body=b"hello")
 
     assert talk(stack(server(), hints), last()) == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + CLOSING
@@ -342,7 +344,7 @@ async def shout(stream: Stream) -> None:
 
 
 async def tunnel(request: Request) -> Response:
-    return Response(200, {"Content-Length": "5"} if request.protocol else {}, upgrade=shout)
+    return Response(200, {"Content-Length": "5"} if request.upgrade_protocol else {}, upgrade=shout)
 
 
 def test_an_upgrade_takes_the_connection_over() -> None:

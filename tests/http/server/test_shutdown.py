@@ -2,7 +2,7 @@
 
 from llama import testing
 from llama.http import server
-from llama.http._h1.request_head_reader import ARRIVING
+from llama.http._h1.request_head_reader import FIRST_BYTES_TIMEOUT
 from tests.http.serving import CLOSING, client_of, get, hello
 
 
@@ -17,7 +17,7 @@ async def test_a_first_request_in_flight_is_answered() -> None:
     async with testing.clock() as clock, client_of(server()(hello)) as client:
         await clock.settle()
         client.shutdown.stop()
-        await clock.advance(ARRIVING / 2)
+        await clock.advance(FIRST_BYTES_TIMEOUT / 2)
         await client.say(get())
         assert await client.hear_end() == CLOSING
 
@@ -26,15 +26,15 @@ async def test_a_connection_without_a_request_ends_within_a_second() -> None:
     async with testing.clock() as clock, client_of(server()(hello)) as client:
         await clock.settle()
         client.shutdown.stop()
-        await clock.advance(ARRIVING * 0.9)
+        await clock.advance(FIRST_BYTES_TIMEOUT * 0.9)
         assert not client.served.done()
-        await clock.advance(ARRIVING * 0.1)
+        await clock.advance(FIRST_BYTES_TIMEOUT * 0.1)
         assert await client.hear_end() == b""
 
 
 async def test_an_old_connection_without_a_request_ends_immediately() -> None:
     async with testing.clock() as clock, client_of(server()(hello)) as client:
-        await clock.advance(ARRIVING)
+        await clock.advance(FIRST_BYTES_TIMEOUT)
         client.shutdown.stop()
         assert await client.hear_end() == b""
 
@@ -42,9 +42,9 @@ async def test_an_old_connection_without_a_request_ends_immediately() -> None:
 async def test_a_recent_connection_gets_the_rest_of_the_second() -> None:
     async with testing.clock() as clock, client_of(server()(hello)) as client:
         await clock.settle()
-        await clock.advance(ARRIVING * 0.75)
+        await clock.advance(FIRST_BYTES_TIMEOUT * 0.75)
         client.shutdown.stop()
-        await clock.advance(ARRIVING * 0.2)
+        await clock.advance(FIRST_BYTES_TIMEOUT * 0.2)
         assert not client.served.done()
-        await clock.advance(ARRIVING * 0.1)
+        await clock.advance(FIRST_BYTES_TIMEOUT * 0.1)
         assert await client.hear_end() == b""

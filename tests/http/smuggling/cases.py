@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from llama import Handler, Stream
-from llama.http import Exchange, client, proxy, reverse_proxy, server
+from llama import ConnectionHandler, Stream
+from llama.http import RequestHandler, client, proxy, reverse_proxy, server
 from tests.http.serving import Client, client_of, plain
 from tests.http.upstreams import Upstream, tcp_pair
 
@@ -149,15 +149,15 @@ class Backend:
         return [str(each) for each in self.requests]
 
 
-def reverse(upstream: Upstream, patience: float | None = None) -> Exchange:
+def reverse(upstream: Upstream, patience: float | None = None) -> RequestHandler:
     """The reverse proxy."""
-    asking = client(upstream, head_timeout=patience, body_timeout=patience)
+    asking = client(upstream, response_header_timeout=patience, body_timeout=patience)
     return reverse_proxy("http://backend", client=asking)
 
 
-def forward(upstream: Upstream, patience: float | None = None) -> Exchange:
+def forward(upstream: Upstream, patience: float | None = None) -> RequestHandler:
     """The forward proxy."""
-    asking = client(upstream, head_timeout=patience, body_timeout=patience)
+    asking = client(upstream, response_header_timeout=patience, body_timeout=patience)
     return proxy(client=asking, private=True)
 
 
@@ -167,7 +167,11 @@ def to_forward(raw: bytes) -> bytes:
 
 
 async def through(
-    said: bytes, backend: Handler, make: Callable[[Upstream], Exchange] = reverse, *, piecewise: bool = False
+    said: bytes,
+    backend: ConnectionHandler,
+    make: Callable[[Upstream], RequestHandler] = reverse,
+    *,
+    piecewise: bool = False,
 ) -> bytes:
     """Say that to a proxy in front of a backend; what it answers until it closes."""
     if make is forward:

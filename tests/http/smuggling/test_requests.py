@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 
 from llama import Stream
-from llama.http import Exchange, server
+from llama.http import RequestHandler, server
 from tests.http.serving import client_of
 from tests.http.smuggling.cases import HIDDEN, LAST, SMUGGLED, Backend, forward, reverse, statuses, through
 from tests.http.upstreams import OK, Upstream, tcp_pair
 
-Make = Callable[[Upstream], Exchange]
+Make = Callable[[Upstream], RequestHandler]
 proxies = pytest.mark.parametrize("make", [reverse, forward])
 
 

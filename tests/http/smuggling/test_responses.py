@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from llama import Stream, Target, layer
-from llama.http import Exchange, Headers, Request, Response, client, reverse_proxy, server
+from llama.http import Headers, Request, RequestHandler, Response, client, reverse_proxy, server
 from llama.http import connect as http_connect
 from tests.http.serving import client_of, get, talk
 from tests.http.smuggling.cases import (
@@ -24,7 +24,7 @@ from tests.http.smuggling.cases import (
 )
 from tests.http.upstreams import Upstream, tcp_pair
 
-Make = Callable[[Upstream], Exchange]
+Make = Callable[[Upstream], RequestHandler]
 proxies = pytest.mark.parametrize("make", [reverse, forward])
 READ = 65536
 POISON = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled"
@@ -206,7 +206,7 @@ async def test_bytes_on_a_connection_with_a_waiter_reach_no_client(piece: bytes)
         assert fetcher.state.open().count == 1
 
 
-async def fetcher_task(group: asyncio.TaskGroup, fetcher: Exchange, path: str) -> asyncio.Task[bytes]:
+async def fetcher_task(group: asyncio.TaskGroup, fetcher: RequestHandler, path: str) -> asyncio.Task[bytes]:
     async def fetch() -> bytes:
         response = await fetcher(Request("GET", f"http://a{path}"))
         return await response.body.read()
@@ -357,7 +357,7 @@ async def test_a_tunnel_begins_after_the_head_regardless_of_framing_fields() -> 
         await stream.write(answer("Content-Length: 1", TE) + b"tunnelled")
         await stream.aclose()
 
-    connect = http_connect("proxy:80", over=Upstream(proxy_of))
+    connect = http_connect("proxy:80", connect=Upstream(proxy_of))
     stream = await connect(Target("a.example", 443))
     assert await stream.read() == b"tunnelled"
     await stream.aclose()
@@ -439,7 +439,7 @@ def test_other_parts_of_a_response_cannot_contain_line_breaks(part: str, value: 
 @pytest.mark.parametrize("part", ["method", "path", "protocol", "authority"])
 async def test_the_parts_of_a_request_cannot_contain_line_breaks(part: str, value: str) -> None:
     @layer
-    async def change(request: Request, inner: Exchange) -> Response:
+    async def change(request: Request, inner: RequestHandler) -> Response:
         setattr(request, part, value)
         return await inner(request)
 

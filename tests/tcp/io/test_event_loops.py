@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from llama import Shutdown, Stream, Target, Unreachable, serve, tcp
+from llama import Shutdown, Stream, Target, UnreachableError, serve, tcp
 from llama.tcp._io.open_stream import open_stream
-from llama.tcp._io.proactor_stream import LoopSocketStream
+from llama.tcp._io.proactor_stream import ProactorStream
 from llama.tcp._io.stream import SocketStream
 from tests.tcp.io.loops import LOOPS, Proactor
 
@@ -47,7 +47,7 @@ def test_the_stream_type_matches_the_loop(loop: Loop) -> None:
             await stream.aclose()
 
     run(main, loop)
-    assert kinds == [LoopSocketStream if loop is Proactor else SocketStream] * 2
+    assert kinds == [ProactorStream if loop is Proactor else SocketStream] * 2
 
 
 @on_every_loop
@@ -119,7 +119,7 @@ def test_a_port_without_a_listener_is_unreachable(loop: Loop) -> None:
         with socket.socket() as holder:
             holder.bind(("127.0.0.1", 0))
             port = holder.getsockname()[1]
-            with pytest.raises(Unreachable, match=f"cannot connect to 127.0.0.1:{port}: .*refused"):
+            with pytest.raises(UnreachableError, match=f"cannot connect to 127.0.0.1:{port}: .*refused"):
                 await tcp.connect()(Target("127.0.0.1", port))
 
     run(main, loop)

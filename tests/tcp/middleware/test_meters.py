@@ -122,7 +122,7 @@ async def test_writes_are_throttled(rate: float) -> None:
     async def pour(stream: Stream) -> None:
         await stream.write(bytes(size))
 
-    handler = stack(tcp.throttle(write=rate), pour)
+    handler = stack(tcp.throttle(upload=rate), pour)
     async with testing.clock(autojump=True) as clock, testing.connect(handler) as stream:
         began = clock.time()
         assert await receive_all(stream) == size
@@ -135,7 +135,7 @@ async def test_reads_are_throttled_and_slow_the_sender() -> None:
     async def drain(stream: Stream) -> None:
         done.append(await receive_all(stream))
 
-    handler = stack(tcp.throttle(read=100_000), drain)
+    handler = stack(tcp.throttle(download=100_000), drain)
     async with testing.clock(autojump=True) as clock, testing.connect(handler) as stream:
         began = clock.time()
         await stream.write(bytes(1_000_000))
@@ -147,7 +147,7 @@ async def test_reads_are_throttled_and_slow_the_sender() -> None:
 
 
 async def test_each_direction_has_its_own_rate() -> None:
-    handler = stack(tcp.throttle(read=1e9, write=1000), echo)
+    handler = stack(tcp.throttle(download=1e9, upload=1000), echo)
     async with testing.clock(autojump=True) as clock, testing.connect(handler) as stream:
         began = clock.time()
         await stream.write(bytes(10_000))
@@ -160,7 +160,7 @@ async def test_a_shared_rate_is_for_all_connections_together() -> None:
     async def pour(stream: Stream) -> None:
         await stream.write(bytes(50_000))
 
-    handler = stack(tcp.throttle(write=10_000, shared=True), pour)
+    handler = stack(tcp.throttle(upload=10_000, shared=True), pour)
     async with testing.clock(autojump=True) as clock:
         began = clock.time()
 
@@ -175,14 +175,14 @@ async def test_a_shared_rate_is_for_all_connections_together() -> None:
 
 
 async def test_connections_and_bytes_are_counted_while_open() -> None:
-    traffic = tcp.Traffic()
+    traffic = tcp.TrafficCounter()
     async with serve(stack(tcp.count(traffic), echo), listen="127.0.0.1:0") as server:
         stream = await tcp.connect()(Target("127.0.0.1", server.port))
         await stream.write(b"hello")
         await stream.read()
-        assert repr(traffic) == "Traffic(connections=1, live=1, bytes_received=5, bytes_sent=5)"
+        assert repr(traffic) == "TrafficCounter(connections=1, active=1, bytes_received=5, bytes_sent=5)"
         await stream.aclose()
-    assert (traffic.connections, traffic.live) == (1, 0)
+    assert (traffic.connections, traffic.active) == (1, 0)
 
 
 SIZE = 8_000_000
@@ -200,7 +200,7 @@ async def test_all_bytes_of_a_relay_are_counted() -> None:
         for start in range(0, count, 1 << 20):
             await stream.write(bytes(min(1 << 20, count - start)))
 
-    traffic = tcp.Traffic()
+    traffic = tcp.TrafficCounter()
     sent = bytes(range(256)) * (SIZE // 256)
     async with serve(target, listen="127.0.0.1:0") as upstream:
         handler = stack(tcp.count(traffic), tcp.idle_timeout(20), tcp.forward(upstream.address))
@@ -220,7 +220,7 @@ async def test_a_bulk_transfer_through_a_relay_keeps_to_its_rate() -> None:
 
     rate = 20_000_000
     async with serve(pour, listen="127.0.0.1:0") as upstream:
-        handler = stack(tcp.throttle(write=rate), tcp.forward(upstream.address))
+        handler = stack(tcp.throttle(upload=rate), tcp.forward(upstream.address))
         async with serve(handler, listen="127.0.0.1:0") as server:
             stream = await tcp.connect()(Target("127.0.0.1", server.port))
             loop = asyncio.get_running_loop()

@@ -9,7 +9,19 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from llama import ConfigError, Handler, Peer, Stream, Target, describe, layer, serve, stack, tcp, testing
+from llama import (
+    ConfigError,
+    ConnectionHandler,
+    PeerAddress,
+    Stream,
+    Target,
+    describe,
+    layer,
+    serve,
+    stack,
+    tcp,
+    testing,
+)
 from llama.tcp._policy.networks import Networks
 
 
@@ -54,7 +66,7 @@ async def echo(stream: Stream) -> None:
         await stream.write(data)
 
 
-async def hears(handler: Handler, peer: Peer | None) -> bool:
+async def hears(handler: ConnectionHandler, peer: PeerAddress | None) -> bool:
     """Whether a client from there is served."""
     async with testing.connect(stack(handler), peer=peer) as stream:
         try:
@@ -68,7 +80,7 @@ async def hears(handler: Handler, peer: Peer | None) -> bool:
 async def test_at_the_limit_the_listener_stops_accepting() -> None:
     guests = Guests()
     async with (
-        serve(stack(tcp.limit(1), guests), listen="127.0.0.1:0") as server,
+        serve(stack(tcp.connection_limit(1), guests), listen="127.0.0.1:0") as server,
         connected(server.port) as first,
     ):
         assert await first.read() == b"welcome"
@@ -96,7 +108,7 @@ def unaccepted(port: int) -> int:
 
 async def test_a_limit_behind_a_plain_function_applies_after_accepting() -> None:
     guests = Guests()
-    limited: Handler = stack(tcp.limit(1), guests)
+    limited: ConnectionHandler = stack(tcp.connection_limit(1), guests)
 
     async def opaque(stream: Stream) -> None:
         await limited(stream)
@@ -116,11 +128,11 @@ async def test_a_limit_behind_a_plain_function_applies_after_accepting() -> None
 
 async def test_a_limit_inside_other_layers_is_found_and_shared_by_two_listeners() -> None:
     @layer
-    async def outer(stream: Stream, inner: Handler) -> None:
+    async def outer(stream: Stream, inner: ConnectionHandler) -> None:
         await inner(stream)
 
     guests = Guests()
-    handler = stack(outer, tcp.count(tcp.Traffic()), tcp.limit(2), guests)
+    handler = stack(outer, tcp.count(tcp.TrafficCounter()), tcp.connection_limit(2), guests)
     one, two = tcp.server("127.0.0.1:0", handler), tcp.server("127.0.0.1:0", handler)
     async with serve(one, two) as server:
         ports = [int(address.rpartition(":")[2]) for address in server.addresses]
@@ -142,7 +154,7 @@ async def test_a_failing_handler_releases_its_slot() -> None:
         await stream.read()
         raise ConnectionResetError
 
-    async with serve(stack(tcp.limit(1), broken), listen="127.0.0.1:0") as server:
+    async with serve(stack(tcp.connection_limit(1), broken), listen="127.0.0.1:0") as server:
         for _ in range(3):
             async with connected(server.port) as stream:
                 await stream.write(b"hi")
@@ -153,15 +165,15 @@ async def test_a_failing_handler_releases_its_slot() -> None:
 async def test_only_a_peer_over_its_limit_is_refused() -> None:
     guests = Guests()
     handler = tcp.per_peer_limit(1)(guests)
-    async with testing.connect(handler, peer=Peer("192.0.2.1", 1)) as first:
+    async with testing.connect(handler, peer=PeerAddress("192.0.2.1", 1)) as first:
         assert await first.read() == b"welcome"
-        async with testing.connect(handler, peer=Peer("192.0.2.1", 2)) as again:
+        async with testing.connect(handler, peer=PeerAddress("192.0.2.1", 2)) as again:
             assert await again.read() == b""
-        async with testing.connect(handler, peer=Peer("192.0.2.2", 1)) as other:
+        async with testing.connect(handler, peer=PeerAddress("192.0.2.2", 1)) as other:
             assert await other.read() == b"welcome"
             guests.inside.pop().set()
         guests.leave()
-    async with testing.connect(handler, peer=Peer("192.0.2.1", 3)) as back:
+    async with testing.connect(handler, peer=PeerAddress("192.0.2.1", 3)) as back:
         assert await back.read() == b"welcome"
         guests.leave()
 
@@ -184,9 +196,9 @@ async def test_the_refusal_names_the_peer_and_its_count(caplog: pytest.LogCaptur
 async def test_ipv6_peers_are_counted_by_prefix(prefix: int, counts_as_one: bool) -> None:
     guests = Guests()
     handler = tcp.per_peer_limit(1, ipv6_prefix=prefix)(guests)
-    async with testing.connect(handler, peer=Peer("2001:db8::1", 1)) as first:
+    async with testing.connect(handler, peer=PeerAddress("2001:db8::1", 1)) as first:
         await first.read()
-        again = testing.connect(handler, peer=Peer("2001:db8::2", 1))
+        again = testing.connect(handler, peer=PeerAddress("2001:db8::2", 1))
         async with again as second:
             if counts_as_one:
                 assert await second.read() == b""
@@ -227,18 +239,18 @@ def test_an_ipv4_mapped_network_counts_as_ipv4() -> None:
 
 async def test_allow_serves_only_its_networks() -> None:
     handler = stack(tcp.allow("10.0.0.0/8", "::1"), echo)
-    assert await hears(handler, Peer("10.1.2.3", 1))
-    assert await hears(handler, Peer("::1", 1))
-    assert not await hears(handler, Peer("192.0.2.1", 1))
+    assert await hears(handler, PeerAddress("10.1.2.3", 1))
+    assert await hears(handler, PeerAddress("::1", 1))
+    assert not await hears(handler, PeerAddress("192.0.2.1", 1))
     assert not await hears(handler, None)
     assert describe(handler) == "tcp.allow(10.0.0.0/8, ::1) > echo"
 
 
 async def test_deny_serves_all_but_its_networks() -> None:
     handler = stack(tcp.deny("10.0.0.0/8", "unix"), echo)
-    assert not await hears(handler, Peer("10.1.2.3", 1))
-    assert not await hears(handler, Peer("unix", 0))
-    assert await hears(handler, Peer("192.0.2.1", 1))
+    assert not await hears(handler, PeerAddress("10.1.2.3", 1))
+    assert not await hears(handler, PeerAddress("unix", 0))
+    assert await hears(handler, PeerAddress("192.0.2.1", 1))
     assert describe(handler) == "tcp.deny(10.0.0.0/8, unix) > echo"
 
 
@@ -254,7 +266,7 @@ async def test_a_denied_peer_is_named_in_the_log(caplog: pytest.LogCaptureFixtur
 
 def test_disabled_layers_return_the_handler_unchanged() -> None:
     off = (
-        tcp.limit(None),
+        tcp.connection_limit(None),
         tcp.per_peer_limit(None),
         tcp.idle_timeout(None),
         tcp.lifetime(None),
@@ -272,7 +284,7 @@ def test_invalid_settings_are_errors() -> None:
     with pytest.raises(ConfigError, match="otherwise it would refuse every client"):
         tcp.allow()
     with pytest.raises(ConfigError, match="at least 1 connection"):
-        tcp.limit(0)
+        tcp.connection_limit(0)
     with pytest.raises(ConfigError, match="at least 1 connection"):
         tcp.per_peer_limit(0)
     with pytest.raises(ConfigError, match="1 to 128 bits"):
@@ -281,20 +293,27 @@ def test_invalid_settings_are_errors() -> None:
         with pytest.raises(ConfigError, match="more than 0 seconds"):
             wrong(0)
     with pytest.raises(ConfigError, match="more than 0 bytes a second"):
-        tcp.throttle(read=0)
+        tcp.throttle(download=0)
 
 
 def test_the_layers_take_connection_handlers_only() -> None:
-    with pytest.raises(TypeError, match=r"tcp.limit\(5\) gives Stream, tcp.connect\(\) takes Target"):
-        stack(tcp.limit(5), tcp.connect())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"tcp\.limit is a layer factory: call it"):
-        stack(tcp.limit, echo)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"tcp.connection_limit\(5\) gives Stream, tcp.connect\(\) takes Target"
+    ):
+        stack(tcp.connection_limit(5), tcp.connect())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"tcp\.connection_limit is a layer factory: call it"):
+        stack(tcp.connection_limit, echo)  # type: ignore[arg-type]
 
 
 def test_the_description_of_a_stack_lists_its_layers() -> None:
     handler = stack(
-        tcp.limit(9), tcp.idle_timeout(3), tcp.lifetime(60), tcp.throttle(read=5e3, shared=True), echo
+        tcp.connection_limit(9),
+        tcp.idle_timeout(3),
+        tcp.lifetime(60),
+        tcp.throttle(download=5e3, shared=True),
+        echo,
     )
     assert describe(handler) == (
-        "tcp.limit(9) > tcp.idle_timeout(3) > tcp.lifetime(60) > tcp.throttle(read=5000, shared=True) > echo"
+        "tcp.connection_limit(9) > tcp.idle_timeout(3) > tcp.lifetime(60) > "
+        "tcp.throttle(download=5000, shared=True) > echo"
     )

@@ -4,15 +4,25 @@ import socket
 
 import pytest
 
-from llama import Extensions, Local, Peer, Refused, Stream, Target, Unreachable, stack, tcp
+from llama import (
+    Extensions,
+    LocalAddress,
+    PeerAddress,
+    RefusedError,
+    Stream,
+    Target,
+    UnreachableError,
+    stack,
+    tcp,
+)
 from llama.tcp._policy.address_filter import (
     AddressFilter,
-    came_by_loopback,
-    guard,
-    hop,
+    arrived_on_loopback,
     is_public,
-    only_public,
+    proxy_hop,
+    require_public,
     restrict,
+    restrict_for_client,
 )
 
 
@@ -54,8 +64,8 @@ def test_public_addresses(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "LOCALHOST.", "x.localhost", "unix:/x"])
 def test_a_target_on_this_machine_is_refused_immediately(host: str) -> None:
-    with pytest.raises(Refused, match="only public addresses"):
-        only_public(Target(host, 80))
+    with pytest.raises(RefusedError, match="only public addresses"):
+        require_public(Target(host, 80))
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "0177.0.0.1", "rebinds.example"])
@@ -64,7 +74,7 @@ async def test_a_name_is_checked_by_its_resolved_addresses(host: str) -> None:
         return ["127.0.0.1", "::1"]
 
     connect = stack(tcp.public_only(), tcp.connect(resolver=resolver))
-    with pytest.raises(Refused, match=f"{host}:80 is not allowed: only public addresses"):
+    with pytest.raises(RefusedError, match=f"{host}:80 is not allowed: only public addresses"):
         await connect(Target(host, 80))
 
 
@@ -95,38 +105,38 @@ def test_several_filters_all_apply() -> None:
 @pytest.mark.parametrize(
     ("local", "on_loopback"),
     [
-        (Local("127.0.0.1", 1080), True),
-        (Local("::1", 1080), True),
-        (Local("::ffff:127.0.0.1", 1080), True),
-        (Local("unix", 0), True),
-        (Local("192.0.2.1", 1080), False),
+        (LocalAddress("127.0.0.1", 1080), True),
+        (LocalAddress("::1", 1080), True),
+        (LocalAddress("::ffff:127.0.0.1", 1080), True),
+        (LocalAddress("unix", 0), True),
+        (LocalAddress("192.0.2.1", 1080), False),
         (None, False),
     ],
 )
-def test_a_client_of_a_loopback_address_is_local(local: Local | None, on_loopback: bool) -> None:
+def test_a_client_of_a_loopback_address_is_local(local: LocalAddress | None, on_loopback: bool) -> None:
     extensions = Extensions(*([local] if local else []))
-    assert came_by_loopback(extensions) is on_loopback
+    assert arrived_on_loopback(extensions) is on_loopback
     target = Target("127.0.0.1", 22)
     if on_loopback:
-        assert guard(target, extensions, private=None) is target
+        assert restrict_for_client(target, extensions, private=None) is target
     else:
-        with pytest.raises(Refused):
-            guard(target, extensions, private=None)
-    assert guard(target, extensions, private=True) is target
-    with pytest.raises(Refused):
-        guard(target, extensions, private=False)
+        with pytest.raises(RefusedError):
+            restrict_for_client(target, extensions, private=None)
+    assert restrict_for_client(target, extensions, private=True) is target
+    with pytest.raises(RefusedError):
+        restrict_for_client(target, extensions, private=False)
 
 
 def test_a_hop_gets_the_client_addresses_but_no_other_extensions() -> None:
-    target = only_public(Target("a.example", 443))
-    target.extensions.set(Peer("192.0.2.1", 50000))
-    proxy = hop(Target("127.0.0.1", 1080), target)
-    assert list(proxy.extensions) == [Peer("192.0.2.1", 50000)]
+    target = require_public(Target("a.example", 443))
+    target.extensions.set(PeerAddress("192.0.2.1", 50000))
+    proxy = proxy_hop(Target("127.0.0.1", 1080), target)
+    assert list(proxy.extensions) == [PeerAddress("192.0.2.1", 50000)]
 
 
 async def test_a_malformed_name_is_unreachable() -> None:
     for name in ("a..example", "x" * 64 + ".example"):
-        with pytest.raises(Unreachable, match="not a host name"):
+        with pytest.raises(UnreachableError, match="not a host name"):
             await tcp.connect()(Target(name, 80))
 
 

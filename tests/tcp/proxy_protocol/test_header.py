@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama._core.errors import LlamaError, ProtocolError, TooLarge
+from llama._core.errors import LlamaError, ProtocolError, TooLargeError
 from llama.tcp._proxy_protocol.header import SIGNATURE, Address, Family, ProxyHeader, parse
 from llama.tcp._proxy_protocol.tlv import ProxySSL, Tlv, TlvType, crc32c
 
@@ -248,7 +248,7 @@ def test_two_checksums_are_refused() -> None:
 def test_a_header_over_the_limit_is_refused_before_it_arrives() -> None:
     start = v2(0x21, 0x11, b"", length=5000)
     assert parse(start[:15]) is None
-    with pytest.raises(TooLarge, match="a PROXY header of 5016 bytes: the limit is 4096"):
+    with pytest.raises(TooLargeError, match="a PROXY header of 5016 bytes: the limit is 4096"):
         parse(start)
     assert parse(start, limit=5016) is None
 

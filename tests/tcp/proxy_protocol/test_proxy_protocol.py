@@ -11,10 +11,10 @@ import pytest
 
 from llama import (
     ConfigError,
+    ConnectionHandler,
     Extensions,
-    Handler,
-    Local,
-    Peer,
+    LocalAddress,
+    PeerAddress,
     Stream,
     Target,
     describe,
@@ -27,8 +27,8 @@ from llama.tcp import ProxyHeader, TlvType
 
 CLIENT, SITE = ("203.0.113.9", 5555), ("198.51.100.1", 443)
 HEADER = ProxyHeader.between(CLIENT, SITE, (TlvType.AUTHORITY, b"a.example"))
-PROXY = Peer("10.0.0.1", 40000)
-STRANGER = Peer("192.0.2.1", 40000)
+PROXY = PeerAddress("10.0.0.1", 40000)
+STRANGER = PeerAddress("192.0.2.1", 40000)
 
 
 class Seen:
@@ -43,9 +43,9 @@ class Seen:
             await stream.write(data)
 
     @property
-    def addresses(self) -> tuple[Peer | None, Local | None]:
+    def addresses(self) -> tuple[PeerAddress | None, LocalAddress | None]:
         (known,) = self.extensions
-        return known.get(Peer), known.get(Local)
+        return known.get(PeerAddress), known.get(LocalAddress)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def seen() -> Seen:
     return Seen()
 
 
-def guarded(handler: Handler, **settings: bool | float) -> Handler:
+def guarded(handler: ConnectionHandler, **settings: bool | float) -> ConnectionHandler:
     return stack(tcp.proxy_protocol(trust=["10.0.0.0/8"], **settings), handler)  # type: ignore[arg-type]
 
 
@@ -62,7 +62,7 @@ async def test_a_header_sets_the_addresses_and_its_tlvs(seen: Seen, header: byte
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(header + b"hello")
         assert await stream.read() == b"hello"
-    assert seen.addresses == (Peer(*CLIENT), Local(*SITE))
+    assert seen.addresses == (PeerAddress(*CLIENT), LocalAddress(*SITE))
     assert seen.extensions[0][ProxyHeader].authority == "a.example"
 
 
@@ -70,22 +70,22 @@ async def test_a_version_1_line_sets_the_addresses_too(seen: Seen) -> None:
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(b"PROXY TCP6 2001:db8::9 2001:db8::1 5555 443\r\nhello")
         assert await stream.read() == b"hello"
-    assert seen.addresses == (Peer("2001:db8::9", 5555), Local("2001:db8::1", 443))
+    assert seen.addresses == (PeerAddress("2001:db8::9", 5555), LocalAddress("2001:db8::1", 443))
 
 
 async def test_a_header_may_come_byte_by_byte(seen: Seen) -> None:
-    async with testing.connect(guarded(seen), peer=PROXY, pair=testing.lockstep) as stream:
+    async with testing.connect(guarded(seen), peer=PROXY, pair=testing.lockstep_pair) as stream:
         for byte in HEADER.encode_v2() + b"!":
             await stream.write(bytes([byte]))
         assert await stream.read() == b"!"
-    assert seen.addresses == (Peer(*CLIENT), Local(*SITE))
+    assert seen.addresses == (PeerAddress(*CLIENT), LocalAddress(*SITE))
 
 
 async def test_an_ipv4_mapped_address_is_ipv4(seen: Seen) -> None:
     mapped = ProxyHeader.between(("::ffff:203.0.113.9", 5555), ("::ffff:198.51.100.1", 443))
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(mapped.encode_v2())
-    assert seen.addresses == (Peer(*CLIENT), Local(*SITE))
+    assert seen.addresses == (PeerAddress(*CLIENT), LocalAddress(*SITE))
 
 
 @pytest.mark.parametrize("header", [ProxyHeader().encode_v2(), b"PROXY UNKNOWN\r\n"])
@@ -99,7 +99,7 @@ async def test_a_local_header_keeps_the_socket_addresses(seen: Seen, header: byt
 async def test_paths_of_unix_sockets_are_not_addresses(seen: Seen) -> None:
     async with testing.connect(guarded(seen), peer=PROXY) as stream:
         await stream.write(ProxyHeader.between("10.0.0.7", "/run/site").encode_v2())
-    assert seen.addresses == (Peer("unix", 0), Local("/run/site", 0))
+    assert seen.addresses == (PeerAddress("unix", 0), LocalAddress("/run/site", 0))
 
 
 async def test_an_untrusted_header_is_passed_on_as_data(seen: Seen) -> None:
@@ -178,7 +178,7 @@ def test_invalid_settings_are_errors() -> None:
     with pytest.raises(ConfigError, match="only version 2"):
         tcp.send_proxy(version=1, checksum=True)
     with pytest.raises(TypeError, match=r"gives Target, tcp\.forward\(127\.0\.0\.1:1\) takes Stream"):
-        tcp.send_proxy(over=tcp.forward("127.0.0.1:1"))  # type: ignore[arg-type]
+        tcp.send_proxy(connect=tcp.forward("127.0.0.1:1"))  # type: ignore[arg-type]
 
 
 def test_the_reprs_show_the_settings() -> None:
@@ -211,11 +211,11 @@ async def test_a_sent_header_is_read_back(seen: Seen, version: int) -> None:
             assert await stream.read() == b"hello"
             mine = stream.socket.getsockname()  # type: ignore[attr-defined]
             await stream.aclose()
-    assert seen.addresses == (Peer(*mine), Local("127.0.0.1", outer.port))
+    assert seen.addresses == (PeerAddress(*mine), LocalAddress("127.0.0.1", outer.port))
 
 
 async def test_a_chain_of_proxies_passes_on_the_original_client_address(seen: Seen) -> None:
-    def trusting(handler: Handler) -> Handler:
+    def trusting(handler: ConnectionHandler) -> ConnectionHandler:
         return tcp.proxy_protocol(trust=["127.0.0.1"])(handler)
 
     async with serve(trusting(seen), listen="127.0.0.1:0") as last:
@@ -225,7 +225,7 @@ async def test_a_chain_of_proxies_passes_on_the_original_client_address(seen: Se
             await stream.write(HEADER.encode_v2() + b"hello")
             assert await stream.read() == b"hello"
             await stream.aclose()
-    assert seen.addresses == (Peer(*CLIENT), Local(*SITE))
+    assert seen.addresses == (PeerAddress(*CLIENT), LocalAddress(*SITE))
 
 
 async def sent_for(extensions: Extensions) -> bytes:
@@ -241,17 +241,17 @@ async def sent_for(extensions: Extensions) -> bytes:
     ("extensions", "header"),
     [
         (Extensions(), ProxyHeader()),
-        (Extensions(Peer(*CLIENT), Local(*SITE)), ProxyHeader.between(CLIENT, SITE)),
+        (Extensions(PeerAddress(*CLIENT), LocalAddress(*SITE)), ProxyHeader.between(CLIENT, SITE)),
         (
-            Extensions(Peer("::ffff:203.0.113.9", 5555), Local("::ffff:198.51.100.1", 443)),
+            Extensions(PeerAddress("::ffff:203.0.113.9", 5555), LocalAddress("::ffff:198.51.100.1", 443)),
             ProxyHeader.between(CLIENT, SITE),
         ),
-        (Extensions(Peer(*CLIENT)), ProxyHeader.between(CLIENT, ("0.0.0.0", 0))),
+        (Extensions(PeerAddress(*CLIENT)), ProxyHeader.between(CLIENT, ("0.0.0.0", 0))),
         (
-            Extensions(Peer("fe80::9%eth0", 1), Local("fe80::1%eth0", 2)),
+            Extensions(PeerAddress("fe80::9%eth0", 1), LocalAddress("fe80::1%eth0", 2)),
             ProxyHeader.between(("fe80::9", 1), ("fe80::1", 2)),
         ),
-        (Extensions(Peer("unix", 0), Local("/run/site", 0)), ProxyHeader.between(None, None)),
+        (Extensions(PeerAddress("unix", 0), LocalAddress("/run/site", 0)), ProxyHeader.between(None, None)),
     ],
 )
 async def test_the_header_has_the_known_addresses_of_the_client(
@@ -265,7 +265,7 @@ async def test_the_tlvs_function_gets_the_target() -> None:
         return [(TlvType.UNIQUE_ID, f"to port {target.port}".encode())]
 
     async with recording() as (address, heard):
-        target = Target.parse(address).fork(Extensions(Peer(*CLIENT), Local(*SITE)))
+        target = Target.parse(address).fork(Extensions(PeerAddress(*CLIENT), LocalAddress(*SITE)))
         stream = await tcp.send_proxy(tlvs=tlvs)(target)
         header = await heard()
         await stream.aclose()
@@ -276,7 +276,7 @@ async def test_the_tlvs_function_gets_the_target() -> None:
 
 
 async def test_the_local_address_is_read_from_the_socket_once(tmp_path: Path) -> None:
-    found: list[tuple[Local | None, Local | None]] = []
+    found: list[tuple[LocalAddress | None, LocalAddress | None]] = []
 
     async def handler(stream: Stream) -> None:
         known = stream.extensions.fork()
@@ -292,5 +292,8 @@ async def test_the_local_address_is_read_from_the_socket_once(tmp_path: Path) ->
             stream = await tcp.connect()(target)
             assert await stream.read() == b""
             await stream.aclose()
-    assert found == [(Local("127.0.0.1", server.port), None), (Local(str(tmp_path / "socket"), 0), None)]
+    assert found == [
+        (LocalAddress("127.0.0.1", server.port), None),
+        (LocalAddress(str(tmp_path / "socket"), 0), None),
+    ]
     assert tcp.local_address(Extensions()) is None

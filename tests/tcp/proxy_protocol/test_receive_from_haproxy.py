@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llama import Local, Peer, Stream, Target, serve, stack, tcp
+from llama import LocalAddress, PeerAddress, Stream, Target, serve, stack, tcp
 from llama.tcp._io.stream import SocketStream
 from tests.tcp.proxy_protocol.test_send_to_haproxy import HAPROXY, haproxy
 
@@ -15,10 +15,10 @@ class Seen:
     """A handler that remembers where its client came from and went to, and echoes."""
 
     def __init__(self) -> None:
-        self.addresses: list[tuple[Peer, Local]] = []
+        self.addresses: list[tuple[PeerAddress, LocalAddress]] = []
 
     async def __call__(self, stream: Stream) -> None:
-        self.addresses.append((stream.extensions[Peer], stream.extensions[Local]))
+        self.addresses.append((stream.extensions[PeerAddress], stream.extensions[LocalAddress]))
         while data := await stream.read():
             await stream.write(data)
 
@@ -41,7 +41,7 @@ async def test_a_proxy_header_from_haproxy_is_accepted(tmp_path: Path, how: str)
         back.setblocking(False)
         async with serve(tcp.server(back, handler)):
             own = await own_address_of_an_echo(*front)
-    assert seen.addresses == [(Peer(*own), Local(*front))]
+    assert seen.addresses == [(PeerAddress(*own), LocalAddress(*front))]
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -55,4 +55,4 @@ async def test_haproxy_accepts_the_header_and_passes_it_on(tmp_path: Path, versi
         async with serve(tcp.server(back, behind), tcp.server("127.0.0.1:0", before)) as server:
             port = int(server.addresses[1].rpartition(":")[2])
             own = await own_address_of_an_echo("127.0.0.1", port)
-    assert seen.addresses == [(Peer(*own), Local("127.0.0.1", port))]
+    assert seen.addresses == [(PeerAddress(*own), LocalAddress("127.0.0.1", port))]

@@ -12,7 +12,7 @@ import pytest
 
 from llama import Bridge, Meter, Relay, Stream, Target, tcp, testing
 from llama._core.stream import Buffer
-from llama.tcp import Transferred
+from llama.tcp import RelayStats
 from llama.testing import FaultyStream, MemoryStream
 from tests.tcp.socket_pairs import streams, tcp_sockets
 
@@ -48,7 +48,7 @@ async def in_memory() -> AsyncGenerator[tuple[Stream, Stream, Stream, Stream]]:
 
 @asynccontextmanager
 async def in_lockstep() -> AsyncGenerator[tuple[Stream, Stream, Stream, Stream]]:
-    yield *testing.lockstep(), *testing.lockstep()
+    yield *testing.lockstep_pair(), *testing.lockstep_pair()
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ async def test_bytes_and_half_closes_pass_in_both_directions(kind: Ends) -> None
             group.create_task(say(target, b"a long ", b"answer"))
             assert await everything(client) == b"a long answer"
         assert await done is None
-        assert bridge.extensions[Transferred] == Transferred(sent=8, received=13)
+        assert bridge.extensions[RelayStats] == RelayStats(sent=8, received=13)
 
 
 @every_kind
@@ -143,7 +143,7 @@ async def test_the_target_may_end_first(kind: Ends) -> None:
         await client.write_eof()
         assert await everything(target) == b"too late to answer"
         assert await done is None
-        assert bridge.extensions[Transferred] == (18, 9)
+        assert bridge.extensions[RelayStats] == (18, 9)
 
 
 @every_kind
@@ -244,7 +244,7 @@ async def test_cancelling_the_relay_releases_both_streams(kind: Ends) -> None:
             assert await inside.read() == b"2"
             group.create_task(target.write(b"3"))
             assert await outside.read() == b"3"
-        assert bridge.extensions[Transferred].sent == 1
+        assert bridge.extensions[RelayStats].sent == 1
 
 
 async def run_relay(bridge: Bridge) -> None:
@@ -331,7 +331,7 @@ async def test_bulk_in_both_directions_is_spliced_and_complete(monkeypatch: pyte
         assert at_target.result() == hash_of(there, size)
         assert at_client.result() == hash_of(back, size)
         assert await done is None
-        assert bridge.extensions[Transferred] == (size, size)
+        assert bridge.extensions[RelayStats] == (size, size)
     assert sum(spliced) > size  # in and out of the pipe, most of both directions
 
 
@@ -460,11 +460,11 @@ class Counter(Meter):
     def __init__(self) -> None:
         self.read = self.written = 0
 
-    def received(self, count: int) -> float:
+    def on_received(self, count: int) -> float:
         self.read += count
         return 0.0
 
-    def sent(self, count: int) -> float:
+    def on_sent(self, count: int) -> float:
         self.written += count
         return 0.0
 
@@ -524,7 +524,7 @@ async def test_an_unreachable_upstream_is_the_error_of_the_relay() -> None:
 
 async def test_a_relay_works_between_a_socket_and_another_stream() -> None:
     async with streams(*tcp_sockets()) as (client, inside):
-        outside, target = testing.lockstep(piece=7)
+        outside, target = testing.lockstep_pair(piece=7)
 
         async def connect(_: Target) -> Stream:
             return outside

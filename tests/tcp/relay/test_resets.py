@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from llama import Handler, Stream, Target, serve, stack, tcp, tls
+from llama import ConnectionHandler, Stream, Target, serve, stack, tcp, tls
 from llama.tcp._io.stream import SocketStream
 from tests.tls.sessions import ca_file, pair_files
 
@@ -51,11 +51,11 @@ async def test_a_client_reset_is_detected_while_the_target_does_not_read(kind: s
                 left.set_result(error)
                 raise
 
-        handler: Handler = watched
+        handler: ConnectionHandler = watched
         connect = tcp.connect()
         if kind == "over TLS":
             handler = stack(tls.server(*pair_files("localhost")), watched)
-            connect = tls.connect(over=connect, ca=ca_file())
+            connect = tls.connect(connect=connect, ca=ca_file())
         async with serve(handler, listen="127.0.0.1:0") as server:
             stream = await connect(Target("localhost", server.port))
             await fill(stream)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama._core.errors import LlamaError, ProtocolError, TooLarge
+from llama._core.errors import LlamaError, ProtocolError, TooLargeError
 from llama.tls._client_hello.client_hello import ClientHello, HelloReader, find
 from tests.tls.client_hello import hellos
 from tests.tls.client_hello.hellos import client_hello, largest_hello, message, record, records
@@ -140,9 +140,9 @@ def test_a_wrong_message_is_rejected_before_it_is_complete() -> None:
 
 
 def test_a_hello_that_announces_too_many_bytes_is_rejected_at_once() -> None:
-    with pytest.raises(TooLarge, match="a ClientHello of 140004 bytes: the limit is 131400"):
+    with pytest.raises(TooLargeError, match="a ClientHello of 140004 bytes: the limit is 131400"):
         find(record(message(1, bytes(140_000))[:16384]))
-    with pytest.raises(TooLarge, match=f"a ClientHello of {len(PLAIN)} bytes: the limit is 40"):
+    with pytest.raises(TooLargeError, match=f"a ClientHello of {len(PLAIN)} bytes: the limit is 40"):
         find(record(PLAIN), limit=40)
 
 

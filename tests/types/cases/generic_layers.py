@@ -3,15 +3,15 @@
 from typing import assert_type
 
 from llama import (
+    ConnectionHandler,
     Connector,
-    Handler,
     LlamaError,
-    Peer,
+    PeerAddress,
     Service,
     Stream,
     Target,
     close,
-    limit,
+    concurrency_limit,
     rate_limit,
     retry,
     route,
@@ -34,24 +34,26 @@ async def double(number: int) -> str:
 
 
 def from_inside(stream: Stream) -> bool:
-    return stream.extensions[Peer].host.startswith("10.")
+    return stream.extensions[PeerAddress].host.startswith("10.")
 
 
 def by_peer(stream: Stream) -> str:
-    return stream.extensions[Peer].host
+    return stream.extensions[PeerAddress].host
 
 
 async def good() -> None:
     assert_type(stack(timeout(5), double), Service[int, str])
-    assert_type(stack(trace("t"), limit(10, queue=5), retry(3), timeout(None), double), Service[int, str])
-    handler: Handler = stack(
+    assert_type(
+        stack(trace("t"), concurrency_limit(10, queue=5), retry(3), timeout(None), double), Service[int, str]
+    )
+    handler: ConnectionHandler = stack(
         trace("t"),
-        tcp.limit(10_000),
+        tcp.connection_limit(10_000),
         tcp.allow("10.0.0.0/8"),
         tcp.idle_timeout(300),
         timeout(60),
         tls.server("a.pem"),
-        limit(100),
+        concurrency_limit(100),
         trace("t"),
         tcp.forward("127.0.0.1:8080", connect=stack(retry(2), timeout(3), tcp.connect())),
     )
@@ -59,47 +61,49 @@ async def good() -> None:
     handler = stack(rate_limit(5, key=by_peer), echo)
     handler = stack(tls.server("a.pem"), rate_limit(5), echo)
     handler = stack(rate_limit(5), tls.server("a.pem"), echo)
-    handler = stack(rate_limit(5), limit(3), echo)
-    handler = stack(limit(3), rate_limit(5), echo)
-    handler = stack(limit(3), rate_limit(5, key=by_peer), echo)
+    handler = stack(rate_limit(5), concurrency_limit(3), echo)
+    handler = stack(concurrency_limit(3), rate_limit(5), echo)
+    handler = stack(concurrency_limit(3), rate_limit(5, key=by_peer), echo)
     handler = stack(rate_limit(5), rate_limit(5), echo)
-    handler = stack(rate_limit(5, key=by_peer), limit(5), echo)
+    handler = stack(rate_limit(5, key=by_peer), concurrency_limit(5), echo)
     handler = stack(rate_limit(5, key=by_peer), tls.server("a.pem"), echo)
     handler = stack(tls.server("a.pem"), rate_limit(5, key=by_peer), echo)
     handler = stack(tls.server("a.pem"), rate_limit(5, key=by_peer), timeout(5), echo)
     handler = stack(timeout(5), tls.server("a.pem"), rate_limit(5, key=by_peer), timeout(5), echo)
     handler = stack(trace("t"), timeout(9), route((from_inside, handler), default=close()))
-    handler = timeout(5)(limit(3)(echo))
+    handler = timeout(5)(concurrency_limit(3)(echo))
     connector: Connector = stack(
-        trace("t"), timeout(5), retry(on=LlamaError), limit(9), tls.connect(over=tcp.connect())
+        trace("t"), timeout(5), retry(on=LlamaError), concurrency_limit(9), tls.connect(connect=tcp.connect())
     )
     await connector(Target("a.example", 443))
     async with (
-        serve(stack(timeout(5), limit(9), echo), listen="127.0.0.1:0"),
+        serve(stack(timeout(5), concurrency_limit(9), echo), listen="127.0.0.1:0"),
         serve(tcp.server(":0", handler)),
     ):
         pass
 
 
 @timeout(5)
-@limit(3)
+@concurrency_limit(3)
 async def decorated(number: int) -> str:
     return str(number)
 
 
 def bad() -> None:
     assert_type(decorated, Service[int, str])
-    handler: Handler
+    handler: ConnectionHandler
     handler = stack(timeout(5), double)  # expect: error
     handler = stack(timeout, echo)  # expect: error
     handler = stack(trace("t"), timeout(5))  # expect: error
-    handler = stack(trace("t"), timeout(5), tls.server("a.pem"), limit(3), double)  # expect: error
+    handler = stack(
+        trace("t"), timeout(5), tls.server("a.pem"), concurrency_limit(3), double
+    )  # expect: error
     handler = stack(trace("t"), tls.server("a.pem"), retry(3), tcp.connect())  # expect: error
     handler = stack(rate_limit(5, key=by_peer), double)  # expect: error
     handler = route((from_inside, double), default=close())  # expect: error
     handler = timeout("5")(echo)  # expect: error
     connector: Connector = stack(timeout(5), tcp.idle_timeout(3), tcp.connect())  # expect: error
     connector = stack(timeout(5), close())  # expect: error
-    numbers: Service[int, str] = stack(limit(3), echo)  # expect: error
-    numbers = stack(tcp.limit(3), double)  # expect: error
+    numbers: Service[int, str] = stack(concurrency_limit(3), echo)  # expect: error
+    numbers = stack(tcp.connection_limit(3), double)  # expect: error
     _ = handler, connector, numbers

@@ -3,8 +3,8 @@
 Read by the type checkers only.
 """
 
-from llama import Handler, Stream, http, stack, to_asgi
-from llama.http import Exchange, Request, Response
+from llama import ConnectionHandler, Stream, http, stack, to_asgi
+from llama.http import Request, RequestHandler, Response
 
 
 async def answer(request: Request) -> Response:
@@ -25,22 +25,22 @@ def of_stream(stream: Stream) -> float:
 
 
 def good() -> None:
-    exchange: Exchange = stack(
-        http.limit(3, key=lambda request: request.authority, queue=None),
+    exchange: RequestHandler = stack(
+        http.concurrency_limit(3, key=lambda request: request.authority, queue=None),
         http.timeout(lambda request: 5 if request.method == "GET" else None),
-        http.timeout(5, whole=True),
+        http.timeout(5, per_exchange=True),
         http.trace(lambda request: request.method),
         http.auth(who),
         http.auth(lambda request: request.method == "GET", challenge="Token"),
         answer,
     )
-    handler: Handler = stack(http.server(), http.trace("site"), exchange)
+    handler: ConnectionHandler = stack(http.server(), http.trace("site"), exchange)
     _ = handler, to_asgi(exchange), to_asgi(http.reverse_proxy("http://127.0.0.1:8000"))
 
 
 def bad() -> None:
-    exchange: Exchange = stack(http.limit(3), echo)  # expect: error
+    exchange: RequestHandler = stack(http.concurrency_limit(3), echo)  # expect: error
     exchange = stack(http.timeout(of_stream), answer)  # expect: error
     exchange = stack(http.auth(echo), answer)  # expect: error
-    exchange = stack(http.limit, answer)  # expect: error
+    exchange = stack(http.concurrency_limit, answer)  # expect: error
     _ = exchange, to_asgi(echo), to_asgi(stack(http.server(), answer))  # expect: error

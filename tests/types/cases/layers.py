@@ -2,15 +2,15 @@
 
 from llama import (
     Bridge,
+    ConnectionHandler,
     Connector,
-    Handler,
-    Peer,
+    PeerAddress,
     Predicate,
     Relay,
     Stream,
     Target,
     close,
-    limit,
+    concurrency_limit,
     rate_limit,
     retry,
     route,
@@ -31,7 +31,7 @@ async def drop(bridge: Bridge) -> None:
 
 
 def host(stream: Stream) -> str:
-    return stream.extensions[Peer].host
+    return stream.extensions[PeerAddress].host
 
 
 @Predicate
@@ -49,23 +49,27 @@ def is_odd(target: Target) -> bool:
 
 
 def good() -> None:
-    handler: Handler = stack(timeout(5), limit(9, queue=3), rate_limit(5, key=host), trace("echo"), echo)
-    handler = stack(tcp.limit(9), tcp.count(tcp.Traffic()), timeout(5), tcp.idle_timeout(3), handler)
+    handler: ConnectionHandler = stack(
+        timeout(5), concurrency_limit(9, queue=3), rate_limit(5, key=host), trace("echo"), echo
+    )
+    handler = stack(
+        tcp.connection_limit(9), tcp.count(tcp.TrafficCounter()), timeout(5), tcp.idle_timeout(3), handler
+    )
     handler = route((is_local, handler), (~is_local & is_local, close()), default=close())
     handler = stack(tcp.proxy_protocol(trust=["unix"]), tcp.allow("::1"), handler)
     connector: Connector = stack(timeout(5), retry(3), rate_limit(9), tcp.connect())
     connector = route((is_secure & is_odd, connector), (is_odd | is_secure, connector), default=tcp.connect())
-    connector = tcp.send_proxy(over=stack(limit(5), connector))
+    connector = tcp.send_proxy(connect=stack(concurrency_limit(5), connector))
     relay: Relay = stack(timeout(60), trace("relay"), drop)
     _ = handler, connector, relay
 
 
 def bad() -> None:
-    handler: Handler
+    handler: ConnectionHandler
     handler = route((is_local, echo))  # expect: error
-    handler = stack(timeout(5), limit(9), tcp.connect())  # expect: error
+    handler = stack(timeout(5), concurrency_limit(9), tcp.connect())  # expect: error
     handler = stack(timeout, echo)  # expect: error
-    handler = stack(timeout(5), tcp.limit(9), drop)  # expect: error
+    handler = stack(timeout(5), tcp.connection_limit(9), drop)  # expect: error
     handler = stack(tcp.idle_timeout(5), tcp.connect())  # expect: error
     handler = tcp.allow("::1")  # expect: error
     handler = route((is_local, echo), default=tcp.connect())  # expect: error
@@ -74,7 +78,7 @@ def bad() -> None:
     connector = stack(rate_limit(5, key=host), tcp.connect())  # expect: error
     connector = stack(retry(3), echo)  # expect: error
     connector = stack(retry(on="x"), tcp.connect())  # expect: error
-    connector = tcp.send_proxy(over=echo)  # expect: error
+    connector = tcp.send_proxy(connect=echo)  # expect: error
     connector = tcp.send_proxy(version=3)  # expect: error
     _ = handler, connector
     _ = is_local & is_odd  # expect: error

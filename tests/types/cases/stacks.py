@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar, assert_type
 
-from llama import Connector, Handler, Layer, Service, Stream, Target, layer, serve, stack, tcp
+from llama import ConnectionHandler, Connector, Layer, Service, Stream, Target, layer, serve, stack, tcp
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -48,7 +48,7 @@ async def overhear(question: Question, inner: Dialogue) -> Answer:
 
 
 @layer
-async def wiretap(stream: Stream, inner: Handler) -> None:
+async def wiretap(stream: Stream, inner: ConnectionHandler) -> None:
     await inner(stream)
 
 
@@ -83,7 +83,7 @@ async def good() -> None:
     assert_type(stack(patience(5), answer), Service[Question, Answer])
     assert_type(stack(language(), answer), Service[Stream, None])
     assert_type(stack(cipher("k"), language(), answer), Service[Stream, None])
-    handler: Handler = stack(
+    handler: ConnectionHandler = stack(
         patience(9), cipher("k"), language(dialect="x"), patience(3), politeness(), overhear, answer
     )
     handler = stack(wiretap, cipher("k"), wiretap, echo)
@@ -127,7 +127,7 @@ async def also_good() -> None:
 
 
 def bad() -> None:
-    handler: Handler
+    handler: ConnectionHandler
     handler = stack(language(), cipher("k"), answer)  # expect: error
     handler = stack(cipher("k"), answer)  # expect: error
     handler = stack(language(), echo)  # expect: error
@@ -171,7 +171,7 @@ async def two_inputs(stream: Stream, more: str) -> None:
 
 
 def bad_functions() -> None:
-    handler: Handler
+    handler: ConnectionHandler
     handler = not_async  # expect: error
     handler = no_input  # expect: error
     handler = two_inputs  # expect: error
@@ -184,10 +184,10 @@ def bad_layers() -> None:
     async def forgets_inner(stream: Stream) -> None:
         await stream.aclose()
 
-    async def turned_round(inner: Handler, stream: Stream) -> None:
+    async def turned_round(inner: ConnectionHandler, stream: Stream) -> None:
         await inner(stream)
 
     layer(forgets_inner)  # expect: error
-    handler: Handler = stack(layer(turned_round), echo)  # expect: error
+    handler: ConnectionHandler = stack(layer(turned_round), echo)  # expect: error
     factory: Callable[[float], Awaitable[None]] = patience  # expect: error
     _ = handler, factory

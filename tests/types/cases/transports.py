@@ -2,11 +2,24 @@
 
 from typing import assert_type
 
-from llama import Bridge, Connector, Handler, Relay, Stream, Target, layer, serve, stack, tcp, tls, unix
+from llama import (
+    Bridge,
+    ConnectionHandler,
+    Connector,
+    Relay,
+    Stream,
+    Target,
+    layer,
+    serve,
+    stack,
+    tcp,
+    tls,
+    unix,
+)
 
 
 @layer
-async def watch(stream: Stream, inner: Handler) -> None:
+async def watch(stream: Stream, inner: ConnectionHandler) -> None:
     await inner(stream)
 
 
@@ -25,17 +38,17 @@ async def drop(bridge: Bridge) -> None:
 
 
 async def good() -> None:
-    terminate: Handler = stack(tls.server("a.pem", "a.key"), tcp.forward("127.0.0.1:8080"))
+    terminate: ConnectionHandler = stack(tls.server("a.pem", "a.key"), tcp.forward("127.0.0.1:8080"))
     terminate = stack(watch, tls.deny("0" * 32), tls.server(tls.Certificate("a.pem", "a.key")), watch, echo)
-    routed: Handler = tls.route(
+    routed: ConnectionHandler = tls.route(
         {"a.example": tcp.forward("127.0.0.1:8443"), "*.b.example": terminate}, default=echo
     )
     routed = stack(tls.require_sni(), tls.route(default=stack(tls.server("a.pem"), tls.route(default=echo))))
     routed = tcp.route((b"SSH-", echo), (lambda data: len(data) > 9 or None, echo), tls=routed, default=echo)
-    assert_type(tls.server("a.pem")(echo), Handler)
-    connector: Connector = tls.connect(over=tls.connect(over=tcp.connect()))
+    assert_type(tls.server("a.pem")(echo), ConnectionHandler)
+    connector: Connector = tls.connect(connect=tls.connect(connect=tcp.connect()))
     connector = stack(log, tls.connect(unix.connect("socket"), insecure=True))
-    chained: Handler = tcp.forward("a.example:443", connect=connector, relay=tcp.relay())
+    chained: ConnectionHandler = tcp.forward("a.example:443", connect=connector, relay=tcp.relay())
     relay: Relay = drop
     chained = tcp.forward(Target("a.example", 443), connect=stack(log, log, tcp.connect()), relay=relay)
     async with serve(tcp.server(":8443", routed), tcp.server(":8080", chained)):
@@ -43,7 +56,7 @@ async def good() -> None:
 
 
 async def bad() -> None:
-    handler: Handler
+    handler: ConnectionHandler
     handler = tls.connect()  # expect: error
     handler = tls.server("a.pem")  # expect: error
     handler = stack(tls.server, echo)  # expect: error
@@ -57,7 +70,7 @@ async def bad() -> None:
     handler = tcp.route(tls=tls.server("a.pem"))  # expect: error
     handler = tcp.forward("a.example:443", connect=stack(tls.server("a.pem"), echo))  # expect: error
     handler = tcp.forward("a.example:443", relay=echo)  # expect: error
-    connector: Connector = tls.connect(over=echo)  # expect: error
+    connector: Connector = tls.connect(connect=echo)  # expect: error
     connector = stack(log, tls.connect)  # expect: error
     connector = stack(watch, tls.connect())  # expect: error
     relay: Relay = echo  # expect: error

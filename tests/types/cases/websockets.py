@@ -2,9 +2,9 @@
 
 from typing import assert_type
 
-from llama import Handler, Stream, http, limit, stack, tcp, timeout, ws
-from llama.http import Exchange, Request, Response
-from llama.ws import Conversation, Message, WebSocket
+from llama import ConnectionHandler, Stream, concurrency_limit, http, stack, tcp, timeout, ws
+from llama.http import Request, RequestHandler, Response
+from llama.ws import Message, RelayedWebSocket, WebSocket
 
 
 async def echo(socket: WebSocket) -> None:
@@ -29,7 +29,7 @@ async def same_later(message: Message) -> Message | None:
     return message
 
 
-async def watch(conversation: Conversation) -> None:
+async def watch(conversation: RelayedWebSocket) -> None:
     await conversation.send_to_client("hello")
 
 
@@ -38,11 +38,11 @@ def wrong(message: Message) -> str:
 
 
 def good() -> None:
-    handler: Handler = stack(
+    handler: ConnectionHandler = stack(
         http.server(), ws.server(subprotocols=["chat"], origins=["https://a", None]), echo
     )
-    handler = stack(http.server(), ws.server(), timeout(60), limit(9), echo)
-    exchange: Exchange = http.route(("/chat", stack(ws.server(), echo)), default=page)
+    handler = stack(http.server(), ws.server(), timeout(60), concurrency_limit(9), echo)
+    exchange: RequestHandler = http.route(("/chat", stack(ws.server(), echo)), default=page)
     exchange = stack(ws.inspect(same), ws.inspect(same_later, on_open=watch, on_close=watch), http.proxy())
     handler = stack(http.server(), ws.inspect(same), exchange)
     _ = handler
@@ -59,13 +59,13 @@ async def client() -> None:
 
 
 def bad() -> None:
-    handler: Handler
+    handler: ConnectionHandler
     handler = stack(http.server(), ws.server(), page)  # expect: error
     handler = stack(http.server(), ws.server(), bytes_only)  # expect: error
     handler = stack(http.server(), echo)  # expect: error
     handler = stack(ws.server(), echo)  # expect: error
     handler = stack(http.server(), ws.inspect(same), echo)  # expect: error
-    exchange: Exchange
+    exchange: RequestHandler
     exchange = stack(ws.inspect(wrong), page)  # expect: error
     exchange = stack(ws.inspect(same, on_open=same), page)  # expect: error
     exchange = stack(ws.server(max_size="1"), echo)  # expect: error

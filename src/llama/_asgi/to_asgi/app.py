@@ -7,20 +7,20 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from types import TracebackType
 
-from llama._asgi.to_asgi.http import HttpAsked
-from llama._asgi.to_asgi.websocket import WebSocketAsked
+from llama._asgi.to_asgi.http import ASGIRequest
+from llama._asgi.to_asgi.websocket import ASGIWebSocket
 from llama._asgi.types import Receive, Scope, Send
-from llama._core.resources import enter
+from llama._core.resources import enter_resources
 from llama._core.shutdown import Shutdown
-from llama._core.stack import check_takes, describe
-from llama.http import Exchange, Request
-from llama.http._messages.error_response import ErrorPage, named_page, plain_page
+from llama._core.stack import check_accepts, describe
+from llama.http import Request, RequestHandler
+from llama.http._messages.error_response import ErrorHandler, named_page, plain_text_error
 
 
-class Opened:
+class LoopResources:
     """The resources and the tasks of the request handler in one event loop."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: RequestHandler) -> None:
         self.loop = asyncio.get_running_loop()
         self.shutdown = Shutdown()
         self._exchange = exchange
@@ -33,7 +33,7 @@ class Opened:
         async with self._opening:
             if not self._open:
                 with self.shutdown.as_current():
-                    await enter(self._exits, self._exchange)
+                    await enter_resources(self._exits, self._exchange)
                 self._open = True
 
     async def close(self) -> None:
@@ -48,28 +48,28 @@ class Opened:
         """Close everything with the loop: asyncio closes the remaining async generators when a loop ends."""
         keeper = self._until_closed()
         await anext(keeper)
-        _keepers[self] = keeper
+        _lifetimes[self] = keeper
 
     async def _until_closed(self) -> AsyncGenerator[None]:
         try:
             yield
         finally:
-            _keepers.pop(self, None)
+            _lifetimes.pop(self, None)
             await self.close()
 
 
-_keepers: dict[Opened, AsyncGenerator[None]] = {}
+_lifetimes: dict[LoopResources, AsyncGenerator[None]] = {}
 
 
 class ToAsgi:
     """An ASGI application around a request handler; as a context manager it opens the handler's resources."""
 
-    def __init__(self, exchange: Exchange, error_page: ErrorPage, max_message: int) -> None:
+    def __init__(self, exchange: RequestHandler, error_page: ErrorHandler, max_message: int) -> None:
         self._exchange = exchange
         self._error_page = error_page
         self._max_message = max_message
         self._entered = 0
-        self._opened: Opened | None = None
+        self._opened: LoopResources | None = None
 
     def __repr__(self) -> str:
         return f"to_asgi({describe(self._exchange)})"
@@ -91,9 +91,9 @@ class ToAsgi:
             opened, self._opened = self._opened, None
             await opened.close()
 
-    def _running(self) -> Opened:
+    def _running(self) -> LoopResources:
         if self._opened is None or self._opened.loop is not asyncio.get_running_loop():
-            self._opened = Opened(self._exchange)
+            self._opened = LoopResources(self._exchange)
         return self._opened
 
     async def _shutdown(self) -> Shutdown:
@@ -110,10 +110,10 @@ class ToAsgi:
             return
         with (await self._shutdown()).as_current():
             if scope["type"] == "http":
-                await HttpAsked(self._exchange, scope, receive, send, self._error_page).run()
+                await ASGIRequest(self._exchange, scope, receive, send, self._error_page).run()
             elif scope["type"] == "websocket":
                 page, limit = self._error_page, self._max_message
-                await WebSocketAsked(self._exchange, scope, receive, send, page, limit).run()
+                await ASGIWebSocket(self._exchange, scope, receive, send, page, limit).run()
             else:
                 raise ValueError(f"{self!r} does not serve {scope['type']!r}")
 
@@ -135,9 +135,9 @@ class ToAsgi:
 
 
 def to_asgi(
-    exchange: Exchange,
+    exchange: RequestHandler,
     *,
-    error_page: ErrorPage = plain_page,
+    error_page: ErrorHandler = plain_text_error,
     proxy_name: str = "llama",
     max_message: int = 1 << 24,
 ) -> ToAsgi:
@@ -152,9 +152,9 @@ def to_asgi(
     that is mounted in another one, the first request opens them, and they close with the loop. To control this, use
     `async with to_asgi(...) as app:` in the lifespan of the outer application.
 
-    LlamaError, TimeoutError and OSError become responses made by `error_page`, with `proxy_name` as this proxy's
+    LlamaError, TimeoutError and OSError become responses made by `error_handler`, with `proxy_name` as this proxy's
     name in Proxy-Status; other exceptions are raised to the server or framework. An error after the response has
     begun is raised too, so that the server aborts the response.
     """
-    check_takes(exchange, Request, "to_asgi()")
+    check_accepts(exchange, Request, "to_asgi()")
     return ToAsgi(exchange, named_page(error_page, proxy_name, "to_asgi"), max_message)

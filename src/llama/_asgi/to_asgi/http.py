@@ -8,27 +8,27 @@ from collections.abc import Container, Iterable
 from llama._asgi.to_asgi.request import ReceivedBody, first_message, headers_of, request_of
 from llama._asgi.types import Event, Receive, Scope, Send
 from llama._core.errors import LlamaError, ProtocolError
-from llama._core.shutdown import own_task
-from llama.http import Body, Exchange, Headers, Request, Response
+from llama._core.shutdown import detached_task
+from llama.http import Body, Headers, Request, RequestHandler, Response
 from llama.http._h1.wire.encode import response_framing
 from llama.http._h1.wire.framing import content_length
 from llama.http._messages.body import EMPTY, BytesBody
-from llama.http._messages.dropped_response import close_dropped
-from llama.http._messages.error_response import ErrorPage, answer_error
-from llama.layers._shared_timeout import Bound
+from llama.http._messages.dropped_response import close_responses_in_traceback
+from llama.http._messages.error_response import ErrorHandler, log_and_render_error
+from llama.layers._shared_timeout import DeadlineScope
 
-GONE = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
+CLIENT_GONE = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
 
 
 class ClientLeft(Exception):
     """The client disconnected before the response was sent."""
 
 
-class HttpAsked:
+class ASGIRequest:
     """Calls the request handler and sends its response. A client that disconnects cancels both."""
 
     def __init__(
-        self, exchange: Exchange, scope: Scope, receive: Receive, send: Send, error_page: ErrorPage
+        self, exchange: RequestHandler, scope: Scope, receive: Receive, send: Send, error_page: ErrorHandler
     ) -> None:
         self._exchange = exchange
         self._scope = scope
@@ -36,7 +36,7 @@ class HttpAsked:
         self._send = send
         self._error_page = error_page
         self._extensions: Container[str] = scope.get("extensions") or ()
-        self._bound = Bound()
+        self._bound = DeadlineScope()
         self._watcher: asyncio.Task[None] | None = None
         self._gone = False
         self._started = False
@@ -48,10 +48,10 @@ class HttpAsked:
         except ClientLeft:
             return
         except asyncio.CancelledError:
-            if not self._bound.is_over():
+            if not self._bound.consume_cancellation():
                 raise
         finally:
-            self._bound.leave()
+            self._bound.exit()
             if self._watcher is not None:
                 self._watcher.cancel()
                 await asyncio.wait([self._watcher])
@@ -92,7 +92,7 @@ class HttpAsked:
 
     def _watch(self) -> None:
         """Wait for the disconnect: after the end of the request no other message can follow."""
-        self._watcher = own_task(self._until_gone())
+        self._watcher = detached_task(self._until_gone())
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -117,19 +117,19 @@ class HttpAsked:
             await response.aclose()
             raise ProtocolError("the handler answered a request without Upgrade with an upgrade", status=502)
         except BaseException as error:
-            await close_dropped(error)
+            await close_responses_in_traceback(error)
             if not isinstance(
                 error, LlamaError | OSError
             ):  # includes TimeoutError; the server reports other exceptions
                 raise
-            return answer_error(error, self._error_page, request, "to_asgi()")
+            return log_and_render_error(error, self._error_page, request, "to_asgi()")
 
     async def _respond(self, request: Request, response: Response) -> None:
         try:
             framing = _framing(request, response)
         except LlamaError as error:
             await response.aclose()
-            response = answer_error(error, self._error_page, request, "to_asgi()")
+            response = log_and_render_error(error, self._error_page, request, "to_asgi()")
             framing = _framing(request, response)
         with_trailers = framing < 0 and "http.response.trailers" in self._extensions
         start: Event = {
@@ -149,10 +149,10 @@ class HttpAsked:
     async def _send_body(self, body: Body, framing: int) -> None:
         """Send the body; an error of the body is raised, so that the server aborts the truncated response."""
         last = b""
-        if body.data is not None and framing:
-            last = body.data
+        if body.buffered is not None and framing:
+            last = body.buffered
         elif framing:
-            while part := await body.chunk():
+            while part := await body.read_chunk():
                 await self._put({"type": "http.response.body", "body": part, "more_body": True})
         await self._put({"type": "http.response.body", "body": last, "more_body": False})
 
@@ -186,5 +186,5 @@ def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [
         (key.encode("latin-1"), value.encode("latin-1"))
         for name, value in headers
-        if (key := name.lower()) not in GONE
+        if (key := name.lower()) not in CLIENT_GONE
     ]

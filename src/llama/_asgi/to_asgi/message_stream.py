@@ -9,11 +9,11 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from llama._asgi.types import Event, Receive, Send
-from llama._core.errors import TooLarge
-from llama._core.shutdown import own_task
-from llama._core.stream import CHUNK, Buffer, Stream, busy, closed
+from llama._core.errors import TooLargeError
+from llama._core.shutdown import detached_task
+from llama._core.stream import DEFAULT_READ_SIZE, Buffer, Stream, busy_error, closed_error
 
-UNSENDABLE = frozenset({1005, 1006, 1015})  # RFC 6455 section 7.4.1
+UNENCODABLE_CLOSE_CODES = frozenset({1005, 1006, 1015})  # RFC 6455 section 7.4.1
 BROKEN = 1011
 LIMIT = 1 << 25  # for a client message and pongs
 
@@ -36,7 +36,7 @@ class MessageStream(Stream):
         "_text",
         "_waiter",
         "_writing",
-        "said_close",
+        "is_close_sent",
     )
 
     def __init__(self, receive: Receive, send: Send, max_message: int, on_end: Callable[[], object]) -> None:
@@ -51,7 +51,7 @@ class MessageStream(Stream):
         self._receiving: asyncio.Task[Event] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._reading = self._writing = self._broken = self._ended = self._closed = False
-        self.said_close = False
+        self.is_close_sent = False
         """Whether this side has sent a close to the server, or the server has disconnected."""
 
     def __repr__(self) -> str:
@@ -59,17 +59,17 @@ class MessageStream(Stream):
 
     # from the client: messages to frames
 
-    async def read(self, limit: int = CHUNK, /) -> bytes:
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if self._reading:
-            raise busy(self, "read")
+            raise busy_error(self, "read")
         self._reading = True
         try:
             while not self._fill() and not self._ended:
                 await self._changed()
                 if self._closed:
-                    raise closed(self)
+                    raise closed_error(self)
         finally:
             self._reading = False
         data, self._buffer = self._buffer[:limit], self._buffer[limit:]
@@ -97,7 +97,7 @@ class MessageStream(Stream):
     def listening(self) -> asyncio.Task[Event]:
         """Return the task that waits for the server's next message; it survives a cancelled read."""
         if self._receiving is None:
-            self._receiving = own_task(self._next())
+            self._receiving = detached_task(self._next())
         return self._receiving
 
     async def _next(self) -> Event:
@@ -114,20 +114,20 @@ class MessageStream(Stream):
 
     def _take(self, message: Event) -> None:
         if message["type"] == "websocket.disconnect":
-            self.said_close = True
+            self.is_close_sent = True
             self._end()
             if self._protocol.state is State.OPEN:
-                self._say_why(message.get("code") or 1005, message.get("reason") or "")
+                self._put_close(message.get("code") or 1005, message.get("reason") or "")
         elif self._protocol.state is State.OPEN:
             if (text := message.get("text")) is not None:
                 self._protocol.send_text(text.encode())
             else:
                 self._protocol.send_binary(bytes(message.get("bytes") or b""))
 
-    def _say_why(self, code: int, reason: str) -> None:
+    def _put_close(self, code: int, reason: str) -> None:
         if code == 1005:  # closed without a code
             self._protocol.send_close()
-        elif code in UNSENDABLE:  # aborted: report to the upstream as 1001, going away
+        elif code in UNENCODABLE_CLOSE_CODES:  # aborted: report to the upstream as 1001, going away
             self._protocol.send_close(1001)
         else:
             self._protocol.send_close(code, reason)
@@ -136,9 +136,9 @@ class MessageStream(Stream):
 
     async def write(self, data: Buffer, /) -> None:
         if self._closed or self._broken:
-            raise closed(self)
+            raise closed_error(self)
         if self._writing:
-            raise busy(self, "written")
+            raise busy_error(self, "written")
         self._writing = self._broken = True
         try:
             self._protocol.receive_data(bytes(data))
@@ -146,9 +146,9 @@ class MessageStream(Stream):
                 if isinstance(event, Frame):
                     await self._pass_on(event)
             if (error := self._protocol.close_sent) is not None and self._protocol.parser_exc is not None:
-                await self.say_close(int(error.code), error.reason)
+                await self.send_close(int(error.code), error.reason)
             if self._fill() and len(self._buffer) > LIMIT:
-                raise TooLarge(
+                raise TooLargeError(
                     f"{self!r}: {len(self._buffer)} bytes wait for an upstream that reads none of them"
                 )
             self._broken = False
@@ -161,7 +161,7 @@ class MessageStream(Stream):
             received = self._protocol.close_rcvd
             code = int(received.code) if received is not None else 1005
             reason = received.reason if received is not None else ""
-            await self.say_close(1000 if code in UNSENDABLE else code, reason)
+            await self.send_close(1000 if code in UNENCODABLE_CLOSE_CODES else code, reason)
             return
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
             self._text = frame.opcode is Opcode.TEXT
@@ -174,7 +174,7 @@ class MessageStream(Stream):
             await self._send_message(whole)
 
     async def _send_message(self, data: bytes) -> None:
-        if self.said_close:
+        if self.is_close_sent:
             return
         if not self._text:
             await self._send({"type": "websocket.send", "bytes": data})
@@ -183,15 +183,15 @@ class MessageStream(Stream):
             text = data.decode()
         except UnicodeDecodeError:
             self._protocol.fail(1007, "text that is not UTF-8")
-            await self.say_close(BROKEN, "")
+            await self.send_close(BROKEN, "")
             return
         await self._send({"type": "websocket.send", "text": text})
 
-    async def say_close(self, code: int, reason: str = "") -> None:
+    async def send_close(self, code: int, reason: str = "") -> None:
         """Send the server a close, once; nothing more is read from its client."""
         self._end()
-        if not self.said_close:
-            self.said_close = True
+        if not self.is_close_sent:
+            self.is_close_sent = True
             if self._receiving is not None:  # some servers send no close while a receive is pending
                 self._receiving.cancel()
                 await asyncio.wait([self._receiving])
@@ -199,9 +199,9 @@ class MessageStream(Stream):
 
     async def write_eof(self) -> None:
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         self._broken = True
-        await self.say_close(BROKEN)  # the stream ended without a close frame
+        await self.send_close(BROKEN)  # the stream ended without a close frame
 
     def unread(self, data: bytes, /) -> None:
         self._buffer = data + self._buffer
@@ -211,7 +211,7 @@ class MessageStream(Stream):
             return
         self.abort()
         try:
-            await self.say_close(BROKEN)
+            await self.send_close(BROKEN)
         except OSError:
             return  # the client has already disconnected
 
@@ -221,7 +221,7 @@ class MessageStream(Stream):
             self._receiving.cancel()
         self._wake()
 
-    async def settled(self) -> None:
+    async def wait_done(self) -> None:
         """Wait until its tasks have ended."""
         self.abort()
         if self._receiving is not None:

@@ -7,9 +7,9 @@ from typing import Any, cast
 from urllib.parse import quote, unquote
 
 from llama._asgi.types import Event, Receive, Scope
-from llama._core.errors import Truncated
+from llama._core.errors import TruncatedError
 from llama._core.extensions import Extensions
-from llama._core.server import Local, Peer
+from llama._core.server import LocalAddress, PeerAddress
 from llama.http import Body, Headers, Request
 
 _SAFE = "/:@!$&'()*+,;=~%-._"
@@ -30,14 +30,14 @@ class ReceivedBody(Body):
         self._ended = ended
         self._first = first
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         if first := self._first:
             self._first = b""
             return first
         while not self.ended:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise Truncated("the client disconnected before the end of its request body", status=400)
+                raise TruncatedError("the client disconnected before the end of its request body", status=400)
             if not message.get("more_body", False):
                 self.ended = True
                 self._ended()
@@ -63,14 +63,14 @@ def request_of(
     request.scheme = _HTTP.get(scheme, scheme)
     request.version = scope.get("http_version", "1.1")
     request._body = body
-    request._connection = Extensions(*_places(scope))
-    request._informer = informer
+    request._connection_extensions = Extensions(*_addresses(scope))
+    request._send_informational = informer
     return request
 
 
-def _places(scope: Scope) -> list[object]:
+def _addresses(scope: Scope) -> list[object]:
     found: list[object] = []
-    for kind, name in ((Peer, "client"), (Local, "server")):
+    for kind, name in ((PeerAddress, "client"), (LocalAddress, "server")):
         if address := cast("list[Any] | None", scope.get(name)):
             found.append(kind(address[0], address[1] or 0))
     return found
@@ -85,10 +85,10 @@ def path_of(scope: Scope) -> str:
         raw = quote(path, safe=_SAFE.replace("%", ""))
     if not root or not (path == root or path.startswith(f"{root}/")):
         return raw or "/"
-    return _below(raw, root) or "/"
+    return _strip_root(raw, root) or "/"
 
 
-def _below(raw: str, root: str) -> str:
+def _strip_root(raw: str, root: str) -> str:
     """Return a path without its prefix `root`, escaped or not."""
     if raw.startswith(root) and raw[len(root) : len(root) + 1] in ("", "/"):
         return raw[len(root) :]

@@ -8,34 +8,39 @@ import hashlib
 import logging
 import secrets
 
-from llama._asgi.to_asgi.http import GONE, encoded
+from llama._asgi.to_asgi.http import CLIENT_GONE, encoded
 from llama._asgi.to_asgi.message_stream import BROKEN, MessageStream
 from llama._asgi.to_asgi.request import headers_of, request_of
 from llama._asgi.types import Receive, Scope, Send
 from llama._core.errors import LlamaError, ProtocolError
 from llama._core.service import Service
 from llama._core.stream import Stream
-from llama.http import Exchange, Headers, Request, Response
+from llama.http import Headers, Request, RequestHandler, Response
 from llama.http._messages.body import EMPTY
-from llama.http._messages.error_response import ErrorPage, answer_error
-from llama.layers._shared_timeout import Bound
+from llama.http._messages.error_response import ErrorHandler, log_and_render_error
+from llama.layers._shared_timeout import DeadlineScope
 
-CLOSING = 1.0
+CLOSE_TIMEOUT = 1.0
 log = logging.getLogger("llama.server")
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_OWN = ("sec-websocket-key", "sec-websocket-accept", "sec-websocket-extensions", "sec-websocket-version")
+_HANDSHAKE_HEADERS = (
+    "sec-websocket-key",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-version",
+)
 
 
-class WebSocketAsked:
+class ASGIWebSocket:
     """Requests a WebSocket from the request handler, and relays between it and the server's client."""
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: RequestHandler,
         scope: Scope,
         receive: Receive,
         send: Send,
-        error_page: ErrorPage,
+        error_page: ErrorHandler,
         max_message: int,
     ) -> None:
         self._exchange = exchange
@@ -45,7 +50,7 @@ class WebSocketAsked:
         self._error_page = error_page
         self._stream = MessageStream(receive, send, max_message, self._ending)
         self._key = base64.b64encode(secrets.token_bytes(16)).decode()
-        self._bound = Bound()
+        self._bound = DeadlineScope()
         self._carrying = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -58,8 +63,8 @@ class WebSocketAsked:
             if response is not None:
                 await self._respond(response)
         finally:
-            self._bound.leave()
-            await self._stream.settled()
+            self._bound.exit()
+            await self._stream.wait_done()
 
     async def _answer(self) -> Response | None:
         """Return the handler's response; None if the client disconnected first."""
@@ -72,11 +77,11 @@ class WebSocketAsked:
                 await self._check(response)
             return response
         except asyncio.CancelledError:
-            if not self._bound.is_over():
+            if not self._bound.consume_cancellation():
                 raise
             return None
         except (LlamaError, OSError) as error:
-            return answer_error(error, self._error_page, request, "to_asgi()")
+            return log_and_render_error(error, self._error_page, request, "to_asgi()")
         finally:
             waiting.remove_done_callback(self._left)
 
@@ -88,17 +93,17 @@ class WebSocketAsked:
     def _ending(self) -> None:
         """Wait a limited time for the peer's part of the closing handshake."""
         if self._carrying:
-            self._timer = asyncio.get_running_loop().call_later(CLOSING, self._bound.expire)
+            self._timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._bound.expire)
 
     def _request(self) -> Request:
         headers = headers_of(self._scope)
-        headers.discard(*GONE, *_OWN)
+        headers.discard(*CLIENT_GONE, *_HANDSHAKE_HEADERS)
         if "sec-websocket-protocol" not in headers and (offered := self._scope.get("subprotocols")):
             headers.add("Sec-WebSocket-Protocol", ", ".join(offered))
         headers.add("Sec-WebSocket-Version", "13")
         headers.add("Sec-WebSocket-Key", self._key)
         request = request_of(self._scope, "GET", headers, EMPTY)
-        request.protocol = "websocket"
+        request.upgrade_protocol = "websocket"
         self._stream.extensions = request.extensions.fork()
         return request
 
@@ -131,7 +136,7 @@ class WebSocketAsked:
 
     async def _accept(self, headers: Headers) -> None:
         more = headers.copy()
-        more.discard(*_OWN, "sec-websocket-protocol", "content-length")
+        more.discard(*_HANDSHAKE_HEADERS, "sec-websocket-protocol", "content-length")
         protocol = headers.get("sec-websocket-protocol")
         await self._send({"type": "websocket.accept", "subprotocol": protocol, "headers": encoded(more)})
 
@@ -139,7 +144,7 @@ class WebSocketAsked:
         kind = "websocket.http.response"
         headers = encoded(response.headers)
         await self._send({"type": f"{kind}.start", "status": response.status, "headers": headers})
-        while part := await response.body.chunk():
+        while part := await response.body.read_chunk():
             await self._send({"type": f"{kind}.body", "body": part, "more_body": True})
         await self._send({"type": f"{kind}.body", "body": b"", "more_body": False})
 
@@ -148,7 +153,7 @@ class WebSocketAsked:
         try:
             await upgrade(self._stream)
         except asyncio.CancelledError:
-            if not self._bound.is_over():
+            if not self._bound.consume_cancellation():
                 raise
         except (LlamaError, OSError) as error:
             log.debug("%s: %s", self._stream, error)
@@ -157,7 +162,7 @@ class WebSocketAsked:
             if self._timer is not None:
                 self._timer.cancel()
             try:
-                await self._stream.say_close(BROKEN)
+                await self._stream.send_close(BROKEN)
             except OSError as error:
                 log.debug(
                     "%s: %s", self._stream, error

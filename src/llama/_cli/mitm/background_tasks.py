@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 from llama import Shutdown
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 
 Task: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Beside:
+class _WithTasks:
     """An exchange that has company."""
 
-    inner: Exchange
-    company: Company
+    inner: RequestHandler
+    company: BackgroundTasks
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "company"
@@ -28,7 +28,7 @@ class Beside:
         return await self.inner(request)
 
 
-class Company:
+class BackgroundTasks:
     """A layer that does nothing to exchanges: what runs while servers do that hold it.
 
     `begin` is called with the first of them; the tasks begin then, and are cancelled with the last.
@@ -40,10 +40,10 @@ class Company:
         self._shutdown = Shutdown()
         self._servers = 0
 
-    def __call__(self, inner: Exchange) -> Beside:
-        return Beside(inner, self)
+    def __call__(self, inner: RequestHandler) -> _WithTasks:
+        return _WithTasks(inner, self)
 
-    async def __aenter__(self) -> Company:
+    async def __aenter__(self) -> BackgroundTasks:
         self._servers += 1
         if self._servers == 1:  # at a reload others come before these have gone
             if self._begin is not None:

@@ -19,19 +19,19 @@ import click
 from llama import ConfigError, Server, http, run, serve
 from llama._cli import logs, stacks
 from llama._cli.access_log import log_relays
-from llama._cli.common_options import Given
-from llama._cli.exit_codes import ending
+from llama._cli.common_options import CommonOptions
+from llama._cli.exit_codes import exit_on_errors
 from llama._cli.mitm import build as mitm_build
 from llama._cli.mitm import options as mitm_options
-from llama._cli.mitm.background_tasks import Company
+from llama._cli.mitm.background_tasks import BackgroundTasks
 from llama._cli.mitm.build import Hook
-from llama._cli.mitm.flow_summary import Table, tell_log
-from llama._cli.mitm.observers import Watch
-from llama._cli.mitm.options import Chosen
-from llama._cli.mitm.proxy_env import Trusted, environment, proxy_url
+from llama._cli.mitm.flow_summary import FlowTable, log_flow
+from llama._cli.mitm.observers import Observers
+from llama._cli.mitm.options import MitmOptions
+from llama._cli.mitm.proxy_env import TrustBundle, environment, proxy_url
 from llama._cli.mitm.subprocess import Child
-from llama._runtime.gc_tuning import seldom_collecting
-from llama._runtime.signals import handled
+from llama._runtime.gc_tuning import tuned_gc
+from llama._runtime.signals import signal_handlers
 from llama.tcp._io.event_loop import new_event_loop
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def mitm_command(command: tuple[str, ...], **options: object) -> None:
 
     \b
     llama mitm --listen 127.0.0.1:8080 --har out.har
-    llama mitm --mode socks5 --listen 1080 --pass '*.bank.example' --access-log json
+    llama mitm --mode socks5 --listen 1080 --passthrough '*.bank.example' --access-log json
     llama mitm --mode forward --to https://api.example --host-header upstream
     llama mitm --mode forward --to api.example:443 --listen 8443 --map-remote https://api.example/=http://localhost:8000/
     llama mitm --har out.har -- pytest -q
@@ -63,21 +63,21 @@ def mitm_command(command: tuple[str, ...], **options: object) -> None:
     instructions for installing it. Runs COMMAND with environment variables that point it at the proxy and its
     CA; when COMMAND ends, the proxy lists its exchanges and exits with its exit code.
 
-    Precedence of rules: --block, then --pass, then --intercept.
+    Precedence of rules: --block, then --passthrough, then --intercept.
     """
-    with ending():
+    with exit_on_errors():
         given, chosen = mitm_options.split(options)
-        logs.set_up(beside=bool(command))
+        logs.set_up(instead_of=bool(command))
         if command:
-            sys.exit(beside(given, chosen, command))
+            sys.exit(run_with_command(given, chosen, command))
         listen(replace(given, listen=given.listen or (DEFAULT_LISTEN,)), chosen)
 
 
-def listen(given: Given, chosen: Chosen) -> None:
+def listen(given: CommonOptions, chosen: MitmOptions) -> None:
     """Serve until a signal ends it."""
     folder = mitm_build.authority_folder(chosen)
     hooks = mitm_build.hooks(given, chosen)
-    watch = shown(chosen)
+    watch = console_or_log(chosen)
 
     def build() -> Sequence[Server]:
         ca = mitm_build.authority(folder)
@@ -92,16 +92,18 @@ def listen(given: Given, chosen: Chosen) -> None:
     run(build, grace=given.grace, on_ready=ready)
 
 
-def shown(chosen: Chosen) -> Watch:
+def console_or_log(chosen: MitmOptions) -> Observers:
     """The console where it can be, or a line for each exchange."""
     wanted = chosen.console
     if wanted is None and chosen.lines is not None:  # who asks for lines wants to read them
-        return lines(chosen.lines)
+        return log_lines(chosen.lines)
     if wanted is not False:
         console = _console(wanted is True)
         if console is not None:
-            return Watch((Company(console.show),)) + console.watch + lines(chosen.lines or "off")
-    return lines(chosen.lines or "short")
+            return (
+                Observers((BackgroundTasks(console.show),)) + console.watch + log_lines(chosen.lines or "off")
+            )
+    return log_lines(chosen.lines or "short")
 
 
 def _console(wanted: bool) -> Console | None:
@@ -120,19 +122,19 @@ def _console(wanted: bool) -> Console | None:
     return None
 
 
-def lines(format: mitm_options.Lines) -> Watch:
+def log_lines(format: mitm_options.Lines) -> Observers:
     """The access log, in its format."""
     match format:
         case "off":
-            return Watch()
+            return Observers()
         case "short":
-            return Watch.to(tell_log)
+            return Observers.to(log_flow)
         case format:
             told: Hook = http.access_log(format, whole_urls=True)
-            return Watch((told,), (log_relays(format, "PASS"),))
+            return Observers((told,), (log_relays(format, "PASS"),))
 
 
-def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
+def run_with_command(given: CommonOptions, chosen: MitmOptions, command: Sequence[str]) -> int:
     """Serve a command until it ends: its exit code."""
     if chosen.mode not in ("http", "socks5"):
         raise ConfigError(
@@ -142,30 +144,30 @@ def beside(given: Given, chosen: Chosen, command: Sequence[str]) -> int:
         raise ConfigError("--console: the terminal is the command's")
     given = replace(given, listen=given.listen or ("127.0.0.1:0",))
     ca = mitm_build.authority_of_a_command(chosen)
-    table = Table(chosen.show)
-    watch = Watch.to(table) + lines(chosen.lines or "off")
-    if chosen.show:  # the table has what the server warns of
+    table = FlowTable(chosen.summary)
+    watch = Observers.to(table) + log_lines(chosen.lines or "off")
+    if chosen.summary:  # the table has what the server warns of
         logging.getLogger("llama.server").setLevel("ERROR")
     servers = mitm_build.servers(given, chosen, ca, mitm_build.hooks(given, chosen), watch)
-    trusted = Trusted(ca.pem, chosen.upstream_ca)
+    trusted = TrustBundle(ca.pem, chosen.upstream_ca)
     child = Child(command, _say)
 
     async def main() -> int:
-        with handled(child.callbacks()):
+        with signal_handlers(child.callbacks()):
             async with serve(*servers, grace=given.grace) as serving:
                 proxy = _url(given, chosen, serving.address)
                 with TemporaryDirectory(prefix="llama-mitm-") as folder:
                     return await child.run(environment(os.environ, proxy, trusted, Path(folder)))
 
-    with seldom_collecting(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with tuned_gc(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(main())
-    if chosen.show and child.has_begun:
+    if chosen.summary and child.has_begun:
         for line in table.lines(_width()):
             _say(line)
     return code
 
 
-def _url(given: Given, chosen: Chosen, address: str) -> str:
+def _url(given: CommonOptions, chosen: MitmOptions, address: str) -> str:
     scheme = "socks5h" if chosen.mode == "socks5" else "https" if given.cert else "http"
     return proxy_url(address, scheme, next(iter(stacks.users(given).items()), None))
 

@@ -11,7 +11,7 @@ log = logging.getLogger("llama.access")
 
 
 @dataclass(slots=True)
-class Seen:
+class FlowSummary:
     """An exchange, or a connection that was passed through."""
 
     method: str
@@ -31,19 +31,19 @@ class Seen:
         return f"{text} ({printable(self.error)})" if self.error else text
 
 
-def tell_log(seen: Seen) -> None:
+def log_flow(seen: FlowSummary) -> None:
     """One short line of the access log."""
     log.info("%s %s", time.strftime("%H:%M:%S", time.localtime(seen.moment)), seen)
 
 
-class Table:
+class FlowTable:
     """The latest of what passed, and how much there was in all."""
 
     def __init__(self, most: int) -> None:
-        self._latest: deque[Seen] = deque(maxlen=most)
+        self._latest: deque[FlowSummary] = deque(maxlen=most)
         self._count = self._failed = self._size = 0
 
-    def __call__(self, seen: Seen) -> None:
+    def __call__(self, seen: FlowSummary) -> None:
         self._latest.append(seen)
         self._count += 1
         self._failed += bool(seen.error) or seen.status >= 400
@@ -66,7 +66,7 @@ class Table:
         return [*lines, f"{self._count} in all, {self._failed} failed, {amount(self._size)}"]
 
 
-def _columns(seen: Seen) -> tuple[str, str, str, str]:
+def _columns(seen: FlowSummary) -> tuple[str, str, str, str]:
     told = str(seen.status) if seen.status else "-"
     what = f"{seen.url} ({seen.error})" if seen.error else seen.url
     return told, amount(seen.size), duration(seen.seconds), printable(what)

@@ -12,7 +12,7 @@ import click
 from llama import Middleware
 from llama._cli import common_options as common
 from llama._cli import param_types
-from llama._cli.common_options import Given
+from llama._cli.common_options import CommonOptions
 from llama._cli.mitm import param_types as values
 from llama.http import Request, Response
 
@@ -61,9 +61,8 @@ INTERCEPT = click.option(
     multiple=True,
     help=f"Intercept only these connections and pass the others through: {PATTERN} Repeatable.",
 )
-PASS = click.option(
-    "--pass",
-    "passed",
+PASSTHROUGH = click.option(
+    "--passthrough",
     metavar="PATTERN",
     type=values.Pattern.parse,
     multiple=True,
@@ -88,8 +87,10 @@ PIN_FOR = click.option(
     type=values.span,
     help="How long to remember a pinning client; SIGHUP forgets it.  [default: 1h]",
 )
-PINNED = click.option(
-    "--pinned", type=click.Choice(["pass", "block"]), help="Action for pinning clients.  [default: pass]"
+PINNED_ACTION = click.option(
+    "--pinned-action",
+    type=click.Choice(["passthrough", "block"]),
+    help="Action for pinning clients.  [default: passthrough]",
 )
 INSECURE = click.option("--insecure", is_flag=True, help="Do not verify the certificates of upstreams.")
 PASS_UNTRUSTED = click.option(
@@ -117,13 +118,13 @@ REVOKE = click.option(
     multiple=True,
     help="Refuse upstreams with this certificate. Repeatable.",
 )
-LATE = click.option(
-    "--late",
+LAZY_UPSTREAM = click.option(
+    "--lazy-upstream",
     is_flag=True,
     help="Connect to upstreams only when a request needs it; certificates then carry only the requested name.",
 )
-SERVER_FIRST = click.option(
-    "--server-first",
+SERVER_FIRST_TIMEOUT = click.option(
+    "--server-first-timeout",
     metavar="TIME",
     type=param_types.seconds,
     help="Relay a connection whose client sends nothing for this time, for protocols in which the server speaks first, "
@@ -149,7 +150,12 @@ REPLAY = click.option(
 REPLAY_STRICT = click.option(
     "--replay-strict",
     is_flag=True,
-    help="Answer requests without a recording with 502, so that no upstream is reached.",
+    help="Answer other requests, and repeats beyond the recorded ones, with 502; reach no upstream.",
+)
+REPLAY_REPEAT = click.option(
+    "--replay-repeat",
+    is_flag=True,
+    help="With --replay-strict, replay the last recorded answer to a request again.",
 )
 MAP_LOCAL = click.option(
     "--map-local",
@@ -181,8 +187,8 @@ FAULTS = click.option(
 SCRIPT = click.option(
     "--script",
     metavar="FILE",
-    help="Hooks in Python: a list of layers named layers, on_message, on_open and on_close for WebSockets, chunks for "
-    "other bytes. Reloaded when it changes; if that fails, the previous version stays in use.",
+    help="Hooks in Python: a list of layers named layers, on_message, on_open and on_close for WebSockets, on_chunk "
+    "for other bytes. Reloaded when it changes; if that fails, the previous version stays in use.",
 )
 GRACE = click.option(
     "--grace",
@@ -205,8 +211,8 @@ CONSOLE = click.option(
     help="Show a live view of the exchanges.  "
     "[default: if standard output is a terminal and the extra inspect is installed]",
 )
-SHOW = click.option(
-    "--show",
+SUMMARY = click.option(
+    "--summary",
     metavar="N",
     type=click.IntRange(0),
     default=20,
@@ -216,11 +222,13 @@ SHOW = click.option(
 
 SECTIONS = (
     ("Listening", (LISTEN, MODE, TO, common.HOST_HEADER, CA, common.CERT, common.KEY, common.USER,
-                        common.USER_FILE, common.OPEN, common.PRIVATE)),
-    ("Interception", (INTERCEPT, PASS, BLOCK, PIN_AFTER, PIN_FOR, PINNED, SERVER_FIRST)),
-    ("Upstreams", (common.VIA, UPSTREAM_CA, UPSTREAM_CERT, UPSTREAM_KEY, INSECURE, PASS_UNTRUSTED, REVOKE, LATE)),
-    ("Recording and changes", (SCRIPT, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT, MAP_LOCAL, MAP_REMOTE, THROTTLE, FAULTS)),
-    ("Output", (CONSOLE, ACCESS_LOG, SHOW, common.KEYLOG)),
+                        common.USER_FILE, common.ALLOW_ANONYMOUS, common.ALLOW_PRIVATE)),
+    ("Interception", (INTERCEPT, PASSTHROUGH, BLOCK, PIN_AFTER, PIN_FOR, PINNED_ACTION, SERVER_FIRST_TIMEOUT)),
+    ("Upstreams", (common.VIA, UPSTREAM_CA, UPSTREAM_CERT, UPSTREAM_KEY, INSECURE, PASS_UNTRUSTED, REVOKE,
+                   LAZY_UPSTREAM)),
+    ("Recording and changes", (SCRIPT, HAR, HAR_LIMIT, REPLAY, REPLAY_STRICT, REPLAY_REPEAT, MAP_LOCAL,
+                               MAP_REMOTE, THROTTLE, FAULTS)),
+    ("Output", (CONSOLE, ACCESS_LOG, SUMMARY, common.KEYLOG)),
     ("Timeouts", (GRACE, common.CONNECT(), common.HANDSHAKE(), common.FIRST_BYTE(), common.IDLE())),
 )  # fmt: skip
 
@@ -247,7 +255,7 @@ def options(command: F) -> F:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class MitmOptions:
     """What was given, besides what the other commands know too."""
 
     mode: Mode
@@ -255,38 +263,39 @@ class Chosen:
     host_header: str | None
     ca: str | None
     intercept: tuple[values.Pattern, ...]
-    passed: tuple[values.Pattern, ...]
+    passthrough: tuple[values.Pattern, ...]
     block: tuple[values.Pattern, ...]
     pin_after: int | None
     pin_for: float | None
-    pinned: Literal["pass", "block"] | None
+    pinned_action: Literal["passthrough", "block"] | None
     insecure: bool
     pass_untrusted: bool
     upstream_ca: str | None
     upstream_cert: str | None
     upstream_key: str | None
     revoke: tuple[str, ...]
-    late: bool
-    server_first: float | None
+    lazy_upstream: bool
+    server_first_timeout: float | None
     script: str | None
     har: str | None
     har_limit: int | None
     replay: tuple[str, ...]
     replay_strict: bool
+    replay_repeat: bool
     map_local: tuple[tuple[str, str], ...]
     map_remote: tuple[tuple[str, str], ...]
     throttle: float | None
     faults: Middleware[Request, Response] | None
     console: bool | None
-    show: int
+    summary: int
     lines: Lines | None
 
 
-def split(given: Mapping[str, object]) -> tuple[Given, Chosen]:
+def split(given: Mapping[str, object]) -> tuple[CommonOptions, MitmOptions]:
     """The options that other commands have too, and the others."""
-    known = {field.name for field in dataclasses.fields(Given)}
+    known = {field.name for field in dataclasses.fields(CommonOptions)}
     shared = {name: value for name, value in given.items() if name in known}
     rest = {name: value for name, value in given.items() if name not in known}
     lines = shared.pop("access_log")
-    made = cast("Callable[..., Chosen]", Chosen)(**rest, lines=lines)
-    return Given.of({**shared, "workers": None, "access_log": None}), made
+    made = cast("Callable[..., MitmOptions]", MitmOptions)(**rest, lines=lines)
+    return CommonOptions.of({**shared, "workers": None, "access_log": None}), made

@@ -36,7 +36,7 @@ _BUNDLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Trusted:
+class TrustBundle:
     """Whom a command is to trust besides those it trusts anyway."""
 
     authority: bytes
@@ -59,7 +59,7 @@ def proxy_url(address: str, scheme: str, user: tuple[str, str] | None) -> str:
     )
 
 
-def environment(given: Mapping[str, str], proxy: str, trusted: Trusted, folder: Path) -> dict[str, str]:
+def environment(given: Mapping[str, str], proxy: str, trusted: TrustBundle, folder: Path) -> dict[str, str]:
     """These variables, with the proxy and whom to trust; what they name is written below a folder."""
     made = {name: value for name, value in given.items() if name.lower() not in _PROXIES}
     names = ("all_proxy",) if proxy.startswith("socks") else ("http_proxy", "https_proxy", "all_proxy")

@@ -11,9 +11,9 @@ from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-NOT_FOUND = 127
-NOT_RUN = 126
-BY_SIGNAL = 128
+EXIT_NOT_FOUND = 127
+EXIT_NOT_EXECUTABLE = 126
+EXIT_SIGNAL_BASE = 128
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _OF_THE_KEYBOARD = {getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)}
 
@@ -48,17 +48,17 @@ class Child:
     async def run(self, variables: Mapping[str, str]) -> int:
         """Run it to its end: its exit code, 128 and the number of the signal that ended it, 126, 127."""
         if self._early:
-            return BY_SIGNAL + self._early[0]
+            return EXIT_SIGNAL_BASE + self._early[0]
         try:
             process = await asyncio.create_subprocess_exec(*self._command, env=variables)
         except OSError as error:
             self._say(f"cannot run {self._command[0]}: {error.strerror or error}")
-            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_RUN
+            return EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_EXECUTABLE
         self._process = process
         for number in self._early:
             _send(process, number)
         code = await process.wait()
-        return BY_SIGNAL - code if code < 0 else code
+        return EXIT_SIGNAL_BASE - code if code < 0 else code
 
 
 def _send(process: Process, number: int) -> None:

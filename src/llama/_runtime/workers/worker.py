@@ -11,14 +11,16 @@ from collections.abc import Sequence
 
 from llama._core.errors import LlamaError
 from llama._runtime.listeners import Listener
-from llama._runtime.server_group import Generation
-from llama._runtime.signals import handled, let_through
+from llama._runtime.server_group import ServerGroup
+from llama._runtime.signals import signal_handlers, unblock
 from llama.tcp._io.event_loop import new_event_loop
 
 log = logging.getLogger("llama.server")
 
 
-def work(listeners: Sequence[Listener], control: socket.socket, grace: float | None, mask: set[int]) -> int:
+def run_worker(
+    listeners: Sequence[Listener], control: socket.socket, grace: float | None, mask: set[int]
+) -> int:
     """Serve until SIGTERM, an order from the parent, or the parent's death; returns the exit status.
 
     SIGTERM may arrive twice, from a service manager and from the parent; it always means drain.
@@ -32,7 +34,7 @@ def work(listeners: Sequence[Listener], control: socket.socket, grace: float | N
     except Exception as error:
         expected = isinstance(error, (LlamaError, OSError))
         log.error("a worker failed: %s", error, exc_info=None if expected else error)
-        worker.tell("failed", f"{type(error).__name__}: {error}")
+        worker._report_status("failed", f"{type(error).__name__}: {error}")
         return 1
     return 0
 
@@ -45,30 +47,30 @@ class _Worker:
         self._control = control
         self._grace = grace
         self._mask = mask
-        self._heard = b""
+        self._buffer = b""
 
     async def main(self) -> None:
-        self._generation = Generation(self._listeners, self._grace)
+        self._generation = ServerGroup(self._listeners, self._grace)
         loop = asyncio.get_running_loop()
         self._control.setblocking(False)
-        loop.add_reader(self._control.fileno(), self._listen)
+        loop.add_reader(self._control.fileno(), self._on_control_readable)
         try:
-            with handled({signal.SIGTERM: self._generation.stop}):
-                let_through(self._mask)
-                await self._generation.live(self._started)
+            with signal_handlers({signal.SIGTERM: self._generation.stop}):
+                unblock(self._mask)
+                await self._generation.run(self._on_started)
         finally:
             loop.remove_reader(self._control.fileno())
 
-    def _started(self) -> None:
-        self.tell("ready")
-        self._generation.shutdown.on_stop(lambda: self.tell("stopped"))
+    def _on_started(self) -> None:
+        self._report_status("ready")
+        self._generation.shutdown.on_stop(lambda: self._report_status("stopped"))
 
-    def tell(self, *words: str) -> None:
+    def _report_status(self, *words: str) -> None:
         """Send one line to the parent, if it is still alive."""
         with contextlib.suppress(OSError):
             self._control.send(" ".join(words).replace("\n", " ").encode() + b"\n")
 
-    def _listen(self) -> None:
+    def _on_control_readable(self) -> None:
         try:
             data = self._control.recv(4096)
         except BlockingIOError:
@@ -79,16 +81,16 @@ class _Worker:
             asyncio.get_running_loop().remove_reader(self._control.fileno())
             log.warning("the parent process has died: draining")
             self._generation.stop()
-        *lines, self._heard = (self._heard + data).split(b"\n")
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
-            self._obey(line.decode())
+            self._handle_command(line.decode())
 
-    def _obey(self, line: str) -> None:
+    def _handle_command(self, line: str) -> None:
         order, _, detail = line.partition(" ")
         if order == "stop":
             self._generation.stop()
-        elif order == "retire" and self._generation.is_at_work:
+        elif order == "retire" and self._generation.is_running:
             pairs = zip(self._listeners, detail, strict=True)
-            self._generation.hand_over([each for each, taken in pairs if taken == "1"])
+            self._generation.hand_off([each for each, taken in pairs if taken == "1"])
         else:
-            self._generation.now()
+            self._generation.cancel()

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 from llama._runtime.listeners import Listener
 
-FIRST_DELAY, LONGEST_DELAY = 0.1, 10.0
-STABLE = 10.0  # seconds; a worker that lived longer than this is not in a crash loop
+FIRST_DELAY, MAX_DELAY = 0.1, 10.0
+STABLE_AFTER = 10.0  # seconds; a worker that lived longer than this is not in a crash loop
 
 
-class Slots:
+class WorkerListeners:
     """The listeners of one configuration: one list for each worker slot."""
 
     def __init__(self, slots: Sequence[list[Listener]]) -> None:
@@ -24,7 +24,7 @@ class Slots:
     def __len__(self) -> int:
         return len(self.slots)
 
-    def everything(self) -> list[Listener]:
+    def all(self) -> list[Listener]:
         """The listeners of all slots."""
         return [each for slot in self.slots for each in slot]
 
@@ -33,10 +33,10 @@ class Slots:
         return tuple(address for each in self.slots[0] for address in each.addresses())
 
 
-class Child:
+class WorkerHandle:
     """A worker process: its state and its control socket, which this object owns."""
 
-    def __init__(self, pid: int, slots: Slots, slot: int, control: socket.socket) -> None:
+    def __init__(self, pid: int, slots: WorkerListeners, slot: int, control: socket.socket) -> None:
         self.pid = pid
         self.slots = slots
         self.slot = slot
@@ -44,19 +44,19 @@ class Child:
         self.ready = self.stopped = self.retired = False
         self.failure = ""
         self._born = time.monotonic()
-        self._heard = b""
+        self._buffer = b""
 
     @property
     def age(self) -> float:
         """Seconds since it was forked."""
         return time.monotonic() - self._born
 
-    def tell(self, order: str) -> None:
+    def send_command(self, command: str) -> None:
         """Send the worker an order, if it is still alive."""
         with contextlib.suppress(OSError):
-            self.control.send(f"{order}\n".encode())
+            self.control.send(f"{command}\n".encode())
 
-    def hear(self) -> bool:
+    def read_status(self) -> bool:
         """Read the worker's messages; False after the last one."""
         try:
             data = self.control.recv(4096)
@@ -64,7 +64,7 @@ class Child:
             return True
         except OSError:
             return False
-        *lines, self._heard = (self._heard + data).split(b"\n")
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:
             word, _, detail = line.decode(errors="replace").partition(" ")
             self.ready = self.ready or word == "ready"
@@ -104,7 +104,7 @@ class Backoff:
 
     def delay(self, age: float) -> float:
         """Seconds to wait after the death of a worker that lived `age` seconds."""
-        self._deaths = 1 if age >= STABLE else self._deaths + 1
+        self._deaths = 1 if age >= STABLE_AFTER else self._deaths + 1
         if self._deaths == 1:
             return 0.0
-        return min(FIRST_DELAY * 2.0 ** min(self._deaths - 2, 30), LONGEST_DELAY)
+        return min(FIRST_DELAY * 2.0 ** min(self._deaths - 2, 30), MAX_DELAY)

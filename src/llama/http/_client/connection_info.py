@@ -5,7 +5,7 @@ from __future__ import annotations
 from llama._core.stream import Stream
 
 
-class Carrier:
+class ConnectionUsed:
     """An entry for a request's extensions that receives the stream the client sent it on, the last one if retried."""
 
     __slots__ = ("stream",)

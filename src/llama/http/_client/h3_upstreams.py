@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llama._core.errors import Unreachable
-from llama._core.stack import check_takes, name_of
+from llama._core.errors import UnreachableError
+from llama._core.stack import check_accepts, display_name
 from llama._core.target import Connector
 from llama.http._client_settings import ClientSettings
-from llama.http._h3.factories import own_h3
+from llama.http._h3.factories import build_h3_client
 from llama.http._h3.settings import H3ClientSettings, H3Identity
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 from llama.http._messages.origin import Origin
 from llama.tcp._connect import Connect
 from llama.tls._connect import TLSConnect
@@ -18,19 +18,23 @@ from llama.tls._connect import TLSConnect
 if TYPE_CHECKING:  # needs the extra http3
     from llama.http._h3.client.client import H3Client
 
-IDLE = 86_400.0  # seconds, for no limit: the server's idle timeout then ends a connection
+H3_IDLE_TIMEOUT = 86_400.0  # seconds, for no limit: the server's idle timeout then ends a connection
 
 
-class H3Way:
+class H3Route:
     """The `h3=` client of `http.client`, or one created by the first request to an h3 origin, which `close` closes."""
 
     __slots__ = ("_connect", "_given", "_own", "_settings", "_tls")
 
     def __init__(
-        self, given: Exchange | None, connect: Connector, tls: Connector | None, settings: ClientSettings
+        self,
+        given: RequestHandler | None,
+        connect: Connector,
+        tls: Connector | None,
+        settings: ClientSettings,
     ) -> None:
         if given is not None:
-            check_takes(given, Request, "http.client(h3=)")
+            check_accepts(given, Request, "http.client(h3=)")
         self._given = given
         self._connect = connect
         self._tls = tls
@@ -38,15 +42,15 @@ class H3Way:
         self._own: H3Client | None = None
 
     @property
-    def obstacle(self) -> str | None:
+    def why_unavailable(self) -> str | None:
         """The reason why HTTP/3 is impossible with these connectors, or None."""
         if self._given is not None:
             return None
         connect, tls = self._connect, self._tls
         if type(connect) is not Connect or connect.bind is not None:
-            return f"HTTP/3 needs UDP, not {name_of(connect)}: expected h3=http.h3_client(connect=...)"
+            return f"HTTP/3 needs UDP, not {display_name(connect)}: expected h3=http.h3_client(connect=...)"
         if tls is not None and (type(tls) is not TLSConnect or type(tls.inner) is not Connect):
-            return f"HTTP/3 cannot use {name_of(tls)} for TLS: expected h3=http.h3_client(...)"
+            return f"HTTP/3 cannot use {display_name(tls)} for TLS: expected h3=http.h3_client(...)"
         return None
 
     async def send(self, request: Request, origin: Origin) -> Response:
@@ -56,8 +60,8 @@ class H3Way:
         if self._given is not None:
             return await self._given(request)
         if self._own is None:
-            if (why := self.obstacle) is not None:
-                raise Unreachable(f"cannot reach {origin}: {why}")
+            if (why := self.why_unavailable) is not None:
+                raise UnreachableError(f"cannot reach {origin}: {why}")
             self._own = self._make()
             await self._own.__aenter__()
         return await self._own(request)
@@ -77,12 +81,13 @@ class H3Way:
                 files.keylog,
             )
         settings = H3ClientSettings(
-            None, given.connect_timeout, given.pool_timeout, given.head_timeout, given.body_timeout,
-            given.write_timeout, given.idle_timeout or IDLE, given.max_connections, given.max_per_host, given.max_idle,
+            None, given.connect_timeout, given.pool_timeout, given.response_header_timeout, given.body_timeout,
+            given.write_timeout, given.idle_timeout or H3_IDLE_TIMEOUT, given.max_connections, given.max_per_host,
+            given.max_idle,
             given.max_waiting, given.limits,
         )  # fmt: skip
         resolver = self._connect.resolver if isinstance(self._connect, Connect) else None
-        return own_h3(identity, resolver, settings)
+        return build_h3_client(identity, resolver, settings)
 
     async def close(self) -> None:
         """Close the client created here; the next request creates another."""

@@ -6,9 +6,9 @@ from functools import cache
 from importlib import import_module
 from typing import Protocol, cast
 
-from llama._core.errors import ProtocolError, Truncated
+from llama._core.errors import ProtocolError, TruncatedError
 
-PIECE = 1 << 18
+MAX_OUTPUT = 1 << 18
 
 
 class _Compressor(Protocol):
@@ -40,7 +40,7 @@ def brotli() -> _Module | None:
     return cast("_Module", found) if hasattr(found.Decompressor, "can_accept_more_data") else None
 
 
-class Brotli:
+class BrotliEncoder:
     """A br encoder; with `flushes`, the output for each chunk can be decoded at once."""
 
     __slots__ = ("_compressor", "_flushes")
@@ -49,18 +49,18 @@ class Brotli:
         self._compressor = module.Compressor(quality=level - 1)
         self._flushes = flushes
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         out = self._compressor.process(data)
         return out + self._compressor.flush() if self._flushes else out
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         return b""
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         return self._compressor.finish()
 
 
-class Unbrotli:
+class BrotliDecoder:
     """A br decoder with output in bounded chunks."""
 
     __slots__ = ("_begun", "_decompressor", "_error", "_rest")
@@ -71,12 +71,12 @@ class Unbrotli:
         self._rest = b""
         self._begun = False
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         self._begun = True
         self._rest += data
-        return self.more()
+        return self.pending()
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         decompressor = self._decompressor
         while True:
             if decompressor.is_finished():
@@ -87,13 +87,13 @@ class Unbrotli:
             if decompressor.can_accept_more_data():
                 data, self._rest = self._rest, b""
             try:
-                out = decompressor.process(data, output_buffer_limit=PIECE)
+                out = decompressor.process(data, output_buffer_limit=MAX_OUTPUT)
             except self._error as error:
                 raise ProtocolError(f"invalid br body: {error}") from None
             if out or not data:  # even without input there may be pending output
                 return out
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         if self._begun and not self._decompressor.is_finished():
-            raise Truncated("the br body is truncated")
+            raise TruncatedError("the br body is truncated")
         return b""

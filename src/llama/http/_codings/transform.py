@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from llama._core.errors import ProtocolError, Truncated
-from llama.http._codings.brotli import Brotli, Unbrotli, brotli
-from llama.http._codings.zstd import Unzstd, Zstd, zstd
+from llama._core.errors import ProtocolError, TruncatedError
+from llama.http._codings.brotli import BrotliDecoder, BrotliEncoder, brotli
+from llama.http._codings.zstd import ZstdDecoder, ZstdEncoder, zstd
 
-PIECE = 1 << 18
+MAX_OUTPUT = 1 << 18
 _WINDOWS = {"gzip": 31, "deflate": 15}
 _EXTRAS = {"br": "brotli", "zstd": "zstd"}
 
@@ -18,20 +18,20 @@ _EXTRAS = {"br": "brotli", "zstd": "zstd"}
 class Transform(Protocol):
     """Bytes in, bytes out; it may hold some back."""
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         """Add `data`; what can be given on now."""
         ...
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         """Further output of what was fed, for one small input must not become one huge output; or b""."""
         ...
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         """The input has ended; what is left."""
         ...
 
 
-class Map:
+class MapTransform:
     """Each piece through a function."""
 
     __slots__ = ("_function",)
@@ -39,17 +39,17 @@ class Map:
     def __init__(self, function: Callable[[bytes], bytes]) -> None:
         self._function = function
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         return self._function(data)
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         return b""
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         return b""
 
 
-class Replace:
+class ReplaceTransform:
     """Replaces across the borders of pieces: only what could begin a match is held back."""
 
     __slots__ = ("_held", "_new", "_old")
@@ -59,7 +59,7 @@ class Replace:
         self._new = new
         self._held = b""
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         parts = (self._held + data).split(self._old)
         last = parts[-1]
         keep = min(len(self._old) - 1, len(last))
@@ -69,15 +69,15 @@ class Replace:
         parts[-1] = last[: len(last) - keep]
         return self._new.join(parts)
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         return b""
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         held, self._held = self._held, b""
         return held
 
 
-class Inflate:
+class DeflateDecoder:
     """Takes gzip (RFC 1952, several members too) or deflate (zlib, or raw as some send it) off."""
 
     __slots__ = ("_coding", "_inflater", "_rest")
@@ -87,15 +87,15 @@ class Inflate:
         self._inflater: zlib._Decompress | None = None
         self._rest = b""
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         self._rest += data
-        return self.more()
+        return self.pending()
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         while self._rest:
             inflater = self._inflater or self._start(self._rest)
             try:
-                out = inflater.decompress(self._rest, PIECE)
+                out = inflater.decompress(self._rest, MAX_OUTPUT)
             except zlib.error as error:
                 raise ProtocolError(f"invalid {self._coding} body: {error}") from None
             self._rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
@@ -113,13 +113,13 @@ class Inflate:
         self._inflater = zlib.decompressobj(window)
         return self._inflater
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         if self._inflater is not None and not self._inflater.eof:
-            raise Truncated(f"the {self._coding} body is truncated")
+            raise TruncatedError(f"the {self._coding} body is truncated")
         return b""
 
 
-class Deflate:
+class DeflateEncoder:
     """Puts gzip or deflate (zlib) on; each piece can be read as soon as it came when `flushes`."""
 
     __slots__ = ("_deflater", "_flushes")
@@ -128,14 +128,14 @@ class Deflate:
         self._deflater = zlib.compressobj(level, zlib.DEFLATED, _WINDOWS[coding])
         self._flushes = flushes
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         out = self._deflater.compress(data)
         return out + self._deflater.flush(zlib.Z_SYNC_FLUSH) if self._flushes else out
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         return b""
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         return self._deflater.flush()
 
 
@@ -145,7 +145,7 @@ def known_codings() -> tuple[str, ...]:
     return (*(name for name, library in more if library is not None), *_WINDOWS)
 
 
-def missing(coding: str) -> str:
+def explain_unsupported(coding: str) -> str:
     """What it takes to know a coding; empty for one that nothing helps with."""
     return (
         f"it takes the extra {_EXTRAS[coding]}, proxy-llama[{_EXTRAS[coding]}]" if coding in _EXTRAS else ""
@@ -155,10 +155,10 @@ def missing(coding: str) -> str:
 def encoder(coding: str, level: int, *, flushes: bool) -> Transform:
     """What puts a content coding on; `level` is from 1 (fast) to 9 (small)."""
     if coding == "br" and (module := brotli()) is not None:
-        return Brotli(module, level, flushes=flushes)
+        return BrotliEncoder(module, level, flushes=flushes)
     if coding == "zstd" and (library := zstd()) is not None:
-        return Zstd(library, level, flushes=flushes)
-    return Deflate(coding, level, flushes=flushes)
+        return ZstdEncoder(library, level, flushes=flushes)
+    return DeflateEncoder(coding, level, flushes=flushes)
 
 
 def decoders(codings: Sequence[str]) -> list[Transform]:
@@ -168,10 +168,10 @@ def decoders(codings: Sequence[str]) -> list[Transform]:
 
 def _decoder(coding: str) -> Transform:
     if coding in ("gzip", "x-gzip", "deflate"):
-        return Inflate(coding)
+        return DeflateDecoder(coding)
     if coding == "br" and (module := brotli()) is not None:
-        return Unbrotli(module)
+        return BrotliDecoder(module)
     if coding == "zstd" and (library := zstd()) is not None:
-        return Unzstd(library)
-    why = f": {missing(coding)}" if missing(coding) else ""
+        return ZstdDecoder(library)
+    why = f": {explain_unsupported(coding)}" if explain_unsupported(coding) else ""
     raise ProtocolError(f"content coding {coding!r} cannot be taken off{why}", status=415)

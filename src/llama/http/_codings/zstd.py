@@ -8,9 +8,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
-from llama._core.errors import ProtocolError, Truncated
+from llama._core.errors import ProtocolError, TruncatedError
 
-PIECE = 1 << 18
+MAX_OUTPUT = 1 << 18
 # Four bytes can expand to 128 KiB, and the zstandard package does not limit its output: bound the input instead.
 SLICE = 128
 WINDOW_LOG = 23  # 8 MiB, the maximum window size for this content coding (RFC 9659)
@@ -73,7 +73,7 @@ def _zstandard(module: Any) -> Library:
     )
 
 
-class Zstd:
+class ZstdEncoder:
     """A zstd encoder; with `flushes`, the output for each chunk can be decoded at once."""
 
     __slots__ = ("_compressor", "_flushes", "_library")
@@ -83,18 +83,18 @@ class Zstd:
         self._compressor = library.compressor((level + 1) // 2)
         self._flushes = flushes
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         out = self._compressor.compress(data)
         return out + self._compressor.flush(self._library.flush_block) if self._flushes else out
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         return b""
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         return self._compressor.flush(self._library.flush_end)
 
 
-class Unzstd:
+class ZstdDecoder:
     """A zstd decoder for one or more frames, with output in bounded chunks."""
 
     __slots__ = ("_frame", "_library", "_position", "_rest")
@@ -105,15 +105,15 @@ class Unzstd:
         self._rest = b""
         self._position = 0
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         self._rest = self._rest[self._position :] + data
         self._position = 0
-        return self.more()
+        return self.pending()
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         parts: list[bytes] = []
         size = 0
-        while size < PIECE and self._position < len(self._rest):
+        while size < MAX_OUTPUT and self._position < len(self._rest):
             part = self._step(self._rest[self._position : self._position + SLICE])
             size += len(part)
             parts.append(part)
@@ -132,7 +132,7 @@ class Unzstd:
             self._frame = None
         return out
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         if self._frame is not None:
-            raise Truncated("the zstd body is truncated")
+            raise TruncatedError("the zstd body is truncated")
         return b""

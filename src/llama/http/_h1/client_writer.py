@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from llama._core.errors import LlamaError, Overloaded, ProtocolError, Truncated, Unreachable
+from llama._core.errors import LlamaError, OverloadedError, ProtocolError, TruncatedError, UnreachableError
 from llama._core.stream import Stream
 from llama.http._h1.wire.encode import encode_chunk, encode_last_chunk, encode_request, request_framing
 from llama.http._h1.wire.framing import CHUNKED
@@ -13,11 +13,11 @@ from llama.http._messages.body import EMPTY
 from llama.http._messages.headers import checked_value
 from llama.http._messages.message import Request
 from llama.http._messages.origin import Origin
-from llama.layers._shared_timeout import Deadlines
+from llama.layers._shared_timeout import SharedTimeout
 
-JOIN = 65536
+COALESCE_LIMIT = 65536
 _BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
-_MEANING = frozenset(
+_METHODS_WITH_BODY = frozenset(
     {
         "connection",
         "content-length",
@@ -45,18 +45,18 @@ def encode_head(request: Request, origin: Origin) -> tuple[bytes, int]:
         and path.isprintable()
         and " " not in path
         and "host" in names
-        and not request.protocol
-        and _MEANING.isdisjoint(names)
+        and not request.upgrade_protocol
+        and _METHODS_WITH_BODY.isdisjoint(names)
     ):  # most requests
         fields = "\r\n".join(headers._lines)
         return f"{request.method} {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode("latin-1"), 0
     bare = body is EMPTY and "content-length" not in names
     framing = 0 if bare else request_framing(headers, body.length)
     extra = "" if "host" in names else f"Host: {origin.authority}\r\n"
-    if request.protocol:
+    if request.upgrade_protocol:
         extra += "Connection: Upgrade\r\n"
         if "upgrade" not in names:
-            extra += f"Upgrade: {checked_value(request.protocol)}\r\n"
+            extra += f"Upgrade: {checked_value(request.upgrade_protocol)}\r\n"
     elif "te" in names:
         extra += "Connection: TE\r\n"
     elif "connection" in names and "close" in headers.tokens("connection"):
@@ -75,26 +75,26 @@ def _target(request: Request) -> str:
     return f"/{request.path}"
 
 
-class Late(Exception):
+class WriteTimedOut(Exception):
     """The server accepted no data within the write timeout."""
 
 
-async def write_in_time(stream: Stream, data: bytes | memoryview, deadlines: Deadlines) -> None:
+async def write_with_timeout(stream: Stream, data: bytes | memoryview, deadlines: SharedTimeout) -> None:
     """Write in pieces of 64 KiB; raise Late if one of them takes too long."""
     view = memoryview(data)
-    for start in range(0, len(view), JOIN):
-        call = deadlines.begin()
+    for start in range(0, len(view), COALESCE_LIMIT):
+        call = deadlines.enter()
         try:
-            await stream.write(view[start : start + JOIN])
+            await stream.write(view[start : start + COALESCE_LIMIT])
         except asyncio.CancelledError:
-            if not call.is_over():
+            if not call.consume_cancellation():
                 raise
-            raise Late from None
+            raise WriteTimedOut from None
         finally:
-            deadlines.end(call)
+            deadlines.exit(call)
 
 
-class Upload:
+class RequestBodySender:
     """Sends a body while the response may already arrive; `run` is its task.
 
     If the body fails, it aborts the connection, so that the server cannot take the body for complete; `error` is the
@@ -121,8 +121,8 @@ class Upload:
         request: Request,
         framing: int,
         broken: Callable[[], object],
-        deadlines: Deadlines | None,
-        late: Callable[[Late], Exception],
+        deadlines: SharedTimeout | None,
+        late: Callable[[WriteTimedOut], Exception],
     ) -> None:
         self._stream = stream
         self._request = request
@@ -154,27 +154,27 @@ class Upload:
             body = self._request._body
             if head:
                 await self._write(head)
-            if body.data is not None:
-                await self._send_all(body.data)
+            if body.buffered is not None:
+                await self._send_all(body.buffered)
             else:
                 if part:
                     await self._send(part)
                 while chunk := await self._next():
                     await self._send(chunk)
             await self._finish()
-        except _Refused:
+        except _PeerStoppedReading:
             return
 
     async def _next(self) -> bytes:
         try:
-            return await self._request._body.chunk()
+            return await self._request._body.read_chunk()
         except Exception as error:
-            raise self._fail(_own(error)) from None
+            raise self._fail(_as_body_error(error)) from None
 
     async def _send_all(self, data: bytes) -> None:
         view = memoryview(data)
-        for start in range(0, len(data), JOIN):
-            await self._send(view[start : start + JOIN])
+        for start in range(0, len(data), COALESCE_LIMIT):
+            await self._send(view[start : start + COALESCE_LIMIT])
 
     async def _send(self, chunk: bytes | memoryview) -> None:
         if self._framing == CHUNKED:
@@ -182,14 +182,14 @@ class Upload:
             return
         self._left -= len(chunk)
         if self._left < 0:
-            raise self._misfit("is longer than")
+            raise self._length_mismatch("is longer than")
         await self._write(chunk)
 
     async def _finish(self) -> None:
         if self._framing == CHUNKED:
             await self._write(encode_last_chunk(self._request.trailers))
         elif self._left:
-            raise self._misfit(f"ended {self._left} bytes before")
+            raise self._length_mismatch(f"ended {self._left} bytes before")
         self.complete = True
 
     async def _write(self, data: bytes | memoryview) -> None:
@@ -198,36 +198,36 @@ class Upload:
             if self._deadlines is None:
                 await self._stream.write(data)
             else:
-                await write_in_time(self._stream, data, self._deadlines)
-        except Late as error:
+                await write_with_timeout(self._stream, data, self._deadlines)
+        except WriteTimedOut as error:
             raise self._fail(self._late(error)) from None
         except (LlamaError, OSError) as error:
-            raise _Refused from error
+            raise _PeerStoppedReading from error
         self.writing = False
         self.count += len(data)
 
-    def _misfit(self, how: str) -> _Refused:
+    def _length_mismatch(self, how: str) -> _PeerStoppedReading:
         text = f"the body {how} its Content-Length of {self._framing}"
         return self._fail(ProtocolError(text, status=500))
 
-    def _fail(self, error: Exception) -> _Refused:
+    def _fail(self, error: Exception) -> _PeerStoppedReading:
         self.error = error
         self._broken()
-        return _Refused()
+        return _PeerStoppedReading()
 
 
-def _own(error: Exception) -> Exception:
+def _as_body_error(error: Exception) -> Exception:
     """Convert an error of the body, so that it is not mistaken for one of the connection and the request retried."""
-    if isinstance(error, Unreachable | Overloaded):
+    if isinstance(error, UnreachableError | OverloadedError):
         status, after, text = error.status, error.retry_after, str(error)
     elif isinstance(error, OSError) and not isinstance(error, LlamaError | TimeoutError):
         status, after, text = 400, None, error.strerror or str(error)
     else:
         return error
-    cut = Truncated(f"the body of the request failed: {text}", status=status, retry_after=after)
+    cut = TruncatedError(f"the body of the request failed: {text}", status=status, retry_after=after)
     cut.__cause__ = error
     return cut
 
 
-class _Refused(Exception):
+class _PeerStoppedReading(Exception):
     """The upload has stopped."""

@@ -6,23 +6,23 @@ import asyncio
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from llama.http._messages.finalizers import note_loop
+from llama.http._messages.finalizers import register_loop
 
-PERIOD = 0.03
+CHECK_INTERVAL = 0.03
 
 
 class Watched(Protocol):
     """A connection with a request in progress."""
 
-    began: int
+    started_at: int
     """The round of the sweep in which it was added."""
 
-    def arm(self) -> None:
+    def start(self) -> None:
         """Start to watch for a disconnect of the client."""
         ...
 
 
-class Sweep:
+class DisconnectWatchTimer:
     """Arms each connection once, after one or two periods in a request; one timer per event loop."""
 
     __slots__ = ("_fresh", "_loop", "_round", "_timer")
@@ -35,32 +35,32 @@ class Sweep:
 
     def add(self, watched: Watched) -> None:
         """Add a connection: a request has begun."""
-        watched.began = self._round
+        watched.started_at = self._round
         self._fresh.add(watched)
         if self._timer is None:
-            self._timer = self._loop.call_later(PERIOD, self._sweep)
+            self._timer = self._loop.call_later(CHECK_INTERVAL, self._check)
 
     def discard(self, watched: Watched) -> None:
         """Remove a connection: its request has ended."""
         self._fresh.discard(watched)
 
-    def _sweep(self) -> None:
-        late = [each for each in self._fresh if each.began < self._round]
+    def _check(self) -> None:
+        late = [each for each in self._fresh if each.started_at < self._round]
         self._fresh.difference_update(late)
         self._round += 1
-        self._timer = self._loop.call_later(PERIOD, self._sweep) if self._fresh else None
+        self._timer = self._loop.call_later(CHECK_INTERVAL, self._check) if self._fresh else None
         for watched in late:
-            watched.arm()
+            watched.start()
 
 
-_sweeps: WeakKeyDictionary[asyncio.AbstractEventLoop, Sweep] = WeakKeyDictionary()
+_timers: WeakKeyDictionary[asyncio.AbstractEventLoop, DisconnectWatchTimer] = WeakKeyDictionary()
 
 
-def current_sweep() -> Sweep:
+def current_watch_timer() -> DisconnectWatchTimer:
     """Return the sweep of the running loop."""
     loop = asyncio.get_running_loop()
-    sweep = _sweeps.get(loop)
+    sweep = _timers.get(loop)
     if sweep is None:
-        sweep = _sweeps[loop] = Sweep(loop)
-        note_loop()
+        sweep = _timers[loop] = DisconnectWatchTimer(loop)
+        register_loop()
     return sweep

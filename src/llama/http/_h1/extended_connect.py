@@ -19,12 +19,12 @@ class NotSwitched(ProtocolError):
     """The server responded without switching to the protocol that an extended CONNECT requires."""
 
 
-def as_upgrade(request: Request) -> Request:
+def to_h1_upgrade(request: Request) -> Request:
     """Return a copy as a GET with Upgrade, with the key for a WebSocket handshake."""
     copy = _copy(request)
     copy.method = "GET"
     headers = copy.headers
-    if request.protocol == "websocket" and _KEY not in headers:
+    if request.upgrade_protocol == "websocket" and _KEY not in headers:
         headers["Sec-WebSocket-Key"] = base64.b64encode(os.urandom(16)).decode()
     return copy
 
@@ -34,7 +34,7 @@ def needs_extended_connect(request: Request) -> bool:
 
     Other requests with Upgrade, such as those with a body or several protocols, remain valid without it.
     """
-    protocol = request.protocol
+    protocol = request.upgrade_protocol
     if request.method == "CONNECT":
         return bool(protocol)
     return (
@@ -50,7 +50,7 @@ def without_upgrade(request: Request) -> Request:
     """Return a copy without Upgrade, which a server may ignore (RFC 9110 section 7.8)."""
     copy = _copy(request)
     copy.headers.discard("Upgrade")
-    copy.protocol = ""
+    copy.upgrade_protocol = ""
     return copy
 
 
@@ -61,31 +61,31 @@ def _copy(request: Request) -> Request:
     copy.version = request.version
     copy.scheme = request.scheme
     copy.path = request.path
-    copy.absolute = request.absolute
-    copy.protocol = request.protocol
+    copy.is_absolute_form = request.is_absolute_form
+    copy.upgrade_protocol = request.upgrade_protocol
     copy._body = request._body
     copy._trailers = request._trailers
-    copy._connection = request._connection
+    copy._connection_extensions = request._connection_extensions
     copy._client = request._client
-    copy._informer = request._informer
+    copy._send_informational = request._send_informational
     copy._extensions = request._extensions
     return copy
 
 
-def accept_of(key: str) -> str:
+def accept_key(key: str) -> str:
     """Return the Sec-WebSocket-Accept value for a Sec-WebSocket-Key."""
     return base64.b64encode(
         hashlib.sha1(key.encode("latin-1") + _GUID, usedforsecurity=False).digest()
     ).decode()
 
 
-def check_accepted(request: Request, headers: Headers) -> None:
+def check_accept_key(request: Request, headers: Headers) -> None:
     """Raise ProtocolError (502) if the server's Sec-WebSocket-Accept does not match the request's key."""
     key = request.headers.get(_KEY)
     if (
-        request.protocol == "websocket"
+        request.upgrade_protocol == "websocket"
         and key is not None
-        and headers.get("sec-websocket-accept") != accept_of(key)
+        and headers.get("sec-websocket-accept") != accept_key(key)
     ):
         raise ProtocolError(
             "the upstream's Sec-WebSocket-Accept does not match the request's key", status=502

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from llama._core.errors import Closed, LlamaError, Truncated
+from llama._core.errors import LlamaError, StreamClosedError, TruncatedError
 from llama.http._h1.wire.body import Decoder
 from llama.http._messages.body import Body
 from llama.http._messages.headers import Headers
@@ -14,7 +14,7 @@ DRAIN_BYTES = 65536
 DRAIN_SECONDS = 1.0
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """The connection that a body is read from."""
 
     async def read_body(self) -> bytes:
@@ -38,13 +38,13 @@ class Source(Protocol):
         ...
 
 
-class IncomingBody(Body):
+class RequestBody(Body):
     """The body of one request on an HTTP/1.1 connection."""
 
     __slots__ = ("_decoder", "_error", "_expects", "_source")
 
     def __init__(
-        self, source: Source, decoder: Decoder, length: int | None, *, expects_continue: bool
+        self, source: BodySource, decoder: Decoder, length: int | None, *, expects_continue: bool
     ) -> None:
         self.length = length
         self.headers = None
@@ -63,16 +63,16 @@ class IncomingBody(Body):
         """Whether the client sends the body without 100 (Continue), and its length, if known, is small enough."""
         return self._error is None and not self._expects and (self.length or 0) <= DRAIN_BYTES
 
-    def continued(self) -> None:
+    def send_continue_once(self) -> None:
         """Note that 100 (Continue) was sent by other code."""
         self._expects = False
 
     def detach(self) -> None:
         """Disconnect the body from the connection after the end of its exchange; later reads raise Closed."""
         if not self.ended and self._error is None:
-            self._error = Closed("cannot read a request body after the end of its exchange")
+            self._error = StreamClosedError("cannot read a request body after the end of its exchange")
 
-    def chunk_nowait(self) -> bytes:
+    def read_chunk_nowait(self) -> bytes:
         if self.ended or self._expects or self._error is not None:
             return b""
         data = self._source.read_body_nowait()
@@ -82,7 +82,7 @@ class IncomingBody(Body):
             self._error = error
             return b""
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         if self._error is not None:
             raise self._error
         if self._expects:
@@ -107,7 +107,7 @@ class IncomingBody(Body):
         if not data:
             try:
                 decoder.feed_eof()
-            except Truncated as error:
+            except TruncatedError as error:
                 error.status = 400
                 raise
         part = decoder.feed(data)
@@ -121,7 +121,7 @@ class IncomingBody(Body):
         size = 0
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while part := await self.chunk():
+                while part := await self.read_chunk():
                     size += len(part)
                     if size > DRAIN_BYTES:
                         return False

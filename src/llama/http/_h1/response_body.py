@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llama._core.errors import Closed, LlamaError, ProtocolError
+from llama._core.errors import LlamaError, ProtocolError, StreamClosedError
 from llama.http._h1.wire.body import Decoder
 from llama.http._messages.body import Body
 from llama.http._messages.headers import Headers
 
 
-class Source(Protocol):
+class ResponseBodySource(Protocol):
     """The connection that a body is read from."""
 
     async def read_body(self) -> bytes:
@@ -21,7 +21,7 @@ class Source(Protocol):
         """Report the end of the body; `rest` is the data after it."""
         ...
 
-    async def drop(self) -> None:
+    async def discard_and_wait(self) -> None:
         """Abort the connection, and wait for its upload task: the body is not read to its end."""
         ...
 
@@ -38,12 +38,12 @@ class ResponseBody(Body):
 
     __slots__ = ("_decoder", "_error", "_part", "_source")
 
-    def __init__(self, source: Source, decoder: Decoder, length: int | None, part: bytes) -> None:
+    def __init__(self, source: ResponseBodySource, decoder: Decoder, length: int | None, part: bytes) -> None:
         self.length = length
         self.headers = None
         self.is_decoded = False
         self.ended = False
-        self._source: Source | None = source
+        self._source: ResponseBodySource | None = source
         self._decoder = decoder
         self._part = part
         self._error: BaseException | None = None
@@ -56,13 +56,13 @@ class ResponseBody(Body):
     def trailers(self) -> Headers | None:
         return self._decoder.trailers
 
-    def chunk_nowait(self) -> bytes:
+    def read_chunk_nowait(self) -> bytes:
         part, self._part = self._part, b""
         return part
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         if self._part:
-            return self.chunk_nowait()
+            return self.read_chunk_nowait()
         source = self._source
         if source is None:
             if self._error is not None:
@@ -78,37 +78,37 @@ class ResponseBody(Body):
                     return part
         except (LlamaError, OSError) as error:
             self._error = error
-            self._source = self.shared_end = None  # the error's traceback references this body
-            await source.drop()
+            self._source = self.close_callbacks = None  # the error's traceback references this body
+            await source.discard_and_wait()
             raise
         return b""
 
-    async def _next(self, source: Source) -> bytes:
+    async def _next(self, source: ResponseBodySource) -> bytes:
         data = await source.read_body()
         decoder = self._decoder
         part = b""
         if data:
-            part = _fed(decoder, data)
+            part = _feed_checked(decoder, data)
         else:
             decoder.feed_eof()
         if decoder.done:
             await self._end(source)
         return part
 
-    async def _end(self, source: Source) -> None:
+    async def _end(self, source: ResponseBodySource) -> None:
         self.ended = True
         self._source = None
         await source.body_ended(self._decoder.rest)
 
     async def aclose(self) -> None:
-        source, self._source, self.shared_end = self._source, None, None
+        source, self._source, self.close_callbacks = self._source, None, None
         if source is not None:
-            self._error = Closed("cannot read the body of a closed response")
+            self._error = StreamClosedError("cannot read the body of a closed response")
             self._part = b""
-            await source.drop()
+            await source.discard_and_wait()
 
 
-def _fed(decoder: Decoder, data: bytes) -> bytes:
+def _feed_checked(decoder: Decoder, data: bytes) -> bytes:
     try:
         return decoder.feed(data)
     except ProtocolError as error:

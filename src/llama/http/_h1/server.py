@@ -1,7 +1,7 @@
 """The server side of one HTTP/1.1 connection.
 
 One coroutine serves the connection, without a task or timer for each request, which would dominate the cost of small
-requests. Timers and disconnects interrupt it: `Interrupts` cancels the connection's own task and records the reason,
+requests. Timers and disconnects interrupt it: `TaskInterrupt` cancels the connection's own task and records the reason,
 so that a caught CancelledError is known to be a timeout, a disconnect, or a cancellation from outside, which is always
 raised again.
 
@@ -16,26 +16,26 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from llama._core.errors import Closed, LlamaError, ProtocolError
-from llama._core.shutdown import Shutdown, own_task
+from llama._core.errors import LlamaError, ProtocolError, StreamClosedError
+from llama._core.shutdown import Shutdown, detached_task
 from llama._core.stream import Stream
-from llama.http._h1.disconnect_watch import current_sweep
-from llama.http._h1.request_body import IncomingBody
-from llama.http._h1.request_head_reader import Reader
-from llama.http._h1.server_reader import GONE, LATE, Input, Interrupts
-from llama.http._h1.server_writer import JOIN, Output, encode_switch
+from llama.http._h1.disconnect_watch import current_watch_timer
+from llama.http._h1.request_body import RequestBody
+from llama.http._h1.request_head_reader import RequestHeadReader
+from llama.http._h1.server_reader import CLIENT_GONE, TIMED_OUT, H1Reader, TaskInterrupt
+from llama.http._h1.server_writer import COALESCE_LIMIT, H1Writer, encode_switch
 from llama.http._h1.wire.body import decoder
 from llama.http._h1.wire.encode import encode_response, response_framing
 from llama.http._h1.wire.framing import CHUNKED, UNTIL_CLOSE
 from llama.http._h1.wire.head import RequestHead
 from llama.http._messages.body import EMPTY, BytesBody
 from llama.http._messages.date import date_line
-from llama.http._messages.dropped_response import close_dropped
-from llama.http._messages.error_response import answer_error, error_response
+from llama.http._messages.dropped_response import close_responses_in_traceback
+from llama.http._messages.error_response import error_response, log_and_render_error
 from llama.http._messages.headers import Headers
-from llama.http._messages.message import Exchange, Request, Response
-from llama.http._progress_timer import Deadline
-from llama.http._server_settings import Settings
+from llama.http._messages.message import Request, RequestHandler, Response
+from llama.http._progress_timer import ProgressTimer
+from llama.http._server_settings import ServerSettings
 
 log = logging.getLogger("llama.server")
 
@@ -47,58 +47,58 @@ class ClientGone(Exception):
 class H1Connection:
     """Serves one connection until it ends. The caller keeps ownership of the stream."""
 
-    def __init__(self, stream: Stream, inner: Exchange, settings: Settings, scheme: str) -> None:
+    def __init__(self, stream: Stream, inner: RequestHandler, settings: ServerSettings, scheme: str) -> None:
         self._stream = stream
         self._inner = inner
         self._settings = settings
         self._scheme = scheme
         self._extensions = stream.extensions
-        self._interrupts = Interrupts()
-        self._deadline = Deadline(lambda: self._interrupts.interrupt(LATE))
-        self._input = Input(
+        self._interrupts = TaskInterrupt()
+        self._deadline = ProgressTimer(lambda: self._interrupts.interrupt(TIMED_OUT))
+        self._input = H1Reader(
             stream,
-            current_sweep(),
-            lambda: self._interrupts.interrupt(GONE),
+            current_watch_timer(),
+            lambda: self._interrupts.interrupt(CLIENT_GONE),
             half_close=settings.half_close,
         )
-        self._output = Output(stream, settings.write_timeout, self._write_late)
+        self._output = H1Writer(stream, settings.write_timeout, self._write_late)
         self._interim: asyncio.Task[None] | None = None
-        self._reader = Reader(self._input, self._interrupts, self._deadline, settings)
-        self._body: IncomingBody | None = None
+        self._reader = RequestHeadReader(self._input, self._interrupts, self._deadline, settings)
+        self._body: RequestBody | None = None
         self._head: RequestHead | None = None
-        self._answered = False
+        self._response_started = False
 
     async def run(self) -> None:
         """Serve requests in order until either side ends the connection."""
         ignore_stop = _on_stop(self._reader.stop)
         try:
-            while await self._one():
+            while await self._serve_one():
                 pass
         except ClientGone:
             self._stream.abort()
-        except Closed:
+        except StreamClosedError:
             if not self._output.broken:
                 raise
         except asyncio.CancelledError:
-            if not self._interrupts.taken():
+            if not self._interrupts.consume():
                 raise
             self._stream.abort()
         finally:
             ignore_stop()
             if self._interim is not None:
                 self._interim.cancel()
-            self._input.release()
+            self._input.detach()
             self._deadline.close()
             self._output.close()
 
-    async def _one(self) -> bool:
+    async def _serve_one(self) -> bool:
         """Serve one request; return whether the connection can be reused."""
         try:
             head = await self._reader.head()
         except ProtocolError as error:
             await self._refuse(error)
             return False
-        return head is not None and await self._exchange(head)
+        return head is not None and await self._handle(head)
 
     def _request(self, head: RequestHead) -> Request:
         request = Request.__new__(Request)
@@ -107,11 +107,11 @@ class H1Connection:
         request.version = head.version
         request.scheme = head.scheme or self._scheme
         request.path = head.path
-        request.protocol = head.protocol
-        request.absolute = head.absolute
+        request.upgrade_protocol = head.upgrade_protocol
+        request.is_absolute_form = head.is_absolute_form
         request._trailers = request._extensions = request._client = None
-        request._connection = self._extensions
-        request._informer = self._inform
+        request._connection_extensions = self._extensions
+        request._send_informational = self._send_informational
         if head.authority is not None and headers.get("host") != head.authority:
             request.authority = head.authority  # RFC 9112 section 3.2.2: the target wins
         request._body = EMPTY if self._body is None else self._body
@@ -119,15 +119,15 @@ class H1Connection:
 
     # the response
 
-    async def _exchange(self, head: RequestHead) -> bool:
+    async def _handle(self, head: RequestHead) -> bool:
         self._head = head
-        self._answered = False
+        self._response_started = False
         if head.length:
-            self._body = self._incoming(head)
-            self._input.watch_break()
+            self._body = self._request_body(head)
+            self._input.watch_reset()
         else:
             self._body = None
-            self._input.watch()
+            self._input.watch_disconnect()
         request = self._request(head)
         if self._settings.handler_timeout is not None:
             self._deadline.start(self._settings.handler_timeout)
@@ -136,7 +136,7 @@ class H1Connection:
             if not isinstance(response, Response):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all check
                 raise TypeError(f"expected the handler to return a Response, got {response!r}")
         except (asyncio.CancelledError, Exception) as error:
-            response = await self._failed(error, request)
+            response = await self._on_error(error, request)
         finally:
             if self._settings.handler_timeout is not None:
                 self._deadline.stop()
@@ -151,55 +151,55 @@ class H1Connection:
                 await response.aclose()
             if self._body is not None:
                 self._body.detach()
-            self._input.unwatch()
+            self._input.unwatch_disconnect()
 
-    def _incoming(self, head: RequestHead) -> IncomingBody:
+    def _request_body(self, head: RequestHead) -> RequestBody:
         length = None if head.length == CHUNKED else head.length
         bytes_of = decoder(head.length, self._settings.limits)
-        return IncomingBody(self, bytes_of, length, expects_continue=head.expects_continue)
+        return RequestBody(self, bytes_of, length, expects_continue=head.expects_continue)
 
-    async def _failed(self, error: BaseException, request: Request) -> Response:
+    async def _on_error(self, error: BaseException, request: Request) -> Response:
         """Return the response to an exception of the handler.
 
         Raises ClientGone after a disconnect, and a CancelledError that came from outside.
         """
         is_cancelled = isinstance(error, asyncio.CancelledError)
-        reason = self._interrupts.taken() if is_cancelled else ""
-        await close_dropped(error)
+        reason = self._interrupts.consume() if is_cancelled else ""
+        await close_responses_in_traceback(error)
         if is_cancelled:
             if not reason:
                 raise error
-            if reason != LATE:
+            if reason != TIMED_OUT:
                 raise ClientGone from None
             error = TimeoutError(
                 f"no response from the handler within {self._settings.handler_timeout} seconds"
             )
-        return self._page(error, request)
+        return self._error_response(error, request)
 
     async def _send(self, head: RequestHead, request: Request, response: Response) -> bool:
         try:
             raw, framing, keep = self._encode(head, response)
         except (ValueError, LlamaError) as error:
             await response.aclose()
-            return await self._send_page(head, request, error)
-        self._answered = True
-        data = response._body.data
+            return await self._send_error_response(head, request, error)
+        self._response_started = True
+        data = response._body.buffered
         if not framing:
             await self._output.write(raw)
         elif data is None:
             if not await self._output.stream_body(raw, framing, response):
                 self._stream.abort()
                 return False
-        elif len(data) <= JOIN:
+        elif len(data) <= COALESCE_LIMIT:
             whole = raw + data
-            if not keep or not self._output.write_soon(whole):
+            if not keep or not self._output.write_buffered(whole):
                 await self._output.write(whole)
         else:
             await self._output.write_both(raw, data)
         if self._body is not None and not self._body.ended:
-            self._input.unwatch()
+            self._input.unwatch_disconnect()
             keep = keep and await self._body.drain()
-        return keep and not (self._interrupts.reason and await self._interrupts.settle())
+        return keep and not (self._interrupts.reason and await self._interrupts.flush_pending())
 
     def _encode(self, head: RequestHead, response: Response) -> tuple[bytes, int, bool]:
         status, headers, length = response.status, response.headers, response._body.length
@@ -208,7 +208,7 @@ class H1Connection:
         if status < 200:
             raise ValueError(f"expected a final status, 200 or above, got {status}")
         framing = response_framing(head.method, status, head.version, headers, length)
-        keep = framing != UNTIL_CLOSE and self._keep(head, headers)
+        keep = framing != UNTIL_CLOSE and self._may_keep_alive(head, headers)
         if head.method == "CONNECT" and (status != 407 or self._input.rest):
             keep = False  # the client may have sent bytes for the tunnel: they must not be read as requests
         extra = "" if "date" in headers._keys else date_line()
@@ -219,7 +219,7 @@ class H1Connection:
         raw = encode_response(head.method, status, response.reason, headers, framing, extra, length)
         return raw, framing, keep
 
-    def _keep(self, head: RequestHead, headers: Headers) -> bool:
+    def _may_keep_alive(self, head: RequestHead, headers: Headers) -> bool:
         if not head.keep_alive or self._reader.stopping or self._input.ended:
             return False
         if self._reader.count == self._settings.max_requests:
@@ -233,20 +233,20 @@ class H1Connection:
     async def _switch(self, head: RequestHead, request: Request, response: Response) -> bool:
         """Send 101, or 200 for CONNECT, then run the upgrade with the stream in this task."""
         upgrade = response.upgrade
-        asked = head.method == "CONNECT" or head.protocol
+        asked = head.method == "CONNECT" or head.upgrade_protocol
         problem = (
             "" if asked else "the handler set upgrade=, but the request is neither CONNECT nor an Upgrade"
         )
         if self._body is not None and not await self._body.drain():
             problem = "the handler set upgrade=, but did not read the body of the request"
         if problem or upgrade is None:
-            return await self._send_page(head, request, ProtocolError(problem, status=500))
-        raw = encode_switch("" if head.method == "CONNECT" else head.protocol, response)
-        self._answered = True
+            return await self._send_error_response(head, request, ProtocolError(problem, status=500))
+        raw = encode_switch("" if head.method == "CONNECT" else head.upgrade_protocol, response)
+        self._response_started = True
         await self._output.write(raw)
-        self._input.release()
+        self._input.detach()
         self._deadline.close()
-        if await self._interrupts.settle():
+        if await self._interrupts.flush_pending():
             raise ClientGone
         if self._input.rest:
             self._stream.unread(self._input.rest)
@@ -256,12 +256,12 @@ class H1Connection:
 
     # errors
 
-    def _page(self, error: BaseException, request: Request) -> Response:
-        return answer_error(error, self._settings.error_page, request, self._stream)
+    def _error_response(self, error: BaseException, request: Request) -> Response:
+        return log_and_render_error(error, self._settings.error_handler, request, self._stream)
 
-    async def _send_page(self, head: RequestHead, request: Request, error: Exception) -> bool:
+    async def _send_error_response(self, head: RequestHead, request: Request, error: Exception) -> bool:
         """Send an error page in place of a response that cannot be encoded."""
-        page = self._page(error, request)
+        page = self._error_response(error, request)
         try:
             self._encode(head, page)
         except (ValueError, LlamaError):  # the page cannot be encoded either
@@ -276,7 +276,7 @@ class H1Connection:
     async def _refuse(self, error: ProtocolError) -> None:
         """Answer a malformed request, then close: the start of the next request is unknown."""
         log.info("%s: %d: %s", self._stream, error.status, error)
-        response = error_response(error, self._settings.error_page, None)
+        response = error_response(error, self._settings.error_handler, None)
         try:
             data = await response.body.read()
             extra = f"{date_line()}Connection: close\r\n"
@@ -309,29 +309,29 @@ class H1Connection:
 
     async def send_continue(self) -> None:
         """Send 100 (Continue), unless the final response has begun."""
-        if not self._answered:
+        if not self._response_started:
             await self._write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def body_ended(self, rest: bytes) -> None:
         """Keep `rest`, the start of the next request, and watch for a disconnect: the request is complete."""
         self._input.rest = rest
-        self._input.watch()
+        self._input.watch_disconnect()
 
-    async def _inform(self, status: int, headers: Headers) -> None:
+    async def _send_informational(self, status: int, headers: Headers) -> None:
         head = self._head
-        if head is None or head.version == "1.0" or self._answered:
+        if head is None or head.version == "1.0" or self._response_started:
             return
         if status == 100 and self._body is not None:
-            self._body.continued()
+            self._body.send_continue_once()
         await self._write_interim(encode_response(head.method, status, "", headers, 0))
 
     async def _write_interim(self, data: bytes) -> None:
         """Write an informational response completely, even if the caller is cancelled: another response follows it."""
         if self._interim is not None:
             await self._end_interim()
-        if self._answered or self._output.write_soon(data):
+        if self._response_started or self._output.write_buffered(data):
             return
-        self._interim = task = own_task(self._output.write(data))
+        self._interim = task = detached_task(self._output.write(data))
         await asyncio.wait((task,))
         task.result()
 
@@ -346,15 +346,15 @@ class H1Connection:
             self._output.broken = True
             self._stream.abort()
         else:
-            self._interrupts.interrupt(LATE)
+            self._interrupts.interrupt(TIMED_OUT)
 
 
 def _on_stop(callback: Callable[[], object]) -> Callable[[], None]:
     try:
         return Shutdown.current().on_stop(callback)
     except RuntimeError:  # called directly, without a server
-        return _nothing
+        return _noop
 
 
-def _nothing() -> None:
+def _noop() -> None:
     return None

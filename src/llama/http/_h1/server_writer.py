@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable
 
 from llama._core.errors import LlamaError, ProtocolError
-from llama._core.stream import ReadyStream, Stream
+from llama._core.stream import NonblockingStream, Stream
 from llama.http._h1.wire.encode import encode_chunk, encode_last_chunk, encode_response
 from llama.http._h1.wire.framing import CHUNKED, UNTIL_CLOSE
 from llama.http._messages.message import Message, Response
-from llama.http._progress_timer import Deadline
+from llama.http._progress_timer import ProgressTimer
 
 log = logging.getLogger("llama.server")
-JOIN = 65536
+COALESCE_LIMIT = 65536
 
 
 def encode_switch(protocol: str, response: Response) -> bytes:
@@ -28,22 +28,31 @@ def encode_switch(protocol: str, response: Response) -> bytes:
     return encode_response("GET", 101, response.reason, headers, 0, extra)
 
 
-class Output:
+class H1Writer:
     """The writing side of a connection, with a timeout for writes that make no progress."""
 
-    __slots__ = ("_deadline", "_late", "_stream", "_timeout", "_writing", "broken", "write", "write_soon")
+    __slots__ = (
+        "_deadline",
+        "_on_late",
+        "_stream",
+        "_timeout",
+        "_writing",
+        "broken",
+        "write",
+        "write_buffered",
+    )
 
     def __init__(self, stream: Stream, timeout: float | None, late: Callable[[], object]) -> None:
         self._stream = stream
         self._timeout = timeout
-        self._late = late
-        self._deadline = Deadline(self._due) if timeout is not None else None
+        self._on_late = late
+        self._deadline = ProgressTimer(self._on_timeout) if timeout is not None else None
         self._writing = False
         self.broken = False
         """Whether the stream was aborted because the client did not accept data in time."""
         self.write = stream.write if timeout is None else self._timed_write
         """Writes all of the data."""
-        self.write_soon = stream.write_soon if timeout is None else self._timed_write_soon
+        self.write_buffered = stream.write_buffered if timeout is None else self._timed_write_buffered
         """Queues a small message to send it together with others; False if it must be written."""
 
     def close(self) -> None:
@@ -57,30 +66,30 @@ class Output:
             return
         self._writing = True
         try:
-            for start in range(0, len(data), JOIN):
+            for start in range(0, len(data), COALESCE_LIMIT):
                 deadline.start(self._timeout)
-                await self._stream.write(memoryview(data)[start : start + JOIN])
+                await self._stream.write(memoryview(data)[start : start + COALESCE_LIMIT])
         finally:
             self._writing = False
             deadline.stop()
 
-    def _timed_write_soon(self, data: bytes) -> bool:
-        if self._deadline is None or not self._stream.write_soon(data):
+    def _timed_write_buffered(self, data: bytes) -> bool:
+        if self._deadline is None or not self._stream.write_buffered(data):
             return False
         self._deadline.start(self._timeout)
         return True
 
-    def _due(self) -> None:
+    def _on_timeout(self) -> None:
         stream = self._stream
         if self._writing:
-            self._late()
-        elif isinstance(stream, ReadyStream) and not stream.flush_nowait():
+            self._on_late()
+        elif isinstance(stream, NonblockingStream) and not stream.flush_nowait():
             self.broken = True
             stream.abort()
 
     async def write_both(self, head: bytes, data: bytes) -> None:
         """Write a head and a complete body, in one write if the body is small."""
-        if len(data) <= JOIN:
+        if len(data) <= COALESCE_LIMIT:
             await self.write(head + data)
         else:
             await self.write(head)
@@ -93,16 +102,16 @@ class Output:
         """
         body = message._body
         left = framing
-        chunk = body.chunk_nowait()
+        chunk = body.read_chunk_nowait()
         if not chunk:
             await self.write(head)
             head = b""
         while True:
             if not chunk:
                 try:
-                    chunk = await body.chunk()
+                    chunk = await body.read_chunk()
                 except Exception as error:
-                    return self._broke(error)
+                    return self._on_write_error(error)
                 if not chunk:
                     break
             if framing == CHUNKED:
@@ -110,18 +119,20 @@ class Output:
             elif framing == UNTIL_CLOSE or (left := left - len(chunk)) >= 0:
                 data = chunk
             else:
-                return self._broke(ProtocolError(f"the body is longer than its Content-Length of {framing}"))
+                return self._on_write_error(
+                    ProtocolError(f"the body is longer than its Content-Length of {framing}")
+                )
             await self.write(head + data if head else data)
             head = chunk = b""
         if framing > 0 and left:
-            return self._broke(
+            return self._on_write_error(
                 ProtocolError(f"the body ended {left} bytes before its Content-Length of {framing}")
             )
         if framing == CHUNKED:
             await self.write(encode_last_chunk(message.trailers))
         return True
 
-    def _broke(self, error: Exception) -> bool:
+    def _on_write_error(self, error: Exception) -> bool:
         trace = None if isinstance(error, LlamaError | OSError | TimeoutError) else error
         extra = {"error.type": type(error).__name__}
         log.warning("%s: the response body failed: %s", self._stream, error, exc_info=trace, extra=extra)

@@ -6,29 +6,30 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from llama._core.errors import Closed
+from llama._core.errors import StreamClosedError
 from llama.http._messages.body import Body
 from llama.http._messages.headers import Headers
 
-TOGETHER = 16  # frames of up to 16 KiB joined into one chunk; joining a whole window would copy too much in each layer
+# Frames of up to 16 KiB joined into one chunk; joining a whole window would copy too much in each layer.
+MAX_JOINED_FRAMES = 16
 
 
-class Source(Protocol):
+class StreamBodySource(Protocol):
     """The exchange that a body belongs to."""
 
-    def wanted(self) -> None:
+    def on_read(self) -> None:
         """A reader waits for the body."""
         ...
 
-    def consumed(self, count: int) -> None:
+    def release_credit(self, count: int) -> None:
         """`count` bytes were read: return their flow-control credit to the peer."""
         ...
 
-    def unwanted(self) -> None:
+    def on_discard(self) -> None:
         """The reader dropped the rest of the body."""
         ...
 
-    async def settled(self) -> None:
+    async def wait_upload(self) -> None:
         """Wait until the rest of the exchange has ended too."""
         ...
 
@@ -36,19 +37,32 @@ class Source(Protocol):
 class H2Body(Body):
     """A body that buffers received bytes until they are read: at most the stream's flow-control window."""
 
-    __slots__ = ("_error", "_late", "_over", "_parts", "_source", "_timeout", "_trailers", "_waiter")
+    __slots__ = (
+        "_error",
+        "_is_over",
+        "_parts",
+        "_source",
+        "_timeout",
+        "_timeout_error",
+        "_trailers",
+        "_waiter",
+    )
 
     def __init__(
-        self, source: Source, length: int | None, timeout: float | None, late: Callable[[float], Exception]
+        self,
+        source: StreamBodySource,
+        length: int | None,
+        timeout: float | None,
+        late: Callable[[float], Exception],
     ) -> None:
         self.length = length
         self.headers = None
         self.is_decoded = self.ended = False
-        self._source: Source | None = source
+        self._source: StreamBodySource | None = source
         self._timeout = timeout
-        self._late = late
+        self._timeout_error = late
         self._parts: list[bytes] = []
-        self._over = False
+        self._is_over = False
         self._error: BaseException | None = None
         self._trailers: Headers | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -60,7 +74,7 @@ class H2Body(Body):
     @property
     def is_whole(self) -> bool:
         """Whether the whole body has been received."""
-        return self._over
+        return self._is_over
 
     @property
     def has_trailers(self) -> bool:
@@ -82,13 +96,13 @@ class H2Body(Body):
     def finish(self, trailers: Headers | None = None) -> None:
         """Mark the end of the body."""
         self._trailers = trailers
-        self._over = True
+        self._is_over = True
         self.ended = not self._parts
         self._wake()
 
     def fail(self, error: BaseException) -> None:
         """Fail the body with an error. Received bytes stay readable only if the body is complete."""
-        if not self._over and self._error is None:
+        if not self._is_over and self._error is None:
             self._error = error
             self._parts.clear()
             self._wake()
@@ -106,36 +120,36 @@ class H2Body(Body):
 
     # reading
 
-    def chunk_nowait(self) -> bytes:
+    def read_chunk_nowait(self) -> bytes:
         parts = self._parts
         if not parts:
             return b""
-        data = parts[0] if len(parts) == 1 else b"".join(parts[:TOGETHER])
-        del parts[:TOGETHER]
-        self.ended = self._over and not parts
-        if self._source is not None and not self._over:
-            self._source.consumed(len(data))
+        data = parts[0] if len(parts) == 1 else b"".join(parts[:MAX_JOINED_FRAMES])
+        del parts[:MAX_JOINED_FRAMES]
+        self.ended = self._is_over and not parts
+        if self._source is not None and not self._is_over:
+            self._source.release_credit(len(data))
         return data
 
     def rest_nowait(self) -> bytes:
         """Return all received bytes."""
         data = b"".join(self._parts)
         self._parts.clear()
-        self.ended = self._over
+        self.ended = self._is_over
         return data
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         while not self._parts:
             if self._error is not None:
                 raise self._error
-            if self._over:
+            if self._is_over:
                 self.ended = True
                 return b""
             await self._wait()
-        return self.chunk_nowait()
+        return self.read_chunk_nowait()
 
     async def wait_for_data(self) -> None:
-        if not self._parts and not self._over and self._error is None:
+        if not self._parts and not self._is_over and self._error is None:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -144,7 +158,7 @@ class H2Body(Body):
 
     async def _wait(self) -> None:
         if self._source is not None:
-            self._source.wanted()
+            self._source.on_read()
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             if self._timeout is None:
@@ -153,7 +167,7 @@ class H2Body(Body):
             async with asyncio.timeout(self._timeout):
                 await self._waiter
         except TimeoutError:
-            self._error = self._late(self._timeout or 0.0)
+            self._error = self._timeout_error(self._timeout or 0.0)
             raise self._error from None
         finally:
             self._waiter = None
@@ -161,17 +175,17 @@ class H2Body(Body):
     def detach(self) -> None:
         """Disconnect the body from its exchange, which has ended; fail it if it is incomplete."""
         self._source = None
-        self.fail(Closed("the exchange that this body belongs to is over"))
+        self.fail(StreamClosedError("the exchange that this body belongs to is over"))
 
     async def aclose(self) -> None:
         source, self._source = self._source, None
         if self._error is None and not self.ended:
-            self._error = Closed("the message that this body belongs to was closed")
+            self._error = StreamClosedError("the message that this body belongs to was closed")
             self._parts.clear()
             self._wake()
-            if source is not None and not self._over:
-                source.unwanted()
-                await source.settled()
+            if source is not None and not self._is_over:
+                source.on_discard()
+                await source.wait_upload()
 
 
 class H2ResponseBody(Body):
@@ -179,26 +193,26 @@ class H2ResponseBody(Body):
 
     __slots__ = ("_inner", "_source")
 
-    def __init__(self, inner: H2Body, source: Source) -> None:
+    def __init__(self, inner: H2Body, source: StreamBodySource) -> None:
         super().__init__(inner.length)
         self._inner = inner
         self._source = source
 
     def __del__(self) -> None:
         if not self._inner.is_whole:
-            self._source.unwanted()
+            self._source.on_discard()
 
     @property
     def trailers(self) -> Headers | None:
         return self._inner.trailers
 
-    def chunk_nowait(self) -> bytes:
-        data = self._inner.chunk_nowait()
+    def read_chunk_nowait(self) -> bytes:
+        data = self._inner.read_chunk_nowait()
         self.ended = self._inner.ended
         return data
 
-    async def chunk(self) -> bytes:
-        data = await self._inner.chunk()
+    async def read_chunk(self) -> bytes:
+        data = await self._inner.read_chunk()
         self.ended = self._inner.ended
         return data
 

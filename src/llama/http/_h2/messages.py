@@ -13,7 +13,7 @@ from llama.http._h2.wire.fields import (
 )
 from llama.http._h2.wire.hpack_table import Field
 from llama.http._messages.body import EMPTY, Body
-from llama.http._messages.message import Informer, Message, Request, Response
+from llama.http._messages.message import Message, Request, Response, SendInformational
 
 _new_request = Request.__new__
 _new_response = Response.__new__
@@ -23,7 +23,12 @@ _HANDSHAKE = frozenset({"sec-websocket-key", "sec-websocket-accept"})
 
 
 def request_from(
-    head: RequestHead, body: Body, version: str, scheme: str, connection: Extensions, informer: Informer
+    head: RequestHead,
+    body: Body,
+    version: str,
+    scheme: str,
+    connection: Extensions,
+    informer: SendInformational,
 ) -> Request:
     """Return a Request with this head and body. `scheme` is the connection's, used for CONNECT, which has none."""
     request = _new_request(Request)
@@ -32,11 +37,11 @@ def request_from(
     request.version = version
     request.scheme = head.scheme or scheme
     request.path = head.path
-    request.protocol = head.protocol
-    request.absolute = True
+    request.upgrade_protocol = head.protocol
+    request.is_absolute_form = True
     request._trailers = request._extensions = request._client = None
-    request._connection = connection
-    request._informer = informer
+    request._connection_extensions = connection
+    request._send_informational = informer
     request._body = body
     return request
 
@@ -83,7 +88,7 @@ def fields_of_request(request: Request, scheme: str, authority: str) -> tuple[li
     names = headers._keys
     bare = body is EMPTY and "content-length" not in names
     framing = 0 if bare else request_framing(headers, body.length)
-    method, path, protocol = request.method, request.path, request.protocol
+    method, path, protocol = request.method, request.path, request.upgrade_protocol
     if protocol and method != "CONNECT":
         method = "CONNECT"
     if method != "CONNECT" or protocol:

@@ -6,23 +6,23 @@ import errno
 import os
 from typing import Protocol
 
-from llama._core.errors import Closed
-from llama._core.stream import closed
+from llama._core.errors import StreamClosedError
+from llama._core.stream import closed_error
 from llama.http._h2.body import H2Body
 from llama.http._h2.wire import frames
 from llama.http._h2.wire.states import CLOSED
 from llama.http._h2.wire.stream import Stream as H2Stream
-from llama.http._h2.writer import Link
-from llama.http._stream_tunnel import Tunnel
+from llama.http._h2.writer import H2Writer
+from llama.http._stream_tunnel import StreamTunnel
 
 
-class Owner(Protocol):
+class TunnelOwner(Protocol):
     """The exchange whose stream a tunnel uses."""
 
-    link: Link
+    writer: H2Writer
     stream: H2Stream
 
-    def break_off(self, code: int, /) -> None:
+    def reset_stream(self, code: int, /) -> None:
         """Reset the stream."""
         ...
 
@@ -31,12 +31,12 @@ class Owner(Protocol):
         ...
 
 
-class H2Tunnel(Tunnel):
+class H2Tunnel(StreamTunnel):
     """A byte stream on one HTTP/2 stream. END_STREAM ends a direction; RST_STREAM aborts both."""
 
     __slots__ = ("_body", "_name", "_owner")
 
-    def __init__(self, owner: Owner, body: H2Body, name: str) -> None:
+    def __init__(self, owner: TunnelOwner, body: H2Body, name: str) -> None:
         super().__init__()
         self._owner = owner
         self._body = body
@@ -46,7 +46,7 @@ class H2Tunnel(Tunnel):
         return f"<{self._name} on {self._owner.stream}>"
 
     async def _receive(self, limit: int) -> bytes:
-        return self._body.chunk_nowait() or await self._body.chunk()
+        return self._body.read_chunk_nowait() or await self._body.read_chunk()
 
     @property
     def _is_sending(self) -> bool:
@@ -55,43 +55,43 @@ class H2Tunnel(Tunnel):
     async def _send(self, piece: memoryview) -> None:
         owner = self._owner
         try:
-            await owner.link.send(owner.stream, bytes(piece), end=False, is_tunnel=True)
-        except Closed:
+            await owner.writer.send(owner.stream, bytes(piece), end=False, is_tunnel=True)
+        except StreamClosedError:
             if self._closed:
-                raise closed(self) from None
-            raise broken_pipe() from None
+                raise closed_error(self) from None
+            raise broken_pipe_error() from None
 
     def _end(self) -> None:
         owner = self._owner
         if owner.stream.state < CLOSED:
-            owner.link.engine.send_data(owner.stream, b"", end=True)
-            owner.link.flush()
+            owner.writer.protocol.send_data(owner.stream, b"", end=True)
+            owner.writer.flush()
             owner.half_closed()
 
     def _finish(self, *, broken: bool) -> None:
         self._free()
         if broken:
-            self._owner.break_off(frames.CANCEL)
+            self._owner.reset_stream(frames.CANCEL)
             return
         if not self._eof_sent:
             self._end()
         if not self._body.is_whole:
-            self._owner.break_off(frames.NO_ERROR)
+            self._owner.reset_stream(frames.NO_ERROR)
 
     def _cut(self) -> None:
         self._free()
-        self._owner.break_off(frames.CANCEL if self._body.is_whole else frames.CONNECT_ERROR)
+        self._owner.reset_stream(frames.CANCEL if self._body.is_whole else frames.CONNECT_ERROR)
 
     def _free(self) -> None:
-        self._body.stop(closed(self))
-        self._owner.link.ended(self._owner.stream)
+        self._body.stop(closed_error(self))
+        self._owner.writer.stream_reset(self._owner.stream)
 
 
-def broken_pipe() -> OSError:
+def broken_pipe_error() -> OSError:
     """Return the error of a write to a peer that has reset the stream."""
     return OSError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-def was_reset() -> OSError:
+def reset_error() -> OSError:
     """Return the error of a read from a peer that has reset the stream."""
     return OSError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))

@@ -8,14 +8,14 @@ wait for ever.
 
 Only `run` writes to the transport. Heads, trailers and control frames go straight into the engine's output
 buffer, so they keep their order and are never delayed by a body's flow control. A body chunk goes there too while
-no other chunk waits, less than `HIGH` bytes are pending and the windows have room: the common case costs no
-task switch. Otherwise the chunk becomes a `Turn` and its sender waits, which is the backpressure. `run` takes one
-`TURN` of bytes from each waiting chunk, the lowest urgency value first (RFC 9218), round-robin among equals. A
-turn whose stream has no window is parked outside the queue until a WINDOW_UPDATE, so it is not examined in each
-round; one that waits for the connection's window stays queued.
+no other chunk waits, less than `HIGH_WATER` bytes are pending and the windows have room: the common case costs no
+task switch. Otherwise the chunk becomes a `PendingWrite` and its sender waits, which is the backpressure. `run`
+takes one `QUANTUM` of bytes from each waiting chunk, the lowest urgency value first (RFC 9218), round-robin among
+equals. A turn whose stream has no window is parked outside the queue until a WINDOW_UPDATE, so it is not examined in
+each round; one that waits for the connection's window stays queued.
 
-Three timeouts find a peer that does not let bytes out. A write of up to `HIGH` bytes must finish within
-`patience`. A periodic check looks for turns that have not moved for that long: if no turn moved, the connection
+Three timeouts find a peer that does not let bytes out. A write of up to `HIGH_WATER` bytes must finish within
+`write_timeout`. A periodic check looks for turns that have not moved for that long: if no turn moved, the connection
 fails with ENHANCE_YOUR_CALM, otherwise only the stalled streams end. One timer checks all of them, because a
 timer for each chunk would cost more than the chunk. SETTINGS must be acknowledged in time.
 
@@ -31,22 +31,22 @@ import logging
 from collections.abc import Callable
 from itertools import count
 
-from llama._core.errors import Closed, LlamaError
+from llama._core.errors import LlamaError, StreamClosedError
 from llama._core.stream import Stream
 from llama.http._h2.wire import frames
 from llama.http._h2.wire.hpack_table import Field
-from llama.http._h2.wire.protocol import Engine
+from llama.http._h2.wire.protocol import H2Protocol
 from llama.http._h2.wire.states import CLOSED
 from llama.http._h2.wire.stream import Stream as H2Stream
-from llama.http._progress_timer import Deadline
+from llama.http._progress_timer import ProgressTimer
 
 log = logging.getLogger("llama.server")
-HIGH = 65_536  # bytes pending for the transport from which bodies wait for their turn
-TURN = 16_384  # bytes that a body may send before the next body's turn
-FAREWELL = 1.0  # seconds for the last frames of a connection
+HIGH_WATER = 65_536  # bytes pending for the transport from which bodies wait for their turn
+QUANTUM = 16_384  # bytes that a body may send before the next body's turn
+CLOSE_TIMEOUT = 1.0  # seconds for the last frames of a connection
 
 
-class Turn:
+class PendingWrite:
     """A body chunk that waits to be sent."""
 
     __slots__ = ("at", "data", "end", "future", "may_stall", "moved", "stream")
@@ -61,10 +61,10 @@ class Turn:
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
-class Link:
+class H2Writer:
     """The sending side of a connection.
 
-    `patience` is the number of seconds for which a stream or the connection may make no progress while bytes wait.
+    `write_timeout` is the number of seconds for which a stream or the connection may make no progress while bytes wait.
     `broken` is called when nothing can be written any more, `stalled` with a stream that made no progress; with
     `tunnels_may_stall`, the streams of tunnels are exempt.
     """
@@ -72,33 +72,33 @@ class Link:
     def __init__(
         self,
         stream: Stream,
-        engine: Engine,
-        patience: float | None,
+        engine: H2Protocol,
+        write_timeout: float | None,
         *,
         broken: Callable[[], object],
         stalled: Callable[[H2Stream], object],
         tunnels_may_stall: bool = False,
     ) -> None:
-        self.engine = engine
+        self.protocol = engine
         self._stream = stream
         self._loop = asyncio.get_running_loop()
-        self._patience = patience
+        self._write_timeout = write_timeout
         self._broken = broken
         self._stalled = stalled
         self._tunnels_may_stall = tunnels_may_stall
-        self._deadline = Deadline(self._late)
-        self._sweep = Deadline(self._look)
-        self._settings = Deadline(self._look_at_settings)
+        self._deadline = ProgressTimer(self._on_timeout)
+        self._sweep = ProgressTimer(self._check_stalled)
+        self._settings = ProgressTimer(self._check_settings_ack)
         self._settings.start(engine.limits.settings_timeout)
-        self._queue: list[tuple[int, int, Turn]] = []
-        self._parked: dict[int, Turn] = {}
+        self._queue: list[tuple[int, int, PendingWrite]] = []
+        self._blocked: dict[int, PendingWrite] = {}
         self._numbers = count()
         self._sleep: asyncio.Future[None] | None = None
         self._progress = self._loop.time()
         self._closing = False
-        self._looks = False
+        self._checks = False
         self.is_broken = False
-        self.late: str | None = None
+        self.timeout_error: str | None = None
         """A description of the timeout that ended the connection, if one did."""
 
     def flush(self) -> None:
@@ -111,77 +111,80 @@ class Link:
 
     # sending
 
-    def head(self, stream: H2Stream, fields: list[Field], *, end: bool) -> None:
-        """Send a head or trailers. Raises Closed if the stream is closed."""
+    def send_headers(self, stream: H2Stream, fields: list[Field], *, end: bool) -> None:
+        """Send a head or trailers. Raises StreamClosedError if the stream is closed."""
         if stream.state >= CLOSED or self.is_broken:
-            raise Closed(f"{stream} is closed")
-        self.engine.send_head(stream, fields, end=end)
+            raise StreamClosedError(f"{stream} is closed")
+        self.protocol.send_head(stream, fields, end=end)
         self.flush()
 
     async def send(self, stream: H2Stream, data: bytes, *, end: bool, is_tunnel: bool = False) -> None:
         """Send bytes of a body and return once they are in the output buffer.
 
-        Raises Closed if the stream is closed or is reset while waiting. `data` must not change afterwards.
+        Raises StreamClosedError if the stream is closed or is reset while waiting. `data` must not change afterwards.
         """
-        engine = self.engine
+        engine = self.protocol
         if stream.state >= CLOSED or self.is_broken:
-            raise Closed(f"{stream} is closed")
+            raise StreamClosedError(f"{stream} is closed")
         size = len(data)
         if not size or (
-            not self._queue and engine.pending < HIGH and size <= HIGH and size <= engine.room(stream)
+            not self._queue
+            and engine.pending < HIGH_WATER
+            and size <= HIGH_WATER
+            and size <= engine.room(stream)
         ):
             engine.send_data(stream, data, end=end)
-            if size and self._parked:
+            if size and self._blocked:
                 self._progress = self._loop.time()
             self.flush()
             return
         may_stall = is_tunnel and self._tunnels_may_stall
-        turn = Turn(stream, data, self._loop.time(), end=end, may_stall=may_stall)
+        turn = PendingWrite(stream, data, self._loop.time(), end=end, may_stall=may_stall)
         if engine.send_window > 0 >= stream.send_window:
-            self._parked[stream.id] = turn
+            self._blocked[stream.id] = turn
         else:
             self._enqueue(turn)
-        if self._patience is not None and not self._looks:
-            self._looks = True
-            self._sweep.start(self._patience)
+        if self._write_timeout is not None and not self._checks:
+            self._checks = True
+            self._sweep.start(self._write_timeout)
         self.flush()
         try:
             await turn.future
         finally:
             if not turn.future.done() or turn.future.cancelled():
                 turn.data = b""
-                self._parked.pop(stream.id, None)
+                self._blocked.pop(stream.id, None)
 
-    def _enqueue(self, turn: Turn) -> None:
+    def _enqueue(self, turn: PendingWrite) -> None:
         heapq.heappush(self._queue, (turn.stream.urgency, next(self._numbers), turn))
 
     def window(self, stream: H2Stream) -> None:
         """A stream's send window has grown."""
-        if self._parked and (turn := self._parked.pop(stream.id, None)) is not None:
+        if self._blocked and (turn := self._blocked.pop(stream.id, None)) is not None:
             self._enqueue(turn)
             self.flush()
 
-    def windows(self) -> None:
+    def on_settings(self) -> None:
         """The send windows of any streams may have grown."""
-        while self._parked:
-            self._enqueue(self._parked.popitem()[1])
+        while self._blocked:
+            self._enqueue(self._blocked.popitem()[1])
         self.flush()
 
-    def ended(self, stream: H2Stream) -> None:
-        """A stream was reset: raise Closed in the task that sends on it."""
-        turn = self._parked.pop(stream.id, None)
+    def stream_reset(self, stream: H2Stream) -> None:
+        """A stream was reset: raise StreamClosedError in the task that sends on it."""
+        turn = self._blocked.pop(stream.id, None)
         if turn is None:
             turn = next((each for _, _, each in self._queue if each.stream is stream), None)
         if turn is not None:
             turn.data = b""
             if not turn.future.done():
-                turn.future.set_exception(Closed(f"{stream} was reset"))
+                turn.future.set_exception(StreamClosedError(f"{stream} was reset"))
 
     # writing
 
     async def run(self) -> None:
         """Write pending bytes until `finish` is called or writing fails."""
-        engine = self.engine
+        engine = self.protocol
         try:
             while True:
                 if self._queue:
@@ -199,19 +202,19 @@ class Link:
             self._break()
 
     async def _write(self, data: bytes) -> None:
-        if self._patience is None:
+        if self._write_timeout is None:
             await self._stream.write(data)
             return
         view = memoryview(data)
-        for at in range(0, len(data), HIGH):
-            self._deadline.start(self._patience)
-            await self._stream.write(view[at : at + HIGH])
+        for at in range(0, len(data), HIGH_WATER):
+            self._deadline.start(self._write_timeout)
+            await self._stream.write(view[at : at + HIGH_WATER])
         self._deadline.stop()
 
     def _fill(self) -> None:
         """Move bytes of waiting bodies to the output buffer, a frame from each in turn, the most urgent first."""
-        engine, queue = self.engine, self._queue
-        while queue and engine.pending < HIGH:
+        engine, queue = self.protocol, self._queue
+        while queue and engine.pending < HIGH_WATER:
             turn = queue[0][2]
             stream = turn.stream
             if not turn.data or stream.state >= CLOSED:
@@ -221,16 +224,16 @@ class Link:
                 return
             if stream.send_window <= 0:
                 heapq.heappop(queue)
-                self._parked[stream.id] = turn
+                self._blocked[stream.id] = turn
                 continue
-            self._send_part(turn, min(engine.room(stream), TURN))
+            self._send_part(turn, min(engine.room(stream), QUANTUM))
 
-    def _send_part(self, turn: Turn, size: int) -> None:
+    def _send_part(self, turn: PendingWrite, size: int) -> None:
         stop = turn.at + size
         size = len(turn.data)
         done = stop >= size
         part = turn.data if done and not turn.at else turn.data[turn.at : stop]
-        self.engine.send_data(turn.stream, part, end=done and turn.end)
+        self.protocol.send_data(turn.stream, part, end=done and turn.end)
         self._progress = turn.moved = self._loop.time()
         heapq.heappop(self._queue)
         if not done:
@@ -241,43 +244,43 @@ class Link:
 
     # timeouts
 
-    def _late(self) -> None:
+    def _on_timeout(self) -> None:
         """A write did not finish in time."""
-        self._give_up(f"the peer accepted no bytes for {self._patience:g} s")
+        self._abort(f"the peer accepted no bytes for {self._write_timeout:g} s")
         self._stream.abort()
 
-    def _give_up(self, why: str) -> None:
+    def _abort(self, why: str) -> None:
         log.info("%s: %s", self._stream, why)
-        self.late = why
+        self.timeout_error = why
         self._broken()
 
-    def _look_at_settings(self) -> None:
+    def _check_settings_ack(self) -> None:
         """End the connection if the peer has not acknowledged SETTINGS (RFC 9113 section 6.5.3)."""
-        if not self.engine.is_acknowledged and not self.engine.failed and not self.is_broken:
-            seconds = self.engine.limits.settings_timeout
-            self.engine.fail(frames.SETTINGS_TIMEOUT, "SETTINGS were not acknowledged")
+        if not self.protocol.is_acknowledged and not self.protocol.failed and not self.is_broken:
+            seconds = self.protocol.limits.settings_timeout
+            self.protocol.fail(frames.SETTINGS_TIMEOUT, "SETTINGS were not acknowledged")
             self.flush()
-            self._give_up(f"SETTINGS were not acknowledged within {seconds:g} s")
+            self._abort(f"SETTINGS were not acknowledged within {seconds:g} s")
 
-    def _look(self) -> None:
+    def _check_stalled(self) -> None:
         """End the streams whose waiting bytes made no progress, or the connection if none did."""
-        if self._patience is None or self.is_broken:
+        if self._write_timeout is None or self.is_broken:
             return
-        self._looks = False
+        self._checks = False
         now = self._loop.time()
-        waiting = [*self._parked.values(), *[each for _, _, each in self._queue]]
+        waiting = [*self._blocked.values(), *[each for _, _, each in self._queue]]
         waiting = [turn for turn in waiting if turn.data and not (turn.may_stall or turn.future.done())]
-        late = [turn for turn in waiting if turn.moved + self._patience <= now]
-        if late and self._progress + self._patience <= now:
-            self.engine.fail(frames.ENHANCE_YOUR_CALM, "no flow-control window")
+        late = [turn for turn in waiting if turn.moved + self._write_timeout <= now]
+        if late and self._progress + self._write_timeout <= now:
+            self.protocol.fail(frames.ENHANCE_YOUR_CALM, "no flow-control window")
             self.flush()
-            self._give_up(f"nothing could be sent for {self._patience:g} s")
+            self._abort(f"nothing could be sent for {self._write_timeout:g} s")
             return
         for turn in late:
             self._stalled(turn.stream)
         if left := [turn.moved for turn in waiting if turn not in late]:
-            self._looks = True
-            self._sweep.start(max(0.001, min(left) + self._patience - now))
+            self._checks = True
+            self._sweep.start(max(0.001, min(left) + self._write_timeout - now))
 
     # the end
 
@@ -288,10 +291,10 @@ class Link:
         self._deadline.close()
         self._sweep.close()
         self._settings.close()
-        for turn in [*self._parked.values(), *[each for _, _, each in self._queue]]:
+        for turn in [*self._blocked.values(), *[each for _, _, each in self._queue]]:
             if not turn.future.done():
-                turn.future.set_exception(Closed(f"the connection of {turn.stream} was lost"))
-        self._parked.clear()
+                turn.future.set_exception(StreamClosedError(f"the connection of {turn.stream} was lost"))
+        self._blocked.clear()
         self._queue.clear()
         self._broken()
 
@@ -300,7 +303,7 @@ class Link:
         self._closing = True
         self.flush()
         try:
-            await asyncio.wait((task,), timeout=FAREWELL)
+            await asyncio.wait((task,), timeout=CLOSE_TIMEOUT)
         finally:
             if not task.done():
                 task.cancel()

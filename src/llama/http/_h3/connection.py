@@ -29,32 +29,32 @@ from qh3.quic.events import (
 )
 from qh3.quic.tls_bridge import QuicTlsBridge
 
-from llama._core.errors import Closed, LlamaError, ProtocolError, TLSError
-from llama.http._h3.fields import Fields, trailers_of
+from llama._core.errors import LlamaError, ProtocolError, StreamClosedError, TLSError
+from llama.http._h3.fields import Fields, decode_trailers
 from llama.http._h3.qpack_limits import H3
 from llama.http._h3.stream import (
-    AHEAD,
     H3_NO_ERROR,
     H3_REQUEST_CANCELLED,
     H3_REQUEST_REJECTED,
-    Channel,
-    broken,
+    SEND_HIGH_WATER,
+    H3Stream,
+    reset_error,
 )
 from llama.http._limits import Limits
 from llama.tls._keylog import KeyLog
 
 log = logging.getLogger("llama.http3")
 logging.getLogger("quic").setLevel(logging.ERROR)  # it logs a warning whenever a peer closes
-UNREAD = 1 << 20  # unread bytes of one connection, above which the peer gets no more flow-control credit
+MAX_UNREAD = 1 << 20  # unread bytes of one connection, above which the peer gets no more flow-control credit
 GOAWAY = 0x7
 INTERNAL_ERROR = 0x1
 Address = Any  # an address of the socket module
 
 
-class Quic(QuicConnection):
+class PausableQuicConnection(QuicConnection):
     """A QUIC connection that can stop delivering received bytes, so that its peer gets no more credit."""
 
-    held = False
+    is_paused = False
 
     def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
         """Disable the library's anti-amplification limit: the sender of the packets enforces it (RFC 9000 section 8.1).
@@ -94,34 +94,36 @@ class Quic(QuicConnection):
         return packets
 
     def _drain_core(self) -> None:
-        if not self.held:
+        if not self.is_paused:
             super()._drain_core()
 
     def release(self) -> None:
         """Deliver the held bytes."""
-        self.held = False
+        self.is_paused = False
         super()._drain_core()
 
 
-class Link:
+class H3Transport:
     """A connection without a task: the receiver of its packets drives it, and it calls `send` with its own packets.
 
     `established` and `closed` are futures. The first fails if the handshake fails; the second is set when the
     connection has ended for any reason.
     """
 
-    def __init__(self, quic: Quic, send: Callable[[bytes, Address], object], limits: Limits) -> None:
+    def __init__(
+        self, quic: PausableQuicConnection, send: Callable[[bytes, Address], object], limits: Limits
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.quic = quic
         self.http: H3 | None = None
-        self.channels: dict[int, Channel] = {}
+        self.channels: dict[int, H3Stream] = {}
         self.established: asyncio.Future[None] = self.loop.create_future()
         self.established.add_done_callback(lambda future: future.cancelled() or future.exception())
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.error: Exception | None = None
         self.goaway: int | None = None
         """The first stream on which the peer accepts no request (GOAWAY)."""
-        self.on_request: Callable[[Channel], None] | None = None
+        self.on_request: Callable[[H3Stream], None] | None = None
         self.on_id: Callable[[bytes, bool], None] | None = None
         self.on_room: Callable[[], None] | None = None
         self.on_packets: Callable[[], None] | None = None
@@ -145,7 +147,7 @@ class Link:
             self.quic.receive(datagrams, address, self.loop.time())
             self._pump()
         except Exception as error:
-            self._broke(error)
+            self._on_error(error)
         self.flush()
         if self.on_packets is not None:
             self.on_packets()
@@ -160,7 +162,7 @@ class Link:
             for data, address in self.quic.datagrams_to_send(now):
                 self._send(data, address)
         except Exception as error:
-            self._broke(error)
+            self._on_error(error)
         self._arm()
         if self._writers:
             self._wake_writers()
@@ -184,9 +186,9 @@ class Link:
         elif timer is None or due < timer.when():
             if timer is not None:
                 timer.cancel()
-            self._timer = self.loop.call_at(due, self._due)
+            self._timer = self.loop.call_at(due, self._on_timer)
 
-    def _due(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         now = self.loop.time()
         due = self.quic.get_timer()
@@ -195,10 +197,10 @@ class Link:
                 self.quic.handle_timer(max(now, due))
                 self._pump()
             except Exception as error:
-                self._broke(error)
+                self._on_error(error)
         self.flush()
 
-    def _broke(self, error: Exception) -> None:
+    def _on_error(self, error: Exception) -> None:
         """End the connection after an exception in the QUIC library."""
         if not isinstance(error, QuicConnectionError):
             log.error("HTTP/3: the QUIC library failed", exc_info=error)
@@ -245,7 +247,7 @@ class Link:
                     self._fields(event.stream_id, event.headers, ended=event.stream_ended)
             elif isinstance(event, InformationalHeadersReceived):
                 if (channel := self.channels.get(event.stream_id)) is not None:
-                    channel.inform(event.headers)
+                    channel.on_informational(event.headers)
             elif isinstance(event, StreamReset):
                 self._reset(event.stream_id, event.error_code)
             elif isinstance(event, StopSending):
@@ -255,12 +257,12 @@ class Link:
                 if self.on_noise is not None:
                     self.on_noise(0)
 
-    def _data(self, channel: Channel, data: bytes, *, ended: bool) -> None:
+    def _data(self, channel: H3Stream, data: bytes, *, ended: bool) -> None:
         if channel.error is None:
             self._unread += len(data)
             channel.feed(data, ended=ended)
-            if self._unread > UNREAD:
-                self.quic.held = True
+            if self._unread > MAX_UNREAD:
+                self.quic.is_paused = True
 
     def _fields(self, number: int, fields: Fields, *, ended: bool) -> None:
         channel = self.channels.get(number)
@@ -268,7 +270,7 @@ class Link:
             if self.on_request is None or number % 4:
                 return
             self._newest = max(self._newest, number)
-            channel = self.channels[number] = Channel(self, number)
+            channel = self.channels[number] = H3Stream(self, number)
             channel.ended = ended
             channel.head(fields)
             self.on_request(channel)
@@ -277,7 +279,7 @@ class Link:
             channel.head(fields)
         else:
             try:
-                channel.trailers = trailers_of(fields, self._limits)
+                channel.trailers = decode_trailers(fields, self._limits)
             except LlamaError as error:
                 channel.fail(error)
             channel.feed(b"", ended=ended)
@@ -293,7 +295,7 @@ class Link:
             self.stop(number, H3_REQUEST_CANCELLED, sending=number % 4 == 0, reading=False)
             return
         channel.rejected = code == H3_REQUEST_REJECTED
-        channel.fail(broken(code))
+        channel.fail(reset_error(code))
         if channel.task is not None:
             channel.task.cancel()
 
@@ -318,7 +320,7 @@ class Link:
             kind = TLSError if 0x100 <= event.error_code < 0x200 else ProtocolError
             self._terminate(kind(f"QUIC handshake failed: {reason}"))
         else:
-            self._terminate(broken(event.error_code))
+            self._terminate(reset_error(event.error_code))
 
     def _terminate(self, error: Exception) -> None:
         self.error = self.error or error
@@ -339,34 +341,34 @@ class Link:
 
     def send_fields(self, number: int, fields: Fields, *, end: bool) -> None:
         """Send a field section."""
-        http = self._speaking()
+        http = self._require_http()
         try:
             http.send_headers(number, fields, end_stream=end)
         except (QuicConnectionError, H3Error, ValueError) as error:
-            raise Closed(f"stream {number} takes no more: {error}") from error
+            raise StreamClosedError(f"stream {number} takes no more: {error}") from error
         self.flush_soon()
 
     def send_data(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
         """Send a chunk of the body."""
-        http = self._speaking()
+        http = self._require_http()
         try:
             http.send_data(number, data, end_stream=end)
         except (QuicConnectionError, H3Error, ValueError) as error:
-            raise Closed(f"stream {number} takes no more: {error}") from error
+            raise StreamClosedError(f"stream {number} takes no more: {error}") from error
         self.flush_soon()
 
-    def _speaking(self) -> H3:
+    def _require_http(self) -> H3:
         if self.error is not None:
             raise self.error
         if self.http is None:
-            raise Closed("the handshake has not finished")
+            raise StreamClosedError("the handshake has not finished")
         return self.http
 
     def waiting_to_leave(self, number: int) -> int:
         """Return the number of buffered bytes of a stream that were not sent yet."""
         return self.quic.get_send_buffer_size(number)
 
-    def wait_for_room(self, channel: Channel) -> asyncio.Future[None]:
+    def wait_for_room(self, channel: H3Stream) -> asyncio.Future[None]:
         """Return a future that is set when enough of the stream's buffered bytes were sent."""
         future = self._writers[channel.number] = self.loop.create_future()
         self.flush_soon()
@@ -374,16 +376,16 @@ class Link:
 
     def _wake_writers(self) -> None:
         for number, future in tuple(self._writers.items()):
-            if future.done() or self.quic.get_send_buffer_size(number) <= AHEAD:
+            if future.done() or self.quic.get_send_buffer_size(number) <= SEND_HIGH_WATER:
                 del self._writers[number]
                 if not future.done():
                     future.set_result(None)
 
     def consumed(self, size: int) -> None:
-        """Count `size` bytes as read; resume delivery, and with it credit, below half of UNREAD."""
+        """Count `size` bytes as read; resume delivery, and with it credit, below half of MAX_UNREAD."""
         self._unread -= size
-        if self.quic.held and self._unread <= UNREAD // 2:
-            self.quic.held = False
+        if self.quic.is_paused and self._unread <= MAX_UNREAD // 2:
+            self.quic.is_paused = False
             self.loop.call_soon(self._resume)
 
     def _resume(self) -> None:
@@ -391,7 +393,7 @@ class Link:
             self.quic.release()
             self._pump()
         except Exception as error:
-            self._broke(error)
+            self._on_error(error)
         self.flush()
 
     def stop(self, number: int, code: int, *, sending: bool, reading: bool) -> None:
@@ -417,7 +419,7 @@ class Link:
         if state.is_ended():
             self.http._stream.pop(number, None)
 
-    def forget(self, channel: Channel) -> None:
+    def forget(self, channel: H3Stream) -> None:
         """Free a channel that is no longer used."""
         self.channels.pop(channel.number, None)
         self._writers.pop(channel.number, None)
@@ -452,7 +454,7 @@ class Link:
         except QuicConnectionError:
             pass
         self.flush()
-        self._terminate(broken(code))
+        self._terminate(reset_error(code))
         self._stop_timers()
 
     def _stop_timers(self) -> None:
@@ -469,7 +471,7 @@ class Link:
 
     def abandon(self) -> None:
         """End the connection without sending anything, and cancel its timers."""
-        self._terminate(broken(H3_NO_ERROR))
+        self._terminate(reset_error(H3_NO_ERROR))
         self._stop_timers()
 
 
@@ -488,8 +490,8 @@ def new_configuration(*, is_client: bool, idle_timeout: float, keylog: KeyLog | 
         alpn_protocols=["h3"],
         is_client=is_client,
         idle_timeout=idle_timeout,
-        max_data=4 * UNREAD,
-        max_stream_data=UNREAD,
+        max_data=4 * MAX_UNREAD,
+        max_stream_data=MAX_UNREAD,
         max_datagram_frame_size=65536,
         secrets_log_file=cast("TextIO", keylog),  # it calls write and flush
     )

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from qh3.tls import SessionTicket
 
 from llama._core.target import Target
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 TICKETS = 4096
 ORIGINS = 256
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-MARK = "early-data"
+EARLY_DATA = "early-data"
 
 
 def may_be_early(request: Request) -> bool:
@@ -21,7 +21,7 @@ def may_be_early(request: Request) -> bool:
     return request.method in SAFE and request._body.length == 0
 
 
-class Tickets:
+class ServerTickets:
     """The session tickets that a server has issued. Each is valid once, against replays (RFC 8446 section 8.1).
 
     A replay finds no ticket, so it falls back to a full handshake and its early data is not decrypted.
@@ -42,10 +42,10 @@ class Tickets:
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
+class EarlyDataGuard:
     """A handler for early requests: it marks safe ones and rejects others with 425 (RFC 8470 section 5)."""
 
-    inner: Exchange
+    inner: RequestHandler
 
     async def __call__(self, request: Request, /) -> Response:
         if request.method not in SAFE:
@@ -55,27 +55,27 @@ class Guarded:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CachedTicket:
     """A known server that accepts early requests: its ticket and its target."""
 
     ticket: SessionTicket
     target: Target
 
 
-class Acquaintances:
+class TicketCache:
     """A bounded cache of servers that accept early requests; each ticket is used once (RFC 8446 appendix C.4)."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._known: OrderedDict[str, CachedTicket] = OrderedDict()
 
     def keep(self, origin: str, target: Target, ticket: SessionTicket) -> None:
         """Store the newest ticket of an origin; evict the least recently updated origin beyond the limit."""
         self._known.pop(origin, None)
-        self._known[origin] = Known(ticket, target)
+        self._known[origin] = CachedTicket(ticket, target)
         if len(self._known) > ORIGINS:
             self._known.popitem(last=False)
 
-    def take(self, origin: str) -> Known | None:
+    def take(self, origin: str) -> CachedTicket | None:
         """Remove and return the entry of an origin, if its ticket is still valid."""
         known = self._known.pop(origin, None)
         return known if known is not None and known.ticket.is_valid else None

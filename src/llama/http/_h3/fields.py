@@ -7,7 +7,7 @@ import re
 from llama._core.errors import ProtocolError
 from llama._core.extensions import Extensions
 from llama.http._h1.extended_connect import needs_extended_connect, without_upgrade
-from llama.http._h1.wire.fields import malformed
+from llama.http._h1.wire.fields import bad_message
 from llama.http._h2.messages import fields_of_request, fields_of_response, request_from, response_from
 from llama.http._h2.wire.fields import (
     PSEUDO_FIELDS,
@@ -23,7 +23,7 @@ from llama.http._limits import H2Limits, Limits
 from llama.http._messages.body import EMPTY
 from llama.http._messages.date import date_field
 from llama.http._messages.headers import Headers
-from llama.http._messages.message import Informer, Request, Response
+from llama.http._messages.message import Request, Response, SendInformational
 
 Fields = list[tuple[bytes, bytes]]
 """A field section in the HTTP/3 library's form, pseudo-header fields first."""
@@ -37,53 +37,59 @@ def section_size(fields: Fields) -> int:
     return sum([len(name) + len(value) for name, value in fields]) + OVERHEAD * len(fields)
 
 
-def _read(fields: Fields, bounds: H2Limits) -> list[Field]:
+def _decode_fields(fields: Fields, bounds: H2Limits) -> list[Field]:
     size = section_size(fields)
-    if len(fields) > bounds.fields + PSEUDO_FIELDS or size > bounds.header_list:
+    if len(fields) > bounds.max_headers + PSEUDO_FIELDS or size > bounds.max_header_list_size:
         raise oversized(size, bounds)
     for name, value in fields:
         if _NAME.fullmatch(name) is None:
-            raise malformed(f"expected a field name that is a token in lower case, got {name[:60]!r}")
+            raise bad_message(f"expected a field name that is a token in lower case, got {name[:60]!r}")
         if _VALUE.fullmatch(value) is None or value.strip(b" \t") != value:
-            raise malformed(f"the value of {name.decode()} has a control character or outer whitespace")
+            raise bad_message(f"the value of {name.decode()} has a control character or outer whitespace")
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
 
 
-def _written(fields: list[Field]) -> Fields:
+def _encode_fields(fields: list[Field]) -> Fields:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
 
 
-def request_of(
-    fields: Fields, limits: Limits, connection: Extensions, informer: Informer
+def decode_request(
+    fields: Fields, limits: Limits, connection: Extensions, informer: SendInformational
 ) -> tuple[Request, int | None]:
     """Parse a field section; return a Request without a body, and its Content-Length if it has one.
 
     Raises ProtocolError: 400 if the section is malformed, 431 or 414 if it is too large, 501 for extended CONNECT.
     """
-    bounds = H2Limits(header_list=limits.head, fields=limits.fields, path=limits.line)
-    head = parse_request(_read(fields, bounds), bounds)
+    bounds = H2Limits(
+        max_header_list_size=limits.max_head, max_headers=limits.max_headers, max_path=limits.max_start_line
+    )
+    head = parse_request(_decode_fields(fields, bounds), bounds)
     if head.protocol:
-        raise malformed(f"extended CONNECT for {head.protocol[:60]!r} is not supported over HTTP/3", 501)
+        raise bad_message(f"extended CONNECT for {head.protocol[:60]!r} is not supported over HTTP/3", 501)
     return request_from(head, EMPTY, "3", "https", connection, informer), head.length
 
 
 def encode_request(request: Request, authority: str) -> tuple[Fields, int]:
     """Return a request's field section and the length of its body: 0 for no body, -1 if it is unknown."""
     if needs_extended_connect(request):
-        raise ProtocolError(f"HTTP/3 has no upgrade to {request.protocol} here", status=502)
-    if request.protocol:
+        raise ProtocolError(f"HTTP/3 has no upgrade to {request.upgrade_protocol} here", status=502)
+    if request.upgrade_protocol:
         request = without_upgrade(request)
     fields, framing = fields_of_request(request, "https", authority)
-    return _written(fields), framing
+    return _encode_fields(fields), framing
 
 
-def response_of(fields: Fields, limits: Limits) -> tuple[Response, int | None]:
+def decode_response(fields: Fields, limits: Limits) -> tuple[Response, int | None]:
     """Parse a field section; return a Response without a body, and its Content-Length if it has one.
 
     The status of an interim response is below 200. Raises ProtocolError (502) if the section is malformed.
     """
     try:
-        head = parse_response(_read(fields, H2Limits(header_list=limits.head, fields=limits.fields)))
+        head = parse_response(
+            _decode_fields(
+                fields, H2Limits(max_header_list_size=limits.max_head, max_headers=limits.max_headers)
+            )
+        )
     except ProtocolError as error:
         error.status = 502
         raise
@@ -96,19 +102,21 @@ def encode_response(method: str, response: Response) -> tuple[Fields, int]:
     Raises ValueError or ProtocolError if the response cannot be sent.
     """
     fields, framing = fields_of_response(method, response, date_field())
-    return _written(fields), framing
+    return _encode_fields(fields), framing
 
 
 def encode_head(status: int, headers: Headers) -> Fields:
     """Return the field section of an interim response, or of a response that starts a tunnel."""
-    return _written(response_fields(status, headers))
+    return _encode_fields(response_fields(status, headers))
 
 
-def trailers_of(fields: Fields, limits: Limits) -> Headers:
+def decode_trailers(fields: Fields, limits: Limits) -> Headers:
     """Parse trailers. Raises ProtocolError if they are malformed or exceed a limit."""
-    return parse_trailers(_read(fields, H2Limits(header_list=limits.head, fields=limits.fields)))
+    return parse_trailers(
+        _decode_fields(fields, H2Limits(max_header_list_size=limits.max_head, max_headers=limits.max_headers))
+    )
 
 
 def encode_trailers(trailers: Headers) -> Fields:
     """Return the field section of trailers."""
-    return _written(trailer_fields(trailers))
+    return _encode_fields(trailer_fields(trailers))

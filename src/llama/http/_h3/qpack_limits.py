@@ -11,7 +11,7 @@ from qh3.quic.connection import QuicConnection
 from llama.http._h2.wire.fields import PSEUDO_FIELDS
 from llama.http._h2.wire.hpack_table import TABLE_SIZE
 from llama.http._h3.fields import Fields, section_size
-from llama.http._limits import DEFAULT_H2_LIMITS, Bucket, Limits
+from llama.http._limits import DEFAULT_H2_LIMITS, Limits, TokenBucket
 
 BLOCKED = 16  # streams whose field sections may wait for the dynamic table
 DECODED = (
@@ -32,14 +32,14 @@ class H3(H3Connection):
     def __init__(self, quic: QuicConnection, limits: Limits) -> None:
         self._limits = limits
         bounds = DEFAULT_H2_LIMITS
-        self._oversized = Bucket(bounds.oversized, bounds.oversized_per_second, time.monotonic)
+        self._oversized = TokenBucket(bounds.oversized, bounds.oversized_per_second, time.monotonic)
         super().__init__(quic)
 
     def _init_connection(self) -> None:
         """Replace the library's fixed limits before they are sent in SETTINGS."""
         self._max_table_capacity = TABLE_SIZE
         self._blocked_streams = BLOCKED
-        self._max_field_section_size = DECODED * self._limits.head
+        self._max_field_section_size = DECODED * self._limits.max_head
         self._max_encoded_field_section_size = 4 * self._max_field_section_size + 32
         self._decoder = QpackDecoder(TABLE_SIZE, BLOCKED, max_field_section_size=self._max_field_section_size)
         super()._init_connection()
@@ -50,13 +50,13 @@ class H3(H3Connection):
         """Count each section that exceeds a limit before the library reads its fields one by one."""
         fields = super()._decode_headers(stream_id, frame_data, offset=offset, length=length)
         limits = self._limits
-        excess = max(0, len(fields) - limits.fields - PSEUDO_FIELDS)
-        if excess > EXCESS * limits.fields:
-            raise FieldSectionTooLarge(f"more than {EXCESS} times {limits.fields} fields")
-        if excess or section_size(fields) > limits.head:
-            count = max(1, min(excess * WEIGHT // limits.fields, DEFAULT_H2_LIMITS.oversized // 10))
-            if self._oversized.overflows(count):
+        excess = max(0, len(fields) - limits.max_headers - PSEUDO_FIELDS)
+        if excess > EXCESS * limits.max_headers:
+            raise FieldSectionTooLarge(f"more than {EXCESS} times {limits.max_headers} fields")
+        if excess or section_size(fields) > limits.max_head:
+            count = max(1, min(excess * WEIGHT // limits.max_headers, DEFAULT_H2_LIMITS.oversized // 10))
+            if not self._oversized.try_take(count):
                 raise FieldSectionTooLarge(
-                    f"too many field sections larger than {limits.head} bytes or {limits.fields} fields"
+                    f"too many field sections larger than {limits.max_head} bytes or {limits.max_headers} fields"
                 )
         return fields

@@ -9,11 +9,11 @@ from typing import TypeAlias
 
 from llama._core.errors import ConfigError
 from llama.http._limits import DEFAULT_LIMITS, Limits
-from llama.http._server_settings import Settings
+from llama.http._server_settings import ServerSettings
 from llama.tls._keylog import KeyLog
 
 PathLike: TypeAlias = str | os.PathLike[str]
-PER_ORIGIN = 4
+MAX_CONNECTIONS_PER_ORIGIN = 4
 
 KEY = 16
 
@@ -22,11 +22,11 @@ KEY = 16
 class H3Settings:
     """The settings of an HTTP/3 server, in addition to those of any HTTP server; seconds and counts."""
 
-    http: Settings
+    http: ServerSettings
     handshake_timeout: float
     idle_timeout: float
     max_connections: int
-    retry_from: int
+    retry_threshold: int
     reset_key: bytes | None
     early_data: bool
     keylog: KeyLog | None
@@ -62,15 +62,15 @@ class H3Identity:
 class H3ClientSettings:
     """The settings of an HTTP/3 client: seconds, None for no timeout, and counts."""
 
-    race: float | None = None
+    alt_svc_timeout: float | None = None
     connect_timeout: float | None = 10.0
     pool_timeout: float | None = None
-    head_timeout: float | None = None
+    response_header_timeout: float | None = None
     body_timeout: float | None = None
     write_timeout: float | None = None
     idle_timeout: float = 30.0
     max_connections: int | None = 256
-    max_per_host: int | None = PER_ORIGIN
+    max_per_host: int | None = MAX_CONNECTIONS_PER_ORIGIN
     max_idle: int = 256
     max_waiting: int = 1024
     limits: Limits = DEFAULT_LIMITS
@@ -78,11 +78,11 @@ class H3ClientSettings:
 
     def __post_init__(self) -> None:
         times = (
-            "race",
+            "alt_svc_timeout",
             "connect_timeout",
             "pool_timeout",
             "idle_timeout",
-            "head_timeout",
+            "response_header_timeout",
             "body_timeout",
             "write_timeout",
         )

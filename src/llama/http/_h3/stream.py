@@ -8,16 +8,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from llama._core.errors import Closed, ProtocolError, Truncated
+from llama._core.errors import ProtocolError, StreamClosedError, TruncatedError
 from llama.http._h3.fields import Fields
 from llama.http._messages.body import Body
 from llama.http._messages.headers import Headers
 
-SLICE = 65536
-AHEAD = 262_144  # bytes of one stream that may be buffered before its writer waits
+WRITE_SLICE = 65536
+SEND_HIGH_WATER = 262_144  # bytes of one stream that may be buffered before its writer waits
 
 
-class Carrier(Protocol):
+class StreamTransport(Protocol):
     """The connection that a channel belongs to."""
 
     def send_fields(self, number: int, fields: Fields, *, end: bool) -> None:
@@ -44,16 +44,16 @@ class Carrier(Protocol):
         """Send now as many buffered bytes as flow and congestion control allow."""
         ...
 
-    def wait_for_room(self, channel: Channel) -> asyncio.Future[None]:
+    def wait_for_room(self, channel: H3Stream) -> asyncio.Future[None]:
         """Return a future that is set when enough of the stream's buffered bytes were sent."""
         ...
 
-    def forget(self, channel: Channel) -> None:
+    def forget(self, channel: H3Stream) -> None:
         """The channel is no longer used."""
         ...
 
 
-class Channel:
+class H3Stream:
     """Both directions of one stream. One task may read while another writes."""
 
     __slots__ = (
@@ -76,7 +76,7 @@ class Channel:
         "unread",
     )
 
-    def __init__(self, carrier: Carrier, number: int) -> None:
+    def __init__(self, carrier: StreamTransport, number: int) -> None:
         self.carrier = carrier
         self.number = number
         self.fields: Fields | None = None
@@ -148,7 +148,7 @@ class Channel:
         self.fields = fields
         self._wake()
 
-    def inform(self, fields: Fields) -> None:
+    def on_informational(self, fields: Fields) -> None:
         """Store a received interim response."""
         self.informed.append(fields)
         self._wake()
@@ -165,7 +165,7 @@ class Channel:
         finally:
             self._reader = None
 
-    def read_nowait(self, limit: int = SLICE) -> bytes:
+    def read_nowait(self, limit: int = WRITE_SLICE) -> bytes:
         """Return buffered bytes, or b"" if there are none."""
         if not self._parts:
             return b""
@@ -177,7 +177,7 @@ class Channel:
         self.carrier.consumed(len(part))
         return part
 
-    async def read(self, limit: int = SLICE) -> bytes:
+    async def read(self, limit: int = WRITE_SLICE) -> bytes:
         """Return the next bytes of the body, b"" at its end. Raises the stream's error."""
         while True:
             if part := self.read_nowait(limit):
@@ -196,7 +196,7 @@ class Channel:
         if self.stopped:
             raise BrokenPipeError(errno.EPIPE, "the peer accepts no more bytes on this stream")
         if self.sent_end:
-            raise Closed("this stream's sending side was ended")
+            raise StreamClosedError("this stream's sending side was ended")
 
     def send_fields(self, fields: Fields, *, end: bool = False) -> None:
         """Send a head, or trailers."""
@@ -205,15 +205,15 @@ class Channel:
         self.carrier.send_fields(self.number, fields, end=end)
 
     async def send(self, data: bytes | memoryview, *, end: bool = False) -> None:
-        """Send bytes of the body. Returns once at most AHEAD bytes of the stream are buffered."""
+        """Send bytes of the body. Returns once at most SEND_HIGH_WATER bytes of the stream are buffered."""
         self._check()
         view = memoryview(data)
-        for start in range(0, len(view), SLICE) or (0,):
-            piece = view[start : start + SLICE]
-            last = end and start + SLICE >= len(view)
+        for start in range(0, len(view), WRITE_SLICE) or (0,):
+            piece = view[start : start + WRITE_SLICE]
+            last = end and start + WRITE_SLICE >= len(view)
             self.sent_end = last
             self.carrier.send_data(self.number, piece, end=last)
-            while self.carrier.waiting_to_leave(self.number) > AHEAD:
+            while self.carrier.waiting_to_leave(self.number) > SEND_HIGH_WATER:
                 await self.carrier.wait_for_room(self)
                 if self.error is not None or self.stopped:
                     self._check()
@@ -239,7 +239,7 @@ class Channel:
             return
         self.closed = True
         self.abort(code)
-        self.fail(Closed("the exchange of this channel has ended"))
+        self.fail(StreamClosedError("the exchange of this channel has ended"))
         self.drop()
         self.carrier.forget(self)
 
@@ -253,7 +253,7 @@ H3_MESSAGE_ERROR = 0x10E
 H3_CONNECT_ERROR = 0x10F
 
 
-class Owner(Protocol):
+class BodyOwner(Protocol):
     """An exchange that ends with its response's body."""
 
     def close(self, code: int) -> None:
@@ -261,16 +261,16 @@ class Owner(Protocol):
         ...
 
 
-class ChannelBody(Body):
+class H3Body(Body):
     """A body read from a channel."""
 
     __slots__ = ("_channel", "_owner", "_timeout", "_wanted")
 
     def __init__(
         self,
-        channel: Channel,
+        channel: H3Stream,
         timeout: float | None,
-        owner: Owner | None = None,
+        owner: BodyOwner | None = None,
         wanted: Callable[[], None] | None = None,
     ) -> None:
         """`timeout` limits the wait for each chunk; `owner` is closed with the body.
@@ -291,10 +291,10 @@ class ChannelBody(Body):
     def trailers(self) -> Headers | None:
         return self._channel.trailers
 
-    def chunk_nowait(self) -> bytes:
+    def read_chunk_nowait(self) -> bytes:
         return self._channel.read_nowait()
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         if self.ended:
             return b""
         if self._wanted is not None and not (self._channel.unread or self._channel.ended):
@@ -330,6 +330,6 @@ class ChannelBody(Body):
             owner.close(H3_REQUEST_CANCELLED)
 
 
-def broken(code: int) -> Truncated:
+def reset_error(code: int) -> TruncatedError:
     """Return the error of a stream that was reset, or whose connection was closed."""
-    return Truncated(f"the stream was reset (error {code:#x})")
+    return TruncatedError(f"the stream was reset (error {code:#x})")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from llama._core.stream import closed
-from llama.http._h3.stream import H3_CONNECT_ERROR, H3_NO_ERROR, H3_REQUEST_CANCELLED, Channel
-from llama.http._stream_tunnel import Tunnel
+from llama._core.stream import closed_error
+from llama.http._h3.stream import H3_CONNECT_ERROR, H3_NO_ERROR, H3_REQUEST_CANCELLED, H3Stream
+from llama.http._stream_tunnel import StreamTunnel
 
 
-class ChannelStream(Tunnel):
+class H3Tunnel(StreamTunnel):
     """A byte stream over a channel. The creator of the channel closes it after the stream."""
 
     __slots__ = ("_channel",)
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: H3Stream) -> None:
         super().__init__()
         self._channel = channel
 
@@ -41,6 +41,6 @@ class ChannelStream(Tunnel):
         self._free(H3_CONNECT_ERROR)
 
     def _free(self, code: int) -> None:
-        self._channel.fail(closed(self))
+        self._channel.fail(closed_error(self))
         self._channel.drop()
         self._channel.abort(code)

@@ -14,22 +14,22 @@ from llama.http._layers.headers.remove import remove_header
 from llama.http._layers.headers.require import require_header
 from llama.http._layers.headers.set import set_header
 from llama.http._layers.limits.body_limit import body_limit
-from llama.http._layers.limits.concurrency_limit import limit
+from llama.http._layers.limits.concurrency_limit import concurrency_limit
 from llama.http._layers.limits.rate_limit import rate_limit
 from llama.http._layers.limits.timeout import timeout
 from llama.http._layers.request_id import RequestId, request_id
 from llama.http._layers.retry import retry
 from llama.http._layers.routing.normalize_path import normalize_path
 from llama.http._layers.routing.rewrite import rewrite
-from llama.http._layers.routing.route import PathParameters, When, route, when
+from llama.http._layers.routing.route import PathParameters, RouteMatcher, route, when
 from llama.http._layers.static.files import static
 from llama.http._layers.trace import trace
 
 __all__ = [
     "PathParameters",
     "RequestId",
+    "RouteMatcher",
     "User",
-    "When",
     "access_log",
     "add_header",
     "alt_svc",
@@ -38,8 +38,8 @@ __all__ = [
     "bearer_auth",
     "body_limit",
     "compress",
+    "concurrency_limit",
     "decompress",
-    "limit",
     "map_body",
     "normalize_path",
     "proxy_auth",

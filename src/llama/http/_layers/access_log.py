@@ -12,12 +12,12 @@ from typing import ClassVar, Literal, TypeAlias
 from llama._core.errors import ConfigError
 from llama._core.server import User
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._layers.byte_count import ByteCount
 from llama.http._layers.request_id import RequestId
 from llama.http._messages.body import TransformedBody
 from llama.http._messages.error_response import status_of
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 log = logging.getLogger("llama.access")
 Format: TypeAlias = Literal["common", "combined", "json"]
@@ -49,7 +49,7 @@ class _Entry:
             time.perf_counter(),
             request.client.host if request.client is not None else "-",
             request.method,
-            request.url if whole or (request.absolute and request.version.startswith("1")) else path,
+            request.url if whole or (request.is_absolute_form and request.version.startswith("1")) else path,
             path,
             request.version,
             request.authority,
@@ -62,11 +62,11 @@ class _Entry:
 class AccessLog:
     """Logs each exchange once it has ended."""
 
-    inner: Exchange
+    inner: RequestHandler
     format: Format
     whole_urls: bool = False
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.access_log({self.format!r})"
@@ -83,7 +83,7 @@ class AccessLog:
             raise
         body = response.body
         count = ByteCount(body.length or 0, ended=True)
-        if body.data is None and response.upgrade is None:
+        if body.buffered is None and response.upgrade is None:
             count = ByteCount()
             response.replace_body(TransformedBody(body, count))
         status = response.status
@@ -127,7 +127,7 @@ def _safe(text: str) -> str:
     return text.translate(_UNSAFE)
 
 
-@factory("http.access_log")
+@layer_factory("http.access_log")
 def access_log(format: Format = "combined", *, whole_urls: bool = False) -> Middleware[Request, Response]:
     """Log one line for each exchange to the logger `llama.access`, once the response body has ended or failed.
 
@@ -142,7 +142,7 @@ def access_log(format: Format = "combined", *, whole_urls: bool = False) -> Midd
     if format not in ("common", "combined", "json"):
         raise ConfigError(f"http.access_log({format!r}): expected 'common', 'combined' or 'json'")
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return AccessLog(inner, format, whole_urls)
 
-    return named_layer(f"http.access_log({format!r})", build, takes=Request, gives=Request)
+    return named_layer(f"http.access_log({format!r})", build, input_type=Request, inner_type=Request)

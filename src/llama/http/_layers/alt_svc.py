@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from llama._core.errors import ConfigError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http._messages.message import Exchange, Request, Response
+from llama._core.stack import layer_factory, named_layer
+from llama.http._messages.message import Request, RequestHandler, Response
 from llama.tcp._addresses import local_address
 
 
@@ -16,12 +16,12 @@ from llama.tcp._addresses import local_address
 class AltSvc:
     """Announces HTTP/3 to clients by Alt-Svc (RFC 7838)."""
 
-    inner: Exchange
+    inner: RequestHandler
     host: str
     port: int | None
     max_age: int
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.alt_svc({self.port or ''})"
@@ -35,11 +35,13 @@ class AltSvc:
     def _port(self, request: Request) -> int:
         if self.port is not None:
             return self.port
-        local = None if request._connection is None else local_address(request._connection)
+        local = (
+            None if request._connection_extensions is None else local_address(request._connection_extensions)
+        )
         return 0 if local is None else local.port
 
 
-@factory("http.alt_svc")
+@layer_factory("http.alt_svc")
 def alt_svc(
     port: int | None = None, *, host: str = "", max_age: int = 86_400
 ) -> Middleware[Request, Response]:
@@ -58,7 +60,7 @@ def alt_svc(
     if any(each in host for each in '"\\ \t\r\n') or not host.isascii():
         raise ConfigError(f"http.alt_svc(host={host!r}): expected a host name")
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return AltSvc(inner, host, port, max_age)
 
-    return named_layer(f"http.alt_svc({port or ''})", build, takes=Request, gives=Request)
+    return named_layer(f"http.alt_svc({port or ''})", build, input_type=Request, inner_type=Request)

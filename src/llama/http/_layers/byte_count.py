@@ -12,13 +12,13 @@ class ByteCount:
         self.bytes = size
         self.ended = ended
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         self.bytes += len(data)
         return data
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         return b""
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         self.ended = True
         return b""

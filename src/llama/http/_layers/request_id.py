@@ -9,12 +9,12 @@ from random import getrandbits
 from typing import ClassVar
 
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._layers.headers.base import check_field
 from llama.http._messages.headers import checked_value
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
-_USUAL = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_COMMON = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class RequestId(str):
@@ -27,20 +27,20 @@ class RequestId(str):
 class SetRequestId:
     """Sets the ID of requests and their responses."""
 
-    inner: Exchange
+    inner: RequestHandler
     header: str
     trust: bool
     make: Callable[[], str]
     key: str
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "http.request_id()"
 
     async def __call__(self, request: Request, /) -> Response:
         given = request.headers.get(self.header) if self.trust else None
-        identity = given if given is not None and _USUAL.fullmatch(given) else self.make()
+        identity = given if given is not None and _COMMON.fullmatch(given) else self.make()
         key, line = self.key, f"{self.header}: {checked_value(identity)}"
         request.headers._put(key, line)
         request.extensions.set(RequestId(identity))
@@ -54,7 +54,7 @@ def new_id() -> str:
     return f"{getrandbits(128):032x}"  # each process seeds its own generator
 
 
-@factory("http.request_id")
+@layer_factory("http.request_id")
 def request_id(
     header: str = "X-Request-ID", *, trust: bool = False, make: Callable[[], str] = new_id
 ) -> Middleware[Request, Response]:
@@ -67,7 +67,7 @@ def request_id(
     """
     check_field(header)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return SetRequestId(inner, header, trust, make, header.lower())
 
-    return named_layer("http.request_id()", build, takes=Request, gives=Request)
+    return named_layer("http.request_id()", build, input_type=Request, inner_type=Request)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http._messages.message import Exchange, Request, Response
+from llama._core.stack import layer_factory, named_layer
+from llama.http._messages.message import Request, RequestHandler, Response
 
 log = logging.getLogger("llama.trace")
 Name = str | Callable[[Request], str]
@@ -20,13 +20,13 @@ Name = str | Callable[[Request], str]
 class Trace:
     """Logs how long each exchange took and how it ended."""
 
-    inner: Exchange
+    inner: RequestHandler
     name: Name
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
-        return _spelling(self.name)
+        return _spec(self.name)
 
     def __call__(self, request: Request, /) -> Awaitable[Response]:
         return self._traced(request) if log.isEnabledFor(logging.INFO) else self.inner(request)
@@ -65,11 +65,11 @@ class Trace:
         log.info("%s: %s after %.6f s: %s", fields["trace.name"], how, seconds, text, extra=extra)
 
 
-def _spelling(name: Name) -> str:
+def _spec(name: Name) -> str:
     return f"http.trace({'function' if callable(name) else repr(name)})"
 
 
-@factory("http.trace")
+@layer_factory("http.trace")
 def trace(name: Name) -> Middleware[Request, Response]:
     """Log one line for each exchange to `llama.trace`: its name, its status, and the time until its body ended.
 
@@ -80,7 +80,7 @@ def trace(name: Name) -> Middleware[Request, Response]:
         stack(http.server(), http.trace(lambda request: f"site {request.method}"), application)
     """
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return Trace(inner, name)
 
-    return named_layer(_spelling(name), build, takes=Request, gives=Request)
+    return named_layer(_spec(name), build, input_type=Request, inner_type=Request)

@@ -9,10 +9,10 @@ from typing import cast
 from llama.http._messages.message import Response
 
 log = logging.getLogger("llama.server")
-_DEEPEST = 16
+_MAX_DEPTH = 16
 
 
-async def close_dropped(error: BaseException) -> None:
+async def close_responses_in_traceback(error: BaseException) -> None:
     """Close the responses in the local variables of the frames in an exception's traceback.
 
     Reference counting would free them, but a log record, or other code that keeps the traceback, keeps them alive.
@@ -35,13 +35,13 @@ def _found(error: BaseException) -> Iterator[Response]:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return an exception with its causes, contexts and group members, up to about _DEEPEST of them."""
+    """Return an exception with its causes, contexts and group members, up to about _MAX_DEPTH of them."""
     found = [error]
     for each in found:
         others = [each.__cause__, each.__context__]
         if isinstance(each, BaseExceptionGroup):
             others += cast("BaseExceptionGroup[BaseException]", each).exceptions
         found += [other for other in others if other is not None and other not in found]
-        if len(found) >= _DEEPEST:
+        if len(found) >= _MAX_DEPTH:
             break
     return found

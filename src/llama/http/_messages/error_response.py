@@ -12,19 +12,19 @@ from typing import TypeAlias
 from llama._core.errors import (
     ConfigError,
     LlamaError,
-    Overloaded,
+    OverloadedError,
     ProtocolError,
-    Refused,
+    RefusedError,
     TLSError,
-    TooLarge,
-    Truncated,
-    Unreachable,
+    TooLargeError,
+    TruncatedError,
+    UnreachableError,
 )
 from llama.http._messages.message import Request, Response
 
 log = logging.getLogger("llama.server")
 
-ErrorPage: TypeAlias = Callable[[BaseException, int, Request | None], Response]
+ErrorHandler: TypeAlias = Callable[[BaseException, int, Request | None], Response]
 """Makes the response from an exception, its status and the request (None if its head was invalid)."""
 
 
@@ -38,7 +38,7 @@ def status_of(error: BaseException) -> int:
     return 502 if isinstance(error, ConnectionError) else 500
 
 
-def plain_page(error: BaseException, status: int, request: Request | None) -> Response:
+def plain_text_error(error: BaseException, status: int, request: Request | None) -> Response:
     """Make a page with one line of text: the status, its phrase, and for client errors (4xx) the message."""
     name = HTTPStatus(status).phrase if status in _KNOWN else "Error"
     detail = f": {error}" if isinstance(error, LlamaError) and status < 500 and str(error) else ""
@@ -46,10 +46,10 @@ def plain_page(error: BaseException, status: int, request: Request | None) -> Re
     return Response(status, {"Content-Type": "text/plain; charset=utf-8"}, text)
 
 
-def error_response(error: BaseException, page: ErrorPage, request: Request | None) -> Response:
+def error_response(error: BaseException, error_handler: ErrorHandler, request: Request | None) -> Response:
     """Make the page for an exception, with Proxy-Status (RFC 9209), and Retry-After if the exception has one."""
     status = status_of(error)
-    response = page(error, status, request)
+    response = error_handler(error, status, request)
     retry_after = getattr(error, "retry_after", None)
     if isinstance(retry_after, int | float):
         response.headers.setdefault("Retry-After", str(max(0, math.ceil(retry_after))))
@@ -57,7 +57,7 @@ def error_response(error: BaseException, page: ErrorPage, request: Request | Non
     return response
 
 
-def named_page(page: ErrorPage, proxy_name: str, factory: str) -> ErrorPage:
+def named_page(page: ErrorHandler, proxy_name: str, factory: str) -> ErrorHandler:
     """Return the page with another name in Proxy-Status; raise ConfigError if the name is invalid."""
     if proxy_name == "llama":
         return page
@@ -77,7 +77,9 @@ def _proxy_status(name: str, error: BaseException, status: int) -> str:
     return f"{name}; error={_proxy_error(error, status)}"
 
 
-def answer_error(error: BaseException, page: ErrorPage, request: Request, where: object) -> Response:
+def log_and_render_error(
+    error: BaseException, error_handler: ErrorHandler, request: Request, where: object
+) -> Response:
     """Make the page as `error_response` does, and log the error; nothing else logs it."""
     status = status_of(error)
     extra = {"error.type": type(error).__name__, "http.request.method": request.method}
@@ -86,7 +88,7 @@ def answer_error(error: BaseException, page: ErrorPage, request: Request, where:
     elif status >= 500:
         log.warning("%s: %s: %d: %s", where, request.method, status, error, extra=extra)
     try:
-        return error_response(error, page, request)
+        return error_response(error, error_handler, request)
     except Exception:
         log.exception("the error page failed")
         return Response(status)
@@ -96,19 +98,19 @@ _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")  # RFC 9651, sect
 _QUOTED = re.compile(r'[\\"]')
 _KNOWN = {status.value for status in HTTPStatus}
 _PROXY_ERRORS: list[tuple[type[BaseException], str]] = [
-    (Refused, "http_request_denied"),
-    (Overloaded, "connection_limit_reached"),
+    (RefusedError, "http_request_denied"),
+    (OverloadedError, "connection_limit_reached"),
     (TLSError, "tls_protocol_error"),
-    (Unreachable, "destination_unavailable"),
-    (Truncated, "http_response_incomplete"),
+    (UnreachableError, "destination_unavailable"),
+    (TruncatedError, "http_response_incomplete"),
     (ProtocolError, "http_protocol_error"),
-    (TooLarge, "http_response_body_size"),
+    (TooLargeError, "http_response_body_size"),
     (TimeoutError, "http_response_timeout"),
     (ConnectionError, "connection_terminated"),
 ]
 
 
 def _proxy_error(error: BaseException, status: int) -> str:
-    if status < 500 and not isinstance(error, Refused):
+    if status < 500 and not isinstance(error, RefusedError):
         return "http_request_error"
     return next((name for kind, name in _PROXY_ERRORS if isinstance(error, kind)), "proxy_internal_error")

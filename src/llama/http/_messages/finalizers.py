@@ -11,14 +11,14 @@ from inspect import isawaitable
 from typing import TypeAlias
 from weakref import WeakSet
 
-from llama._core.shutdown import Shutdown, own_task
+from llama._core.shutdown import Shutdown, detached_task
 
 log = logging.getLogger("llama.server")
 Callback: TypeAlias = Callable[[], Awaitable[object] | object]
 _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 
-class SharedEnd(list[Callback]):
+class CloseCallbacks(list[Callback]):
     """The `on_close` callbacks of a response, shared with its body; run when neither is referenced any more.
 
     The finalizer is here, not in Response, because most responses have no callbacks.
@@ -31,15 +31,15 @@ class SharedEnd(list[Callback]):
 
     def __del__(self) -> None:
         if self:
-            end_forgotten(self[:], getattr(self, "loop", None))
+            run_finalizers(self[:], getattr(self, "loop", None))
 
 
-def note_loop() -> None:
+def register_loop() -> None:
     """Register the running loop as one in which exchanges run."""
     _loops.add(asyncio.get_running_loop())
 
 
-def end_forgotten(callbacks: list[Callback], own: asyncio.AbstractEventLoop | None = None) -> None:
+def run_finalizers(callbacks: list[Callback], own: asyncio.AbstractEventLoop | None = None) -> None:
     """Run the callbacks of a dropped response, the last one first; takes ownership of the list."""
     running = running_loop()
     if own is not None and own is not running and own.is_running():  # collected in another thread
@@ -76,7 +76,7 @@ def _spawn(awaitable: Awaitable[object]) -> None:
     try:
         Shutdown.current().spawn(coroutine, name="on_close of a dropped response")
     except RuntimeError:  # no server runs
-        own_task(coroutine)
+        detached_task(coroutine)
 
 
 async def _await(awaitable: Awaitable[object]) -> None:

@@ -5,27 +5,29 @@ from __future__ import annotations
 import inspect
 import re
 from asyncio.events import _get_running_loop as running_loop
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from llama._core.extensions import Extensions
-from llama._core.server import Peer
+from llama._core.server import PeerAddress
 from llama._core.service import Service
-from llama._core.stack import kind
+from llama._core.stack import register_input_type
 from llama._core.stream import Stream
-from llama.http._messages.body import EMPTY, Body, Content, body_of
-from llama.http._messages.finalizers import Callback, SharedEnd
+from llama.http._codings.accept import accepts_codings
+from llama.http._messages.body import EMPTY, Body, Content, EditedBody, content_codings, to_body
+from llama.http._messages.finalizers import Callback, CloseCallbacks
 from llama.http._messages.headers import Headers, Pairs
 from llama.http._messages.normalized_path import normalized
 from llama.layers._hostname import hostname
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]+)([^#]*)(?:#.*)?", re.DOTALL)
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_MAX_LOGGED = 500
 _FRAMING = ("content-length", "transfer-encoding")
 
 HeaderSource: TypeAlias = Headers | Mapping[str, str] | Pairs
-Informer: TypeAlias = Callable[[int, Headers], Awaitable[None]]
+SendInformational: TypeAlias = Callable[[int, Headers], Awaitable[None]]
 
 
 class Message:
@@ -42,7 +44,11 @@ class Message:
 
     @property
     def body(self) -> Body:
-        """The body. Assigning another removes Content-Length and Transfer-Encoding; the new body sets the framing."""
+        """What it carries. Assigning another drops Content-Length, so that the framing follows.
+
+        A body that `Body.map` or `Body.replace` made of this one keeps its Content-Encoding. It passes unchanged, with
+        a warning, where its content coding is unknown or wrong.
+        """
         body = self._body
         if body.headers is None and body is not EMPTY:
             body.headers = self.headers
@@ -53,13 +59,26 @@ class Message:
         self._set_body(content)
 
     def _set_body(self, content: Content) -> None:
-        body = body_of(content)
+        body = to_body(content)
+        if type(body) is EditedBody:
+            body = self._encoded(body)
         if body is self._body:
             return
         self._body = body
         self.headers.discard(*_FRAMING)
         if body.is_decoded:
             self.headers.discard("content-encoding")
+
+    def _encoded(self, body: EditedBody) -> Body:
+        """Encode an edited body again as this message says; the decoded one where it is another message's."""
+        if content_codings(self.headers) != (body.codings if body.keeps_codings else []):
+            return body
+        exchange, accepted = self._exchange()
+        return body.encoded(exchange, keeps_codings=accepts_codings(accepted, body.codings))
+
+    def _exchange(self) -> tuple[str, Sequence[str]]:
+        """A name for the log, and the values of Accept-Encoding of the receiver, where they are known."""
+        return "", ()
 
     def replace_body(self, body: Body, /) -> None:
         """Replace the body by one with exactly the same bytes, and keep the framing fields."""
@@ -87,7 +106,7 @@ class Message:
         self._extensions = value
 
 
-@kind
+@register_input_type
 class Request(Message):
     """A request, the same for every HTTP version. Its parts stay as they were sent.
 
@@ -95,7 +114,16 @@ class Request(Message):
     URL sets the Host field unless `headers` has one. Characters that a URL must not contain are percent-encoded.
     """
 
-    __slots__ = ("_client", "_connection", "_informer", "absolute", "method", "path", "protocol", "scheme")
+    __slots__ = (
+        "_client",
+        "_connection_extensions",
+        "_send_informational",
+        "is_absolute_form",
+        "method",
+        "path",
+        "scheme",
+        "upgrade_protocol",
+    )
 
     def __init__(self, method: str, url: str, headers: HeaderSource = (), body: Content = b"") -> None:
         self.method = method
@@ -103,16 +131,16 @@ class Request(Message):
         self.version = "1.1"
         self.scheme = ""
         """"http" or "https"; empty if unknown."""
-        self.absolute = False
+        self.is_absolute_form = False
         """Whether the target is in absolute-form, with scheme and authority, as clients send it to a forward proxy."""
-        self.protocol = ""
+        self.upgrade_protocol = ""
         """The protocol that an Upgrade or an extended CONNECT requests, such as "websocket"; else empty."""
-        self._body = body_of(body)
+        self._body = to_body(body)
         self._trailers = None
         self._extensions = None
-        self._connection: Extensions | None = None
-        self._client: Peer | None = None
-        self._informer: Informer | None = None
+        self._connection_extensions: Extensions | None = None
+        self._client: PeerAddress | None = None
+        self._send_informational: SendInformational | None = None
         self.path = ""
         """The path with the query, as sent: "/a?b", "*", or empty (CONNECT, or a URL without a path)."""
         self._set_url(url)
@@ -125,7 +153,7 @@ class Request(Message):
         if match is None:
             self.path = quote(url, safe=_PRINTABLE)
             return
-        self.absolute = True
+        self.is_absolute_form = True
         self.scheme = match[1].lower()
         authority = match[2] if match[2].isascii() else match[2].encode("idna").decode()
         if "host" not in self.headers:
@@ -153,14 +181,14 @@ class Request(Message):
         return f"{self.scheme or 'http'}://{self.authority}{path}"
 
     @property
-    def client(self) -> Peer | None:
+    def client(self) -> PeerAddress | None:
         """The client's address: that of the connection, or one assigned from a trusted proxy's forwarding fields."""
-        if self._client is None and self._connection is not None:
-            self._client = self._connection.get(Peer)
+        if self._client is None and self._connection_extensions is not None:
+            self._client = self._connection_extensions.get(PeerAddress)
         return self._client
 
     @client.setter
-    def client(self, value: Peer | None) -> None:
+    def client(self, value: PeerAddress | None) -> None:
         self._client = value
 
     @property
@@ -189,14 +217,21 @@ class Request(Message):
     def extensions(self) -> Extensions:
         """Typed data about this exchange, including that of its connection."""
         if self._extensions is None:
-            self._extensions = self._connection.fork() if self._connection is not None else Extensions()
+            self._extensions = (
+                self._connection_extensions.fork()
+                if self._connection_extensions is not None
+                else Extensions()
+            )
         return self._extensions
 
     @extensions.setter
     def extensions(self, value: Extensions) -> None:
         self._extensions = value
 
-    async def inform(self, status: int, headers: HeaderSource = ()) -> None:
+    def _exchange(self) -> tuple[str, Sequence[str]]:
+        return f"request {_described(self)}", ()
+
+    async def send_informational(self, status: int, headers: HeaderSource = ()) -> None:
         """Send an informational response (1xx, such as 103 early hints) before the final one.
 
         Does nothing if the client's version has none (HTTP/1.0), or if the request does not come from a server.
@@ -204,8 +239,10 @@ class Request(Message):
         """
         if not 100 <= status < 200 or status == 101:
             raise ValueError(f"expected an informational status, 100 to 199 but not 101, got {status}")
-        if self._informer is not None:
-            await self._informer(status, headers if isinstance(headers, Headers) else Headers(headers))
+        if self._send_informational is not None:
+            await self._send_informational(
+                status, headers if isinstance(headers, Headers) else Headers(headers)
+            )
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.url}>"
@@ -228,14 +265,14 @@ class Response(Message):
         body: Content = b"",
         upgrade: Service[Stream, None] | None = None,
     ) -> None:
-        self._on_close: SharedEnd | None = None
+        self._on_close: CloseCallbacks | None = None
         self.status = status
         self.reason = ""
         """The reason phrase in HTTP/1; empty for the standard one."""
         self.headers = Headers(headers)
         self.version = "1.1"
         self.upgrade = upgrade
-        self._body = body_of(body)
+        self._body = to_body(body)
         self._trailers = None
         self._extensions = None
 
@@ -245,18 +282,25 @@ class Response(Message):
         It ends when the response is closed, and at the latest when neither it nor its body is referenced any more.
         """
         if self._on_close is None:
-            self._on_close = SharedEnd()
+            self._on_close = CloseCallbacks()
             self._on_close.loop = running_loop()
         self._on_close.append(callback)
 
     @property
     def body(self) -> Body:
-        """The body. Assigning another removes Content-Length and Transfer-Encoding; the new body sets the framing."""
+        """What it carries. Assigning another drops Content-Length, so that the framing follows.
+
+        A body that `Body.map` or `Body.replace` made of this one keeps its Content-Encoding if the client accepts it.
+        It passes unchanged, with a warning, where its content coding is unknown or wrong.
+        """
         body = self._body
         if body.headers is None and body is not EMPTY:
             body.headers = self.headers
-        if self._on_close is not None and body.data is None:
-            body.shared_end = self._on_close  # a layer may keep only the body, which then keeps the exchange
+            body._is_of_response = True
+        if self._on_close is not None and body.buffered is None:
+            body.close_callbacks = (
+                self._on_close
+            )  # a layer may keep only the body, which then keeps the exchange
         return body
 
     @body.setter
@@ -272,7 +316,7 @@ class Response(Message):
                 await self._run_callbacks()
 
     async def _run_callbacks(self) -> None:
-        callbacks, self._on_close = self._on_close or SharedEnd(), None
+        callbacks, self._on_close = self._on_close or CloseCallbacks(), None
         try:
             while callbacks:
                 result = callbacks.pop()()
@@ -283,9 +327,35 @@ class Response(Message):
                 self._on_close = callbacks
                 await self._run_callbacks()
 
+    def _exchange(self) -> tuple[str, Sequence[str]]:
+        request = self._extensions.get(_AnsweredRequest) if self._extensions is not None else None
+        return ("response", ()) if request is None else (f"response to {request.text}", request.accepted)
+
     def __repr__(self) -> str:
         return f"<Response {self.status}>"
 
 
-Exchange: TypeAlias = Service[Request, Response]
+class _AnsweredRequest(NamedTuple):
+    """The request of a response, without a reference to it."""
+
+    text: str
+    accepted: tuple[str, ...]
+    """The values of its Accept-Encoding."""
+
+
+def note_request(request: Request, response: Response, accepted: Sequence[str] | None = None) -> Response:
+    """Remember the request of an encoded response: for warnings, and for encoding it again after an edit."""
+    if "content-encoding" in response.headers._keys:
+        if accepted is None:
+            accepted = request.headers.get_all("accept-encoding")
+        response.extensions.set(_AnsweredRequest(_described(request), tuple(accepted)))
+    return response
+
+
+def _described(request: Request) -> str:
+    client = f" from {request.client}" if request.client is not None else ""
+    return f"{request.method} {request.url[:_MAX_LOGGED]}{client}"
+
+
+RequestHandler: TypeAlias = Service[Request, Response]
 """A request handler: takes a Request, returns a Response. The same for every HTTP version."""

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from llama._core.errors import ConfigError, ProtocolError
 from llama._core.target import Target, split_address
-from llama.http._h3_extra import has_qh3, need_qh3
+from llama.http._h3_extra import has_qh3, require_qh3
 
 _FORM = re.compile(r"(https?|h2c|h3(?!\+))(\+unix)?:(?://([^/?#]*))?([^?#]*)")
 _PORTS = {"http": 80, "https": 443, "h2c": 80, "h3": 443}
@@ -23,27 +23,27 @@ class Origin:
     In a request's extensions it overrides the Host field as the destination of `http.client`.
     """
 
-    __slots__ = ("_over_h1", "authority", "is_over_h1", "key", "scheme", "target")
+    __slots__ = ("_http1_only", "authority", "is_http1_only", "pool_key", "scheme", "target")
 
     def __init__(self, scheme: str, target: Target, *, key: str = "") -> None:
         self.scheme = scheme
         self.target = target
-        self.key = f"{scheme}://{key}{target}".lower() if target.port else f"{scheme}://{key}{target}"
+        self.pool_key = f"{scheme}://{key}{target}".lower() if target.port else f"{scheme}://{key}{target}"
         """The key for sharing connections: origins with equal keys share them."""
         self.authority = _authority(scheme, target)
         """The value for the Host field."""
-        self.is_over_h1 = False
+        self.is_http1_only = False
         """Whether only HTTP/1.1 is used."""
-        self._over_h1: Origin | None = None
+        self._http1_only: Origin | None = None
 
     @property
-    def over_h1(self) -> Origin:
+    def http1_only(self) -> Origin:
         """The same origin restricted to HTTP/1.1, with separate connections."""
-        if self._over_h1 is None:
-            self._over_h1 = origin = Origin(self.scheme, self.target)
-            origin.key = f"{self.key} over HTTP/1.1"
-            origin.is_over_h1 = True
-        return self._over_h1
+        if self._http1_only is None:
+            self._http1_only = origin = Origin(self.scheme, self.target)
+            origin.pool_key = f"{self.pool_key} over HTTP/1.1"
+            origin.is_http1_only = True
+        return self._http1_only
 
     @property
     def http_scheme(self) -> str:
@@ -51,10 +51,10 @@ class Origin:
         return "https" if self.scheme in _SECURE else "http"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Origin) and self.key == other.key
+        return isinstance(other, Origin) and self.pool_key == other.pool_key
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return hash(self.pool_key)
 
     def __repr__(self) -> str:
         return f"{self.scheme}://{self.target}"
@@ -85,7 +85,7 @@ def split_url(url: str) -> tuple[Origin, str]:
         raise ConfigError(f"invalid upstream URL {url!r}: {_EXPECTED}")
     scheme, unix, authority, path = match[1], match[2], match[3], match[4]
     if scheme == "h3":
-        need_qh3(f"{scheme}://")
+        require_qh3(f"{scheme}://")
     if unix:
         socket, path = (unquote(authority), path) if authority else (path, "")
         if not socket:

@@ -9,13 +9,14 @@ What must never happen: the upstream connection leaks, or returns to the pool as
 protocol that arrived in the same read as the head are lost; two owners close or use the stream; the slot in the pool
 stays taken after the connection has ended.
 
-How: `Upgraded` owns the stream from the head on. The client first puts the bytes that it read after the head back into
-the stream (`unread`), so that every reader starts at the first byte of the new protocol. `Upgraded` is itself a
-connection handler, so a reverse proxy passes it on unchanged as its own `upgrade`. The relay gets an ordinary
-`Bridge`, whose connector (`Opened`) returns the open stream exactly once: relays for TCP targets and for upgrades are
-therefore the same code. Each way out ends in `abort`: after the relay has finished (`finally`), in the response's
-`on_close`, which runs at the latest when it is garbage-collected, and in `__del__`. It aborts the stream and calls
-`gone`, which frees the slot in the pool. `release` gives the stream to another owner, and disables `abort`.
+How: `UpgradedConnection` owns the stream from the head on. The client first puts the bytes that it read after the
+head back into the stream (`unread`), so that every reader starts at the first byte of the new protocol.
+`UpgradedConnection` is itself a connection handler, so a reverse proxy passes it on unchanged as its own `upgrade`.
+The relay gets an ordinary `Bridge`, whose connector (`UpgradeStreams`) returns the open stream exactly once: relays
+for TCP targets and for upgrades are therefore the same code. Each way out ends in `abort`: after the relay has
+finished (`finally`), in the response's `on_close`, which runs at the latest when it is garbage-collected, and in
+`__del__`. It aborts the stream and calls `gone`, which frees the slot in the pool. `release` gives the stream to
+another owner, and disables `abort`.
 
 A graceful close comes from the bridge; `abort` after it has no effect on a stream that is closed.
 """
@@ -26,17 +27,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import Closed
+from llama._core.errors import StreamClosedError
 from llama._core.stream import Stream
 from llama._core.target import Bridge, Connector, Relay, Target
 from llama.tcp import relay as tcp_relay
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opened:
+class UpgradeStreams:
     """A connector that first returns an open connection, then connects through `then`.
 
-    Raises Closed if the connection was already returned and `then` is None.
+    Raises StreamClosedError if the connection was already returned and `then` is None.
     """
 
     streams: list[Stream]
@@ -46,18 +47,18 @@ class Opened:
         if self.streams:
             return self.streams.pop()
         if self.then is None:
-            raise Closed(f"the connection to {target} was already used")
+            raise StreamClosedError(f"the connection to {target} was already used")
         return await self.then(target)
 
 
-class Upgraded:
+class UpgradedConnection:
     """A connection handler that relays a stream to an open upstream connection, which it owns.
 
     A server runs it in place of HTTP. A caller that speaks the new protocol itself uses and closes `stream`, the
     upstream connection, instead. `gone` is called when the upstream connection has ended.
     """
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class Upgraded:
         return f"upgraded({self._target})"
 
     async def __call__(self, client: Stream, /) -> None:
-        bridge = Bridge(client, self._target, Opened([self.stream], self._connect))
+        bridge = Bridge(client, self._target, UpgradeStreams([self.stream], self._connect))
         try:
             await bridge.upstream()
             await self._relay(bridge)

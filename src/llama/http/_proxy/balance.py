@@ -16,7 +16,7 @@ log = logging.getLogger("llama.upstreams")
 class Upstream:
     """An upstream with its weight, load and health."""
 
-    __slots__ = ("_rests_until", "active", "credit", "failures", "origin", "path", "weight")
+    __slots__ = ("_ejected_until", "active", "current_weight", "failures", "origin", "path", "weight")
 
     def __init__(self, origin: Origin, path: str, weight: float) -> None:
         self.origin = origin
@@ -25,37 +25,37 @@ class Upstream:
         self.weight = weight
         self.active = 0
         """The number of exchanges in progress."""
-        self.credit = 0.0
+        self.current_weight = 0.0
         """Its current weight in smooth weighted round robin."""
         self.failures = 0
         """Consecutive failures since its last response."""
-        self._rests_until = 0.0
+        self._ejected_until = 0.0
 
     def __repr__(self) -> str:
         return f"{self.origin}{self.path}"
 
-    def rests(self, now: float) -> bool:
+    def is_ejected(self, now: float) -> bool:
         """Return whether it is ejected: used only when no other upstream is available."""
-        return self._rests_until > now
+        return self._ejected_until > now
 
-    def note_failure(self, error: BaseException, most: int, rest: float) -> None:
-        """Count a failure; after `most` in a row eject the upstream for `rest` seconds."""
+    def record_failure(self, error: BaseException, max_failures: int, ejection_time: float) -> None:
+        """Count a failure; after `max_failures` in a row eject the upstream for `ejection_time` seconds."""
         self.failures += 1
-        if self.failures >= most:
+        if self.failures >= max_failures:
             now = asyncio.get_running_loop().time()
-            if not self._rests_until:
-                log.warning("upstream %s ejected for %g s: %s", self, rest, error)
-            self._rests_until = now + rest
+            if not self._ejected_until:
+                log.warning("upstream %s ejected for %g s: %s", self, ejection_time, error)
+            self._ejected_until = now + ejection_time
 
-    def note_success(self) -> None:
+    def record_success(self) -> None:
         """Reset the failures after a response."""
         self.failures = 0
-        if self._rests_until:
-            self._rests_until = 0.0
+        if self._ejected_until:
+            self._ejected_until = 0.0
             log.info("upstream %s recovered", self)
 
 
-class Turn:
+class InFlight:
     """An exchange counted as active on an upstream, until `end` is called or the turn is garbage-collected."""
 
     __slots__ = ("_upstream",)
@@ -74,7 +74,7 @@ class Turn:
         self.end()
 
 
-class Balance(ABC):
+class LoadBalancer(ABC):
     """A policy that picks an upstream: healthy and untried ones first, then untried ones, then any."""
 
     counts = False
@@ -89,13 +89,13 @@ class Balance(ABC):
         if len(found) == 1:
             return found[0]
         if tried or any(each.failures for each in found):
-            found = self._able(tried)
+            found = self._available(tried)
         return found[0] if len(found) == 1 else self.choose(found)
 
-    def _able(self, tried: Sequence[Upstream]) -> tuple[Upstream, ...]:
+    def _available(self, tried: Sequence[Upstream]) -> tuple[Upstream, ...]:
         now = asyncio.get_running_loop().time()
         fresh = [each for each in self.upstreams if each not in tried]
-        awake = [each for each in fresh if not each.rests(now)]
+        awake = [each for each in fresh if not each.is_ejected(now)]
         return tuple(awake or fresh or self.upstreams)
 
     @abstractmethod
@@ -103,7 +103,7 @@ class Balance(ABC):
         """Pick one of two or more upstreams."""
 
 
-class RoundRobin(Balance):
+class RoundRobin(LoadBalancer):
     """Smooth weighted round robin: turns in proportion to the weights, spread evenly."""
 
     def choose(self, able: Sequence[Upstream]) -> Upstream:
@@ -111,10 +111,10 @@ class RoundRobin(Balance):
         best = able[0]
         for each in able:
             total += each.weight
-            each.credit += each.weight
-            if each.credit > best.credit:
+            each.current_weight += each.weight
+            if each.current_weight > best.current_weight:
                 best = each
-        best.credit -= total
+        best.current_weight -= total
         return best
 
 
@@ -129,7 +129,7 @@ class LeastConnections(RoundRobin):
         return found[0] if len(found) == 1 else super().choose(found)
 
 
-class RandomOfTwo(Balance):
+class PowerOfTwoChoices(LoadBalancer):
     """The upstream with fewer active exchanges for its weight, of two picked at random by weight."""
 
     counts = True
@@ -147,8 +147,8 @@ class RandomOfTwo(Balance):
         return self._random.choices(able, [each.weight for each in able])[0]
 
 
-POLICIES: dict[str, type[Balance]] = {
+POLICIES: dict[str, type[LoadBalancer]] = {
     "round_robin": RoundRobin,
     "least_connections": LeastConnections,
-    "random_of_two": RandomOfTwo,
+    "random_of_two": PowerOfTwoChoices,
 }

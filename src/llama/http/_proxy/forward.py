@@ -6,76 +6,78 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import ConfigError, ProtocolError, Refused
+from llama._core.errors import ConfigError, ProtocolError, RefusedError
 from llama._core.extensions import Extensions
-from llama._core.stack import check_takes, factory
+from llama._core.stack import check_accepts, layer_factory
 from llama._core.target import Bridge, Connector, Relay, Target
 from llama.http._client.client import client as http_client
 from llama.http._h1.wire.encode import encode_request
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 from llama.http._messages.origin import Origin, origin_of
-from llama.http._messages.upgrade import Upgraded
-from llama.http._proxy.hop_by_hop import incoming, outgoing
+from llama.http._messages.upgrade import UpgradedConnection
+from llama.http._proxy.hop_by_hop import forward_request, forward_response
 from llama.http._proxy.reverse import pseudonym
 from llama.http._proxy.rules import Rules, TargetRule
 from llama.tcp import connect as tcp_connect
 from llama.tcp import relay as tcp_relay
-from llama.tcp._policy.target_patterns import TargetSet
+from llama.tcp._policy.target_patterns import TargetPatterns
 
-LAPS = 8  # a request is part of a loop once Via names this proxy this many times
+MAX_LOOPS = 8  # a request is part of a loop once Via names this proxy this many times
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Proxy:
+class ForwardProxy:
     """A request handler that forwards each request to the target that it names."""
 
     connect: Connector
     relay: Relay
-    client: Exchange
+    client: RequestHandler
     rules: Rules
     via: str | None
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "http.proxy()"
 
     async def __call__(self, request: Request, /) -> Response:
-        if request.method == "CONNECT" and not request.protocol:
+        if request.method == "CONNECT" and not request.upgrade_protocol:
             return await self._tunnel(request)
-        if not request.absolute:
+        if not request.is_absolute_form:
             raise ProtocolError("requests to a forward proxy must have an absolute URL")
         if "via" in request.headers.names:
-            self._check_laps(request)
+            self._check_loop(request)
         hops: str | None = None
         if request.method in ("OPTIONS", "TRACE") and "max-forwards" in request.headers:
-            hops = _one_less(request.headers["max-forwards"])
+            hops = _decrement_max_forwards(request.headers["max-forwards"])
             if hops is None:
                 return _last_hop(request)
         rules, origin = self.rules, origin_of(request.scheme, request.authority)
         target = origin.target
         target = (
-            rules.admit_place(request, target) if rules.rule is None else await rules.admit(request, target)
+            rules.check_address(request, target)
+            if rules.rule is None
+            else await rules.check_target(request, target)
         )
-        sent = self._sent(request, origin, target)
+        sent = self._forward(request, origin, target)
         if hops is not None:
             sent.headers["Max-Forwards"] = hops
-        return incoming(await self.client(sent), self.via)
+        return forward_response(await self.client(sent), self.via)
 
     async def _tunnel(self, request: Request) -> Response:
-        target = await self.rules.admit(request, Target.parse(request.authority))
-        if request._connection is not None:
+        target = await self.rules.check_target(request, Target.parse(request.authority))
+        if request._connection_extensions is not None:
             target = target.fork(request.extensions)
         stream = await self.connect(target)
-        upgrade = Upgraded(stream, target, self.relay, self.connect)
+        upgrade = UpgradedConnection(stream, target, self.relay, self.connect)
         response = Response(200, upgrade=upgrade)
         response.on_close(upgrade.abort)
         return response
 
-    def _sent(self, request: Request, origin: Origin, target: Target) -> Request:
+    def _forward(self, request: Request, origin: Origin, target: Target) -> Request:
         """Return the request to send to an allowed target."""
-        sent = outgoing(request)
+        sent = forward_request(request)
         if self.via is not None:
             sent.headers._lines.append(f"Via: {request.version} {self.via}")
             sent.headers._keys.append("via")
@@ -87,15 +89,17 @@ class Proxy:
         sent._extensions.set(origin)
         return sent
 
-    def _check_laps(self, request: Request) -> None:
+    def _check_loop(self, request: Request) -> None:
         if self.via is None:
             return
         passed = [each.split()[1:2] for each in request.headers.tokens("via")]
-        if passed.count([self.via.lower()]) >= LAPS:
-            raise Refused(f"loop detected: the request has passed {self.via} {LAPS} times", status=508)
+        if passed.count([self.via.lower()]) >= MAX_LOOPS:
+            raise RefusedError(
+                f"loop detected: the request has passed {self.via} {MAX_LOOPS} times", status=508
+            )
 
 
-def _one_less(text: str) -> str | None:
+def _decrement_max_forwards(text: str) -> str | None:
     """Return Max-Forwards for the next hop, or None at the last hop (RFC 9110 section 7.6.2)."""
     if not text.isdecimal() or len(text) > 9:
         raise ProtocolError(f"expected a number in Max-Forwards, got {text[:20]!r}")
@@ -112,18 +116,18 @@ def _last_hop(request: Request) -> Response:
     return Response(200, {"Content-Type": "message/http"}, seen)
 
 
-@factory("http.proxy", "service")
+@layer_factory("http.proxy", "service")
 def proxy(
     *,
     connect: Connector | None = None,
     relay: Relay | None = None,
-    client: Exchange | None = None,
+    client: RequestHandler | None = None,
     allow: Iterable[str] | None = None,
     deny: Iterable[str] = (),
     rule: TargetRule | None = None,
     private: bool | None = None,
     via: str | None = "llama",
-) -> Exchange:
+) -> RequestHandler:
     """A forward proxy, for CONNECT and for requests with an absolute URL.
 
     `connect` connects to targets, by default `tcp.connect()`; `relay` copies the bytes of a tunnel that CONNECT opened,
@@ -132,21 +136,21 @@ def proxy(
     `allow` and `deny` list targets: `HOST`, `*.DOMAIN`, `NETWORK` or `*`, each with or without `:PORT`. `rule` is a
     function of the request and the target, async or not, that returns whether the request may reach the target.
     `private` allows (True) or denies (False) loopback, private and other non-public addresses; None allows them to
-    clients that connected to a loopback address or a Unix socket. Targets that are not allowed raise Refused (403).
-    `via` is the name of this proxy in the Via field (None: no Via field).
+    clients that connected to a loopback address or a Unix socket. Targets that are not allowed raise RefusedError
+    (403). `via` is the name of this proxy in the Via field (None: no Via field).
 
         stack(http.server(), http.proxy_auth({"john": "secret"}), http.proxy(deny=["*:25"]))
     """
     connect = connect or tcp_connect()
     relay = relay or tcp_relay()
     client = client or http_client(connect)
-    check_takes(connect, Target, "http.proxy(connect=)")
-    check_takes(relay, Bridge, "http.proxy(relay=)")
-    check_takes(client, Request, "http.proxy(client=)")
+    check_accepts(connect, Target, "http.proxy(connect=)")
+    check_accepts(relay, Bridge, "http.proxy(relay=)")
+    check_accepts(client, Request, "http.proxy(client=)")
     if isinstance(allow, str) or isinstance(deny, str):
         raise ConfigError("http.proxy(): expected lists of targets for allow and deny, got a string")
-    denied = TargetSet(deny)
+    denied = TargetPatterns(deny)
     rules = Rules(
-        None if allow is None else TargetSet(allow), denied if denied.patterns else None, rule, private
+        None if allow is None else TargetPatterns(allow), denied if denied.patterns else None, rule, private
     )
-    return Proxy(connect, relay, client, rules, pseudonym(via, "http.proxy"))
+    return ForwardProxy(connect, relay, client, rules, pseudonym(via, "http.proxy"))

@@ -9,22 +9,22 @@ from functools import lru_cache
 from typing import ClassVar, Literal
 
 from llama._core.errors import ConfigError
-from llama._core.server import Peer
+from llama._core.server import PeerAddress
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._h1.wire.head import is_authority
 from llama.http._messages.headers import Headers
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 from llama.http._proxy.forwarded_fields import FORWARDED, ForwardedFor
-from llama.layers._peer_key import packed
+from llama.layers._peer_key import packed_address
 from llama.tcp import Network
 from llama.tcp._policy.networks import Networks
 
-MOST = 32  # the maximum number of hops to follow
+MAX_ELEMENTS = 32  # the maximum number of hops to follow
 _ELEMENT = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^";,\s]*)\s*([;,]|$)')
 
 
-class Said:
+class ForwardedElement:
     """The parsed forwarding fields: one element for each hop, the client's first."""
 
     __slots__ = ("hosts", "nodes", "protos")
@@ -39,12 +39,12 @@ class Said:
 class Forwarded:
     """A request handler that takes the client's address from trusted proxies."""
 
-    inner: Exchange
+    inner: RequestHandler
     is_trusted: Callable[[str], bool]
     header: str
     host: bool
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "http.forwarded()"
@@ -56,15 +56,15 @@ class Forwarded:
             if peer is None or not self.is_trusted(peer.host):
                 headers.discard(*FORWARDED)
             else:
-                self._believe(request, peer)
+                self._apply_trusted(request, peer)
         return self.inner(request)
 
-    def _believe(self, request: Request, peer: Peer) -> None:
+    def _apply_trusted(self, request: Request, peer: PeerAddress) -> None:
         headers = request.headers
         said = _said_by_rfc(headers) if self.header == "forwarded" else _said_by_custom(headers)
         position = len(said.nodes)
         client, way = peer, list[str]()
-        while position and len(way) < MOST and self.is_trusted(client.host):
+        while position and len(way) < MAX_ELEMENTS and self.is_trusted(client.host):
             found = _peer(said.nodes[position - 1])
             if found is None:
                 break
@@ -93,8 +93,8 @@ def _at(values: list[str], position: int, count: int) -> str:
     return values[position] if len(values) == count and position < count else values[-1]
 
 
-def _said_by_custom(headers: Headers) -> Said:
-    return Said(
+def _said_by_custom(headers: Headers) -> ForwardedElement:
+    return ForwardedElement(
         _parts(headers, "x-forwarded-for"),
         [each.lower() for each in _parts(headers, "x-forwarded-proto")],
         _parts(headers, "x-forwarded-host"),
@@ -107,14 +107,14 @@ def _parts(headers: Headers, name: str) -> list[str]:
     return [part.strip() for value in headers.get_all(name) for part in value.split(",")]
 
 
-def _said_by_rfc(headers: Headers) -> Said:
+def _said_by_rfc(headers: Headers) -> ForwardedElement:
     text = ",".join(headers.get_all("forwarded"))
     elements: list[dict[str, str]] = [{}]
     position = 0
     while position < len(text):
         match = _ELEMENT.match(text, position)
         if match is None:  # malformed: no element can be attributed to a hop
-            return Said([], [], [])
+            return ForwardedElement([], [], [])
         value = match[2]
         if value[:1] == '"':
             value = re.sub(r"\\(.)", r"\1", value[1:-1])
@@ -122,14 +122,14 @@ def _said_by_rfc(headers: Headers) -> Said:
         if match[3] == ",":
             elements.append({})
         position = match.end()
-    return Said(
+    return ForwardedElement(
         [each.get("for", "") for each in elements],
         [each.get("proto", "").lower() for each in elements],
         [each.get("host", "") for each in elements],
     )
 
 
-def _peer(node: str) -> Peer | None:
+def _peer(node: str) -> PeerAddress | None:
     """Parse an IP address with or without a port; return None for anything else."""
     if node[:1] == "[":
         host, _, rest = node[1:].partition("]")
@@ -138,12 +138,12 @@ def _peer(node: str) -> Peer | None:
         host, _, port = node.partition(":")
     else:
         host, port = node, ""
-    if packed(host) is None:
+    if packed_address(host) is None:
         return None
-    return Peer(host, int(port) if port.isascii() and port.isdecimal() and int(port) < 65536 else 0)
+    return PeerAddress(host, int(port) if port.isascii() and port.isdecimal() and int(port) < 65536 else 0)
 
 
-@factory("http.forwarded")
+@layer_factory("http.forwarded")
 def forwarded(
     trust: Iterable[Network],
     *,
@@ -167,7 +167,7 @@ def forwarded(
     networks = Networks(trust)
     is_trusted = lru_cache(1024)(networks.__contains__)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return Forwarded(inner, is_trusted, header, host)
 
-    return named_layer("http.forwarded()", build, takes=Request, gives=Request)
+    return named_layer("http.forwarded()", build, input_type=Request, inner_type=Request)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
-from llama._core.server import Peer
+from llama._core.server import PeerAddress
 from llama.http._messages.headers import Headers
 from llama.http._messages.message import Request
 from llama.tls import TLSInfo
@@ -27,7 +27,7 @@ FORWARDED = frozenset(
     "".join(parts) for name in _NAMES for parts in product(*["-_" if char == "-" else char for char in name])
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_LONG = 255
+_MAX_LENGTH = 255
 
 
 class ForwardedFor(NamedTuple):
@@ -38,10 +38,10 @@ class ForwardedFor(NamedTuple):
 
 def add_forwarded(headers: Headers, request: Request) -> None:
     """Add the fields for a request's client, scheme and host; the received ones must already be removed."""
-    hosts = _way(request)
+    hosts = _client_chain(request)
     authority = request.authority
-    scheme = _connection_scheme(request) if request.absolute else request.scheme
-    make = _fields if len(authority) <= _LONG else _made
+    scheme = _connection_scheme(request) if request.is_absolute_form else request.scheme
+    make = _fields if len(authority) <= _MAX_LENGTH else _build_fields
     lines, keys = make(hosts, scheme, authority)
     headers._lines += lines
     headers._keys += keys
@@ -53,20 +53,24 @@ def _connection_scheme(request: Request) -> str:
         return request.scheme
     if request.version == "3":
         return "https"
-    known = request._connection
+    known = request._connection_extensions
     return "http" if known is None or known.get(TLSInfo) is None else "https"
 
 
-def _way(request: Request) -> tuple[str, ...]:
+def _client_chain(request: Request) -> tuple[str, ...]:
     client = request.client
     known = request._extensions.get(ForwardedFor) if request._extensions is not None else None
     if known is None:
         return (client.host,) if client is not None else ()
-    peer = request._connection.get(Peer) if request._connection is not None else None
+    peer = (
+        request._connection_extensions.get(PeerAddress)
+        if request._connection_extensions is not None
+        else None
+    )
     return (*known.hosts, peer.host) if peer is not None else known.hosts
 
 
-def _made(hosts: tuple[str, ...], scheme: str, authority: str) -> tuple[list[str], list[str]]:
+def _build_fields(hosts: tuple[str, ...], scheme: str, authority: str) -> tuple[list[str], list[str]]:
     """Return the field lines, and their names in lower case."""
     fields = {
         "X-Forwarded-For": ", ".join(hosts),
@@ -78,7 +82,7 @@ def _made(hosts: tuple[str, ...], scheme: str, authority: str) -> tuple[list[str
     return [f"{name}: {value}" for name, value in told.items()], [name.lower() for name in told]
 
 
-_fields = lru_cache(1024)(_made)
+_fields = lru_cache(1024)(_build_fields)
 
 
 def _forwarded(hosts: tuple[str, ...], scheme: str, authority: str) -> str:

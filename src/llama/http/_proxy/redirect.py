@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._core.errors import ConfigError, ProtocolError
-from llama._core.stack import factory
+from llama._core.stack import layer_factory
 from llama.http._messages.headers import checked_value
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 STATUSES = (301, 302, 303, 307, 308)
 
@@ -21,16 +21,16 @@ class Redirect:
     status: int
     port: int | None
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.redirect({self.to!r})"
 
     async def __call__(self, request: Request, /) -> Response:
-        location = self._same_place(request) if self.to in ("http", "https") else self.to
+        location = self._same_url(request) if self.to in ("http", "https") else self.to
         return Response(self.status, {"Location": location})
 
-    def _same_place(self, request: Request) -> str:
+    def _same_url(self, request: Request) -> str:
         authority = request.authority
         if not authority:
             raise ProtocolError("cannot redirect a request without a Host field")
@@ -41,8 +41,8 @@ class Redirect:
         return f"{self.to}://{host}{f':{self.port}' if self.port else ''}{path}"
 
 
-@factory("http.redirect", "service")
-def redirect(to: str, *, status: int = 308, port: int | None = None) -> Exchange:
+@layer_factory("http.redirect", "service")
+def redirect(to: str, *, status: int = 308, port: int | None = None) -> RequestHandler:
     """Redirect every request, to the same URL with another scheme or to a fixed URL.
 
     `http.redirect("https")` and `http.redirect("http")` keep the host, path and query; `port` is the port of the new

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 _FLAGS = {"httponly": "httpOnly", "secure": "secure"}
 _SETTINGS = {"path": "path", "domain": "domain", "samesite": "sameSite"}
-_LONGEST = 100 * 366 * 86400
+_MAX_COOKIE = 100 * 366 * 86400
 
 
 def cookies(fields: Sequence[str]) -> list[dict[str, str]]:
@@ -41,7 +41,7 @@ def _set_cookie(field: str, at: float) -> dict[str, str | bool]:
     if (
         age is not None and age.removeprefix("-").isdecimal()
     ):  # it goes before Expires (RFC 6265, section 5.3)
-        seconds = max(-_LONGEST, min(int(age[:12]), _LONGEST))
+        seconds = max(-_MAX_COOKIE, min(int(age[:12]), _MAX_COOKIE))
         made["expires"] = (datetime.fromtimestamp(at, UTC) + timedelta(seconds=seconds)).isoformat()
     if not made.get("expires", "some"):
         del made["expires"]

@@ -45,6 +45,8 @@ def to_entry(recorded: Recorded, folder: Path) -> dict[str, Json]:
         entry["_server"] = recorded.server
     if recorded.client:
         entry["_client"] = recorded.client
+    if recorded.interleaving:
+        entry["_interleaving"] = recorded.interleaving
     if recorded.error:
         entry["_error"] = recorded.error
     if recorded.messages or recorded.close_code:
@@ -52,8 +54,9 @@ def to_entry(recorded: Recorded, folder: Path) -> dict[str, Json]:
         if recorded.close_code:
             entry["_webSocketClose"] = _close(recorded)
         entry["_webSocketMessages"] = [_message(each) for each in recorded.messages]
-        if recorded.left_out:
-            entry["comment"] = f"{recorded.left_out} more messages passed"
+        if recorded.dropped_messages:
+            entry["_droppedMessages"] = recorded.dropped_messages
+            entry["comment"] = f"{recorded.dropped_messages} more messages passed"
     return entry
 
 
@@ -72,6 +75,10 @@ def _request(recorded: Recorded, folder: Path) -> dict[str, Json]:
         kind = recorded.headers.get("content-type", "application/octet-stream")
         params, content = _params(recorded.body, kind), _content(recorded.body, "text/", folder)
         made["postData"] = {"mimeType": kind, "params": params, "text": "", **content}
+    elif not recorded.body.complete:  # none of its bytes passed
+        made["postData"] = {"mimeType": "x-unknown", "params": [], "text": "", "_truncated": True}
+    if recorded.body.trailers:
+        made["_trailers"] = _headers(recorded.body.trailers)
     return made
 
 
@@ -95,6 +102,8 @@ def _response(recorded: Recorded, folder: Path) -> dict[str, Json]:
         "bodySize": body.wire_size if recorded.status else -1,
         "_transferSize": body.wire_size,
     }
+    if body.trailers:
+        made["_trailers"] = _headers(body.trailers)
     if recorded.error:  # where Chromium looks for it
         made["_error"] = recorded.error
     return made
@@ -127,6 +136,10 @@ def _content(body: RecordedBody, kind: str, folder: Path) -> dict[str, Json]:
     made: dict[str, Json] = {}
     if not body.complete:
         made["comment"] = "broken off"
+    elif body.truncated:
+        made["comment"] = "truncated"
+    if body.truncated or not body.complete:
+        made["_truncated"] = True
     if body.encoded:
         made["_encoded"] = True
     if body.file is not None:
@@ -183,16 +196,18 @@ def _recorded(entry: Mapping[str, object], folder: Path) -> Recorded:
         url=str(request["url"]),
         version=str(request.get("httpVersion", "")).lower().removeprefix("http/").removesuffix(".0"),
         headers=_read_headers(request),
-        body=_read_body(posted, folder),
+        body=_read_body(posted, request, folder),
         status=int(cast("int", response["status"])),
         reason=str(response.get("statusText", "")),
         response_version=str(response.get("httpVersion", "")).lower().removeprefix("http/"),
         response_headers=_read_headers(response),
-        response_body=_read_body(content, folder),
+        response_body=_read_body(content, response, folder),
         connection=str(entry.get("_connectionId", "")),
         address=str(entry.get("serverIPAddress", "")),
         port=_port(entry.get("connection")),
         error=str(entry.get("_error", "")),
+        interleaving=_read_interleaving(entry.get("_interleaving")),
+        dropped_messages=int(cast("int", entry.get("_droppedMessages", 0))),
         messages=[_read_message(each) for each in _list(entry.get("_webSocketMessages"))],
         close_code=int(cast("int", closed.get("code", 0))),
         closed_by_client={"send": True, "receive": False}.get(str(closed.get("type"))),
@@ -211,13 +226,24 @@ def _list(value: object) -> list[Mapping[str, object]]:
     return list(cast("Sequence[Mapping[str, object]]", value or ()))
 
 
-def _read_headers(message: Mapping[str, object]) -> Headers:
+def _read_interleaving(value: object) -> list[tuple[int, int]]:
+    return [(int(sent), int(passed)) for sent, passed in cast("Sequence[tuple[int, int]]", value or ())]
+
+
+def _read_headers(message: Mapping[str, object], field: str = "headers") -> Headers:
     """The fields; those of HTTP/2 that begin with a colon are in the URL and the status already."""
-    pairs = [(str(each["name"]), str(each["value"])) for each in _list(message.get("headers"))]
+    pairs = [(str(each["name"]), str(each["value"])) for each in _list(message.get(field))]
     return Headers((name, value) for name, value in pairs if not name.startswith(":"))
 
 
-def _read_body(content: Mapping[str, object], folder: Path) -> RecordedBody:
+def _read_body(content: Mapping[str, object], message: Mapping[str, object], folder: Path) -> RecordedBody:
+    body = _read_content(content, folder)
+    body.complete = not content.get("_truncated") and content.get("comment") != "broken off"
+    body.trailers = _read_headers(message, "_trailers") or None
+    return body
+
+
+def _read_content(content: Mapping[str, object], folder: Path) -> RecordedBody:
     encoded = bool(content.get("_encoded"))
     if "_file" in content:
         file = folder / str(content["_file"])

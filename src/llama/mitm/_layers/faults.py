@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from llama._core.errors import ConfigError, Truncated
+from llama._core.errors import ConfigError, TruncatedError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http import Body, Exchange, Headers, Request, Response
-from llama.mitm._layers.synthetic import marked
-from llama.mitm._layers.upgrades import sever, slow_down
+from llama._core.stack import layer_factory, named_layer
+from llama.http import Body, Headers, Request, RequestHandler, Response
+from llama.mitm._layers.synthetic import mark_synthetic
+from llama.mitm._layers.upgrades import throttle_upgrade, truncate_upgrade
 
 Seconds: TypeAlias = float | tuple[float, float]
 
@@ -22,7 +22,7 @@ Seconds: TypeAlias = float | tuple[float, float]
 class Faults:
     """Injects faults into some exchanges."""
 
-    inner: Exchange
+    inner: RequestHandler
     latency: tuple[float, float]
     errors: float
     status: int
@@ -31,7 +31,7 @@ class Faults:
     match: Callable[[Request], bool] | None
     chance: random.Random
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "mitm.faults()"
@@ -45,16 +45,16 @@ class Faults:
             await asyncio.sleep(wait)
         if fails:
             text = f"{self.status}: injected fault\n"
-            return marked(Response(self.status, {"Content-Type": "text/plain"}, text), "fault")
+            return mark_synthetic(Response(self.status, {"Content-Type": "text/plain"}, text), "fault")
         response = await self.inner(request)
         if breaks and response.upgrade is not None:
-            sever(response, self.after)
+            truncate_upgrade(response, self.after)
         elif breaks:
-            response.replace_body(Cut(response.body, self.after))
+            response.replace_body(TruncatedBody(response.body, self.after))
         return response
 
 
-class Cut(Body):
+class TruncatedBody(Body):
     """A body that is aborted after `after` bytes, or at its end if it is shorter."""
 
     __slots__ = ("_left", "_source")
@@ -64,10 +64,10 @@ class Cut(Body):
         self._source = source
         self._left = after
 
-    async def chunk(self) -> bytes:
-        data = await self._source.chunk() if self._left else b""
+    async def read_chunk(self) -> bytes:
+        data = await self._source.read_chunk() if self._left else b""
         if not data:
-            raise Truncated("injected fault: the body was aborted")
+            raise TruncatedError("injected fault: the body was aborted")
         data = data[: self._left]
         self._left -= len(data)
         return data
@@ -79,7 +79,7 @@ class Cut(Body):
         await self._source.aclose()
 
 
-@factory("mitm.faults")
+@layer_factory("mitm.faults")
 def faults(
     *,
     latency: Seconds = 0.0,
@@ -109,45 +109,45 @@ def faults(
         )
     chance = random.Random(seed)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return Faults(inner, span, errors, status, aborts, after, match, chance)
 
-    return named_layer("mitm.faults()", build, takes=Request, gives=Request)
+    return named_layer("mitm.faults()", build, input_type=Request, inner_type=Request)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Throttle:
     """Limits the bandwidth of bodies."""
 
-    inner: Exchange
-    down: float | None
-    up: float | None
+    inner: RequestHandler
+    download: float | None
+    upload: float | None
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
-        return f"mitm.throttle(down={self.down}, up={self.up})"
+        return f"mitm.throttle(download={self.download}, upload={self.upload})"
 
     async def __call__(self, request: Request, /) -> Response:
-        if self.up is not None and request.body.length != 0:
-            request.replace_body(Paced(request.body, self.up))
+        if self.upload is not None and request.body.length != 0:
+            request.replace_body(PacedBody(request.body, self.upload))
         response = await self.inner(request)
         if response.upgrade is not None:
-            slow_down(response, self.down, self.up)
-        elif self.down is not None and response.body.length != 0:
-            response.replace_body(Paced(response.body, self.down))
+            throttle_upgrade(response, self.download, self.upload)
+        elif self.download is not None and response.body.length != 0:
+            response.replace_body(PacedBody(response.body, self.download))
         return response
 
 
-class Paced(Body):
+class PacedBody(Body):
     """A body limited to `pace` bytes per second."""
 
-    __slots__ = ("_due", "_left", "_pace", "_source")
+    __slots__ = ("_due", "_left", "_pacer", "_source")
 
     def __init__(self, source: Body, pace: float) -> None:
         super().__init__()
         self._source = source
-        self._pace = pace
+        self._pacer = pace
         self._left = b""
         self._due: float | None = None
 
@@ -155,16 +155,16 @@ class Paced(Body):
     def trailers(self) -> Headers | None:
         return self._source.trailers
 
-    async def chunk(self) -> bytes:
-        data = self._left or await self._source.chunk()
+    async def read_chunk(self) -> bytes:
+        data = self._left or await self._source.read_chunk()
         if not data:
             self.ended = True
             return b""
-        most = max(1, int(self._pace / 10))
+        most = max(1, int(self._pacer / 10))
         data, self._left = data[:most], data[most:]
         now = asyncio.get_running_loop().time()
         due = now if self._due is None else max(self._due, now - 0.1)
-        self._due = due + len(data) / self._pace
+        self._due = due + len(data) / self._pacer
         if self._due > now:
             await asyncio.sleep(self._due - now)
         return data
@@ -176,17 +176,19 @@ class Paced(Body):
         await self._source.aclose()
 
 
-@factory("mitm.throttle")
-def throttle(*, down: float | None = None, up: float | None = None) -> Middleware[Request, Response]:
-    """Limit the bandwidth of each exchange in bytes per second: `down` for responses, `up` for requests.
+@layer_factory("mitm.throttle")
+def throttle(*, download: float | None = None, upload: float | None = None) -> Middleware[Request, Response]:
+    """Limit the bandwidth of each exchange in bytes per second: `download` for responses, `upload` for requests.
 
     The limits also apply to the data of an upgrade, such as a WebSocket. Raises ConfigError for 0 or less.
     """
-    for name, pace in (("down", down), ("up", up)):
+    for name, pace in (("download", download), ("upload", upload)):
         if pace is not None and pace <= 0:
             raise ConfigError(f"mitm.throttle({name}={pace}): expected bytes per second, or None")
 
-    def build(inner: Exchange) -> Exchange:
-        return inner if down is None and up is None else Throttle(inner, down, up)
+    def build(inner: RequestHandler) -> RequestHandler:
+        return inner if download is None and upload is None else Throttle(inner, download, upload)
 
-    return named_layer(f"mitm.throttle(down={down}, up={up})", build, takes=Request, gives=Request)
+    return named_layer(
+        f"mitm.throttle(download={download}, upload={upload})", build, input_type=Request, inner_type=Request
+    )

@@ -11,26 +11,26 @@ from urllib.parse import quote
 
 from llama._core.errors import ConfigError, ProtocolError
 from llama._core.service import Middleware
-from llama._core.stack import check_takes, factory, named_layer
-from llama.http import Exchange, Origin, Request, Response, static
+from llama._core.stack import check_accepts, layer_factory, named_layer
+from llama.http import Origin, Request, RequestHandler, Response, static
 from llama.http import client as http_client
 from llama.http._messages.normalized_path import has_dot_segments
 from llama.http._messages.origin import split_url
-from llama.http._proxy.hop_by_hop import incoming, outgoing
-from llama.mitm._layers.synthetic import marked
+from llama.http._proxy.hop_by_hop import forward_request, forward_response
+from llama.mitm._layers.synthetic import mark_synthetic
 from llama.mitm._layers.url_prefix import Prefixes
 
-Local: TypeAlias = str | os.PathLike[str] | Exchange
+Local: TypeAlias = str | os.PathLike[str] | RequestHandler
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class MapLocal:
     """Answers for some URLs without the upstream."""
 
-    inner: Exchange
-    places: Prefixes[tuple[Exchange, str | None]]
+    inner: RequestHandler
+    places: Prefixes[tuple[RequestHandler, str | None]]
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"mitm.map_local({self.places})"
@@ -41,16 +41,16 @@ class MapLocal:
             return await self.inner(request)
         (exchange, path), rest = found
         if path is None:
-            return marked(await exchange(request), "local")
-        asked = outgoing(request)
+            return mark_synthetic(await exchange(request), "local")
+        asked = forward_request(request)
         asked.path = path if path != "/" else f"/{rest.removeprefix('/')}"
-        return marked(await exchange(asked), "local")
+        return mark_synthetic(await exchange(asked), "local")
 
 
-def _local(where: Local) -> tuple[Exchange, str | None]:
+def _local(where: Local) -> tuple[RequestHandler, str | None]:
     """Who answers, and the path to ask for: `/` stands for what follows the URL's beginning, None for all."""
     if callable(where):
-        check_takes(where, Request, "mitm.map_local()")
+        check_accepts(where, Request, "mitm.map_local()")
         return where, None
     path = Path(where)
     if path.is_dir():
@@ -60,7 +60,7 @@ def _local(where: Local) -> tuple[Exchange, str | None]:
     return static(path.parent, dotfiles=True), f"/{quote(path.name)}"
 
 
-@factory("mitm.map_local")
+@layer_factory("mitm.map_local")
 def map_local(urls: Mapping[str, Local]) -> Middleware[Request, Response]:
     """Answer for URLs that begin alike without the upstream: from a file, a directory, or by an exchange.
 
@@ -71,22 +71,22 @@ def map_local(urls: Mapping[str, Local]) -> Middleware[Request, Response]:
     """
     places = Prefixes("mitm.map_local()", {url: _local(where) for url, where in urls.items()})
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return MapLocal(inner, places)
 
-    return named_layer(f"mitm.map_local({places})", build, takes=Request, gives=Request)
+    return named_layer(f"mitm.map_local({places})", build, input_type=Request, inner_type=Request)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class MapRemote:
     """Asks another server for some URLs."""
 
-    inner: Exchange
+    inner: RequestHandler
     places: Prefixes[tuple[Origin, str]]
-    client: Exchange
+    client: RequestHandler
     keep_host: bool
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"mitm.map_remote({self.places})"
@@ -98,7 +98,7 @@ class MapRemote:
         (origin, path), rest = found
         if has_dot_segments(f"/{rest.partition('?')[0]}"):
             raise ProtocolError(f"path {request.path[:60]!r} has dot segments")
-        asked = outgoing(request)
+        asked = forward_request(request)
         asked.scheme = origin.scheme
         joint = "" if rest[:1] in ("", "/", "?") or path.endswith("/") else "/"
         asked.path = f"{path}{joint}{rest}" or "/"
@@ -107,7 +107,7 @@ class MapRemote:
         if not self.keep_host:
             asked.authority = origin.authority
         asked.extensions.set(origin)
-        return incoming(await self.client(asked), None)
+        return forward_response(await self.client(asked), None)
 
 
 def _remote(url: str) -> tuple[Origin, str]:
@@ -115,9 +115,9 @@ def _remote(url: str) -> tuple[Origin, str]:
     return origin, path + ("/" if url.endswith("/") else "")
 
 
-@factory("mitm.map_remote")
+@layer_factory("mitm.map_remote")
 def map_remote(
-    urls: Mapping[str, str], *, client: Exchange | None = None, keep_host: bool = False
+    urls: Mapping[str, str], *, client: RequestHandler | None = None, keep_host: bool = False
 ) -> Middleware[Request, Response]:
     """Ask another server for URLs that begin alike: the beginning is replaced.
 
@@ -127,10 +127,10 @@ def map_remote(
         mitm.map_remote({"https://a.example/api/": "http://127.0.0.1:8000/"})
     """
     places = Prefixes("mitm.map_remote()", {url: _remote(to) for url, to in urls.items()})
-    asked = client or cast("Exchange", http_client())
-    check_takes(asked, Request, "mitm.map_remote(client=)")
+    asked = client or cast("RequestHandler", http_client())
+    check_accepts(asked, Request, "mitm.map_remote(client=)")
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return MapRemote(inner, places, asked, keep_host)
 
-    return named_layer(f"mitm.map_remote({places})", build, takes=Request, gives=Request)
+    return named_layer(f"mitm.map_remote({places})", build, input_type=Request, inner_type=Request)

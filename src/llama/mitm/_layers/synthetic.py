@@ -5,13 +5,13 @@ from __future__ import annotations
 from llama.http import Response
 
 
-class Mark(str):
+class SyntheticReason(str):
     """The origin of a response that is not the upstream's, in its extensions."""
 
     __slots__ = ()
 
 
-def marked(response: Response, why: str) -> Response:
+def mark_synthetic(response: Response, why: str) -> Response:
     """Set a Mark in a response's extensions and return the response."""
-    response.extensions.set(Mark(why))
+    response.extensions.set(SyntheticReason(why))
     return response

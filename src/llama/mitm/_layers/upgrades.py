@@ -8,43 +8,43 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._core.extensions import Extensions
-from llama._core.meter import Meter, Pace
-from llama._core.stream import CHUNK, Buffer, Handler, Stream
+from llama._core.meter import Meter, Pacer
+from llama._core.stream import DEFAULT_READ_SIZE, Buffer, ConnectionHandler, Stream
 from llama.http import Response
-from llama.http._messages.upgrade import Upgraded
-from llama.tcp._middleware.throttle import Brake
+from llama.http._messages.upgrade import UpgradedConnection
+from llama.tcp._middleware.throttle import ThrottleMeter
 
 
-def slow_down(response: Response, down: float | None, up: float | None) -> None:
+def throttle_upgrade(response: Response, down: float | None, up: float | None) -> None:
     """Limit the bandwidth of a response's upgrade, in bytes per second."""
     upgrade = response.upgrade
-    if isinstance(upgrade, Upgraded):  # keep its type, for code that uses its stream directly
-        upgrade.stream.attach(Brake(down, up))
+    if isinstance(upgrade, UpgradedConnection):  # keep its type, for code that uses its stream directly
+        upgrade.stream.attach(ThrottleMeter(down, up))
     elif upgrade is not None:
-        response.upgrade = Slowed(upgrade, down, up)
+        response.upgrade = ThrottledUpgrade(upgrade, down, up)
 
 
-def sever(response: Response, after: int) -> None:
+def truncate_upgrade(response: Response, after: int) -> None:
     """Abort a response's upgrade after `after` bytes to the client."""
     if response.upgrade is not None:
-        response.upgrade = Severed(response.upgrade, after)
+        response.upgrade = TruncatedUpgrade(response.upgrade, after)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Slowed:
+class ThrottledUpgrade:
     """An upgrade handled in this process, with limited bandwidth."""
 
-    inner: Handler
+    inner: ConnectionHandler
     down: float | None
     up: float | None
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
-        return f"slowed(down={self.down}, up={self.up})"
+        return f"slowed(download={self.down}, upload={self.up})"
 
     async def __call__(self, stream: Stream, /) -> None:
-        brake = Brake(self.up, self.down)
+        brake = ThrottleMeter(self.up, self.down)
         stream.attach(brake)
         try:
             await self.inner(stream)
@@ -53,22 +53,22 @@ class Slowed:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Severed:
+class TruncatedUpgrade:
     """An upgrade that is aborted after `after` bytes to the client."""
 
-    inner: Handler
+    inner: ConnectionHandler
     after: int
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
-        return f"severed(after={self.after})"
+        return f"truncated(after={self.after})"
 
     async def __call__(self, stream: Stream, /) -> None:
-        await self.inner(Brittle(stream, self.after))
+        await self.inner(FailingStream(stream, self.after))
 
 
-class Brittle(Stream):
+class FailingStream(Stream):
     """A stream that resets after `after` bytes are written. Without readiness callbacks, nothing bypasses it."""
 
     __slots__ = ("_left", "_stream")
@@ -90,8 +90,8 @@ class Brittle(Stream):
         self._stream.extensions = value
 
     @property
-    def pace(self) -> Pace | None:
-        return self._stream.pace
+    def pacer(self) -> Pacer | None:
+        return self._stream.pacer
 
     def attach(self, meter: Meter, /) -> None:
         self._stream.attach(meter)
@@ -99,7 +99,7 @@ class Brittle(Stream):
     def detach(self, meter: Meter, /) -> None:
         self._stream.detach(meter)
 
-    async def read(self, limit: int = CHUNK, /) -> bytes:
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
         return await self._stream.read(limit)
 
     async def write(self, data: Buffer, /) -> None:

@@ -13,11 +13,11 @@ from typing import ClassVar, TypeAlias
 from llama import ws
 from llama._core.errors import ConfigError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http import Exchange, Request, Response
+from llama._core.stack import layer_factory, named_layer
+from llama.http import Request, RequestHandler, Response
 from llama.mitm._har.file import HarFile
-from llama.mitm._recording.exchange_recorder import Bodies, Passing, Watching
-from llama.mitm._records import INLINE, Recorded
+from llama.mitm._recording.exchange_recorder import BodyStore, ExchangeRecorder, WebSocketRecorder
+from llama.mitm._records import DEFAULT_MEMORY_LIMIT, Recorded
 
 log = logging.getLogger("llama.mitm")
 
@@ -29,14 +29,14 @@ Sink: TypeAlias = Callable[[Recorded], object]
 class Record:
     """Records what passes by."""
 
-    inner: Exchange
+    inner: RequestHandler
     sink: Sink
-    bodies: Bodies
-    watching: Watching | None = None
+    bodies: BodyStore
+    watching: WebSocketRecorder | None = None
     file: HarFile | None = None
     users: list[int] = field(default_factory=lambda: [0])
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "mitm.record()" if self.file is None else f"mitm.record({self.file.path})"
@@ -55,7 +55,7 @@ class Record:
             self.bodies.close()
 
     async def __call__(self, request: Request, /) -> Response:
-        passing = Passing(request, self.bodies, self.watching, self._give)
+        passing = ExchangeRecorder(request, self.bodies, self.watching, self._give)
         try:
             response = await self.inner(request)
         except BaseException as error:
@@ -71,12 +71,12 @@ class Record:
             log.exception("recording %r failed", recorded)
 
 
-@factory("mitm.record")
+@layer_factory("mitm.record")
 def record(
     to: Sink | str | os.PathLike[str],
     *,
-    inline: int = INLINE,
-    most: int | None = None,
+    memory_limit: int = DEFAULT_MEMORY_LIMIT,
+    max_body: int | None = None,
     messages: bool = True,
 ) -> Middleware[Request, Response]:
     """Record exchanges: each is written to a HAR file, or given to a function, when all of it was seen.
@@ -84,10 +84,10 @@ def record(
     That is before its last byte goes on to the client, so that who has the whole response finds it recorded.
 
     The file is a whole HAR 1.2 document after each entry; one that is there already is replaced. Bodies are kept
-    without their content coding. Those over `inline` bytes (1 MiB) go to files as they pass: beside the HAR, in a
+    without their content coding. Those over `memory_limit` bytes (1 MiB) go to files as they pass: beside the HAR, in a
     directory named after it, to which `_file` in an entry leads, or in a temporary one, which lasts as long as the
-    server. Of a body at most `most` bytes are kept. The `messages` of a WebSocket are in its entry once it is over:
-    the first ones, up to `inline` bytes of them; those that follow, and larger ones, pass as they come and are
+    server. Of a body at most `max_body` bytes are kept. The `messages` of a WebSocket are in its entry once it is over:
+    the first ones, up to `memory_limit` bytes of them; those that follow, and larger ones, pass as they come and are
     counted. Recording harms no exchange: a full disk is logged.
 
     The times of names, connections and TLS are those of the exchange that a connection to the upstream was opened
@@ -95,22 +95,24 @@ def record(
 
         mitm.proxy(ca, mitm.record("out.har"))
     """
-    if inline < 0 or (most is not None and most < 0):
-        raise ConfigError(f"mitm.record(inline={inline}, most={most}): expected counts of bytes")
+    if memory_limit < 0 or (max_body is not None and max_body < 0):
+        raise ConfigError(
+            f"mitm.record(memory_limit={memory_limit}, max_body={max_body}): expected counts of bytes"
+        )
     if callable(to):
-        bodies, sink, file = Bodies(inline, most, None), to, None
+        bodies, sink, file = BodyStore(memory_limit, max_body, None), to, None
         name = "mitm.record()"
     else:
         path = Path(to)
         file = HarFile(path)
-        bodies, sink = Bodies(inline, most, path.with_name(f"{path.name}.bodies")), file.write
+        bodies, sink = BodyStore(memory_limit, max_body, path.with_name(f"{path.name}.bodies")), file.write
         name = f"mitm.record({path})"
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         if not messages:
             return Record(inner, sink, bodies, file=file)
-        watching = Watching()
-        observed = ws.observe(watching.message, on_close=watching.closed, max_size=inline)(inner)
+        watching = WebSocketRecorder()
+        observed = ws.observe(watching.message, on_close=watching.closed, max_size=memory_limit)(inner)
         return Record(observed, sink, bodies, watching, file)
 
-    return named_layer(name, build, takes=Request, gives=Request)
+    return named_layer(name, build, input_type=Request, inner_type=Request)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from llama import ws
-from llama._core.errors import Closed
-from llama.http import Exchange
+from llama._core.errors import StreamClosedError
+from llama.http import RequestHandler
 from llama.mitm._records import Recorded
 
 Data: TypeAlias = str | bytes
@@ -23,7 +23,9 @@ def is_websocket(recorded: Recorded) -> bool:
     return said or (recorded.status == 101 and "sec-websocket-accept" in recorded.response_headers)
 
 
-def spoken_again(recorded: Recorded, clean: Callable[[Data], Data], unexpected: Unexpected) -> Exchange:
+def replay_websocket(
+    recorded: Recorded, clean: Callable[[Data], Data], unexpected: Unexpected
+) -> RequestHandler:
     """Answers a request for a WebSocket: what the server had said comes once the client has said its part.
 
     The client's messages are compared as `clean` makes them; one that is another closes with 1008.
@@ -36,7 +38,7 @@ def spoken_again(recorded: Recorded, clean: Callable[[Data], Data], unexpected: 
                 continue
             try:
                 said = clean(await socket.receive())
-            except Closed:
+            except StreamClosedError:
                 return
             if said != message.data:
                 await _refuse(socket, unexpected, said, message.data)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from llama._core.errors import ProtocolError
 
 IPV4, DOMAIN, IPV6 = 1, 3, 4
-LONGEST = 255
+MAX_LENGTH = 255
 
 # No colon or slash, so that a name cannot become a path, a port or a scoped address.
 _NAME = re.compile(r"[\w.\-]+")
@@ -28,7 +28,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-NOWHERE = Address("0.0.0.0", 0)
+UNSPECIFIED = Address("0.0.0.0", 0)
 
 
 def parse_address(data: bytes, start: int) -> tuple[Address, int] | None:
@@ -103,9 +103,9 @@ def encode_name(host: str) -> bytes:
         name = host.encode("ascii") if host.isascii() else host.encode("idna")
     except UnicodeError as error:
         raise ValueError(f"invalid host name {host[:60]!r}: {error}") from None
-    if not 0 < len(name) <= LONGEST or _NAME.fullmatch(name.decode()) is None:
+    if not 0 < len(name) <= MAX_LENGTH or _NAME.fullmatch(name.decode()) is None:
         raise ValueError(
-            f"invalid host name {host[:60]!r}: expected 1 to {LONGEST} letters, digits, dots, hyphens or underscores"
+            f"invalid host name {host[:60]!r}: expected 1 to {MAX_LENGTH} letters, digits, dots, hyphens or underscores"
         )
     return name
 

@@ -10,10 +10,10 @@ from llama.socks5._wire.address import Address, pack, parse_name, parse_packed
 VERSION = 4
 CONNECT, BIND = 1, 2
 GRANTED, REJECTED = 90, 91
-LONGEST_FIELD = 255
+MAX_FIELD = 255
 
 
-class Request4(NamedTuple):
+class Socks4Request(NamedTuple):
     """A command number, its address, and the user name, which is not authenticated."""
 
     command: int
@@ -21,7 +21,7 @@ class Request4(NamedTuple):
     user: bytes
 
 
-def parse_request4(data: bytes) -> tuple[Request4, int] | None:
+def parse_request(data: bytes) -> tuple[Socks4Request, int] | None:
     """Parse a request; return it and its length in bytes, or None if incomplete.
 
     An address 0.0.0.x, with x from 1 to 255, means that a host name follows (4a).
@@ -41,17 +41,17 @@ def parse_request4(data: bytes) -> tuple[Request4, int] | None:
         host = parse_name(name)
     else:
         host = parse_packed(raw)
-    return Request4(data[1], Address(host, int.from_bytes(data[2:4], "big")), user), end
+    return Socks4Request(data[1], Address(host, int.from_bytes(data[2:4], "big")), user), end
 
 
 def _field(data: bytes, start: int, what: str) -> bytes | None:
     end = data.find(b"\0", start)
-    if (len(data) if end < 0 else end) - start > LONGEST_FIELD:
-        raise ProtocolError(f"a SOCKS4 {what} of more than {LONGEST_FIELD} bytes")
+    if (len(data) if end < 0 else end) - start > MAX_FIELD:
+        raise ProtocolError(f"a SOCKS4 {what} of more than {MAX_FIELD} bytes")
     return None if end < 0 else data[start:end]
 
 
-def encode_reply4(code: int, host: str = "0.0.0.0", port: int = 0) -> bytes:
+def encode_reply(code: int, host: str = "0.0.0.0", port: int = 0) -> bytes:
     """Encode a server's reply; an address other than IPv4 is sent as 0.0.0.0."""
     packed = pack(host) or b""
     return b"\0%c%b%b" % (code, port.to_bytes(2, "big"), packed if len(packed) == 4 else bytes(4))

@@ -15,8 +15,8 @@ from llama.socks5._wire.address import Address, encode_address, parse_address
 VERSION = 5
 AUTH_VERSION = 1
 NO_AUTH, PASSWORD, NO_METHOD = 0, 2, 0xFF
-LONGEST = 513
-GRANTED_AUTH, DENIED_AUTH = b"\x01\x00", b"\x01\x01"
+MAX_LENGTH = 513
+AUTH_SUCCESS, AUTH_FAILURE = b"\x01\x00", b"\x01\x01"
 
 
 class Command(IntEnum):
@@ -41,12 +41,12 @@ class ReplyCode(IntEnum):
     ADDRESS_NOT_SUPPORTED = 8
 
     @property
-    def words(self) -> str:
+    def describe(self) -> str:
         """The meaning of the code, in the words of the RFC."""
-        return _WORDS[self]
+        return _DESCRIPTIONS[self]
 
 
-_WORDS = {
+_DESCRIPTIONS = {
     ReplyCode.SUCCEEDED: "succeeded",
     ReplyCode.FAILURE: "general SOCKS server failure",
     ReplyCode.NOT_ALLOWED: "connection not allowed by ruleset",

@@ -18,37 +18,37 @@ SocketAddress = tuple[Any, ...]  # of the socket module: host, port, and for IPv
 
 
 def bind(
-    where: Address, backlog: int, *, shared: bool = False, like: Sequence[socket.socket] = ()
+    address: Address, backlog: int, *, reuse_port: bool = False, same_ports_as: Sequence[socket.socket] = ()
 ) -> list[socket.socket]:
     """Return listening, non-blocking sockets for an address; on failure no socket is left open."""
-    if isinstance(where, socket.socket):
-        return [_inherited(f"fd:{where.fileno()}", where.dup(), backlog)]
-    if isinstance(where, str) and where.startswith("fd:"):
-        return [_inherited(where, _from_descriptor(where), backlog)]
-    if isinstance(where, str) and where.startswith("unix:"):
-        return [like[0].dup()] if like else [_bind_path(where[5:], backlog)]
-    if isinstance(where, int):
-        host, port = "", where
+    if isinstance(address, socket.socket):
+        return [_inherited(f"fd:{address.fileno()}", address.dup(), backlog)]
+    if isinstance(address, str) and address.startswith("fd:"):
+        return [_inherited(address, _from_descriptor(address), backlog)]
+    if isinstance(address, str) and address.startswith("unix:"):
+        return [same_ports_as[0].dup()] if same_ports_as else [_bind_path(address[5:], backlog)]
+    if isinstance(address, int):
+        host, port = "", address
     else:
-        host, port = split_address(where) if isinstance(where, str) else where
-    return _bind_hosts(host, port, backlog, shared=shared, like=like)
+        host, port = split_address(address) if isinstance(address, str) else address
+    return _bind_hosts(host, port, backlog, reuse_port=reuse_port, same_ports_as=same_ports_as)
 
 
 def _bind_hosts(
-    host: str, port: int, backlog: int, *, shared: bool, like: Sequence[socket.socket]
+    host: str, port: int, backlog: int, *, reuse_port: bool, same_ports_as: Sequence[socket.socket]
 ) -> list[socket.socket]:
     opened: list[socket.socket] = []
     missing: OSError | None = None
     try:
-        for family, address in _places(host, port):
-            if not port and (len(opened) < len(like) or opened):
-                known = like[len(opened)] if len(opened) < len(like) else opened[0]
+        for family, address in _addresses(host, port):
+            if not port and (len(opened) < len(same_ports_as) or opened):
+                known = same_ports_as[len(opened)] if len(opened) < len(same_ports_as) else opened[0]
                 address = (address[0], known.getsockname()[1], *address[2:])
             try:
-                if shared and not like:
+                if reuse_port and not same_ports_as:
                     # The first of the shared sockets: fail if another program listens there already.
-                    _bind_one(family, address, None, shared=False, dual=not host).close()
-                opened.append(_bind_one(family, address, backlog, shared=shared, dual=not host))
+                    _bind_one(family, address, None, reuse_port=False, dual=not host).close()
+                opened.append(_bind_one(family, address, backlog, reuse_port=reuse_port, dual=not host))
             except OSError as error:
                 if error.errno != errno.EADDRNOTAVAIL:
                     raise
@@ -64,7 +64,7 @@ def _bind_hosts(
     return opened
 
 
-def _places(host: str, port: int) -> list[tuple[int, SocketAddress]]:
+def _addresses(host: str, port: int) -> list[tuple[int, SocketAddress]]:
     if not host:
         if socket.has_dualstack_ipv6():
             return [(socket.AF_INET6, ("::", port, 0, 0))]
@@ -82,20 +82,20 @@ def _bind_one(
     address: SocketAddress,
     backlog: int | None,
     *,
-    shared: bool,
+    reuse_port: bool,
     dual: bool,
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if sys.platform != "win32":  # on Windows it would let two programs share a port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
+        if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
         sock.bind(address)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-        return sock if backlog is None else _ready(sock, backlog)
+        return sock if backlog is None else _start_listening(sock, backlog)
     except OSError as error:
         sock.close()
         raise OSError(
@@ -106,15 +106,15 @@ def _bind_one(
 def _bind_path(path: str, backlog: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _remove_stale(path)
+        _remove_stale_socket(path)
         sock.bind(path)
-        return _ready(sock, backlog)
+        return _start_listening(sock, backlog)
     except OSError as error:
         sock.close()
         raise OSError(error.errno, f"cannot listen on unix:{path}: {error.strerror or error}") from None
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale_socket(path: str) -> None:
     """Remove a socket file without a listener; one with a listener makes `bind` fail."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
@@ -131,28 +131,28 @@ def _remove_stale(path: str) -> None:
             return
 
 
-def _from_descriptor(where: str) -> socket.socket:
-    if not (where[3:].isascii() and where[3:].isdigit()):
-        raise ConfigError(f"{where!r} is not an inherited socket: expected fd:NUMBER")
+def _from_descriptor(address: str) -> socket.socket:
+    if not (address[3:].isascii() and address[3:].isdigit()):
+        raise ConfigError(f"{address!r} is not an inherited socket: expected fd:NUMBER")
     copy = -1
     try:
-        copy = os.dup(int(where[3:]))
+        copy = os.dup(int(address[3:]))
         return socket.socket(fileno=copy)
     except OSError as error:
         if copy >= 0:
             os.close(copy)
-        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from None
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
 
 
-def _inherited(where: str, sock: socket.socket, backlog: int) -> socket.socket:
+def _inherited(address: str, sock: socket.socket, backlog: int) -> socket.socket:
     try:
-        return _ready(sock, backlog)
+        return _start_listening(sock, backlog)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from None
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from None
 
 
-def _ready(sock: socket.socket, backlog: int) -> socket.socket:
+def _start_listening(sock: socket.socket, backlog: int) -> socket.socket:
     sock.listen(backlog)
     sock.setblocking(False)
     return sock

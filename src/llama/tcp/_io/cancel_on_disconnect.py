@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Generic, TypeVar
 
 from llama._core.errors import LlamaError
-from llama._core.shutdown import own_task
-from llama._core.stream import ReadyStream, Stream
+from llama._core.shutdown import detached_task
+from llama._core.stream import NonblockingStream, Stream
 
 T = TypeVar("T")
 
@@ -17,26 +17,26 @@ class ClientLeft(ConnectionAbortedError):
     """The client has disconnected, so a response cannot be sent."""
 
 
-async def unless_gone(stream: Stream, work: Awaitable[T], about: str) -> T:
+async def cancel_on_disconnect(stream: Stream, work: Awaitable[T], about: str) -> T:
     """Await `work`, and cancel it if the client closes or resets the stream; other code must not read meanwhile.
 
     Raises ClientLeft then. Bytes that arrive meanwhile stay in the stream; after them a disconnect is not
     detected, and never on streams without readiness callbacks. Work that does not wait is not watched.
     """
-    if not isinstance(stream, ReadyStream):
+    if not isinstance(stream, NonblockingStream):
         return await work
-    watch = _Watch(stream)
+    watch = _DisconnectWatcher(stream)
     try:
         return await _Waiting(work, watch.begin)
     except asyncio.CancelledError:
-        if watch.cancelled_by_it():
+        if watch.is_cancelled_by_disconnect():
             raise ClientLeft(f"the client disconnected before {about}") from None
         raise
     finally:
         watch.end()
 
 
-async def unless_left(
+async def cancel_on_disconnect_any_stream(
     stream: Stream, work: Awaitable[T], about: str, *, ahead: int, grace: float | None
 ) -> T:
     """Do the same for streams of any type, by reading up to `ahead` bytes, which are put back.
@@ -44,11 +44,11 @@ async def unless_left(
     After that number of bytes a disconnect is not detected. After an orderly end the work has `grace` more
     seconds; None ignores such an end, which may be a half-close.
     """
-    watch = _Ahead(stream, ahead, grace)
+    watch = _ReadAheadWatcher(stream, ahead, grace)
     try:
         return await _Waiting(work, watch.begin)
     except asyncio.CancelledError:
-        if watch.cancelled_by_it():
+        if watch.is_cancelled_by_disconnect():
             raise ClientLeft(f"a side disconnected before {about}") from None
         raise
     finally:
@@ -81,7 +81,7 @@ class _Waiting(Generic[T]):
             return result
 
 
-class _Cancelling:
+class _CancelScope:
     """Cancels the running task once, and distinguishes its own cancellation from others."""
 
     __slots__ = ("_before", "_gone", "_task")
@@ -97,20 +97,20 @@ class _Cancelling:
             raise RuntimeError("a client can be watched only from within a task")
         self._before = self._task.cancelling()
 
-    def left(self) -> None:
+    def on_disconnect(self) -> None:
         """Cancel the task: the client has disconnected."""
         if self._task is not None and not self._gone:
             self._gone = True
             self._task.cancel()
 
-    def cancelled_by_it(self) -> bool:
+    def is_cancelled_by_disconnect(self) -> bool:
         return self._gone and self._task is not None and self._task.uncancel() <= self._before
 
 
-class _Watch(_Cancelling):
+class _DisconnectWatcher(_CancelScope):
     __slots__ = ("_over", "_stream")
 
-    def __init__(self, stream: ReadyStream) -> None:
+    def __init__(self, stream: NonblockingStream) -> None:
         super().__init__()
         self._stream = stream
         self._over = False
@@ -118,7 +118,7 @@ class _Watch(_Cancelling):
     def begin(self) -> None:
         """Watch the stream for the running task."""
         super().begin()
-        self._stream.on_readable(self.look)
+        self._stream.on_readable(self.check)
 
     def end(self) -> None:
         """Release the stream."""
@@ -126,7 +126,7 @@ class _Watch(_Cancelling):
         if self._task is not None:
             self._stream.on_readable(None)
 
-    def look(self) -> None:
+    def check(self) -> None:
         if self._over or self._gone:
             return
         try:
@@ -139,10 +139,10 @@ class _Watch(_Cancelling):
         if data:
             self._stream.unread(bytes(data))
         else:
-            self.left()
+            self.on_disconnect()
 
 
-class _Ahead(_Cancelling):
+class _ReadAheadWatcher(_CancelScope):
     __slots__ = ("_grace", "_held", "_reader", "_room", "_stream")
 
     def __init__(self, stream: Stream, room: int, grace: float | None) -> None:
@@ -156,7 +156,7 @@ class _Ahead(_Cancelling):
     def begin(self) -> None:
         """Read ahead for the running task."""
         super().begin()
-        self._reader = own_task(self._read())
+        self._reader = detached_task(self._read())
 
     async def _read(self) -> None:
         try:
@@ -165,12 +165,12 @@ class _Ahead(_Cancelling):
                 if not data:
                     if self._grace is not None:
                         await asyncio.sleep(self._grace)
-                        self.left()
+                        self.on_disconnect()
                     return
                 self._held.append(data)
                 self._room -= len(data)
         except (OSError, EOFError, LlamaError):
-            self.left()
+            self.on_disconnect()
 
     async def end(self) -> None:
         """Release the stream, and put back the bytes that were read."""

@@ -11,12 +11,12 @@ from llama._core.stream import Stream
 _numbers = itertools.count(1)
 
 
-class Dialled:
+class ConnectTiming:
     """Timing of a connection: the connector fills it in a target's extensions, and sets it in the stream's."""
 
-    __slots__ = ("address", "began", "dns", "ended", "number", "port", "tls", "told", "was_there")
+    __slots__ = ("address", "began", "dns", "ended", "is_reported", "is_reused", "number", "port", "tls")
 
-    def __init__(self, *, was_there: bool = False) -> None:
+    def __init__(self, *, is_reused: bool = False) -> None:
         self.began = time.monotonic()
         self.ended = self.began
         """The monotonic time at which the TCP connection was established."""
@@ -30,9 +30,9 @@ class Dialled:
         """The peer's port."""
         self.number = next(_numbers)
         """A number unique to this connection within the process."""
-        self.was_there = was_there
+        self.is_reused = is_reused
         """Whether other code opened the connection, so that only the time of TLS is known."""
-        self.told: object = None
+        self.is_reported: object = None
         """The exchange for which the connection was opened: only its trace reports this timing."""
 
     def done(self, stream: Stream) -> None:
@@ -46,7 +46,7 @@ class Dialled:
         self.tls = time.monotonic() - self.ended
 
     @property
-    def over(self) -> float:
+    def finished(self) -> float:
         """The monotonic time at which the connection, including TLS, was ready."""
         return self.ended + (self.tls or 0.0)
 

@@ -16,7 +16,7 @@ from llama.tcp._io.open_stream import has_readiness, open_stream
 from llama.tcp._io.readiness import Port
 from llama.tcp._io.stream import SocketStream
 
-_UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY)
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY)
 _NON_BLOCKING = getattr(socket, "SOCK_NONBLOCK", 0)
 
 
@@ -56,13 +56,13 @@ class Dial:
             code == errno.EINPROGRESS
         ):  # a local connection is often complete by now: this saves a loop iteration
             code = self._sock.connect_ex(self._address)
-        if code not in _UNDER_WAY:
+        if code not in _IN_PROGRESS:
             _check(code)
         return code
 
     def stream(self) -> SocketStream | None:
         """Return the stream if the connection is complete, else None."""
-        if self._code in _UNDER_WAY:
+        if self._code in _IN_PROGRESS:
             return None
         return SocketStream(self._sock, self._target, Port(self._sock.fileno(), readable=False))
 
@@ -85,14 +85,14 @@ class Dial:
         port = Port(self._sock.fileno(), readable=False, writable=False)
         code = self._code
         try:
-            while code in _UNDER_WAY:
+            while code in _IN_PROGRESS:
                 await port.wait_writable()
-                port.unwritable()
+                port.clear_writable()
                 code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 code = code or self._sock.connect_ex(self._address)
             _check(code)
         except BaseException:
-            port.leave()
+            port.unregister()
             raise
         port.writable = True
         return port

@@ -8,30 +8,30 @@ import select
 import selectors
 import sys
 
-from llama.tcp._io.reactor import adopt
+from llama.tcp._io.reactor import set_current
 
 if sys.platform == "linux":
-    from llama.tcp._io.reactor import OwnPoller, Ports
+    from llama.tcp._io.reactor import Ports, SelectorReactor
 
     _BATCH = 1024
 
-    class PortSelector(selectors.EpollSelector):
+    class ReactorSelector(selectors.EpollSelector):
         """The stock selector, nested in an epoll whose ports are called directly."""
 
         def __init__(self) -> None:
             super().__init__()
             self._outer = select.epoll()
-            self._stock = self.fileno()
-            self._outer.register(self._stock, select.EPOLLIN)
+            self._default = self.fileno()
+            self._outer.register(self._default, select.EPOLLIN)
             self._loop: asyncio.AbstractEventLoop | None = None
-            self._poller: OwnPoller | None = None
+            self._poller: SelectorReactor | None = None
             self._ports = Ports(self._outer)
 
         def serve(self, loop: asyncio.AbstractEventLoop) -> None:
             """Report to the ports of this loop."""
             self._loop = loop
-            self._poller = OwnPoller(loop, self._ports)
-            adopt(self._poller)
+            self._poller = SelectorReactor(loop, self._ports)
+            set_current(self._poller)
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """Wait for ports, which are called, and for the stock selector's files, which are returned."""
@@ -44,7 +44,7 @@ if sys.platform == "linux":
             ready: list[tuple[selectors.SelectorKey, int]] = []
             report = self._ports.report
             for fd, events in self._outer.poll(timeout, _BATCH):
-                if fd == self._stock:
+                if fd == self._default:
                     ready = super().select(0)
                     continue
                 try:
@@ -72,7 +72,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     """
     if sys.platform != "linux":
         return asyncio.new_event_loop()
-    selector = PortSelector()
+    selector = ReactorSelector()
     loop = asyncio.SelectorEventLoop(selector)
     selector.serve(loop)
     return loop

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from llama.tcp._io.proactor_stream import LoopSocketStream
-from llama.tcp._io.reactor import LoopPoller
+from llama.tcp._io.proactor_stream import ProactorStream
+from llama.tcp._io.reactor import LoopReactor
 from llama.tcp._io.readiness import Port
 from llama.tcp._io.stream import SocketStream
 
@@ -17,12 +17,12 @@ def has_readiness(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def open_stream(
-    sock: socket.socket, peer: object = "", *, port: Port | None = None, by: LoopPoller | None = None
-) -> SocketStream | LoopSocketStream:
+    sock: socket.socket, peer: object = "", *, port: Port | None = None, reactor: LoopReactor | None = None
+) -> SocketStream | ProactorStream:
     """Return a stream over a connected, non-blocking socket, which the stream then owns.
 
-    `port` is the socket's readiness, if there is one already; `by` is the poller for a new one.
+    `port` is the socket's readiness, if there is one already; `reactor` is the poller for a new one.
     """
     if port is None and not has_readiness(asyncio.get_running_loop()):
-        return LoopSocketStream(sock, peer)
-    return SocketStream(sock, peer, port or Port(sock.fileno(), by=by))
+        return ProactorStream(sock, peer)
+    return SocketStream(sock, peer, port or Port(sock.fileno(), by=reactor))

@@ -6,10 +6,10 @@ import asyncio
 import socket
 from typing import Any
 
-from llama._core.shutdown import own_task
+from llama._core.shutdown import detached_task
 
 
-class LoopAccept:
+class ProactorAccept:
     """A listening socket with the interface of a Port, over the loop's `sock_accept`."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -17,7 +17,7 @@ class LoopAccept:
         self._accepting: asyncio.Task[tuple[socket.socket, Any]] | None = None
         self._left = False
 
-    def take(self) -> tuple[socket.socket, Any]:
+    def accept(self) -> tuple[socket.socket, Any]:
         """Return the next connection; raises BlockingIOError if there is none yet."""
         task = self._accepting
         if task is not None and task.done() and not task.cancelled():
@@ -28,16 +28,16 @@ class LoopAccept:
         raise BlockingIOError
 
     async def wait_readable(self) -> None:
-        """Return when `take` has a connection."""
+        """Return when `accept` has a connection."""
         if self._accepting is None:
-            self._accepting = own_task(asyncio.get_running_loop().sock_accept(self._sock))
+            self._accepting = detached_task(asyncio.get_running_loop().sock_accept(self._sock))
         await asyncio.wait((self._accepting,))
 
-    def unreadable(self) -> None:
-        """Do nothing: `take` keeps its own state."""
+    def clear_readable(self) -> None:
+        """Do nothing: `accept` keeps its own state."""
 
-    def leave(self, *, closing: bool = True) -> None:
-        """Stop using the loop; afterwards `take` calls accept directly."""
+    def unregister(self, *, closing: bool = True) -> None:
+        """Stop using the loop; afterwards `accept` calls accept directly."""
         self._left = True
         if self._accepting is not None:
             self._accepting.cancel()

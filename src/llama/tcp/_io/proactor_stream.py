@@ -7,13 +7,13 @@ import contextlib
 import os
 import socket
 
-from llama._core.errors import Closed
-from llama._core.shutdown import own_task
-from llama._core.stream import CHUNK, Buffer, Stream, busy, closed
-from llama.tcp._io.stream import LINGER, RESET_ON_CLOSE
+from llama._core.errors import StreamClosedError
+from llama._core.shutdown import detached_task
+from llama._core.stream import DEFAULT_READ_SIZE, Buffer, Stream, busy_error, closed_error
+from llama.tcp._io.stream import LINGER_TIMEOUT, RESET_ON_CLOSE
 
 
-class LoopSocketStream(Stream):
+class ProactorStream(Stream):
     """A connected stream socket on a loop such as Windows' proactor; it owns the socket and closes it.
 
     Bytes that the loop receives for a cancelled read are kept for the next one.
@@ -24,9 +24,9 @@ class LoopSocketStream(Stream):
         "_closed",
         "_eof",
         "_eof_sent",
+        "_error",
         "_gone",
         "_loop",
-        "_lost",
         "_reading",
         "_receiving",
         "_sending",
@@ -46,7 +46,7 @@ class LoopSocketStream(Stream):
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._reading = self._writing = False
         self._eof = self._eof_sent = self._closed = self._broken = False
-        self._lost: int | None = None
+        self._error: int | None = None
         self.peer = peer
 
     @property
@@ -57,11 +57,11 @@ class LoopSocketStream(Stream):
     def __repr__(self) -> str:
         return f"<stream {self.peer}>" if self.peer else f"<stream on descriptor {self._sock.fileno()}>"
 
-    async def read(self, limit: int = CHUNK, /) -> bytes:
+    async def read(self, limit: int = DEFAULT_READ_SIZE, /) -> bytes:
         if self._reading:
-            raise busy(self, "reading")
+            raise busy_error(self, "reading")
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if limit < 1:
             raise ValueError(f"a read of {limit} bytes: expected at least 1")
         if self._unread:
@@ -75,17 +75,17 @@ class LoopSocketStream(Stream):
             self._reading = False
 
     async def _receive(self, limit: int) -> bytes:
-        if self._pace is not None:
-            limit = self._pace.cap(limit)
-            while (delay := self._pace.read_delay()) > 0:
+        if self._pacer is not None:
+            limit = self._pacer.cap_read(limit)
+            while (delay := self._pacer.read_delay()) > 0:
                 await self._pause(delay)
         data = await self._received(limit)
         if not data:
-            if self._lost is not None:
-                raise OSError(self._lost, os.strerror(self._lost))
+            if self._error is not None:
+                raise OSError(self._error, os.strerror(self._error))
             self._eof = True
-        elif self._pace is not None:
-            self._pace.received(len(data))
+        elif self._pacer is not None:
+            self._pacer.on_received(len(data))
         if len(data) > limit:  # received for a cancelled read with a larger limit
             self.unread(data)
             return self._take(limit)
@@ -96,23 +96,23 @@ class LoopSocketStream(Stream):
             try:
                 return self._sock.recv(limit)
             except BlockingIOError:
-                self._receiving = own_task(self._loop.sock_recv(self._sock, limit))
+                self._receiving = detached_task(self._loop.sock_recv(self._sock, limit))
             except OSError as error:
-                self._lose(error)
+                self._fail(error)
                 raise
         await asyncio.wait((self._receiving,))
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         task, self._receiving = self._receiving, None
         try:
             return task.result()
         except OSError as error:
-            self._lose(error)
+            self._fail(error)
             raise
 
-    def _lose(self, error: OSError) -> None:
+    def _fail(self, error: OSError) -> None:
         if not isinstance(error, BrokenPipeError):
-            self._lost = error.errno
+            self._error = error.errno
 
     def _take(self, limit: int) -> bytes:
         data, self._unread = self._unread[:limit], self._unread[limit:]
@@ -124,11 +124,11 @@ class LoopSocketStream(Stream):
     async def _pause(self, delay: float) -> None:
         await asyncio.wait((self._gone,), timeout=delay)
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
 
     async def write(self, data: Buffer, /) -> None:
         if self._writing:
-            raise busy(self, "writing")
+            raise busy_error(self, "writing")
         self._check_write()
         view = memoryview(data).cast("B")
         count = 0
@@ -146,16 +146,16 @@ class LoopSocketStream(Stream):
 
     def _check_write(self) -> None:
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if self._eof_sent:
-            raise Closed(f"{self!r} takes no more writes: write_eof was called")
+            raise StreamClosedError(f"{self!r} takes no more writes: write_eof was called")
         if self._broken:
-            raise Closed(f"{self!r} takes no more writes: an earlier write was cancelled halfway")
+            raise StreamClosedError(f"{self!r} takes no more writes: an earlier write was cancelled halfway")
 
     async def _send(self, view: memoryview) -> int:
-        pace = self._pace
+        pace = self._pacer
         if pace is not None:
-            view = view[: pace.cap(len(view))]
+            view = view[: pace.cap_read(len(view))]
             while (delay := pace.write_delay()) > 0:
                 await self._pause(delay)
         try:
@@ -163,14 +163,14 @@ class LoopSocketStream(Stream):
         except BlockingIOError:
             count = await self._send_all(view)
         except OSError as error:
-            self._lose(error)
+            self._fail(error)
             raise
         if pace is not None:
-            pace.sent(count)
+            pace.on_sent(count)
         return count
 
     async def _send_all(self, view: memoryview) -> int:
-        self._sending = task = own_task(self._loop.sock_sendall(self._sock, view))
+        self._sending = task = detached_task(self._loop.sock_sendall(self._sock, view))
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
@@ -178,20 +178,20 @@ class LoopSocketStream(Stream):
             task.cancel()
             raise
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         self._sending = None
         try:
             task.result()
         except OSError as error:
-            self._lose(error)
+            self._fail(error)
             raise
         return len(view)
 
     async def write_eof(self) -> None:
         if self._writing:
-            raise busy(self, "writing")
+            raise busy_error(self, "writing")
         if self._closed:
-            raise closed(self)
+            raise closed_error(self)
         if not self._eof_sent:
             self._eof_sent = True
             with contextlib.suppress(OSError):  # the peer may have reset: the next call raises it
@@ -200,9 +200,9 @@ class LoopSocketStream(Stream):
     async def aclose(self) -> None:
         if self._closed:
             return
-        self._leave()
+        self._wake_pending()
         try:
-            if calls := self._calls():
+            if calls := self._pending_calls():
                 await asyncio.wait(calls)
             if not self._eof:
                 await self._linger()
@@ -213,22 +213,22 @@ class LoopSocketStream(Stream):
         if self._sock.fileno() >= 0:  # also while aclose lingers
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            self._leave()
+            self._wake_pending()
             self._close_after_calls()
 
-    def _leave(self) -> None:
+    def _wake_pending(self) -> None:
         self._closed = True
         if not self._gone.done():
             self._gone.set_result(None)
-        for call in self._calls():
+        for call in self._pending_calls():
             call.cancel()
 
-    def _calls(self) -> list[asyncio.Task[bytes] | asyncio.Task[None]]:
+    def _pending_calls(self) -> list[asyncio.Task[bytes] | asyncio.Task[None]]:
         """The pending loop calls, which use the descriptor until they end."""
         return [call for call in (self._receiving, self._sending) if call is not None and not call.done()]
 
     def _close_after_calls(self) -> None:
-        calls = self._calls()
+        calls = self._pending_calls()
         for call in calls:
             call.cancel()
             call.add_done_callback(lambda _: self._close_after_calls())
@@ -238,12 +238,12 @@ class LoopSocketStream(Stream):
     async def _linger(self) -> None:
         # Closing with unread bytes sends a reset, which can destroy the last bytes written.
         with contextlib.suppress(OSError, TimeoutError):
-            if not self._sock.recv(CHUNK):
+            if not self._sock.recv(DEFAULT_READ_SIZE):
                 return
             self._sock.shutdown(socket.SHUT_WR)
-            async with asyncio.timeout(LINGER):
+            async with asyncio.timeout(LINGER_TIMEOUT):
                 while self._sock.fileno() >= 0:
-                    self._receiving = own_task(self._loop.sock_recv(self._sock, CHUNK))
+                    self._receiving = detached_task(self._loop.sock_recv(self._sock, DEFAULT_READ_SIZE))
                     await asyncio.wait((self._receiving,))
                     if self._receiving.cancelled() or not self._receiving.result():
                         return

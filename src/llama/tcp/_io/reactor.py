@@ -16,9 +16,9 @@ or one failing callback that stops the others of its batch.
 - A descriptor leaves the table before it is closed. If its number is reused within one batch of events, the
   new port gets one spurious report, which costs one call that returns EAGAIN.
 - Each report is guarded: an exception goes to the loop's exception handler, and the batch continues.
-- `new_event_loop` makes loops whose selector waits on this epoll directly (`OwnPoller`). In other loops, uvloop
-  included, the loop watches the epoll's own descriptor (`EpollPoller`), which costs one more system call.
-- Without epoll, `LoopPoller` uses add_reader and add_writer, which are level-triggered: each is removed when it
+- `new_event_loop` makes loops whose selector waits on this epoll directly (`SelectorReactor`). In other loops, uvloop
+  included, the loop watches the epoll's own descriptor (`EpollReactor`), which costs one more system call.
+- Without epoll, `LoopReactor` uses add_reader and add_writer, which are level-triggered: each is removed when it
   has reported, and added again when the port waits.
 """
 
@@ -34,7 +34,7 @@ from time import monotonic
 from typing import Protocol
 
 _BATCH = 256  # events of one epoll_wait
-_HELD = 0.002  # seconds that a queued message may wait for others of the same iteration
+_MAX_COALESCE_DELAY = 0.002  # seconds that a queued message may wait for others of the same iteration
 
 
 class Port(Protocol):
@@ -45,24 +45,24 @@ class Port(Protocol):
     registered: bool
     both: bool
 
-    def now_readable(self) -> None:
+    def handle_readable(self) -> None:
         """A read will not block: there are bytes, the end of the stream, or an error."""
 
-    def now_writable(self) -> None:
+    def handle_writable(self) -> None:
         """A write will not block: there is room, or an error."""
 
-    def now_broken(self) -> None:
+    def handle_hangup(self) -> None:
         """The connection broke."""
 
 
 class Sender(Protocol):
     """An object that sends queued bytes at the end of a loop iteration."""
 
-    def send_taken(self) -> None:
+    def flush_buffered(self) -> None:
         """Send the queued bytes."""
 
 
-class LoopPoller:
+class LoopReactor:
     """A poller over add_reader and add_writer, which are level-triggered: each is removed when it has reported."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -71,20 +71,20 @@ class LoopPoller:
         self._first = 0.0
 
     def send_soon(self, sender: Sender) -> None:
-        """Call `sender.send_taken()` at the end of this loop iteration, or earlier if the iteration is long."""
+        """Call `sender.flush_buffered()` at the end of this loop iteration, or earlier if the iteration is long."""
         senders = self.senders
         senders.append(sender)
         if len(senders) == 1:
             self._first = monotonic()
             self._at_end()
-        elif monotonic() - self._first > _HELD:
+        elif monotonic() - self._first > _MAX_COALESCE_DELAY:
             self.send_all()
 
     def send_all(self) -> None:
         """Let all senders send, at the end of the iteration."""
         senders, self.senders = self.senders, []
         for each in senders:
-            each.send_taken()
+            each.flush_buffered()
 
     def _at_end(self) -> None:
         self.loop.call_soon(self.send_all)
@@ -102,22 +102,22 @@ class LoopPoller:
 
     def _read(self, port: Port) -> None:
         self.loop.remove_reader(port.fd)
-        port.now_readable()
+        port.handle_readable()
 
     def _write(self, port: Port) -> None:
         self.loop.remove_writer(port.fd)
-        port.now_writable()
+        port.handle_writable()
 
-    def forget(self, port: Port, *, closing: bool) -> None:
+    def unregister(self, port: Port, *, closing: bool) -> None:
         """Stop reporting; call this while the descriptor is open. `closing`: the caller closes it next."""
         self.loop.remove_reader(port.fd)
         self.loop.remove_writer(port.fd)
 
-    def hold(self) -> None:
-        """Keep the poller open until `drop`, even without registered ports."""
+    def acquire(self) -> None:
+        """Keep the poller open until `release`, even without registered ports."""
 
-    async def drop(self) -> None:
-        """Undo one `hold`."""
+    async def release(self) -> None:
+        """Undo one `acquire`."""
 
 
 if sys.platform == "linux":
@@ -165,19 +165,19 @@ if sys.platform == "linux":
             if port is None:
                 return
             if events == select.EPOLLIN:
-                port.now_readable()
+                port.handle_readable()
                 return
             if events & _GONE:
                 port.hangup = True
                 if events & select.EPOLLERR:
-                    port.now_broken()
+                    port.handle_hangup()
             if events & _READABLE:
-                port.now_readable()
+                port.handle_readable()
             if events & _WRITABLE:
-                port.now_writable()
+                port.handle_writable()
 
-    class EpollPoller(LoopPoller):
-        """An epoll whose descriptor the loop watches; it is open while a port is registered or `hold` is active."""
+    class EpollReactor(LoopReactor):
+        """An epoll whose descriptor the loop watches; it is open while a port is registered or `acquire` is active."""
 
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             super().__init__(loop)
@@ -197,16 +197,16 @@ if sys.platform == "linux":
             elif not port.both:
                 self._ports().add_write(port)
 
-        def forget(self, port: Port, *, closing: bool) -> None:
+        def unregister(self, port: Port, *, closing: bool) -> None:
             if port.registered and self._open is not None:
                 self._open.remove(port, closing=closing)
                 if not len(self._open):
                     self._close_unused()
 
-        def hold(self) -> None:
+        def acquire(self) -> None:
             self._holds += 1
 
-        async def drop(self) -> None:
+        async def release(self) -> None:
             self._holds -= 1
             self._close_unused()
 
@@ -234,7 +234,7 @@ if sys.platform == "linux":
                 self._open.epoll.close()
                 self._open = None
 
-    class OwnPoller(EpollPoller):
+    class SelectorReactor(EpollReactor):
         """The epoll that the loop itself waits on, which stays open as long as the loop."""
 
         def __init__(self, loop: asyncio.AbstractEventLoop, ports: Ports) -> None:
@@ -250,23 +250,23 @@ if sys.platform == "linux":
 
 class _Current(threading.local):
     loop: asyncio.AbstractEventLoop | None = None
-    poller: LoopPoller | None = None
+    poller: LoopReactor | None = None
 
 
 _current = _Current()
-_own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopPoller] = weakref.WeakKeyDictionary()
+_own: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopReactor] = weakref.WeakKeyDictionary()
 
 
-def adopt(poller: LoopPoller) -> None:
+def set_current(poller: LoopReactor) -> None:
     """Make this the poller of its loop."""
     _own[poller.loop] = poller
 
 
-def poller() -> LoopPoller:
+def current_reactor() -> LoopReactor:
     """Return the running loop's poller."""
     loop = asyncio.get_running_loop()
     if _current.loop is not loop or _current.poller is None:
         if (found := _own.get(loop)) is None:
-            found = EpollPoller(loop) if sys.platform == "linux" else LoopPoller(loop)
+            found = EpollReactor(loop) if sys.platform == "linux" else LoopReactor(loop)
         _current.loop, _current.poller = loop, found
     return _current.poller

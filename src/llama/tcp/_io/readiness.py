@@ -9,14 +9,14 @@ lost bytes, a lost wake-up, a waiter that never returns, or a callback after it 
   its transports read on behalf of the waiter instead, and must keep or drop bytes that arrive after a
   cancellation.
 - `readable` and `writable` mean "a call may succeed". They start True, because most calls succeed at once and
-  asking the kernel first would cost a system call; EAGAIN clears them (`unreadable`, `unwritable`) and a report
+  asking the kernel first would cost a system call; EAGAIN clears them (`clear_readable`, `clear_writable`) and a report
   sets them again. Edge-triggered reports make this necessary: clearing a flag without EAGAIN (or a short read)
   would wait for an edge that has already passed.
 - A callback that is set while the flag is True runs in the next loop iteration, never inside the setter, so
   that setting a callback is not reentrant.
 - A read waiter and a read callback exclude each other; streams enforce this with Busy.
-- A meter delays a callback by a timer (`hold_readable`, `hold_writable`); reports do not call it meanwhile.
-- `fail` wakes every waiter with an error and calls every callback a last time; `leave` unregisters the
+- A meter delays a callback by a timer (`delay_readable`, `delay_writable`); reports do not call it meanwhile.
+- `fail` wakes every waiter with an error and calls every callback a last time; `unregister` unregisters the
   descriptor. Both come before the close, since a closed number may belong to another socket already.
 """
 
@@ -25,11 +25,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from llama.tcp._io.reactor import LoopPoller, Sender, poller
+from llama.tcp._io.reactor import LoopReactor, Sender, current_reactor
 
 
 class Port:
-    """The readiness of a non-blocking descriptor, which the caller owns; call `leave` before closing it.
+    """The readiness of a non-blocking descriptor, which the caller owns; call `unregister` before closing it.
 
     `readable` and `writable` say whether a call may succeed: the caller clears them when a call would block, and
     the poller's next report sets them. A port only wakes the waiter, which then makes the call itself, so that a
@@ -40,7 +40,7 @@ class Port:
         "_on_break",
         "_on_read",
         "_on_write",
-        "_poller",
+        "_reactor",
         "_read_timer",
         "_read_waiter",
         "_write_timer",
@@ -56,7 +56,7 @@ class Port:
     )
 
     def __init__(
-        self, fd: int, *, readable: bool = True, writable: bool = True, by: LoopPoller | None = None
+        self, fd: int, *, readable: bool = True, writable: bool = True, by: LoopReactor | None = None
     ) -> None:
         self.fd = fd
         self.readable = readable
@@ -65,8 +65,8 @@ class Port:
             False  # the peer closed or the connection broke: one more read returns the end or the error
         )
         self.registered = self.both = self.broken = False
-        self._poller = by or poller()
-        self.loop = self._poller.loop
+        self._reactor = by or current_reactor()
+        self.loop = self._reactor.loop
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
         self._on_break: Callable[[], object] | None = None
@@ -75,25 +75,25 @@ class Port:
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
-    def unreadable(self) -> None:
+    def clear_readable(self) -> None:
         """A read would block: wait for the next report."""
         self.readable = self.hangup = False
         if not self.registered and self._on_read is not None:
-            self._poller.watch_read(self)
+            self._reactor.watch_read(self)
 
-    def unwritable(self) -> None:
+    def clear_writable(self) -> None:
         """A write would block: wait for the next report."""
         self.writable = False
         if self._on_write is not None:
-            self._poller.watch_write(self)
+            self._reactor.watch_write(self)
 
     def send_soon(self, sender: Sender) -> None:
-        """Call `sender.send_taken()` at the end of this loop iteration."""
-        self._poller.send_soon(sender)
+        """Call `sender.flush_buffered()` at the end of this loop iteration."""
+        self._reactor.send_soon(sender)
 
     # called by the poller
 
-    def now_readable(self) -> None:
+    def handle_readable(self) -> None:
         """A read will not block: there are bytes, the end of the stream, or an error."""
         self.readable = True
         callback = self._on_read
@@ -103,7 +103,7 @@ class Port:
         elif (waiter := self._read_waiter) is not None and not waiter.done():
             waiter.set_result(None)
 
-    def now_writable(self) -> None:
+    def handle_writable(self) -> None:
         """A write will not block: there is room, or an error."""
         self.writable = True
         if self._on_write is not None:
@@ -112,7 +112,7 @@ class Port:
         elif self._write_waiter is not None:
             _wake(self._write_waiter)
 
-    def now_broken(self) -> None:
+    def handle_hangup(self) -> None:
         """The connection broke."""
         self.broken = True
         waiter = self._read_waiter
@@ -124,7 +124,7 @@ class Port:
     async def wait_readable(self) -> None:
         """Return when a read may succeed; raises the error passed to `fail`."""
         while not self.readable:
-            self._poller.watch_read(self)
+            self._reactor.watch_read(self)
             self._read_waiter = self.loop.create_future()
             try:
                 await self._read_waiter
@@ -134,14 +134,14 @@ class Port:
     def when_readable(self) -> asyncio.Future[None]:
         """Return a future for the next readiness, after a read would block; it raises the error passed to `fail`."""
         if not self.registered:
-            self._poller.watch_read(self)
+            self._reactor.watch_read(self)
         self._read_waiter = waiter = self.loop.create_future()
         return waiter
 
     async def wait_writable(self) -> None:
         """Return when a write may succeed; raises the error passed to `fail`."""
         while not self.writable:
-            self._poller.watch_write(self)
+            self._reactor.watch_write(self)
             self._write_waiter = self.loop.create_future()
             try:
                 await self._write_waiter
@@ -173,11 +173,11 @@ class Port:
             self._read_timer = _cancel(self._read_timer)
         if callback is not None:
             if not self.registered:
-                self._poller.watch_read(self)  # registering reports readiness that exists already
+                self._reactor.watch_read(self)  # registering reports readiness that exists already
             elif self.readable:
-                self.loop.call_soon(self._again_readable)
+                self.loop.call_soon(self._resume_readable)
         elif self.broken and self._on_break is not None:
-            self.loop.call_soon(self.now_broken)
+            self.loop.call_soon(self.handle_hangup)
 
     def on_writable(self, callback: Callable[[], object] | None) -> None:
         """Call back when a write may succeed, in the next iteration if it may now."""
@@ -186,32 +186,32 @@ class Port:
             self._write_timer = _cancel(self._write_timer)
         if callback is not None:
             if self.writable:
-                self.loop.call_soon(self._again_writable)
+                self.loop.call_soon(self._resume_writable)
             else:
-                self._poller.watch_write(self)
+                self._reactor.watch_write(self)
 
     def on_broken(self, callback: Callable[[], object] | None) -> None:
         """Call back when the connection breaks while no read is pending, if the poller can detect that."""
         self._on_break = callback
         if callback is not None and not self.registered:
-            self._poller.watch_break(self)
+            self._reactor.watch_break(self)
 
-    def hold_readable(self, delay: float) -> None:
+    def delay_readable(self, delay: float) -> None:
         """Delay the callback by `delay` seconds."""
         self._read_timer = _cancel(self._read_timer)
-        self._read_timer = self.loop.call_later(delay, self._again_readable)
+        self._read_timer = self.loop.call_later(delay, self._resume_readable)
 
-    def hold_writable(self, delay: float) -> None:
+    def delay_writable(self, delay: float) -> None:
         """Delay the callback by `delay` seconds."""
         self._write_timer = _cancel(self._write_timer)
-        self._write_timer = self.loop.call_later(delay, self._again_writable)
+        self._write_timer = self.loop.call_later(delay, self._resume_writable)
 
-    def _again_readable(self) -> None:
+    def _resume_readable(self) -> None:
         self._read_timer = None
         if self._on_read is not None:
             self._on_read()
 
-    def _again_writable(self) -> None:
+    def _resume_writable(self) -> None:
         self._write_timer = None
         if self._on_write is not None:
             self._on_write()
@@ -229,9 +229,9 @@ class Port:
         self.on_writable(None)
         self._on_break = None
 
-    def leave(self, *, closing: bool = True) -> None:
+    def unregister(self, *, closing: bool = True) -> None:
         """Unregister the descriptor, before it is closed; pass `closing=False` if it stays open."""
-        self._poller.forget(self, closing=closing)
+        self._reactor.unregister(self, closing=closing)
 
 
 async def _pause(waiter: asyncio.Future[None], delay: float) -> None:

@@ -7,17 +7,19 @@ from typing import NoReturn
 
 from llama._core.service import Middleware
 from llama._core.stack import named_layer
-from llama._core.stream import Handler, Stream
+from llama._core.stream import ConnectionHandler, Stream
 
 
-def middleware(name: str, build: Callable[[Handler], Handler]) -> Middleware[Stream, None]:
+def connection_middleware(
+    name: str, build: Callable[[ConnectionHandler], ConnectionHandler]
+) -> Middleware[Stream, None]:
     """Return a named layer that takes streams and passes on streams."""
-    return named_layer(name, build, takes=Stream, gives=Stream)
+    return named_layer(name, build, input_type=Stream, inner_type=Stream)
 
 
-def off(name: str) -> Middleware[Stream, None]:
+def noop_layer(name: str) -> Middleware[Stream, None]:
     """Return a disabled layer: it returns its inner service, and costs nothing."""
-    return middleware(name, lambda inner: inner)
+    return connection_middleware(name, lambda inner: inner)
 
 
 async def expire(stream: Stream, reason: str) -> NoReturn:

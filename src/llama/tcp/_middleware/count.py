@@ -7,37 +7,37 @@ from typing import ClassVar
 
 from llama._core.meter import Meter
 from llama._core.service import Middleware
-from llama._core.stack import factory
-from llama._core.stream import Handler, Stream
-from llama.tcp._middleware.base import middleware
+from llama._core.stack import layer_factory
+from llama._core.stream import ConnectionHandler, Stream
+from llama.tcp._middleware.base import connection_middleware
 
 
-class Traffic(Meter):
+class TrafficCounter(Meter):
     """The counters of `tcp.count`."""
 
-    __slots__ = ("bytes_received", "bytes_sent", "connections", "live")
+    __slots__ = ("active", "bytes_received", "bytes_sent", "connections")
 
     def __init__(self) -> None:
         self.connections = 0
         """The number of connections so far."""
-        self.live = 0
+        self.active = 0
         """The number of open connections."""
         self.bytes_received = 0
         """Bytes received from peers."""
         self.bytes_sent = 0
         """Bytes sent to peers."""
 
-    def received(self, count: int) -> float:
+    def on_received(self, count: int) -> float:
         self.bytes_received += count
         return 0.0
 
-    def sent(self, count: int) -> float:
+    def on_sent(self, count: int) -> float:
         self.bytes_sent += count
         return 0.0
 
     def __repr__(self) -> str:
         return (
-            f"Traffic(connections={self.connections}, live={self.live}, "
+            f"TrafficCounter(connections={self.connections}, active={self.active}, "
             f"bytes_received={self.bytes_received}, bytes_sent={self.bytes_sent})"
         )
 
@@ -46,10 +46,10 @@ class Traffic(Meter):
 class Count:
     """Counts into a Traffic."""
 
-    inner: Handler
-    traffic: Traffic
+    inner: ConnectionHandler
+    traffic: TrafficCounter
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
         return "tcp.count()"
@@ -57,22 +57,22 @@ class Count:
     async def __call__(self, stream: Stream, /) -> None:
         traffic = self.traffic
         traffic.connections += 1
-        traffic.live += 1
+        traffic.active += 1
         stream.attach(traffic)
         try:
             await self.inner(stream)
         finally:
-            traffic.live -= 1
+            traffic.active -= 1
             stream.detach(traffic)
 
 
-@factory("tcp.count")
-def count(into: Traffic) -> Middleware[Stream, None]:
-    """Count connections and their bytes, in both directions, in a Traffic; several stacks can share one.
+@layer_factory("tcp.count")
+def count(into: TrafficCounter) -> Middleware[Stream, None]:
+    """Count connections and their bytes, in both directions, in a TrafficCounter; several stacks can share one.
 
-        traffic = tcp.Traffic()
+        traffic = tcp.TrafficCounter()
         stack(tcp.count(traffic), tcp.forward("127.0.0.1:8080"))
 
     The position in the stack matters: outside `tls.server` it counts encrypted bytes. Each worker counts separately.
     """
-    return middleware("tcp.count()", lambda inner: Count(inner, into))
+    return connection_middleware("tcp.count()", lambda inner: Count(inner, into))

@@ -5,48 +5,48 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from llama._core.errors import ConfigError, Overloaded
+from llama._core.errors import ConfigError, OverloadedError
 from llama._core.service import Middleware
-from llama._core.stack import factory
-from llama._core.stream import Handler, Stream
+from llama._core.stack import layer_factory
+from llama._core.stream import ConnectionHandler, Stream
 from llama.layers._peer_key import network_of, peer_host
-from llama.tcp._middleware.base import middleware, off
+from llama.tcp._middleware.base import connection_middleware, noop_layer
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class PerPeerLimit:
     """Refuses further connections of a peer that has reached the limit."""
 
-    inner: Handler
+    inner: ConnectionHandler
     connections: int
     ipv6_prefix: int
-    live: dict[str | None, int] = field(default_factory=dict[str | None, int])
+    active: dict[str | None, int] = field(default_factory=dict[str | None, int])
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
-        return _spelling(self.connections, self.ipv6_prefix)
+        return _spec(self.connections, self.ipv6_prefix)
 
     async def __call__(self, stream: Stream, /) -> None:
         host = peer_host(stream)
         peer = None if host is None else network_of(host, self.ipv6_prefix)
-        count = self.live.get(peer, 0)
+        count = self.active.get(peer, 0)
         if count >= self.connections:
-            raise Overloaded(f"{peer or 'a peer without an address'} has {count} connections already")
-        self.live[peer] = count + 1
+            raise OverloadedError(f"{peer or 'a peer without an address'} has {count} connections already")
+        self.active[peer] = count + 1
         try:
             await self.inner(stream)
         finally:
-            self._left(peer)
+            self._release(peer)
 
-    def _left(self, peer: str | None) -> None:
-        if self.live[peer] > 1:
-            self.live[peer] -= 1
+    def _release(self, peer: str | None) -> None:
+        if self.active[peer] > 1:
+            self.active[peer] -= 1
         else:
-            del self.live[peer]
+            del self.active[peer]
 
 
-@factory("tcp.per_peer_limit")
+@layer_factory("tcp.per_peer_limit")
 def per_peer_limit(connections: int | None, *, ipv6_prefix: int = 128) -> Middleware[Stream, None]:
     """Serve at most `connections` concurrent connections of one address, and reset others with Overloaded.
 
@@ -57,15 +57,17 @@ def per_peer_limit(connections: int | None, *, ipv6_prefix: int = 128) -> Middle
         stack(tcp.per_peer_limit(20, ipv6_prefix=64), tcp.forward("127.0.0.1:8080"))
     """
     if connections is None:
-        return off("tcp.per_peer_limit(None)")
+        return noop_layer("tcp.per_peer_limit(None)")
     if connections < 1:
         raise ConfigError(f"tcp.per_peer_limit({connections}): expected at least 1 connection, or None")
     if not 1 <= ipv6_prefix <= 128:
         raise ConfigError(f"tcp.per_peer_limit(ipv6_prefix={ipv6_prefix}): expected 1 to 128 bits")
     count = connections
-    return middleware(_spelling(count, ipv6_prefix), lambda inner: PerPeerLimit(inner, count, ipv6_prefix))
+    return connection_middleware(
+        _spec(count, ipv6_prefix), lambda inner: PerPeerLimit(inner, count, ipv6_prefix)
+    )
 
 
-def _spelling(connections: int, ipv6_prefix: int) -> str:
+def _spec(connections: int, ipv6_prefix: int) -> str:
     prefix = "" if ipv6_prefix == 128 else f", ipv6_prefix={ipv6_prefix}"
     return f"tcp.per_peer_limit({connections}{prefix})"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import ClassVar, TypeAlias
 
-from llama._core.errors import ConfigError, Refused
+from llama._core.errors import ConfigError, RefusedError
 from llama._core.service import Middleware
-from llama._core.stack import factory
-from llama._core.stream import Handler, Stream
-from llama.layers._peer_key import packed, peer_host
-from llama.tcp._middleware.base import middleware, off
+from llama._core.stack import layer_factory
+from llama._core.stream import ConnectionHandler, Stream
+from llama.layers._peer_key import packed_address, peer_host
+from llama.tcp._middleware.base import connection_middleware, noop_layer
 
 Network: TypeAlias = str | IPv4Network | IPv6Network
 """`192.0.2.0/24`, `2001:db8::/32`, a single address, or `unix` for clients of a Unix socket."""
@@ -46,7 +46,7 @@ class Networks:
     def __contains__(self, host: str | None) -> bool:
         if host is None:
             return False
-        address = packed(host)
+        address = packed_address(host)
         if address is None:
             return self._unix and host == UNIX
         number, size = int.from_bytes(address, "big"), len(address)
@@ -72,26 +72,26 @@ def _parse(network: str | IPv4Network | IPv6Network) -> IPv4Network | IPv6Networ
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Guard:
+class NetworkFilter:
     """Accepts or refuses connections by their peer's address."""
 
-    inner: Handler
+    inner: ConnectionHandler
     networks: Networks
     allows: bool
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
-        return _spelling(self.networks, allows=self.allows)
+        return _spec(self.networks, allows=self.allows)
 
     async def __call__(self, stream: Stream, /) -> None:
         host = peer_host(stream)
         if (host in self.networks) is not self.allows:
-            raise Refused(f"{host or 'a peer without an address'} is not allowed by {self!r}")
+            raise RefusedError(f"{host or 'a peer without an address'} is not allowed by {self!r}")
         await self.inner(stream)
 
 
-@factory("tcp.allow")
+@layer_factory("tcp.allow")
 def allow(*networks: Network) -> Middleware[Stream, None]:
     """Serve only peers from these networks; connections of others are reset, with Refused.
 
@@ -104,24 +104,26 @@ def allow(*networks: Network) -> Middleware[Stream, None]:
         raise ConfigError(
             "tcp.allow(): expected at least one network, otherwise it would refuse every client"
         )
-    return _guard(networks, allows=True)
+    return _network_filter(networks, allows=True)
 
 
-@factory("tcp.deny")
+@layer_factory("tcp.deny")
 def deny(*networks: Network) -> Middleware[Stream, None]:
-    """Reset connections of peers from these networks, with Refused; the syntax is that of `tcp.allow`.
+    """Reset connections of peers from these networks, with RefusedError; the syntax is that of `tcp.allow`.
 
     stack(tcp.deny("203.0.113.0/24"), tcp.forward("127.0.0.1:8080"))
     """
-    return _guard(networks, allows=False)
+    return _network_filter(networks, allows=False)
 
 
-def _guard(networks: tuple[Network, ...], *, allows: bool) -> Middleware[Stream, None]:
+def _network_filter(networks: tuple[Network, ...], *, allows: bool) -> Middleware[Stream, None]:
     if not networks:
-        return off("tcp.deny()")
+        return noop_layer("tcp.deny()")
     within = Networks(networks)
-    return middleware(_spelling(within, allows=allows), lambda inner: Guard(inner, within, allows))
+    return connection_middleware(
+        _spec(within, allows=allows), lambda inner: NetworkFilter(inner, within, allows)
+    )
 
 
-def _spelling(networks: Networks, *, allows: bool) -> str:
+def _spec(networks: Networks, *, allows: bool) -> str:
     return f"tcp.{'allow' if allows else 'deny'}({networks})"

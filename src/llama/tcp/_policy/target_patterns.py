@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from llama._core.errors import ConfigError
 from llama._core.target import Target, split_address
 from llama.layers._hostname import normalized_host
-from llama.layers._peer_key import packed
+from llama.layers._peer_key import packed_address
 from llama.tcp._policy.networks import Networks
 
 
@@ -27,26 +27,26 @@ class _Hosts:
         if host in ("", "*"):
             self.all = True
         elif host.startswith("*."):
-            self.domains.add(_name(host[2:]))
+            self.domains.add(_normalize_name(host[2:]))
         elif _is_network(host):
             self.networks = Networks((*self.networks.names, host))
         else:
-            self.names.add(_name(host))
+            self.names.add(_normalize_name(host))
 
     def __contains__(self, host: str) -> bool:
         if self.all:
             return True
-        if packed(host) is not None:
+        if packed_address(host) is not None:
             return host in self.networks
-        name = _name(host)
-        return name in self.names or any(parent in self.domains for parent in _parents(name))
+        name = _normalize_name(host)
+        return name in self.names or any(parent in self.domains for parent in _parent_domains(name))
 
 
-def _name(host: str) -> str:
+def _normalize_name(host: str) -> str:
     return host.lower() if host.startswith("unix:") else normalized_host(host)
 
 
-def _parents(name: str) -> Iterable[str]:
+def _parent_domains(name: str) -> Iterable[str]:
     while name:
         _, _, name = name.partition(".")
         yield name
@@ -64,7 +64,7 @@ def _is_network(text: str) -> bool:
     return True
 
 
-class TargetSet:
+class TargetPatterns:
     """Targets by patterns: `a.example`, `*.a.example` (its subdomains), `192.0.2.0/24`, `[::1]`, `*`.
 
     Each may end in `:PORT`. Names are matched as clients send them: `in` does not resolve them.
@@ -80,9 +80,9 @@ class TargetSet:
             self._by_port.setdefault(port, _Hosts()).add(host)
 
     def __contains__(self, target: Target) -> bool:
-        return self.holds(target.host, target.port)
+        return self.matches(target.host, target.port)
 
-    def holds(self, host: str, port: int) -> bool:
+    def matches(self, host: str, port: int) -> bool:
         """Whether a host and port are in the set."""
         found = self._by_port
         return (port in found and host in found[port]) or (None in found and host in found[None])

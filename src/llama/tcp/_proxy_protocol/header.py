@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from struct import Struct, error
 from typing import Final, Literal, TypeAlias
 
-from llama._core.errors import ProtocolError, TooLarge
+from llama._core.errors import ProtocolError, TooLargeError
 from llama.tcp._proxy_protocol.tlv import ProxySSL, Tlv, TlvType, decode_text, decode_tlvs, encode_tlvs, seal
 
 Family: TypeAlias = Literal["tcp4", "tcp6", "udp4", "udp6", "unix", "unix-datagram", "unspecified"]
@@ -138,7 +138,7 @@ class ProxyHeader:
 def parse(data: bytes | bytearray | memoryview, limit: int = V2_LIMIT) -> tuple[ProxyHeader, int] | None:
     """Parse the header in a connection's first bytes; returns it and its length, or None if bytes are missing.
 
-    Raises ProtocolError at the first byte that does not belong to a PROXY header, and TooLarge for a version 2
+    Raises ProtocolError at the first byte that does not belong to a PROXY header, and TooLargeError for a version 2
     header of more than `limit` bytes. While the header is incomplete, a call examines at most 107 bytes.
     """
     head = bytes(data[:_V1_LIMIT])
@@ -198,7 +198,7 @@ def _parse_v2(data: bytes | bytearray | memoryview, limit: int) -> tuple[ProxyHe
         raise ProtocolError(f"PROXY version and command 0x{command:02x}: expected 0x20 or 0x21")
     size = _V2_START + length
     if size > limit:
-        raise TooLarge(f"a PROXY header of {size} bytes: the limit is {limit}")
+        raise TooLargeError(f"a PROXY header of {size} bytes: the limit is {limit}")
     if len(data) < size:
         return None
     if command == _LOCAL:

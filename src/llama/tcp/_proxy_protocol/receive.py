@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import ConfigError, Refused, Truncated
-from llama._core.server import Local, Peer
+from llama._core.errors import ConfigError, RefusedError, TruncatedError
+from llama._core.server import LocalAddress, PeerAddress
 from llama._core.service import Middleware
-from llama._core.stack import factory
-from llama._core.stream import Handler, Stream
+from llama._core.stack import layer_factory
+from llama._core.stream import ConnectionHandler, Stream
 from llama.layers._peer_key import network_of, peer_host
 from llama.tcp._io.stream import SocketStream
-from llama.tcp._middleware.base import middleware
+from llama.tcp._middleware.base import connection_middleware
 from llama.tcp._policy.networks import UNIX, Network, Networks
 from llama.tcp._proxy_protocol.header import V2_LIMIT, ProxyHeader, parse
 
@@ -23,16 +23,16 @@ from llama.tcp._proxy_protocol.header import V2_LIMIT, ProxyHeader, parse
 class ProxyProtocol:
     """Takes the client's address from the PROXY header of a trusted proxy."""
 
-    inner: Handler
+    inner: ConnectionHandler
     trust: Networks
     require: bool
     timeout: float | None
     limit: int
 
-    __takes__: ClassVar[type] = Stream
+    __input_type__: ClassVar[type] = Stream
 
     def __repr__(self) -> str:
-        return _spelling(self.trust)
+        return _spec(self.trust)
 
     async def __call__(self, stream: Stream, /) -> None:
         host = peer_host(stream)
@@ -42,7 +42,7 @@ class ProxyProtocol:
                 return
             _apply(header, stream)
         elif self.require:
-            raise Refused(f"{host or 'a peer without an address'} is not trusted by {self!r}")
+            raise RefusedError(f"{host or 'a peer without an address'} is not trusted by {self!r}")
         await self.inner(stream)
 
     async def _read(self, stream: Stream) -> ProxyHeader | None:
@@ -62,7 +62,7 @@ async def _read_header(stream: Stream, limit: int) -> ProxyHeader | None:
     while (found := parse(data, limit)) is None:
         part = await stream.read()
         if not part and data:
-            raise Truncated(f"the connection ended after {len(data)} bytes of a PROXY header")
+            raise TruncatedError(f"the connection ended after {len(data)} bytes of a PROXY header")
         if not part:
             return None
         data += part
@@ -76,19 +76,19 @@ def _apply(header: ProxyHeader, stream: Stream) -> None:
     stream.extensions.set(header)
     if header.source is None or header.destination is None:
         return
-    peer = Peer(UNIX, 0) if isinstance(header.source, str) else Peer(*_plain(header.source))
+    peer = PeerAddress(UNIX, 0) if isinstance(header.source, str) else PeerAddress(*_unmapped(header.source))
     stream.extensions.set(peer)
-    where = (header.destination, 0) if isinstance(header.destination, str) else _plain(header.destination)
-    stream.extensions.set(Local(*where))
+    where = (header.destination, 0) if isinstance(header.destination, str) else _unmapped(header.destination)
+    stream.extensions.set(LocalAddress(*where))
     if isinstance(stream, SocketStream):
         stream.peer = str(peer)  # the name of this connection in the log
 
 
-def _plain(address: tuple[str, int]) -> tuple[str, int]:
+def _unmapped(address: tuple[str, int]) -> tuple[str, int]:
     return network_of(address[0], 128), address[1]
 
 
-@factory("tcp.proxy_protocol")
+@layer_factory("tcp.proxy_protocol")
 def proxy_protocol(
     *,
     trust: Iterable[Network],
@@ -99,8 +99,8 @@ def proxy_protocol(
     """Take the client's address from a PROXY header, version 1 or 2, of peers in `trust`.
 
     These peers must send a header: without one the connection ends with ProtocolError. Other peers are served
-    without reading a header or, with `require`, refused. `Peer`, `Local` and the `ProxyHeader` itself, with its
-    TLVs, are set in the extensions; for a connection of the proxy itself (LOCAL, UNKNOWN) the addresses do not
+    without reading a header or, with `require`, refused. `PeerAddress`, `LocalAddress` and the `ProxyHeader` itself,
+    with its TLVs, are set in the extensions; for a connection of the proxy itself (LOCAL, UNKNOWN) the addresses do not
     change. `timeout` in seconds is for the whole header; `limit` is the largest version 2 header in bytes.
     The networks have the syntax of `tcp.allow`.
 
@@ -111,10 +111,10 @@ def proxy_protocol(
         raise ConfigError("tcp.proxy_protocol(trust=()): expected the networks of the proxies in front")
     if timeout is not None and timeout <= 0:
         raise ConfigError(f"tcp.proxy_protocol(timeout={timeout:g}): expected more than 0 seconds, or None")
-    return middleware(
-        _spelling(trusted), lambda inner: ProxyProtocol(inner, trusted, require, timeout, limit)
+    return connection_middleware(
+        _spec(trusted), lambda inner: ProxyProtocol(inner, trusted, require, timeout, limit)
     )
 
 
-def _spelling(trust: Networks) -> str:
+def _spec(trust: Networks) -> str:
     return f"tcp.proxy_protocol(trust=[{trust}])"

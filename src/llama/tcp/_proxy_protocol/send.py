@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from llama._core.errors import ConfigError
-from llama._core.server import Local, Peer
-from llama._core.stack import check_takes, factory
+from llama._core.server import LocalAddress, PeerAddress
+from llama._core.stack import check_accepts, layer_factory
 from llama._core.stream import Stream
 from llama._core.target import Connector, Target
-from llama.layers._peer_key import network_of, packed
+from llama.layers._peer_key import network_of, packed_address
 from llama.tcp._addresses import local_address
 from llama.tcp._connect import connect as tcp_connect
 from llama.tcp._proxy_protocol.header import ProxyHeader
@@ -30,7 +30,7 @@ class SendProxy:
     tlvs: Tlvs | None
     checksum: bool
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return f"tcp.send_proxy(version={self.version})"
@@ -46,7 +46,7 @@ class SendProxy:
         return stream
 
     def _header(self, target: Target) -> bytes:
-        peer = target.extensions.get(Peer)
+        peer = target.extensions.get(PeerAddress)
         if peer is None:
             header = ProxyHeader()
         else:
@@ -55,7 +55,7 @@ class SendProxy:
         return header.encode_v1() if self.version == 1 else header.encode_v2(checksum=self.checksum)
 
 
-def header_for(peer: Peer, local: Local | None, tlvs: tuple[Tlv, ...] = ()) -> ProxyHeader:
+def header_for(peer: PeerAddress, local: LocalAddress | None, tlvs: tuple[Tlv, ...] = ()) -> ProxyHeader:
     """Return the header of a client's connection; without addresses if the client did not use IP."""
     source = _ip(peer)
     if source is None:
@@ -67,15 +67,15 @@ def header_for(peer: Peer, local: Local | None, tlvs: tuple[Tlv, ...] = ()) -> P
     return ProxyHeader.between(source, _ip(local) or nowhere, *tlvs)
 
 
-def _ip(address: Peer | Local | None) -> tuple[str, int] | None:
-    if address is None or packed(address.host) is None:
+def _ip(address: PeerAddress | LocalAddress | None) -> tuple[str, int] | None:
+    if address is None or packed_address(address.host) is None:
         return None
     return network_of(address.host, 128).partition("%")[0], address.port
 
 
-@factory("tcp.send_proxy", "connector")
+@layer_factory("tcp.send_proxy", "connector")
 def send_proxy(
-    over: Connector | None = None,
+    connect: Connector | None = None,
     *,
     version: Literal[1, 2] = 2,
     tlvs: Tlvs | None = None,
@@ -83,7 +83,7 @@ def send_proxy(
 ) -> Connector:
     """Connect, and first send a PROXY header with the client's source and destination addresses.
 
-    `over` connects, by default `tcp.connect()`. The addresses are those in the target's extensions, where bridges
+    `connect` connects, by default `tcp.connect()`. The addresses are those in the target's extensions, where bridges
     set them; without them the header declares a connection of the proxy itself (LOCAL; UNKNOWN in version 1).
     `tlvs` is called with the target and returns further version 2 fields, as `(type, bytes)`; `checksum` adds a
     CRC-32C. Put TLS to the target around this connector: the header precedes the handshake.
@@ -94,6 +94,6 @@ def send_proxy(
         raise ConfigError(f"tcp.send_proxy(version={version!r}): expected 1 or 2")
     if version == 1 and (tlvs is not None or checksum):
         raise ConfigError("tcp.send_proxy(version=1): only version 2 has TLVs and a checksum")
-    connector = over or tcp_connect()
-    check_takes(connector, Target, "tcp.send_proxy(over=)")
+    connector = connect or tcp_connect()
+    check_accepts(connector, Target, "tcp.send_proxy(connect=)")
     return SendProxy(connector, version, tlvs, checksum)

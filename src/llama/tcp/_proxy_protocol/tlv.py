@@ -32,7 +32,7 @@ class TlvType(IntEnum):
     NETNS = 0x30
 
 
-_LONGEST_UNIQUE_ID = 128
+_MAX_UNIQUE_ID = 128
 _ssl_start = Struct(">BI")
 _tlv_start = Struct(">BH")
 
@@ -139,10 +139,8 @@ def _check(kind: int, content: bytes) -> None:
         decode_text(content)
     elif kind == TlvType.SSL:
         ProxySSL.decode(content)
-    elif kind == TlvType.UNIQUE_ID and len(content) > _LONGEST_UNIQUE_ID:
-        raise ProtocolError(
-            f"a PROXY TLV with a unique id of {len(content)} bytes: at most {_LONGEST_UNIQUE_ID}"
-        )
+    elif kind == TlvType.UNIQUE_ID and len(content) > _MAX_UNIQUE_ID:
+        raise ProtocolError(f"a PROXY TLV with a unique id of {len(content)} bytes: at most {_MAX_UNIQUE_ID}")
 
 
 def _verify(header: bytes, at: int, content: bytes) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-LOOKS = 4  # checks in one timeout: an idle relay is detected at most a quarter late
+CHECKS_PER_TIMEOUT = 4  # checks in one timeout: an idle relay is detected at most a quarter late
 _NEW = (0, -1)  # the first check comes before a whole quarter has passed
 
 
-class Relaying(Protocol):
+class IdleRelay(Protocol):
     """A relay that IdleRelays checks."""
 
     def moved(self) -> int:
@@ -29,10 +29,10 @@ class IdleRelays:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._relays: dict[Relaying, tuple[int, int]] = {}
+        self._relays: dict[IdleRelay, tuple[int, int]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, relay: Relaying) -> None:
+    def add(self, relay: IdleRelay) -> None:
         """Check a relay from now on."""
         self._relays[relay] = _NEW
         if self._timer is None:
@@ -42,22 +42,22 @@ class IdleRelays:
             self._relays = {relay: _NEW}
             self._begin(asyncio.get_running_loop())
 
-    def discard(self, relay: Relaying) -> None:
+    def discard(self, relay: IdleRelay) -> None:
         """Remove a relay that has ended. The timer continues, and ends when it finds no relay."""
         self._relays.pop(relay, None)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._timer = loop.call_later(self._seconds / LOOKS, self._look, loop)
+        self._timer = loop.call_later(self._seconds / CHECKS_PER_TIMEOUT, self._check, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        idle: list[Relaying] = []
+        idle: list[IdleRelay] = []
         for relay, (moved, looks) in self._relays.items():
             now = relay.moved()
             looks = looks + 1 if now == moved else 0
             self._relays[relay] = (now, looks)
-            if looks >= LOOKS:
+            if looks >= CHECKS_PER_TIMEOUT:
                 idle.append(relay)
         for relay in idle:
             del self._relays[relay]

@@ -6,33 +6,33 @@ import contextlib
 import fcntl
 import os
 
-SIZE = 262144
-SMALLEST = 65536
-BUDGET = 128
+PIPE_SIZE = 262144
+MIN_PIPE_SIZE = 65536
+MAX_PIPES = 128
 
 _open = 0
 
 
-def take() -> tuple[int, int] | None:
+def acquire() -> tuple[int, int] | None:
     """Return an empty pipe, read end first; None if the budget is used up or the system refuses one."""
     global _open
-    if _open >= BUDGET:
+    if _open >= MAX_PIPES:
         return None
     try:
         pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     with contextlib.suppress(OSError):  # above the user's limit: the default size may suffice
-        fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, SIZE)
-    if fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ) < SMALLEST:
+        fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    if fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ) < MIN_PIPE_SIZE:
         _close(pipe)
         return None
     _open += 1
     return pipe
 
 
-def give(pipe: tuple[int, int]) -> None:
-    """Close a pipe from `take`."""
+def release(pipe: tuple[int, int]) -> None:
+    """Close a pipe from `acquire`."""
     global _open
     _open -= 1
     _close(pipe)

@@ -5,32 +5,32 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 
-from llama._core.stream import Buffer, ReadyStream
-from llama.tcp._io.stream import SCRATCH
+from llama._core.stream import Buffer, NonblockingStream
+from llama.tcp._io.stream import BUFFER_SIZE
 
-ROUNDS = 4  # reads in one callback, before other connections run
+MAX_READS_PER_TURN = 4  # reads in one callback, before other connections run
 
 
 class Pump:
     """Moves bytes from one stream to another until the end of the source, which it passes on as a half-close.
 
-    `ended` is called once, with the error that ended the pump, or None. The caller owns the streams. If `last` is
-    set the end is not passed on, because the caller closes the destination next. If `lost` is set the source has
-    broken, and its end is reported as that error.
+    `ended` is called once, with the error that ended the pump, or None. The caller owns the streams. If `skip_eof` is
+    set the end is not passed on, because the caller closes the destination next. If `source_error` is set the source
+    has broken, and its end is reported as that error.
     """
 
-    __slots__ = ("_dst", "_ended", "_pending", "_src", "count", "last", "lost", "over")
+    __slots__ = ("_dst", "_ended", "_pending", "_src", "count", "done", "skip_eof", "source_error")
 
     def __init__(
-        self, src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception | None], None]
+        self, src: NonblockingStream, dst: NonblockingStream, ended: Callable[[Pump, Exception | None], None]
     ) -> None:
         self._src = src
         self._dst = dst
         self._ended = ended
         self._pending: Buffer = b""
         self.count = 0
-        self.last = self.over = False
-        self.lost: Exception | None = None
+        self.skip_eof = self.done = False
+        self.source_error: Exception | None = None
 
     def start(self) -> None:
         """Start; `ended` may be called from the next loop iteration on."""
@@ -38,21 +38,21 @@ class Pump:
 
     def stop(self) -> None:
         """Remove the callbacks from both streams; `ended` is no longer called."""
-        if not self.over:
-            self.over = True
+        if not self.done:
+            self.done = True
             self._src.on_readable(None)
             self._dst.on_writable(None)
 
     def _end(self, error: Exception | None) -> None:
-        if not self.over:
+        if not self.done:
             self.stop()
             self._ended(self, error)
 
     def step(self) -> None:
-        """Move the available bytes, in at most ROUNDS reads."""
-        for _ in range(ROUNDS):
+        """Move the available bytes, in at most MAX_READS_PER_TURN reads."""
+        for _ in range(MAX_READS_PER_TURN):
             try:
-                data = self._src.read_nowait(SCRATCH)
+                data = self._src.read_nowait(BUFFER_SIZE)
             except Exception as error:
                 self._end(error)
                 return
@@ -61,7 +61,7 @@ class Pump:
             if not data:
                 self._pass_end()
                 return
-            if not self._put(data) or not self._src.more:
+            if not self._put(data) or not self._src.may_read_more:
                 return
         self._src.on_readable(self.step)  # in the next iteration: let other connections run
 
@@ -104,11 +104,11 @@ class Pump:
 
     def _pass_end(self) -> None:
         self._src.on_readable(None)
-        if self.lost is not None:
-            self._end(self.lost)
+        if self.source_error is not None:
+            self._end(self.source_error)
             return
         try:
-            if not self.last:
+            if not self.skip_eof:
                 self._dst.write_eof_nowait()
             if not self._dst.flush_nowait():
                 self._dst.on_writable(self._flush_end)
@@ -136,13 +136,17 @@ class WriteFailed(Exception):
         self.cause = cause
 
 
-class PumpingStream(ReadyStream):
+class PumpingStream(NonblockingStream):
     """A stream with a faster pump to or from certain other streams."""
 
     __slots__ = ()
 
     @abstractmethod
     def make_pump(
-        self, src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception | None], None], /
+        self,
+        src: NonblockingStream,
+        dst: NonblockingStream,
+        ended: Callable[[Pump, Exception | None], None],
+        /,
     ) -> Pump | None:
         """Return a pump between two streams, one of which is this one; None for the generic Pump."""

@@ -8,18 +8,18 @@ of a server that closes early; unbounded buffering; or a relay that outlives bot
 - Each direction is a pump (`llama.tcp._relay.pump`, `_socket_pump`), driven by readiness callbacks. A relay needs one
   future instead of two tasks and holds no buffer while idle; a pump stops reading while the destination does
   not accept bytes, so that backpressure reaches the sender through TCP's own window. The first version, two
-  coroutines, remains for streams without readiness callbacks (`_Copying`).
+  coroutines, remains for streams without readiness callbacks (`_CoroutineRelay`).
 - A FIN is passed on as a FIN by shutting down the write side, and the other direction continues. After the
-  second end both connections are closed anyway, so it is not passed on separately (`last`).
+  second end both connections are closed anyway, so it is not passed on separately (`skip_eof`).
 - A read error ends both directions: the bridge resets the other side.
 - A failed write ends only its own direction. The destination accepts nothing more, but the bytes that it sent
   before may still be in the receive queue, so the other direction runs to its end and the error is raised
-  then. The kernel reports a reset once; a read after a failed write returns an end. `lost` marks that end as
+  then. The kernel reports a reset once; a read after a failed write returns an end. `source_error` marks that end as
   false, except after EPIPE, where the peer has closed in order.
 - While backpressure stops the reads from a client, only `on_broken` reports its reset; without it, a target
   that accepts nothing would keep the relay alive after its client has gone.
 - `IdleRelays` finds idle relays with one timer for all relays of a timeout, instead of one for each.
-- Every end sets `Transferred` in the bridge's extensions, also after an error or a cancellation.
+- Every end sets `RelayStats` in the bridge's extensions, also after an error or a cancellation.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from llama._core.errors import LlamaError
-from llama._core.stack import factory
-from llama._core.stream import ReadyStream, Stream
+from llama._core.stack import layer_factory
+from llama._core.stream import NonblockingStream, Stream
 from llama._core.target import Bridge, Relay
 from llama.tcp._io.stream import SocketStream
 from llama.tcp._relay.idle import IdleRelays
@@ -41,7 +41,7 @@ from llama.tcp._relay.pump import Pump, PumpingStream, WriteFailed
 from llama.tcp._relay.splice import SocketPump
 
 
-class Transferred(NamedTuple):
+class RelayStats(NamedTuple):
     """The bytes that a relay carried: `sent` from the client to its target, `received` the other way."""
 
     sent: int
@@ -55,7 +55,7 @@ class TcpRelay:
     idle_timeout: float | None
     watch: IdleRelays | None
 
-    __takes__: ClassVar[type] = Bridge
+    __input_type__: ClassVar[type] = Bridge
 
     def __repr__(self) -> str:
         return (
@@ -64,24 +64,26 @@ class TcpRelay:
 
     async def __call__(self, bridge: Bridge, /) -> None:
         client, target = bridge.client, await bridge.upstream()
-        if isinstance(client, ReadyStream) and isinstance(target, ReadyStream):
-            await _Relaying(client, target, bridge, self.watch).run()
+        if isinstance(client, NonblockingStream) and isinstance(target, NonblockingStream):
+            await _PumpRelay(client, target, bridge, self.watch).run()
         else:
-            await _Copying(client, target, bridge, self.idle_timeout).run()
+            await _CoroutineRelay(client, target, bridge, self.idle_timeout).run()
 
 
-@factory("tcp.relay", "relay")
+@layer_factory("tcp.relay", "relay")
 def relay(*, idle_timeout: float | None = None) -> Relay:
     """Copy bytes between the two streams of a bridge until both have ended.
 
-    A half-close is passed on, a reset resets the other side, and `Transferred` is set in the bridge's extensions.
+    A half-close is passed on, a reset resets the other side, and `RelayStats` is set in the bridge's extensions.
     `idle_timeout` ends a bridge without traffic in either direction after that many seconds, with TimeoutError.
     On Linux bytes between plain sockets are spliced once a direction has proved to be a bulk transfer.
     """
     return TcpRelay(idle_timeout, None if idle_timeout is None else IdleRelays(idle_timeout))
 
 
-def _pump(src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception | None], None]) -> Pump:
+def _pump(
+    src: NonblockingStream, dst: NonblockingStream, ended: Callable[[Pump, Exception | None], None]
+) -> Pump:
     if isinstance(src, SocketStream) and isinstance(dst, SocketStream):
         return SocketPump(src, dst, ended)
     for each in (src, dst):
@@ -90,13 +92,13 @@ def _pump(src: ReadyStream, dst: ReadyStream, ended: Callable[[Pump, Exception |
     return Pump(src, dst, ended)
 
 
-class _Relaying:
+class _PumpRelay:
     """Two pumps over streams that have readiness callbacks."""
 
     __slots__ = ("_bridge", "_client", "_done", "_down", "_error", "_up", "_watch")
 
     def __init__(
-        self, client: ReadyStream, target: ReadyStream, bridge: Bridge, watch: IdleRelays | None
+        self, client: NonblockingStream, target: NonblockingStream, bridge: Bridge, watch: IdleRelays | None
     ) -> None:
         self._bridge = bridge
         self._client = client
@@ -116,30 +118,30 @@ class _Relaying:
             await self._done
         finally:
             self._client.on_broken(None)
-            if not self._up.over:
+            if not self._up.done:
                 self._up.stop()
-            if not self._down.over:
+            if not self._down.done:
                 self._down.stop()
             if self._watch is not None:
                 self._watch.discard(self)
-            self._bridge.extensions.set(Transferred(self._up.count, self._down.count))
+            self._bridge.extensions.set(RelayStats(self._up.count, self._down.count))
 
     def _ended(self, pump: Pump, error: Exception | None) -> None:
         other = self._down if pump is self._up else self._up
         if isinstance(error, WriteFailed):
             # The destination accepts nothing more, but bytes that it sent before may still be unread.
             self._error = error.cause
-            if not other.over:
+            if not other.done:
                 # The kernel reports a reset once: a read in the other direction would return an end.
-                other.lost = None if isinstance(error.cause, BrokenPipeError) else error.cause
+                other.source_error = None if isinstance(error.cause, BrokenPipeError) else error.cause
                 return
         elif error is not None:
             self._finish(error)
             return
-        if other.over:
+        if other.done:
             self._finish(self._error)
         else:
-            other.last = True  # both streams are closed after it, so its end need not be passed on
+            other.skip_eof = True  # both streams are closed after it, so its end need not be passed on
 
     def _broke(self) -> None:
         """End the relay: the client has reset, and its unread bytes wait for a target that does not read."""
@@ -159,7 +161,7 @@ class _Relaying:
         self._finish(TimeoutError(f"no traffic for {seconds:g} s"))
 
 
-class _Copying:
+class _CoroutineRelay:
     """A relay of two coroutines, for streams of any type."""
 
     __slots__ = ("_bridge", "_client", "_down", "_idle", "_refused", "_target", "_up")
@@ -184,7 +186,7 @@ class _Copying:
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         finally:
-            self._bridge.extensions.set(Transferred(self._up, self._down))
+            self._bridge.extensions.set(RelayStats(self._up, self._down))
         for error in self._refused.values():
             raise error
 

@@ -14,10 +14,12 @@ from llama.http import Request
 from llama.mitm import Recorded, RecordedBody, read_har
 from llama.mitm._har.document import to_entry
 from llama.mitm._har.file import document
-from llama.mitm._recording.exchange_recorder import Bodies, begun, whole
+from llama.mitm._recording.exchange_recorder import BodyStore, new_record, whole
+from llama.mitm._records import GRPC
+from llama.mitm._replay.replay import find_by_prefix
 from llama.mitm._replay.websocket import is_websocket
-from llama.tcp._policy.target_patterns import TargetSet
-from llama.testing._fixtures.matching import PARTS, Part, Taped, explain, find, parts_of
+from llama.tcp._policy.target_patterns import TargetPatterns
+from llama.testing._fixtures.matching import PARTS, Part, TapeEntry, explain, find, parts_of
 from llama.testing._fixtures.recording_proxy import RecordingProxy
 from llama.testing._fixtures.redaction import Redaction
 
@@ -36,7 +38,7 @@ class CassetteOptions:
     redact: Redaction | None = None
     ignore: Sequence[str] = ()
     repeat: bool = False
-    most: int = 16 << 20
+    max_body: int = 16 << 20
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
@@ -69,18 +71,18 @@ class Cassette:
     passed: bool = False
     proxy: RecordingProxy = field(init=False)
     """The proxy that replays and records."""
-    _tape: list[Taped] = field(init=False, default_factory=list[Taped])
+    _tape: list[TapeEntry] = field(init=False, default_factory=list[TapeEntry])
     _fresh: list[Recorded] = field(init=False, default_factory=list[Recorded])
-    _ignored: TargetSet | None = field(init=False)
+    _ignored: TargetPatterns | None = field(init=False)
     _told: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         there = self.path.exists()
         self.records = self.mode in ("new", "all") or (self.mode == "once" and not there)
         self.name = self.name or str(self.path)
-        self._ignored = TargetSet(self.options.ignore) if self.options.ignore else None
+        self._ignored = TargetPatterns(self.options.ignore) if self.options.ignore else None
         if there and self.mode != "all":
-            self._tape = [Taped.of(each) for each in read_har(self.path)]
+            self._tape = [TapeEntry.of(each) for each in read_har(self.path)]
 
     def __repr__(self) -> str:
         return f"<cassette {self.name}, {self.mode}>"
@@ -99,7 +101,7 @@ class Cassette:
 
     def ignores(self, host: str, port: int) -> bool:
         """Return whether the cassette ignores a host."""
-        return self._ignored is not None and self._ignored.holds(host, port)
+        return self._ignored is not None and self._ignored.matches(host, port)
 
     @property
     def replays(self) -> bool:
@@ -108,14 +110,53 @@ class Cassette:
 
     async def read(self, request: Request) -> Recorded:
         """Read the body of a request and return the request as it would be recorded."""
-        asked = begun(request)
-        if request.body.length != 0 and not request.protocol:
-            most = self.options.most
+        asked = new_record(request)
+        if request.body.length != 0 and not request.upgrade_protocol and self._needs_body(asked):
+            most = self.options.max_body
             data = await request.body.read(most)
-            asked.body = whole(Bodies(most, None, None).sink(request.headers), data)
+            asked.body = whole(BodyStore(most, None, None).sink(request.headers), data)
             request.body = data
         cleaned = self.redaction.clean([asked])
         return cleaned[0] if cleaned else asked
+
+    def _needs_body(self, asked: Recorded) -> bool:
+        """Whether the request is to be read before it is answered."""
+        alike = self._alike(asked)
+        if self.streams(asked):
+            return False
+        return bool(alike) or not (self.records or asked.headers.get("content-type", "").startswith(GRPC))
+
+    def _alike(self, asked: Recorded) -> list[TapeEntry]:
+        """The entries that match but for the body."""
+        parts = parts_of(asked)
+        match: list[Part] = [each for each in self.options.match if each != "body"]
+        return [each for each in self._tape if all(each.parts[part] == parts[part] for part in match)]
+
+    async def find_stream(self, request: Request, asked: Recorded) -> tuple[Recorded | None, bytes]:
+        """The exchange that a request is whose body may not end before its response begins, and the data read."""
+        alike = self._alike(asked)
+        found = [each.recorded for each in alike if not each.used]
+        if not found and self.options.repeat:
+            found = [each.recorded for each in alike[-1:]]
+        data = b""
+        if "body" in self.options.match:
+            taken, data = await find_by_prefix(request, found, self.options.max_body)
+        else:
+            taken = found[0] if found else None
+        for each in alike:
+            each.used = each.used or each.recorded is taken
+        return taken, data
+
+    def streams(self, asked: Recorded) -> bool:
+        """Whether the response of such a request began before the request had ended."""
+        return any(each.recorded.interleaving for each in self._alike(asked))
+
+    def length_of_head(self, found: Recorded) -> Recorded | None:
+        """The exchange by GET whose length a response to HEAD has."""
+        if found.method != "HEAD":
+            return None
+        gets = (each.recorded for each in self._tape if each.recorded.method == "GET")
+        return next((each for each in gets if each.url == found.url), None)
 
     def find(self, asked: Recorded) -> Recorded | None:
         """Find the exchange of a request and mark it as used."""
@@ -125,7 +166,7 @@ class Cassette:
         taped.used = True
         return taped.recorded
 
-    def miss(self, asked: Recorded) -> str:
+    def record_miss(self, asked: Recorded) -> str:
         """Report a request that is not in the cassette; return the message."""
         why = explain(self._tape, asked, self.options.match) if self._tape else self._no_file()
         told = f"{asked.method} {asked.url} is not in the cassette {self.name}.\n{why}\n({_INSTEAD})"
@@ -151,11 +192,11 @@ class Cassette:
         """Add a recorded exchange."""
         cleaned = self.redaction.clean([replace(recorded, body=RecordedBody(), response_body=RecordedBody())])
         what = f"{recorded.method} {cleaned[0].url if cleaned else '(left out)'}"
-        most = self.options.most
-        if not recorded.status:
+        most = self.options.max_body
+        if not recorded.status or recorded.failed:
             self.notes.append(f"not recorded: {what}: {recorded.error}")
-        elif recorded.body.size > most or recorded.response_body.size > most or recorded.left_out:
-            self.problems.append(f"{what} cannot be recorded: it has more than most={most} bytes")
+        elif recorded.body.size > most or recorded.response_body.size > most or recorded.dropped_messages:
+            self.problems.append(f"{what} cannot be recorded: it has more than max_body={most} bytes")
         elif recorded.status == 101 and not is_websocket(recorded):
             self.problems.append(f"{what} cannot be recorded: it switched to a protocol other than WebSocket")
         else:
@@ -163,13 +204,13 @@ class Cassette:
 
     # at the end of the test
 
-    def news(self) -> str:
+    def summary(self) -> str:
         """Return the problems that were not reported yet."""
         told = self.problems[self._told :]
         self._told += len(told)
         return "\n\n".join(told)
 
-    def lost(self) -> list[str]:
+    def unmatched(self) -> list[str]:
         """Return the notes for a failed test."""
         if not self._fresh:
             return self.notes

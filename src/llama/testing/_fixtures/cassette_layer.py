@@ -6,29 +6,29 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from llama._core.errors import Unreachable
+from llama._core.errors import UnreachableError
 from llama._core.service import Middleware
 from llama._core.stack import named_layer
 from llama._core.stream import Stream
 from llama._core.target import Connector, Target
-from llama.http import Exchange, Request, Response
+from llama.http import Request, RequestHandler, Response
 from llama.http._messages.origin import origin_of
 from llama.mitm import Recorded, record
-from llama.mitm._replay.replay import answer
-from llama.mitm._replay.websocket import is_websocket, spoken_again
+from llama.mitm._replay.replay import answer, answer_interleaved
+from llama.mitm._replay.websocket import is_websocket, replay_websocket
 from llama.tcp import connect as tcp_connect
 from llama.testing._fixtures.cassette import Cassette
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Taping:
+class CassetteLayer:
     """Answers requests from a cassette, or records them."""
 
-    inner: Exchange
-    recorder: Exchange
+    inner: RequestHandler
+    recorder: RequestHandler
     cassette: Cassette
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "cassette"
@@ -41,41 +41,50 @@ class Taping:
         if not cassette.replays:
             return await self.recorder(request)
         asked = await cassette.read(request)
-        found = cassette.find(asked)
+        if request.body.buffered is None and cassette.streams(asked):
+            found, data = await cassette.find_stream(request, asked)
+        else:
+            found, data = cassette.find(asked), b""
         if found is not None:
-            return await self._replay(request, asked, found)
+            return await self._replay(request, asked, found, data)
         if cassette.records:
             return await self.recorder(request)
-        told = cassette.miss(asked)
+        told = cassette.record_miss(asked)
         return Response(502, {"Content-Type": "text/plain; charset=utf-8"}, f"{told}\n")
 
-    async def _replay(self, request: Request, asked: Recorded, found: Recorded) -> Response:
-        if not request.protocol or not is_websocket(found):
-            return answer(found)
+    async def _replay(self, request: Request, asked: Recorded, found: Recorded, data: bytes) -> Response:
         cassette = self.cassette
-        speaks = spoken_again(found, cassette.redaction.clean_message, partial(cassette.unexpected, asked))
+        if not request.upgrade_protocol or not is_websocket(found):
+            if found.interleaving and request.body.buffered is None:
+                return await answer_interleaved(
+                    request, found, data, compare="body" in cassette.options.match
+                )
+            return answer(found, cassette.length_of_head(found), partial_body=True)
+        speaks = replay_websocket(
+            found, cassette.redaction.clean_message, partial(cassette.unexpected, asked)
+        )
         return await speaks(request)
 
 
-def taping(cassette: Cassette) -> Middleware[Request, Response]:
+def cassette_layer(cassette: Cassette) -> Middleware[Request, Response]:
     """Return the layer of a cassette."""
-    most = cassette.options.most
+    most = cassette.options.max_body
 
-    def build(inner: Exchange) -> Exchange:
-        recorder = record(cassette.keep, inline=most, most=most)(inner)
-        return Taping(inner, recorder, cassette)
+    def build(inner: RequestHandler) -> RequestHandler:
+        recorder = record(cassette.keep, memory_limit=most, max_body=most)(inner)
+        return CassetteLayer(inner, recorder, cassette)
 
-    return named_layer("cassette", build, takes=Request, gives=Request)
+    return named_layer("cassette", build, input_type=Request, inner_type=Request)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Offline:
+class NoNetwork:
     """Connects to ignored hosts; during a replay, to no other host."""
 
     inner: Connector
     cassette: Cassette
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return "offline"
@@ -85,9 +94,9 @@ class Offline:
         if cassette.records or cassette.ignores(target.host, target.port):
             return await self.inner(target)
         cassette.dialled(str(target))
-        raise Unreachable(f"{cassette!r} is replayed: nothing reaches {target}")
+        raise UnreachableError(f"{cassette!r} is replayed: nothing reaches {target}")
 
 
 def offline(cassette: Cassette, connect: Connector | None) -> Connector:
     """Return the connector of a cassette's proxy."""
-    return Offline(connect or tcp_connect(), cassette)
+    return NoNetwork(connect or tcp_connect(), cassette)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from llama._core.errors import LlamaError
 from llama._core.stack import layer
-from llama.http import Body, Exchange, Request, Response
+from llama.http import Body, Request, RequestHandler, Response
 
-MOST = 16 << 20
+MAX_DRAIN = 16 << 20
 PATIENCE = 1.0
 
 
@@ -25,7 +25,7 @@ _way: ContextVar[_Way | None] = ContextVar("llama.testing.way", default=None)
 
 
 @layer
-async def read_whole(request: Request, inner: Exchange) -> Response:
+async def drain_before(request: Request, inner: RequestHandler) -> Response:
     """Read the rest of a request that did not reach the upstream, so that the test finds it recorded."""
     way = _Way()
     token = _way.set(way)
@@ -33,7 +33,7 @@ async def read_whole(request: Request, inner: Exchange) -> Response:
         response = await inner(request)
     finally:
         _way.reset(token)
-    if not way.upstream and response.upgrade is None and request.body.data is None:
+    if not way.upstream and response.upgrade is None and request.body.buffered is None:
         await _read(request.body)
     return response
 
@@ -44,14 +44,14 @@ async def _read(body: Body) -> None:
         async with asyncio.timeout(
             PATIENCE
         ):  # a client that waits for the response before it sends the body gets it first
-            while size < MOST and (data := await body.chunk()):
+            while size < MAX_DRAIN and (data := await body.read_chunk()):
                 size += len(data)
     except (LlamaError, OSError):
         pass
 
 
 @layer
-async def goes_on(request: Request, inner: Exchange) -> Response:
+async def passes_on(request: Request, inner: RequestHandler) -> Response:
     """Note that a request reached the upstream, which then reads it."""
     way = _way.get()
     if way is not None:

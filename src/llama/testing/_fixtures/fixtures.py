@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 import pytest
 
 from llama.testing._fixtures.cassette import MODES, Cassette, CassetteOptions, Mode
-from llama.testing._fixtures.cassette_layer import offline, taping
+from llama.testing._fixtures.cassette_layer import cassette_layer, offline
 from llama.testing._fixtures.recording_proxy import Authority, ProxyOptions, RecordingProxy
 from llama.testing._fixtures.redaction import Redaction
 
@@ -46,13 +46,13 @@ def cassette_for(
     name = str(path.relative_to(item.config.rootpath) if path.is_relative_to(item.config.rootpath) else path)
     cassette = Cassette(path, _mode(item.config, options), options, options.redact or redaction, name)
     around = _told(item, "llama_proxy", ProxyOptions)
-    around.inmost, around.connect = (taping(cassette),), offline(cassette, around.connect)
+    around.inmost, around.connect = (cassette_layer(cassette),), offline(cassette, around.connect)
     cassette.proxy = RecordingProxy(authority, around)
     with cassette.proxy.running():
         yield cassette
     if cassette.passed and not cassette.problems:
         cassette.write()
-    if news := cassette.news():
+    if news := cassette.summary():
         pytest.fail(news, pytrace=False)
 
 

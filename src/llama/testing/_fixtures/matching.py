@@ -47,7 +47,7 @@ def _comparable(recorded: Recorded) -> object:
 
 
 @dataclass(slots=True)
-class Taped:
+class TapeEntry:
     """An exchange of a cassette with its parts, and whether it was used."""
 
     recorded: Recorded
@@ -55,13 +55,13 @@ class Taped:
     used: bool = False
 
     @classmethod
-    def of(cls, recorded: Recorded) -> Taped:
+    def of(cls, recorded: Recorded) -> TapeEntry:
         return cls(recorded, parts_of(recorded))
 
 
 def find(
-    tape: Sequence[Taped], asked: dict[Part, object], match: Collection[Part], *, repeat: bool = False
-) -> Taped | None:
+    tape: Sequence[TapeEntry], asked: dict[Part, object], match: Collection[Part], *, repeat: bool = False
+) -> TapeEntry | None:
     """Return the first unused exchange that matches, preferring one with an identical body.
 
     With `repeat` the last match can be used any number of times.
@@ -72,7 +72,7 @@ def find(
     return next(same, found[0] if found else None)
 
 
-def explain(tape: Sequence[Taped], asked: Recorded, match: Collection[Part]) -> str:
+def explain(tape: Sequence[TapeEntry], asked: Recorded, match: Collection[Part]) -> str:
     """Explain why no exchange matches a request: how often it was recorded, or the difference to the closest one."""
     parts = parts_of(asked)
     times = sum(all(each.parts[part] == parts[part] for part in match) for each in tape)
@@ -96,7 +96,7 @@ def _likeness(one: dict[Part, object], other: dict[Part, object]) -> float:
 
 
 def _difference(
-    nearest: Taped, asked: Recorded, parts: dict[Part, object], match: Collection[Part]
+    nearest: TapeEntry, asked: Recorded, parts: dict[Part, object], match: Collection[Part]
 ) -> list[str]:
     before = nearest.recorded
     lines: list[str] = []

@@ -26,7 +26,7 @@ from llama.mitm._har.document import Json, to_entry
 from llama.mitm._har.file import document
 from llama.mitm._pages import error_page
 from llama.testing._fixtures.background_server import Background
-from llama.testing._fixtures.drain_requests import goes_on, read_whole
+from llama.testing._fixtures.drain_requests import drain_before, passes_on
 from llama.testing._fixtures.proxy_env import environment, variables
 from llama.testing._fixtures.trust import Given, trusting
 from llama.tls import CertificateAuthority
@@ -199,20 +199,20 @@ class RecordingProxy:
 
     def _serve(self) -> AbstractAsyncContextManager[Serving]:
         options = self._options
-        kept = record(self._keep, inline=self._bytes, most=self._bytes)
+        kept = record(self._keep, memory_limit=self._bytes, max_body=self._bytes)
         exchange = proxy(
             self._authority.ca,
             kept,
-            read_whole,
+            drain_before,
             *options.layers,
             *options.inmost,
-            goes_on,
+            passes_on,
             connect=options.connect,
-            connect_first=False,
+            connect_upstream_first=False,
             tls=self._tls,
             via=None,
         )
-        server = stack(http_server(error_page=error_page), exchange)
+        server = stack(http_server(error_handler=error_page), exchange)
         return serve(server, listen="127.0.0.1:0", grace=GRACE)
 
     def _keep(self, recorded: Recorded) -> None:

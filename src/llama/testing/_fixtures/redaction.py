@@ -145,6 +145,8 @@ class _Cleaner:
 
     def _of_body(self, body: RecordedBody, headers: Headers) -> RecordedBody:
         data = body.read()
+        if body.trailers is not None:
+            body = replace(body, trailers=self._of_headers(body.trailers))
         if not self._fields or not data or body.encoded:
             return replace(body, data=data, file=None)
         kind = headers.get("content-type", "").lower()
@@ -222,7 +224,8 @@ class _Cleaner:
 
         def body(before: RecordedBody) -> RecordedBody:
             data = in_bytes.sub(lambda _: replacement, before.data or b"")
-            return replace(before, data=data, size=len(data))
+            trailers = None if before.trailers is None else headers(before.trailers)
+            return replace(before, data=data, size=len(data), trailers=trailers)
 
         def headers(before: Headers) -> Headers:
             return Headers((name, text(value)) for name, value in before)

@@ -18,14 +18,14 @@ Given = str | os.PathLike[str] | bool | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class LateTLS:
+class DeferredTLS:
     """Creates its TLS connector on first use: most tests need none, and loading CA certificates is slow."""
 
     inner: Connector
     verify: str | bool
     made: list[Connector] = field(default_factory=list[Connector])
 
-    __takes__: ClassVar[type] = Target
+    __input_type__: ClassVar[type] = Target
 
     def __repr__(self) -> str:
         return "tls.connect()"
@@ -52,4 +52,4 @@ def trusting(upstream_ca: Given, folder: Path) -> Callable[[Connector], Connecto
         verify = os.fspath(upstream_ca)
         if not os.path.exists(verify):
             raise ConfigError(f"llama_proxy(upstream_ca={verify!r}): no such file or directory")
-    return lambda connect: LateTLS(connect, verify)
+    return lambda connect: DeferredTLS(connect, verify)

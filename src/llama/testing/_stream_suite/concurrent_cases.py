@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-from llama._core.errors import Busy
+from llama._core.errors import StreamBusyError
 from llama._core.meter import Meter
 from llama._core.stream import Stream
 from llama.testing._stream_suite import helpers
@@ -18,7 +18,7 @@ from llama.testing._stream_suite.helpers import (
     exactly,
     outcome,
     pending,
-    rounds,
+    spin,
 )
 
 FULL = 500  # rounds in which any transport's buffers fill
@@ -92,7 +92,7 @@ async def a_cancelled_read_loses_nothing(make_pair: MakePair, bulk: int) -> None
     async with make_pair() as (one, two):
         async with asyncio.TaskGroup() as group:
             read = group.create_task(two.read())
-            await rounds()
+            await spin()
             read.cancel()
         await one.write(b"for the next one")
         assert await exactly(two, 16) == b"for the next one"
@@ -103,9 +103,9 @@ async def a_read_cancelled_as_its_bytes_arrive_loses_none(make_pair: MakePair, b
         for wait in range(12):
             async with asyncio.TaskGroup() as group:
                 read = group.create_task(two.read())
-                await rounds()
+                await spin()
                 await one.write(b"precious")
-                await rounds(wait)
+                await spin(wait)
                 read.cancel()
             got = b"" if read.cancelled() else read.result()
             assert got + await exactly(two, 8 - len(got)) == b"precious", f"cancelled after {wait} rounds"
@@ -133,7 +133,7 @@ async def after_a_cancelled_write_nothing_is_written(make_pair: MakePair, bulk: 
     async with make_pair() as (one, two):
         async with asyncio.TaskGroup() as group:
             write = group.create_task(one.write(bytes(bulk)))
-            await rounds(FULL)
+            await spin(FULL)
             write.cancel()
         assert write.cancelled()
         assert closed(await outcome(one.write(b"more")))
@@ -144,7 +144,7 @@ async def after_a_cancelled_write_nothing_is_written(make_pair: MakePair, bulk: 
 async def a_second_reader_is_refused(make_pair: MakePair, bulk: int) -> None:
     async with make_pair() as (one, two), asyncio.TaskGroup() as group:
         read = await pending(group, two.read())
-        assert isinstance(await outcome(two.read()), Busy)
+        assert isinstance(await outcome(two.read()), StreamBusyError)
         await one.write(b"x")
         assert await read == b"x"
 
@@ -153,8 +153,8 @@ async def a_second_writer_is_refused(make_pair: MakePair, bulk: int) -> None:
     data = helpers.bulk(bulk)
     async with make_pair() as (one, two), asyncio.TaskGroup() as group:
         write = await pending(group, one.write(data), FULL)
-        assert isinstance(await outcome(one.write(b"between")), Busy)
-        assert isinstance(await outcome(one.write_eof()), Busy)
+        assert isinstance(await outcome(one.write(b"between")), StreamBusyError)
+        assert isinstance(await outcome(one.write_eof()), StreamBusyError)
         assert await exactly(two, bulk) == data
         assert await write is None
         await one.write_eof()
@@ -187,12 +187,12 @@ class _Counter(Meter):
         self.read = self.written = 0
         self.largest = 0
 
-    def received(self, count: int) -> float:
+    def on_received(self, count: int) -> float:
         self.read += count
         self.largest = max(self.largest, count)
         return self.delay
 
-    def sent(self, count: int) -> float:
+    def on_sent(self, count: int) -> float:
         self.written += count
         self.largest = max(self.largest, count)
         return self.delay

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from llama._core.errors import Closed, Truncated
+from llama._core.errors import StreamClosedError, TruncatedError
 from llama._core.stream import Stream
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ T = TypeVar("T")
 MakePair: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[Stream, Stream]]]
 """Opens two connected streams, and closes them when the block ends."""
 
-BREAK = (OSError, Truncated)
+BREAK = (OSError, TruncatedError)
 BULK = 64 * 1024 * 1024
 
 
@@ -39,7 +39,7 @@ class StreamCase:
         return f"<case {self.__name__}>"
 
 
-async def rounds(count: int = 20) -> None:
+async def spin(count: int = 20) -> None:
     """Yield to the loop until all ready callbacks, and those that they schedule, have run."""
     for _ in range(count):
         await asyncio.sleep(0)
@@ -89,12 +89,12 @@ async def outcome(awaitable: Awaitable[T]) -> T | Exception:
 
 
 def closed(result: object) -> bool:
-    return isinstance(result, Closed)
+    return isinstance(result, StreamClosedError)
 
 
 def broken(result: object) -> bool:
     """Return whether this outcome reports the peer's reset."""
-    return isinstance(result, BREAK) and not isinstance(result, (Closed, TimeoutError))
+    return isinstance(result, BREAK) and not isinstance(result, (StreamClosedError, TimeoutError))
 
 
 async def pending(
@@ -102,6 +102,6 @@ async def pending(
 ) -> asyncio.Task[T | Exception]:
     """Start a call and check that it waits."""
     task = group.create_task(outcome(call))
-    await rounds(count)
+    await spin(count)
     assert not task.done(), f"{call!r} was expected to wait, and ended with {task.result()!r}"
     return task

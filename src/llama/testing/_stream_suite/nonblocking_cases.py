@@ -1,4 +1,4 @@
-"""Conformance cases for callbacks of a ReadyStream; other Streams pass them."""
+"""Conformance cases for callbacks of a NonblockingStream; other Streams pass them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import hashlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from llama._core.errors import Closed
-from llama._core.stream import ReadyStream
+from llama._core.errors import StreamClosedError
+from llama._core.stream import NonblockingStream
 from llama.testing._stream_suite import helpers
-from llama.testing._stream_suite.helpers import MakePair, digest, everything, exactly, rounds
+from llama.testing._stream_suite.helpers import MakePair, digest, everything, exactly, spin
 
 
 @asynccontextmanager
-async def _ready_pair(make_pair: MakePair) -> AsyncGenerator[tuple[ReadyStream, ReadyStream] | None]:
+async def _ready_pair(
+    make_pair: MakePair,
+) -> AsyncGenerator[tuple[NonblockingStream, NonblockingStream] | None]:
     async with make_pair() as (one, two):
-        both = isinstance(one, ReadyStream) and isinstance(two, ReadyStream)
+        both = isinstance(one, NonblockingStream) and isinstance(two, NonblockingStream)
         yield (one, two) if both else None  # type: ignore[misc]  # checked through `both`
 
 
@@ -47,7 +49,7 @@ async def reading_without_waiting(make_pair: MakePair, bulk: int) -> None:
         assert two.read_nowait() is None
         calls = _Calls()
         two.on_readable(calls)
-        await rounds()
+        await spin()
         assert calls.count == 0
         await _write_all(one, b"hello")
         await calls.next()
@@ -61,13 +63,13 @@ async def reading_without_waiting(make_pair: MakePair, bulk: int) -> None:
         assert end == b"" and two.read_nowait() == b""
 
 
-async def _write_all(stream: ReadyStream, data: bytes) -> None:
+async def _write_all(stream: NonblockingStream, data: bytes) -> None:
     while data:
         data = data[stream.write_nowait(data) :]
         await asyncio.sleep(0)
 
 
-async def _read_nowait(stream: ReadyStream, count: int) -> bytes:
+async def _read_nowait(stream: NonblockingStream, count: int) -> bytes:
     got = b""
     while len(got) < count:
         data = stream.read_nowait(count - len(got))
@@ -103,7 +105,7 @@ async def callbacks_end_when_told(make_pair: MakePair, bulk: int) -> None:
             on(calls)
             on(None)
         await one.write(b"x")
-        await rounds()
+        await spin()
         assert calls.count == 0
         assert await two.read() == b"x"
 
@@ -116,7 +118,7 @@ async def writing_without_waiting_stops_when_full(make_pair: MakePair, bulk: int
         one, two = pair
         sent, calls = _fill(one, data), _Calls()
         assert sent < bulk
-        await rounds()
+        await spin()
         sent += _fill(one, data[sent:])  # bytes that the transport moved meanwhile
         one.on_writable(calls)
         assert await exactly(two, sent) == data[:sent]
@@ -125,7 +127,7 @@ async def writing_without_waiting_stops_when_full(make_pair: MakePair, bulk: int
         assert _fill(one, data[sent:]) > 0
 
 
-def _fill(stream: ReadyStream, data: bytes) -> int:
+def _fill(stream: NonblockingStream, data: bytes) -> int:
     view, sent = memoryview(data), 0
     while sent < len(data) and (taken := stream.write_nowait(view[sent : sent + 65536])):
         sent += taken
@@ -137,7 +139,7 @@ def _fill(stream: ReadyStream, data: bytes) -> int:
 class _Pump:
     """Writes all of its data by callbacks, then the end."""
 
-    def __init__(self, stream: ReadyStream, data: bytes) -> None:
+    def __init__(self, stream: NonblockingStream, data: bytes) -> None:
         self._stream = stream
         self._left = memoryview(data)
         self._ended = False
@@ -204,20 +206,20 @@ async def closing_calls_back_a_last_time(make_pair: MakePair, bulk: int) -> None
         calls = _Calls()
         two.on_readable(calls)
         two.abort()
-        await rounds()
+        await spin()
         last = calls.count
         assert last >= 1  # the next call raises that it is closed
         two.on_readable(calls)
         two.on_writable(calls)
         one.abort()
-        await rounds()
+        await spin()
         assert calls.count == last
         for call in (two.read_nowait, lambda: two.write_nowait(b"x"), two.write_eof_nowait):
             try:
                 call()
-            except Closed:
+            except StreamClosedError:
                 continue
-            raise AssertionError(f"{call} did not raise Closed")
+            raise AssertionError(f"{call} did not raise StreamClosedError")
 
 
 async def callbacks_and_coroutines_take_turns(make_pair: MakePair, bulk: int) -> None:

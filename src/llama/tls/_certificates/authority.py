@@ -25,24 +25,24 @@ from llama.tls._certificates.key_pair import KeyPair, create_file, replace_file
 from llama.tls._certificates.x509 import (
     CLIENT_AUTH,
     CLIENT_USAGE,
-    LONGEST_COMMON_NAME,
-    LONGEST_LIFE,
+    MAX_COMMON_NAME,
+    MAX_VALIDITY_DAYS,
     NO_AUTHORITY,
     SERVER_AUTH,
     KeyKind,
     LeafKey,
     PrivateKey,
     alternative_names,
-    between,
-    dated,
     encode_key,
     general_name,
     key_usage,
     new_key,
+    set_validity,
+    set_validity_period,
 )
 
 _CERTIFICATE, _KEY = "ca.pem", "ca.key"
-_LONGEST_PAST = timedelta(days=30)
+_MAX_BACKDATE = timedelta(days=30)
 
 
 class CertificateAuthority:
@@ -65,13 +65,13 @@ class CertificateAuthority:
         cls, *, name: str = "llama", days: float = 3650, key: KeyKind = "ec"
     ) -> "CertificateAuthority":
         """Create a new authority in memory."""
-        if not 0 < len(name) <= LONGEST_COMMON_NAME:
-            raise ConfigError(f"name={name!r}: expected 1 to {LONGEST_COMMON_NAME} characters")
+        if not 0 < len(name) <= MAX_COMMON_NAME:
+            raise ConfigError(f"name={name!r}: expected 1 to {MAX_COMMON_NAME} characters")
         private = new_key(key)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         identifier = x509.SubjectKeyIdentifier.from_public_key(private.public_key())
         builder = (
-            dated(x509.CertificateBuilder(), days)
+            set_validity(x509.CertificateBuilder(), days)
             .subject_name(subject)
             .issuer_name(subject)
             .public_key(private.public_key())
@@ -191,7 +191,7 @@ class CertificateAuthority:
             raise ConfigError("a certificate needs a name or an address")
         alternatives = [name for text in names if (name := general_name(text, client))]
         subject = str(names[0]) if client else str(alternatives[0].value)
-        builder = dated(x509.CertificateBuilder(), days, self._certificate.not_valid_after_utc)
+        builder = set_validity(x509.CertificateBuilder(), days, self._certificate.not_valid_after_utc)
         return self._sign(builder, subject, alternatives, self._leaf_key(key, reuse_key), client)
 
     def mirror(self, certificate: x509.Certificate, *names: str) -> KeyPair:
@@ -210,9 +210,9 @@ class CertificateAuthority:
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if not start <= now < end:
             start, end = now - timedelta(days=1), now + timedelta(days=1)
-        start = max(start, now - _LONGEST_PAST)
-        end = min(end, start + LONGEST_LIFE, self._certificate.not_valid_after_utc)
-        builder = between(x509.CertificateBuilder(), start, end)
+        start = max(start, now - _MAX_BACKDATE)
+        end = min(end, start + MAX_VALIDITY_DAYS, self._certificate.not_valid_after_utc)
+        builder = set_validity_period(x509.CertificateBuilder(), start, end)
         return self._sign(
             builder, str(alternatives[0].value), alternatives, self._leaf_key("ec", True), False
         )
@@ -225,7 +225,7 @@ class CertificateAuthority:
         own: LeafKey,
         client: bool,
     ) -> KeyPair:
-        fits = len(subject) <= LONGEST_COMMON_NAME
+        fits = len(subject) <= MAX_COMMON_NAME
         common_name = [x509.NameAttribute(NameOID.COMMON_NAME, subject)] if fits else []
         builder = (
             builder.subject_name(x509.Name(common_name))

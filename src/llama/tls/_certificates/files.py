@@ -84,7 +84,7 @@ class Certificate:
         )
 
 
-class Site:
+class CertificateEntry:
     """A certificate in use, with a context that is updated when the files change.
 
     A changed pair is first loaded into a scratch context; if that fails, the error is logged and the old pair
@@ -96,8 +96,8 @@ class Site:
         self.certificate = certificate
         self.policy = policy
         self._files = [Path(each) for each in (certificate.cert, certificate.key, policy.client_ca) if each]
-        self._stamp = self._look()
-        self._looked = time.monotonic()
+        self._stamp = self._check_files()
+        self._checked_at = time.monotonic()
         self._context = self.load()
         self.version = 0
         self.leaf = read_leaf(Path(certificate.cert))
@@ -125,12 +125,12 @@ class Site:
     def refresh(self) -> None:
         """Check the files, at most once a second, and reload them if they have changed."""
         now = time.monotonic()
-        if now - self._looked >= CHECK_INTERVAL:
-            self._looked = now
-            if (stamp := self._look()) != self._stamp:
+        if now - self._checked_at >= CHECK_INTERVAL:
+            self._checked_at = now
+            if (stamp := self._check_files()) != self._stamp:
                 self._reload(stamp)
 
-    def _look(self) -> list[tuple[int, int, int] | None]:
+    def _check_files(self) -> list[tuple[int, int, int] | None]:
         return [_stamp(each) for each in self._files]
 
     def _reload(self, stamp: list[tuple[int, int, int] | None]) -> None:
@@ -161,7 +161,7 @@ class Site:
     def load(self) -> ssl.SSLContext:
         """Create a context with this pair. Raises ConfigError for unusable files or settings."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        set_floor(context, self.policy.minimum_version)
+        set_minimum_version(context, self.policy.minimum_version)
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         self.load_pair(context)
         if self.policy.keylog is not None:
@@ -238,7 +238,7 @@ def load_authority(context: ssl.SSLContext, path: PathLike) -> None:
         raise ConfigError(f"{os.fspath(path)}: {error.strerror}") from None
 
 
-def set_floor(context: ssl.SSLContext, version: str) -> None:
+def set_minimum_version(context: ssl.SSLContext, version: str) -> None:
     """Set the minimum TLS version. Raises ConfigError for an unknown one."""
     if version not in VERSIONS:
         raise ConfigError(f"minimum_version={version!r}: expected one of {', '.join(VERSIONS)}")

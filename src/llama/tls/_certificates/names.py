@@ -45,7 +45,7 @@ def to_pattern(pattern: str) -> str:
     try:
         ascii_name = to_ascii(name)
     except ValueError:
-        raise ConfigError(f"{pattern!r} is not a name pattern: {_complaint(pattern)}") from None
+        raise ConfigError(f"{pattern!r} is not a name pattern: {_explain(pattern)}") from None
     return f"*.{ascii_name}" if name != pattern else ascii_name
 
 
@@ -58,7 +58,7 @@ def is_pattern(pattern: str) -> bool:
     return True
 
 
-def _complaint(pattern: str) -> str:
+def _explain(pattern: str) -> str:
     if pattern in ("", "*"):
         return "give a default for every other name"
     if pattern.startswith("."):

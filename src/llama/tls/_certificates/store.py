@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from llama._core.errors import ConfigError
-from llama.tls._certificates.files import CHECK_INTERVAL, Policy, Site, addresses_of
+from llama.tls._certificates.files import CHECK_INTERVAL, CertificateEntry, Policy, addresses_of
 from llama.tls._certificates.names import NameTable, to_pattern
 
 log = logging.getLogger("llama.tls")
-_Members: TypeAlias = tuple[Site, ...]
+_Members: TypeAlias = tuple[CertificateEntry, ...]
 
 
 class SiteGroup:
@@ -79,7 +79,7 @@ class SiteGroup:
         return context
 
 
-class Sites:
+class CertificateStore:
     """Certificates by server name: exact, then wildcard; the first certificate serves every other name.
 
     Names given in the settings take precedence over names in certificates, and earlier certificates over later
@@ -89,7 +89,7 @@ class Sites:
 
     __slots__ = ("_all", "_checked_at", "_default", "_groups", "_table")
 
-    def __init__(self, sites: Sequence[Site], *, warn: bool = True) -> None:
+    def __init__(self, sites: Sequence[CertificateEntry], *, warn: bool = True) -> None:
         self._all = tuple(sites)
         self._groups: dict[_Members, SiteGroup] = {}
         self._checked_at = time.monotonic()
@@ -97,11 +97,11 @@ class Sites:
         self._build(warn=warn)
 
     @property
-    def only(self) -> Site | None:
+    def only(self) -> CertificateEntry | None:
         """The certificate, if there is only one; it serves all names."""
         return self._all[0] if len(self._all) == 1 else None
 
-    def choose(self, name: str | None) -> Site | SiteGroup:
+    def choose(self, name: str | None) -> CertificateEntry | SiteGroup:
         """Return the certificates for a server name, reloaded if their files have changed."""
         now = time.monotonic()
         if now - self._checked_at >= CHECK_INTERVAL:
@@ -124,7 +124,7 @@ class Sites:
         wanted = {*by_name.values(), self._default}
         self._groups = {members: group for members, group in self._groups.items() if members in wanted}
 
-    def _group(self, members: _Members) -> Site | SiteGroup:
+    def _group(self, members: _Members) -> CertificateEntry | SiteGroup:
         if len(members) == 1:
             return members[0]
         found = self._groups.get(members)
@@ -137,7 +137,7 @@ class Sites:
         return found
 
 
-def _clash(members: Sequence[Site], site: Site) -> Site | None:
+def _clash(members: Sequence[CertificateEntry], site: CertificateEntry) -> CertificateEntry | None:
     """Return the first member that cannot share a context with this certificate."""
     for each in members:
         if each.key_type is site.key_type or each.policy != site.policy:
@@ -146,7 +146,7 @@ def _clash(members: Sequence[Site], site: Site) -> Site | None:
 
 
 def _check_given_names(sites: _Members) -> None:
-    given: dict[str, list[Site]] = {}
+    given: dict[str, list[CertificateEntry]] = {}
     for site in sites:
         for name in set(map(to_pattern, site.certificate.names)):
             members = given.setdefault(name, [])
@@ -156,9 +156,9 @@ def _check_given_names(sites: _Members) -> None:
 
 
 def _by_name(sites: _Members, *, warn: bool) -> dict[str, _Members]:
-    found: dict[str, list[Site]] = {}
+    found: dict[str, list[CertificateEntry]] = {}
     for site in sorted(sites, key=lambda each: not each.certificate.names):  # given names first
-        unused: dict[Site, list[str]] = {}
+        unused: dict[CertificateEntry, list[str]] = {}
         for name in dict.fromkeys(site.names):
             members = found.setdefault(name, [])
             if (other := _clash(members, site)) is None:
@@ -171,7 +171,7 @@ def _by_name(sites: _Members, *, warn: bool) -> dict[str, _Members]:
     return {name: tuple(members) for name, members in found.items()}
 
 
-def _warn(site: Site, other: Site, names: Sequence[str]) -> None:
+def _warn(site: CertificateEntry, other: CertificateEntry, names: Sequence[str]) -> None:
     same = "key type" if other.key_type is site.key_type else "names and other settings"
     text = "%r is not used for %s: %r comes first and has the same %s"
     log.warning(text, site.certificate, ", ".join(names), other.certificate, same)
@@ -188,5 +188,5 @@ def _default(sites: _Members) -> _Members:
     return tuple(members)
 
 
-def _covered(site: Site) -> set[str]:
+def _covered(site: CertificateEntry) -> set[str]:
     return {*site.names, *addresses_of(site.leaf)}

@@ -18,9 +18,9 @@ KeyKind: TypeAlias = Literal["ec", "rsa"]
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
-LONGEST_COMMON_NAME = 64
-LONGEST_LIFE = timedelta(days=397)  # the longest validity that browsers accept in a server certificate
-MOST_NAMES = 100
+MAX_COMMON_NAME = 64
+MAX_VALIDITY_DAYS = timedelta(days=397)  # the longest validity that browsers accept in a server certificate
+MAX_NAMES = 100
 _BACKDATED = timedelta(hours=24)  # for clients with slow clocks
 
 
@@ -61,7 +61,7 @@ def encode_key(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def dated(
+def set_validity(
     builder: x509.CertificateBuilder, days: float, latest: datetime | None = None
 ) -> x509.CertificateBuilder:
     """Set a validity of `days` from now, ending no later than `latest`. Raises ConfigError for invalid days."""
@@ -75,7 +75,9 @@ def dated(
     return builder.not_valid_before(now - _BACKDATED).not_valid_after(min(end, latest or end))
 
 
-def between(builder: x509.CertificateBuilder, start: datetime, end: datetime) -> x509.CertificateBuilder:
+def set_validity_period(
+    builder: x509.CertificateBuilder, start: datetime, end: datetime
+) -> x509.CertificateBuilder:
     """Set the validity period."""
     return builder.not_valid_before(start).not_valid_after(end)
 
@@ -89,7 +91,7 @@ def alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     fitting: list[x509.GeneralName] = [
         each for each in found if isinstance(each, x509.DNSName | x509.IPAddress)
     ]
-    return fitting[:MOST_NAMES]
+    return fitting[:MAX_NAMES]
 
 
 def key_usage(

@@ -27,7 +27,7 @@ _u16 = Struct(">H").unpack_from
 def find(data: bytes | bytearray | memoryview, limit: int = HELLO_LIMIT) -> "ClientHello | None":
     """Parse the ClientHello from a connection's first bytes; None if more bytes are needed.
 
-    Raises ProtocolError as soon as the bytes cannot be a ClientHello (five bytes are enough), and TooLarge for
+    Raises ProtocolError as soon as the bytes cannot be a ClientHello (five bytes are enough), and TooLargeError for
     one of more than `limit` bytes without record headers. This checks the records (RFC 8446, 5.1);
     `ClientHello.validate` checks the message. Each call reads all records again: for bytes that arrive in small
     segments, use a `HelloReader`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 
-from llama._core.errors import ProtocolError, TLSError, TooLarge
+from llama._core.errors import ProtocolError, TLSError, TooLargeError
 from llama._core.stream import Stream
 from llama.tls._client_hello.client_hello import ClientHello, HelloReader
 from llama.tls._client_hello.records import BadRecord
@@ -34,7 +34,7 @@ async def read_hello(stream: Stream) -> tuple[ClientHello, bytes]:
         pieces.append(data)
         try:
             hello = reader.feed(data)
-        except (ProtocolError, TooLarge) as error:
+        except (ProtocolError, TooLargeError) as error:
             await _answer(stream, error)
             raise TLSError(str(error)) from None
     return hello, b"".join(pieces) if len(pieces) > 1 else pieces[0]
@@ -66,7 +66,7 @@ async def check_hello(stream: Stream, hello: ClientHello) -> None:
         raise TLSError(str(error)) from None
 
 
-async def _answer(stream: Stream, error: ProtocolError | TooLarge) -> None:
+async def _answer(stream: Stream, error: ProtocolError | TooLargeError) -> None:
     if not isinstance(error, BadRecord):
         await send_alert(stream, DECODE_ERROR)
     elif error.http_method:

@@ -3,7 +3,7 @@
 from struct import Struct
 from typing import Final
 
-from llama._core.errors import ProtocolError, TooLarge
+from llama._core.errors import ProtocolError, TooLargeError
 from llama.tls._client_hello.diagnose import describe_message, describe_record, describe_start, http_method
 
 _MESSAGE_HEADER = 4
@@ -90,7 +90,7 @@ class RecordReader:
             return False
         size = _MESSAGE_HEADER + int.from_bytes(message[1:4], "big")
         if size > self._limit:
-            raise TooLarge(f"a ClientHello of {size} bytes: the limit is {self._limit}")
+            raise TooLargeError(f"a ClientHello of {size} bytes: the limit is {self._limit}")
         if len(message) > size:
             reason = f"{len(message) - size} bytes follow the ClientHello in its record"
             raise BadRecord(reason, UNEXPECTED_MESSAGE)

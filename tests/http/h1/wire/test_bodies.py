@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama._core.errors import ProtocolError, Truncated
+from llama._core.errors import ProtocolError, TruncatedError
 from llama.http._h1.wire.body import ChunkedDecoder, Decoder, decoder
 from llama.http._h1.wire.encode import encode_chunk, encode_last_chunk
 from llama.http._h1.wire.framing import CHUNKED, UNTIL_CLOSE
@@ -41,7 +41,7 @@ def test_a_body_of_no_length_is_over_at_once() -> None:
 def test_a_body_cut_short_is_truncated() -> None:
     body = decoder(5)
     assert body.feed(b"hel") == b"hel"
-    with pytest.raises(Truncated, match="2 bytes before"):
+    with pytest.raises(TruncatedError, match="2 bytes before"):
         body.feed_eof()
 
 
@@ -127,12 +127,12 @@ def test_a_chunked_body_cut_short_is_truncated(cut: int) -> None:
     raw = b"5\r\nhello\r\n0\r\nA: b\r\n\r\n"
     body = decoder(CHUNKED)
     drain(body, raw[:-cut] if cut < len(raw) else b"")
-    with pytest.raises(Truncated):
+    with pytest.raises(TruncatedError):
         body.feed_eof()
 
 
 def test_the_limits_can_be_set() -> None:
-    body = ChunkedDecoder(Limits(chunk_line=4))
+    body = ChunkedDecoder(Limits(max_chunk_line=4))
     assert body.feed(b"5;a\r\n"[:3]) == b""
     with pytest.raises(ProtocolError, match="longer than 4"):
         body.feed(b"\r\n")

@@ -93,7 +93,7 @@ def test_a_cr_alone_at_the_end_of_a_piece_is_refused_with_the_next() -> None:
 
 
 def test_a_whole_head_is_held_to_the_limit_too() -> None:
-    assert HeadBuffer(Limits(head=len(HEAD))).feed(HEAD + b"\r\n") is not None
+    assert HeadBuffer(Limits(max_head=len(HEAD))).feed(HEAD + b"\r\n") is not None
     with pytest.raises(ProtocolError) as caught:
-        HeadBuffer(Limits(head=len(HEAD) - 3)).feed(HEAD + b"\r\n")
+        HeadBuffer(Limits(max_head=len(HEAD) - 3)).feed(HEAD + b"\r\n")
     assert caught.value.status == 431

@@ -43,7 +43,7 @@ def test_a_request_line_is_taken_apart(
     head = get(line=line)
     assert (head.method, head.scheme, head.authority, head.path) == (method, scheme, authority, path)
     assert head.target == line.split(b" ")[1].decode("latin-1")
-    assert head.absolute is bool(scheme)
+    assert head.is_absolute_form is bool(scheme)
 
 
 BAD_LINES: list[tuple[bytes, int]] = [
@@ -262,10 +262,10 @@ def test_a_connection_is_kept_or_not(line: bytes, lines: list[bytes], alive: boo
 
 
 def test_an_upgrade_is_asked_for_by_two_fields() -> None:
-    assert get(b"Upgrade: WebSocket", b"Connection: keep-alive, Upgrade").protocol == "websocket"
-    assert get(b"Upgrade: WebSocket").protocol == ""
-    assert get(b"Connection: upgrade").protocol == ""
-    assert get(b"Upgrade: a", b"Connection: upgrade", line=b"GET / HTTP/1.0").protocol == ""
+    assert get(b"Upgrade: WebSocket", b"Connection: keep-alive, Upgrade").upgrade_protocol == "websocket"
+    assert get(b"Upgrade: WebSocket").upgrade_protocol == ""
+    assert get(b"Connection: upgrade").upgrade_protocol == ""
+    assert get(b"Upgrade: a", b"Connection: upgrade", line=b"GET / HTTP/1.0").upgrade_protocol == ""
 
 
 def test_a_continue_is_expected_when_a_body_comes() -> None:
@@ -276,9 +276,9 @@ def test_a_continue_is_expected_when_a_body_comes() -> None:
 
 def test_limits_can_be_set() -> None:
     raw = b"GET /abc HTTP/1.1\r\nHost: a\r\nB: c\r\n"
-    assert parse_request(raw, Limits(line=17, fields=2)).path == "/abc"
+    assert parse_request(raw, Limits(max_start_line=17, max_headers=2)).path == "/abc"
     with pytest.raises(ProtocolError) as caught:
-        parse_request(raw, Limits(line=16))
+        parse_request(raw, Limits(max_start_line=16))
     assert caught.value.status == 414
     with pytest.raises(ProtocolError, match="more than 1 header fields"):
-        parse_request(raw, Limits(fields=1))
+        parse_request(raw, Limits(max_headers=1))

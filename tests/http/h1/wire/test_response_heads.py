@@ -127,4 +127,4 @@ def test_a_connection_is_kept_unless_its_end_is_the_bodys() -> None:
 
 def test_the_protocol_that_was_switched_to_is_named() -> None:
     head = response(b"HTTP/1.1 101 Switching Protocols", b"Connection: Upgrade", b"Upgrade: WebSocket")
-    assert head.protocol == "websocket"
+    assert head.upgrade_protocol == "websocket"

@@ -9,7 +9,7 @@ from llama.http._h2.wire.fields import RequestHead, ResponseHead
 from llama.http._h2.wire.frames import H2Error, code_name, frame, unpack_header
 from llama.http._h2.wire.hpack_decode import Decoder
 from llama.http._h2.wire.hpack_encode import Encoder
-from llama.http._h2.wire.protocol import Engine
+from llama.http._h2.wire.protocol import H2Protocol
 from llama.http._h2.wire.stream import Stream
 from llama.http._limits import DEFAULT_H2_LIMITS, H2Limits
 from llama.http._messages.headers import Headers
@@ -57,7 +57,7 @@ class Side:
         self.bodies: dict[int, bytes] = {}
         self.streams: dict[int, Stream] = {}
         self.now = 0.0
-        self.engine = Engine(self, limits, client=client, clock=lambda: self.now)
+        self.engine = H2Protocol(self, limits, client=client, clock=lambda: self.now)
 
     def request(self, stream: Stream, head: RequestHead, ended: bool) -> None:
         told = stream.events = Told(self, stream.id)

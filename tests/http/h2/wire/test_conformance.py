@@ -28,7 +28,7 @@ from llama.http._h2.wire.frames import (
     code_name,
     frame,
 )
-from llama.http._h2.wire.protocol import Engine
+from llama.http._h2.wire.protocol import H2Protocol
 from tests.http.h2.wire.h2_pair import GET, OK, POST, SETTINGS_FRAME, Peer, Side
 
 BLOCK = b"\x82\x86\x84\x41\x01a"  # GET http://a/
@@ -193,7 +193,7 @@ MALFORMED = {
 }
 
 
-def begin(before: bytes | None) -> Engine:
+def begin(before: bytes | None) -> H2Protocol:
     side = Side()
     if before is not None:
         side.engine.receive(PREFACE + SETTINGS_FRAME + before)

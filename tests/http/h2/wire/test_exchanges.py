@@ -6,7 +6,7 @@ import pytest
 
 from llama.http._h2.wire import frames
 from llama.http._h2.wire.fields import request_fields, response_fields, trailer_fields
-from llama.http._h2.wire.frames import MOST, frame
+from llama.http._h2.wire.frames import MAX_WINDOW, frame
 from llama.http._h2.wire.priority import parse_priority
 from llama.http._limits import H2Limits
 from llama.http._messages.headers import Headers
@@ -61,7 +61,7 @@ def test_many_streams_at_a_time() -> None:
 
 
 def test_a_head_larger_than_a_frame_is_continued() -> None:
-    limits = H2Limits(header_list=200_000)
+    limits = H2Limits(max_header_list_size=200_000)
     client, server = pair(server_limits=limits)
     value = "ä" * 40_000
     client.open([*GET, ("x", value)])
@@ -169,7 +169,7 @@ def test_a_window_doubles_with_use_up_to_its_most_and_no_further() -> None:
 
 
 def test_the_windows_of_a_connection_grow_no_more_than_it_allows() -> None:
-    client, server = pair(server_limits=H2Limits(growth=100_000))
+    client, server = pair(server_limits=H2Limits(window_budget=100_000))
     for _ in range(3):
         stream = client.open(POST, end=False)
         for _ in range(20):
@@ -238,7 +238,7 @@ def test_a_server_says_twice_that_it_leaves_and_takes_what_was_on_its_way() -> N
     server.engine.drain()
     late = client.open(GET)
     exchange(client, server)
-    assert client.heard() == [f"goaway {MOST} NO_ERROR", f"goaway {late.id} NO_ERROR"]
+    assert client.heard() == [f"goaway {MAX_WINDOW} NO_ERROR", f"goaway {late.id} NO_ERROR"]
     assert [line for line in server.heard() if "GET" in line] == [
         "1 GET http://a/ end",
         "3 GET http://a/ end",
@@ -263,7 +263,7 @@ def test_streams_that_a_leaving_server_did_not_take_are_refused() -> None:
 
 
 def test_streams_beyond_the_limit_are_refused_and_handlers_that_linger_count() -> None:
-    client, server = pair(server_limits=H2Limits(streams=2))
+    client, server = pair(server_limits=H2Limits(max_concurrent_streams=2))
     assert client.engine.max_streams == 2
     for _ in range(3):
         client.open(GET)

@@ -22,7 +22,14 @@ from llama.http._limits import H2Limits
 from tests.http.h2.wire.h2_pair import GET, OK, POST, SETTINGS_FRAME, Peer
 
 CALM = "ENHANCE_YOUR_CALM"
-LIMITS = H2Limits(resets=10, noise=20, replies=30, continuations=3, block=20_000, streams=5)
+LIMITS = H2Limits(
+    max_resets=10,
+    max_control_frames=20,
+    max_pending_replies=30,
+    max_continuations=3,
+    max_header_block=20_000,
+    max_concurrent_streams=5,
+)
 
 
 def opened(peer: Peer, id: int) -> bytes:
@@ -98,9 +105,9 @@ NOISE = {
 
 @pytest.mark.parametrize("flood", NOISE.values(), ids=NOISE)
 def test_frames_that_carry_nothing_come_so_often_and_no_more(flood: bytes) -> None:
-    peer = Peer(H2Limits(noise=20))
+    peer = Peer(H2Limits(max_control_frames=20))
     peer.send(opened(peer, 1), opened(peer, 3), frames.rst_stream(3, 8))
-    start = peer.side.engine._noise.count
+    start = peer.side.engine._control_frames.count
     for _ in range(20 - start):
         peer.send(flood)
         peer.read()
@@ -109,7 +116,7 @@ def test_frames_that_carry_nothing_come_so_often_and_no_more(flood: bytes) -> No
 
 @pytest.mark.parametrize("flood", [NOISE["PING"], NOISE["SETTINGS"]], ids=["PING", "SETTINGS"])
 def test_frames_that_carry_something_and_time_make_good_those_that_do_not(flood: bytes) -> None:
-    peer = Peer(H2Limits(noise=20))
+    peer = Peer(H2Limits(max_control_frames=20))
     peer.send(opened(peer, 1))
     for _ in range(200):
         peer.send(flood, frame(DATA, 0, 1, b"x"))
@@ -121,7 +128,7 @@ def test_frames_that_carry_something_and_time_make_good_those_that_do_not(flood:
 
 
 def test_answers_that_are_not_read_do_not_pile_up() -> None:
-    peer = Peer(H2Limits(noise=10_000, replies=30))
+    peer = Peer(H2Limits(max_control_frames=10_000, max_pending_replies=30))
     peer.send(NOISE["PING"] * 30)
     assert peer.side.engine.pending == 30 * 17
     assert peer.error(NOISE["PING"]) == CALM
@@ -137,7 +144,7 @@ def test_a_header_block_ends_in_time() -> None:
 
 
 def test_a_head_that_is_too_large_is_answered_and_the_connection_lives() -> None:
-    peer = Peer(H2Limits(header_list=1000, fields=20, path=50))
+    peer = Peer(H2Limits(max_header_list_size=1000, max_headers=20, max_path=50))
     peer.send(peer.head(1, [*GET, ("a", "b" * 1000)]))
     peer.send(peer.head(3, [*GET, *[("a", "b")] * 23]))
     peer.send(peer.head(5, [*GET[:3], (":path", "/" * 51)]))
@@ -167,7 +174,7 @@ def test_streams_that_were_closed_are_not_remembered_for_ever() -> None:
         peer.send(peer.head(id))
         peer.side.engine.send_head(peer.side.streams.pop(id), OK, end=True)
         peer.side.engine.take()
-    assert len(peer.side.engine._past) <= 2048
+    assert len(peer.side.engine._closed_streams) <= 2048
     assert not peer.side.engine.streams
 
 
@@ -180,7 +187,9 @@ def test_different_heads_are_not_remembered_for_ever() -> None:
     assert len(peer.side.engine._heads) <= 32
 
 
-@pytest.mark.parametrize("name", ["streams", "window", "noise_per_second", "stall"])
+@pytest.mark.parametrize(
+    "name", ["max_concurrent_streams", "initial_window", "control_frames_per_second", "stall_timeout"]
+)
 def test_a_limit_is_more_than_nothing(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}=0"):
         H2Limits(**{name: 0})
@@ -188,4 +197,4 @@ def test_a_limit_is_more_than_nothing(name: str) -> None:
 
 def test_a_first_window_is_not_above_the_most() -> None:
     with pytest.raises(ConfigError, match="max_window=70000"):
-        H2Limits(window=80_000, max_window=70_000)
+        H2Limits(initial_window=80_000, max_window=70_000)

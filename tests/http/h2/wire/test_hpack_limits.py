@@ -192,7 +192,7 @@ def headers(id: int, block: bytes) -> bytes:
 
 @pytest.mark.parametrize(("before", "block", "size"), BOMBS.values(), ids=BOMBS)
 def test_a_client_that_sends_bombs_loses_its_connection(before: bytes, block: bytes, size: int) -> None:
-    peer = Peer(H2Limits(oversized=50, fields=60))
+    peer = Peer(H2Limits(oversized=50, max_headers=60))
     peer.send(headers(1, Encoder().encode(GET) + before))
     for at in range(1, 60):
         count = peer.side.engine._oversized.count
@@ -328,7 +328,9 @@ def test_bombs_on_streams_that_are_closed_count_too() -> None:
 
 
 @pytest.mark.parametrize("huffman", [False, True])
-@pytest.mark.parametrize("limits", [H2Limits(), H2Limits(header_list=1000)], ids=["default", "small"])
+@pytest.mark.parametrize(
+    "limits", [H2Limits(), H2Limits(max_header_list_size=1000)], ids=["default", "small"]
+)
 def test_an_oversized_cookie_on_thirty_streams_gets_thirty_refusals(limits: H2Limits, huffman: bool) -> None:
     peer = Peer(limits)
     request = Encoder().encode(GET) + literal("cookie", "a" * 90_000, first=0x10, huffman=huffman)
@@ -339,7 +341,7 @@ def test_an_oversized_cookie_on_thirty_streams_gets_thirty_refusals(limits: H2Li
 
 
 def test_oversized_header_blocks_are_allowed_again_with_time() -> None:
-    peer = Peer(H2Limits(oversized=10, oversized_per_second=20, streams=1000))
+    peer = Peer(H2Limits(oversized=10, oversized_per_second=20, max_concurrent_streams=1000))
     for at in range(200):
         peer.side.now += 0.05
         peer.send(headers(1 + 2 * at, literal("a", "b" * 70_000)))

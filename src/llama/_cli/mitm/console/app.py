@@ -12,33 +12,33 @@ import rich.console
 from rich.live import Live
 from rich.text import Text
 
-from llama._cli.mitm.console.flow_store import Board, watch
+from llama._cli.mitm.console.flow_store import FlowStore, flow_observers
 from llama._cli.mitm.console.keys import keys, poll
-from llama._cli.mitm.console.log_buffer import Above, kept
+from llama._cli.mitm.console.log_buffer import LogBuffer, capture_output
 from llama._cli.mitm.console.view import Frame, View, escaped
-from llama._core.shutdown import own_task
+from llama._core.shutdown import detached_task
 
-PACE = 0.1
-SLOW = 1.0
-PATIENCE = 1.0
+REFRESH_INTERVAL = 0.1
+IDLE_REFRESH_INTERVAL = 1.0
+SHUTDOWN_TIMEOUT = 1.0
 KEYS = "q: quit  p: pause  c: clear  up/down: headers"
 
 
 class Console:
     """A table of the latest exchanges, which goes on while they do.
 
-    `watch` is what sees them.
+    `flow_observers` is what sees them.
     """
 
     def __init__(
         self, file: TextIO | None = None, *, most: int = 500, console: rich.console.Console | None = None
     ) -> None:
         self.console = console or rich.console.Console(file=file or sys.stdout, highlight=False)
-        self.board = Board(most)
-        self.watch = watch(self.board)
+        self.flows = FlowStore(most)
+        self.watch = flow_observers(self.flows)
         unicode = (self.console.encoding or "").lower().startswith("utf")
-        self.view = View(self.board, "…" if unicode else "...")
-        self.above = Above()
+        self.view = View(self.flows, "…" if unicode else "...")
+        self.log_buffer = LogBuffer()
         self._woken: asyncio.Event | None = None
         self._writing: asyncio.Task[None] | None = None
 
@@ -58,46 +58,50 @@ class Console:
             redirect_stderr=False,
             vertical_overflow="crop",
         )
-        with kept(self.above), keys(self.press) as has_keys:
+        with capture_output(self.log_buffer), keys(self.press) as has_keys:
             self.view.keys = KEYS if has_keys else ""
             try:
                 live.start()
-                await self._go_on(live, self._woken)
+                await self._refresh(live, self._woken)
             finally:
                 await self._end(live)
-        self._print(self.above.take())
+        self._print(self.log_buffer.take())
 
-    async def _go_on(self, live: Live, woken: asyncio.Event) -> None:
+    async def _refresh(self, live: Live, woken: asyncio.Event) -> None:
         quiet, size = 0.0, self.console.size
         while True:
-            if self._is_news() or self.console.size != size or (quiet >= SLOW and self.board.going):
+            if (
+                self._has_changes()
+                or self.console.size != size
+                or (quiet >= IDLE_REFRESH_INTERVAL and self.flows.going)
+            ):
                 quiet, size = 0.0, self.console.size
-                self.board.changed = False
-                frame, lines = self._frame(), self.above.take()
+                self.flows.changed = False
+                frame, lines = self._frame(), self.log_buffer.take()
                 # A terminal that is held (Ctrl-S) takes nothing: then this waits, and nothing else does.
-                self._writing = own_task(asyncio.to_thread(self._write, live, frame, lines))
+                self._writing = detached_task(asyncio.to_thread(self._write, live, frame, lines))
                 await asyncio.shield(self._writing)
             woken.clear()
             try:
-                async with asyncio.timeout(PACE):
+                async with asyncio.timeout(REFRESH_INTERVAL):
                     await woken.wait()
             except TimeoutError:
-                quiet += PACE
+                quiet += REFRESH_INTERVAL
             poll(self.press)
 
     async def _end(self, live: Live) -> None:
         """Leave the last table, without what only the keys are for."""
         if self._writing is not None and not self._writing.done():
-            await asyncio.wait((self._writing,), timeout=PATIENCE)
+            await asyncio.wait((self._writing,), timeout=SHUTDOWN_TIMEOUT)
             if not self._writing.done():  # held still
                 return
         self.view.paused, self.view.chosen, self.view.keys = False, None, ""
         with contextlib.suppress(OSError):  # it may be gone
-            self._write(live, self._frame(), self.above.take())
+            self._write(live, self._frame(), self.log_buffer.take())
             live.stop()
 
-    def _is_news(self) -> bool:
-        return self.board.changed or bool(self.above)
+    def _has_changes(self) -> bool:
+        return self.flows.changed or bool(self.log_buffer)
 
     def _frame(self) -> Frame:
         size = self.console.size
@@ -123,11 +127,11 @@ class Console:
             case "p" | " ":
                 view.paused = not view.paused
             case "c":
-                self.board.clear()
+                self.flows.clear()
             case "q":
                 signal.raise_signal(signal.SIGINT)
             case _:
                 return
-        self.board.changed = True
+        self.flows.changed = True
         if self._woken is not None:
             self._woken.set()

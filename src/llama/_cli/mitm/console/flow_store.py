@@ -7,13 +7,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
-from llama import Bridge, Layer, Meter, Middleware, Refused, Relay, layer, ws
-from llama._cli.mitm.flow_summary import Seen
-from llama._cli.mitm.observers import Watch, _Door, doors, relays
+from llama import Bridge, Layer, Meter, Middleware, RefusedError, Relay, layer, ws
+from llama._cli.mitm.flow_summary import FlowSummary
+from llama._cli.mitm.observers import Observers, _ObservedDoor, observe_front_doors, observe_relays
 from llama._core.stack import named_layer
-from llama.http import Body, Exchange, Headers, Request, Response
+from llama.http import Body, Headers, Request, RequestHandler, Response
 from llama.http._messages.error_response import status_of
-from llama.mitm._layers.synthetic import Mark
+from llama.mitm._layers.synthetic import SyntheticReason
 from llama.mitm._recording.exchange_recorder import method_and_url
 
 State: TypeAlias = Literal["waiting", "moving", "done", "failed", "left"]
@@ -22,7 +22,7 @@ _NO_HEADERS = Headers()
 _ORDERLY = (1000, 1001, 1005)
 
 
-class Row:
+class Flow:
     """One exchange, or one connection that is relayed as bytes."""
 
     __slots__ = (
@@ -50,7 +50,7 @@ class Row:
         self.request = self.response = _NO_HEADERS
 
     @property
-    def over(self) -> bool:
+    def is_complete(self) -> bool:
         return self.took > 0
 
     @property
@@ -59,24 +59,24 @@ class Row:
         return self.took or time.perf_counter() - self.began
 
 
-class Board:
+class FlowStore:
     """The latest rows, and how much there was in all."""
 
     def __init__(self, most: int = 500) -> None:
-        self.rows: deque[Row] = deque(maxlen=most)
+        self.rows: deque[Flow] = deque(maxlen=most)
         self.count = self.going = self.failed = self.size = 0
         self.changed = True
 
-    def begin(self, method: str, url: str, version: str = "") -> Row:
+    def begin(self, method: str, url: str, version: str = "") -> Flow:
         """Something begins."""
         self.count += 1
         self.going += 1
-        row = Row(self.count, method, url, version)
+        row = Flow(self.count, method, url, version)
         self.rows.append(row)
         self.changed = True
         return row
 
-    def end(self, row: Row, state: State, error: str = "") -> None:
+    def end(self, row: Flow, state: State, error: str = "") -> None:
         """It is over."""
         row.took = time.perf_counter() - row.began or 1e-9
         row.state = state
@@ -86,17 +86,17 @@ class Board:
         self.size += row.size
         self.changed = True
 
-    def fail(self, row: Row, error: BaseException) -> None:
+    def fail(self, row: Flow, error: BaseException) -> None:
         """It is over because of this."""
         if isinstance(error, Exception):
             row.status = row.status or status_of(error)
-            if isinstance(error, Refused):
+            if isinstance(error, RefusedError):
                 row.mark = "blocked"
             self.end(row, "failed", str(error) or type(error).__name__)
         else:
             self.end(row, "left")
 
-    def told(self, seen: Seen) -> None:
+    def add_summary(self, seen: FlowSummary) -> None:
         """Something ended before it became an exchange."""
         row = self.begin(seen.method, seen.url)
         row.began, row.status = seen.began, seen.status
@@ -104,7 +104,7 @@ class Board:
 
     def clear(self) -> None:
         """Forget what is over."""
-        kept = [row for row in self.rows if not row.over]
+        kept = [row for row in self.rows if not row.is_complete]
         self.rows.clear()
         self.rows.extend(kept)
         self.count = self.going
@@ -117,7 +117,7 @@ class Counted(Body):
 
     __slots__ = ("_board", "_row", "_source")
 
-    def __init__(self, source: Body, row: Row, board: Board) -> None:
+    def __init__(self, source: Body, row: Flow, board: FlowStore) -> None:
         super().__init__()
         self._source = source
         self._row = row
@@ -132,13 +132,13 @@ class Counted(Body):
         """Whether all of it has passed."""
         return self.ended or self._source.ended or self._row.size == self.length
 
-    def chunk_nowait(self) -> bytes:
-        data = self._source.chunk_nowait()
+    def read_chunk_nowait(self) -> bytes:
+        data = self._source.read_chunk_nowait()
         self._row.size += len(data)
         return data
 
-    async def chunk(self) -> bytes:
-        data = await self._source.chunk()
+    async def read_chunk(self) -> bytes:
+        data = await self._source.read_chunk()
         if data:
             self._row.size += len(data)
             self._board.changed = True
@@ -157,10 +157,10 @@ class Counted(Body):
 class Watched:
     """Puts each exchange on a board."""
 
-    inner: Exchange
-    board: Board
+    inner: RequestHandler
+    board: FlowStore
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "console"
@@ -169,11 +169,11 @@ class Watched:
         board = self.board
         row = board.begin(*method_and_url(request), request.version)
         row.request = request.headers.copy()  # as they came: layers within may change them
-        if request.protocol:
+        if request.upgrade_protocol:
             request.extensions.set(row)
         if request.client is not None:
             row.client = str(request.client)
-        if request._extensions is not None and (door := request._extensions.get(_Door)) is not None:
+        if request._extensions is not None and (door := request._extensions.get(_ObservedDoor)) is not None:
             door.is_seen = True
         try:
             response = await self.inner(request)
@@ -183,16 +183,19 @@ class Watched:
         self._answered(row, response)
         return response
 
-    def _answered(self, row: Row, response: Response) -> None:
+    def _answered(self, row: Flow, response: Response) -> None:
         board = self.board
         row.status = response.status
         row.response = response.headers.copy()
-        if response._extensions is not None and (mark := response.extensions.get(Mark)) is not None:
+        if (
+            response._extensions is not None
+            and (mark := response.extensions.get(SyntheticReason)) is not None
+        ):
             row.mark = mark
         row.state = "moving"
         board.changed = True
         body = response.body
-        if body.data is not None or response.upgrade is not None:
+        if body.buffered is not None or response.upgrade is not None:
             row.size = body.length or 0
             response.on_close(lambda: board.end(row, "failed" if row.error else "done"))
             return
@@ -203,11 +206,11 @@ class Watched:
         )
 
 
-def watched(board: Board) -> Middleware[Request, Response]:
+def record_flows(board: FlowStore) -> Middleware[Request, Response]:
     """Put each exchange on a board, with its WebSocket's messages."""
 
     def count(message: ws.ObservedMessage) -> None:
-        row = message.observation.extensions.get(Row)
+        row = message.observation.extensions.get(Flow)
         if row is not None:
             row.up += message.from_client
             row.down += not message.from_client
@@ -215,16 +218,16 @@ def watched(board: Board) -> Middleware[Request, Response]:
             board.changed = True
 
     def closed(observation: ws.Observation) -> None:
-        row = observation.extensions.get(Row)
+        row = observation.extensions.get(Flow)
         if row is not None and observation.close_code not in _ORDERLY:
             row.error = f"closed with {observation.close_code} {observation.close_reason}".rstrip()
 
     observed = ws.observe(count, on_close=closed, max_size=0)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return Watched(observed(inner), board)
 
-    return named_layer("console", build, takes=Request, gives=Request)
+    return named_layer("console", build, input_type=Request, inner_type=Request)
 
 
 class _Moved(Meter):
@@ -232,17 +235,17 @@ class _Moved(Meter):
 
     __slots__ = ("_board", "_row")
 
-    def __init__(self, row: Row, board: Board) -> None:
+    def __init__(self, row: Flow, board: FlowStore) -> None:
         self._row = row
         self._board = board
 
-    def sent(self, count: int) -> float:
+    def on_sent(self, count: int) -> float:
         self._row.size += count
         self._board.changed = True
         return 0.0
 
 
-def carried(board: Board) -> Layer[Bridge, None, Bridge, None]:
+def count_relayed(board: FlowStore) -> Layer[Bridge, None, Bridge, None]:
     """Put each connection that is relayed as bytes on a board."""
 
     @layer
@@ -263,6 +266,11 @@ def carried(board: Board) -> Layer[Bridge, None, Bridge, None]:
     return carried
 
 
-def watch(board: Board) -> Watch:
+def flow_observers(board: FlowStore) -> Observers:
     """What puts all that passes on a board."""
-    return Watch((watched(board),), (carried(board),), (doors(board.told),), (relays(board.told),))
+    return Observers(
+        (record_flows(board),),
+        (count_relayed(board),),
+        (observe_front_doors(board.add_summary),),
+        (observe_relays(board.add_summary),),
+    )

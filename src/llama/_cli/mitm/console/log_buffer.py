@@ -10,13 +10,13 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-ROOM = 1000
+MAX_LINES = 1000
 
 
-class Above:
+class LogBuffer:
     """The lines that wait to be shown, at most so many."""
 
-    def __init__(self, room: int = ROOM) -> None:
+    def __init__(self, room: int = MAX_LINES) -> None:
         self._lines: deque[str] = deque()
         self._room = room
         self._lost = 0
@@ -42,7 +42,7 @@ class Above:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, above: Above, like: logging.Handler) -> None:
+    def __init__(self, above: LogBuffer, like: logging.Handler) -> None:
         super().__init__(like.level)
         self.formatter = like.formatter
         self._above = above
@@ -54,7 +54,7 @@ class _Handler(logging.Handler):
 class _Output(io.TextIOBase):
     """Stands in for standard output and error."""
 
-    def __init__(self, above: Above) -> None:
+    def __init__(self, above: LogBuffer) -> None:
         super().__init__()
         self._above = above
         self._rest = ""
@@ -77,7 +77,7 @@ class _Output(io.TextIOBase):
 
 
 @contextmanager
-def kept(above: Above) -> Generator[None]:
+def capture_output(above: LogBuffer) -> Generator[None]:
     """Within the block, what would be written to the terminal by logging and by print is kept."""
     outputs = sys.stdout, sys.stderr
     terminals = [

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from llama._cli.mitm.console.flow_store import Board, Row
+from llama._cli.mitm.console.flow_store import Flow, FlowStore
 from llama._cli.mitm.flow_summary import amount, duration
 from llama.http import Headers
 
@@ -43,15 +43,15 @@ class Frame:
 class View:
     """Makes frames of a board; knows which row is chosen."""
 
-    def __init__(self, board: Board, dots: str = "…") -> None:
+    def __init__(self, board: FlowStore, dots: str = "…") -> None:
         self.board = board
-        self.chosen: Row | None = None
+        self.chosen: Flow | None = None
         self.paused = False
         self.keys = ""
         self._dots = dots
         self._width = 0
         self._made: dict[int, list[Segment]] = {}
-        self._shown: list[Row] = []
+        self._shown: list[Flow] = []
 
     def frame(self, width: int, height: int) -> Frame:
         """The latest rows, as many as there is room for."""
@@ -61,11 +61,11 @@ class View:
         if not self.paused:
             self._shown = self._window(max(1, height - 2 - len(details)))
         made = {row.number: self._line(row) for row in self._shown}
-        self._made = {row.number: made[row.number] for row in self._shown if row.over}
+        self._made = {row.number: made[row.number] for row in self._shown if row.is_complete}
         lines = [self._text(_HEAD, _BOLD), *made.values(), *details, self._foot()]
         return Frame(lines[:height] if height > 1 else lines[-1:])
 
-    def _window(self, room: int) -> list[Row]:
+    def _window(self, room: int) -> list[Flow]:
         """The rows to show: the latest, or those up to the chosen one."""
         rows = list(self.board.rows)
         end = len(rows)
@@ -88,7 +88,7 @@ class View:
 
     # lines
 
-    def _line(self, row: Row) -> list[Segment]:
+    def _line(self, row: Flow) -> list[Segment]:
         if row is self.chosen:
             return [Segment(self._fit("".join(text for text, _ in self._parts(row))), _CHOSEN)]
         made = self._made.get(row.number)
@@ -97,8 +97,8 @@ class View:
             made = Segment.adjust_line_length(parts, self._width, pad=False)
         return made
 
-    def _parts(self, row: Row) -> Iterator[tuple[str, Style]]:
-        usual = _PLAIN if row.over else _BOLD
+    def _parts(self, row: Flow) -> Iterator[tuple[str, Style]]:
+        usual = _PLAIN if row.is_complete else _BOLD
         status = str(row.status) if row.status else "-"
         yield f"{self._cut(escaped(row.method), 7):<8}", usual
         yield f"{status:>6}", _OF_STATUS.get(min(row.status // 100, 5), usual)
@@ -113,7 +113,7 @@ class View:
             yield f" {note}", _ERROR if row.state == "failed" else _DIM
 
     @staticmethod
-    def _note(row: Row) -> str:
+    def _note(row: Flow) -> str:
         notes = [row.mark] if row.mark else []
         if row.up or row.down:
             notes.append(f"{row.up} up, {row.down} down")

@@ -96,7 +96,7 @@ class Loader:
             self._files = self._files_of_modules()
         return {str(self.path)} | self._files | self._looked_at
 
-    def told(self, error: BaseException) -> str:
+    def loaded_files(self, error: BaseException) -> str:
         """The traceback of an error, from the first line on that is the file's own."""
         trace = error.__traceback__
         while trace is not None and not self._is_below(trace.tb_frame.f_code.co_filename):

@@ -12,26 +12,26 @@ from typing import ClassVar, TypeAlias, cast
 
 from llama import ConfigError, http, layer, mitm, ws
 from llama._core.loggers import logger
-from llama._core.resources import resources
+from llama._core.resources import find_resources
 from llama._core.service import Middleware
-from llama._core.shutdown import own_task
-from llama.http import Exchange, Request, Response
+from llama._core.shutdown import detached_task
+from llama.http import Request, RequestHandler, Response
 from llama.mitm._hooks import hooked
 
 log = logger("mitm")
 HttpLayer: TypeAlias = Middleware[Request, Response]
-NAMES = ("layers", "on_message", "on_open", "on_close", "chunks")
+NAMES = ("layers", "on_message", "on_open", "on_close", "on_chunk")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Edition:
+class ScriptVersion:
     """What one version of a script says."""
 
     layers: tuple[HttpLayer, ...]
     chunks: mitm.ChunkHook | None
 
     @classmethod
-    def of(cls, module: ModuleType, where: str) -> Edition:
+    def of(cls, module: ModuleType, where: str) -> ScriptVersion:
         """What a module says; ConfigError where that is nothing, TypeError for what is no layer."""
         said = {name: module.__dict__[name] for name in NAMES if module.__dict__.get(name) is not None}
         if not said:
@@ -40,13 +40,13 @@ class Edition:
         for name, hook in said.items():
             if not callable(hook):
                 raise ConfigError(f"{name} is {hook!r}: expected a function")
-        chunks = cast("mitm.ChunkHook | None", said.pop("chunks", None))
+        chunks = cast("mitm.ChunkHook | None", said.pop("on_chunk", None))
         if said:
             layers.append(
                 ws.inspect(
-                    cast("ws.Hook", said.get("on_message", _as_it_is)),
-                    on_open=cast("ws.Watcher | None", said.get("on_open")),
-                    on_close=cast("ws.Watcher | None", said.get("on_close")),
+                    cast("ws.Hook", said.get("on_message", _unchanged)),
+                    on_open=cast("ws.LifecycleHook | None", said.get("on_open")),
+                    on_close=cast("ws.LifecycleHook | None", said.get("on_close")),
                 )
             )
         hooked(layers, _nowhere, where)
@@ -62,12 +62,12 @@ def _layers(said: object) -> list[HttpLayer]:
 def _as_layer(each: object) -> HttpLayer:
     """A layer; a bare `async def hook(request, inner)` is made one."""
     if inspect.iscoroutinefunction(each) and len(inspect.signature(each).parameters) == 2:
-        function = cast("Callable[[Request, Exchange], asyncio.Future[Response]]", each)
+        function = cast("Callable[[Request, RequestHandler], asyncio.Future[Response]]", each)
         return layer(function)
     return cast("HttpLayer", each)
 
 
-def _as_it_is(message: ws.Message) -> ws.Message:
+def _unchanged(message: ws.Message) -> ws.Message:
     return message
 
 
@@ -76,13 +76,13 @@ async def _nowhere(request: Request) -> Response:
     return Response(503)
 
 
-class Work:
+class ActiveScript:
     """An edition around an exchange: who uses it, and what it owns."""
 
-    def __init__(self, edition: Edition, inner: Exchange, where: str) -> None:
+    def __init__(self, edition: ScriptVersion, inner: RequestHandler, where: str) -> None:
         self.exchange = hooked(edition.layers, inner, where)
-        known = {id(each) for each in resources(inner)}
-        self.owned = [each for each in resources(self.exchange) if id(each) not in known]
+        known = {id(each) for each in find_resources(inner)}
+        self.owned = [each for each in find_resources(self.exchange) if id(each) not in known]
         self.users = 0
         self.task: asyncio.Task[None] | None = None
         self._over: asyncio.Event | None = None
@@ -93,7 +93,7 @@ class Work:
             return
         self._over = asyncio.Event()
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.task = own_task(self._hold(self._over, ready))
+        self.task = detached_task(self._hold(self._over, ready))
         try:
             await ready
         except BaseException:
@@ -113,7 +113,7 @@ class Work:
             else:
                 ready.set_exception(error)
 
-    async def exchanged(self, request: Request) -> Response:
+    async def handle(self, request: Request) -> Response:
         """An exchange, to whose end it is held."""
         self.users += 1
         try:
@@ -147,19 +147,19 @@ async def _enter(exits: AsyncExitStack, owned: list[AbstractAsyncContextManager[
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Scripted:
+class ScriptLayer:
     """Sends each exchange through the layers that are current when it begins."""
 
-    inner: Exchange
-    place: Place
+    inner: RequestHandler
+    place: ScriptSlot
     name: str
 
-    __takes__: ClassVar[type] = http.Request
+    __input_type__: ClassVar[type] = http.Request
 
     def __repr__(self) -> str:
         return self.name
 
-    async def __aenter__(self) -> Scripted:
+    async def __aenter__(self) -> ScriptLayer:
         await self.place.enter()
         return self
 
@@ -168,14 +168,18 @@ class Scripted:
 
     async def __call__(self, request: Request, /) -> Response:
         work = self.place.work
-        return await (work.exchange(request) if work.task is None else work.exchanged(request))
+        return await (work.exchange(request) if work.task is None else work.handle(request))
 
 
-class Place:
+class ScriptSlot:
     """Where a script stands in a stack: the edition at work there, and those that are not yet over."""
 
     def __init__(
-        self, inner: Exchange, where: str, current: Callable[[], Edition], places: list[Place]
+        self,
+        inner: RequestHandler,
+        where: str,
+        current: Callable[[], ScriptVersion],
+        places: list[ScriptSlot],
     ) -> None:
         self._inner = inner
         self._where = where
@@ -183,14 +187,14 @@ class Place:
         self._places = places
         self._old: set[asyncio.Task[None]] = set()
         self._entered = False
-        self.work = Work(current(), inner, where)
+        self.work = ActiveScript(current(), inner, where)
         places.append(self)
 
     async def enter(self) -> None:
         """The server begins."""
         if self not in self._places:  # it begins again
             self._places.append(self)
-            self.work = Work(self._current(), self._inner, self._where)
+            self.work = ActiveScript(self._current(), self._inner, self._where)
         self._entered = True
         await self.work.open()
 
@@ -204,14 +208,14 @@ class Place:
             await asyncio.wait(tasks)
         self.work.task = None
 
-    async def prepare(self, edition: Edition) -> Work:
+    async def prepare(self, edition: ScriptVersion) -> ActiveScript:
         """The next edition, opened."""
-        work = Work(edition, self._inner, self._where)
+        work = ActiveScript(edition, self._inner, self._where)
         if self._entered:
             await work.open()
         return work
 
-    def replace(self, work: Work) -> None:
+    def replace(self, work: ActiveScript) -> None:
         """From here on exchanges go through another edition."""
         if self not in self._places:  # it has been left meanwhile
             work.end()

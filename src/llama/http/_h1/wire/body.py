@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from llama._core.errors import Truncated
-from llama.http._h1.wire.fields import malformed, parse_fields
+from llama._core.errors import TruncatedError
+from llama.http._h1.wire.fields import bad_message, parse_fields
 from llama.http._h1.wire.framing import CHUNKED, UNTIL_CLOSE
 from llama.http._limits import DEFAULT_LIMITS, Limits
 from llama.http._messages.headers import Headers
@@ -44,7 +44,7 @@ class Decoder(Protocol):
         ...
 
     def feed_eof(self) -> None:
-        """Handle the end of the connection; raise Truncated if the body is incomplete."""
+        """Handle the end of the connection; raise TruncatedError if the body is incomplete."""
         ...
 
 
@@ -70,7 +70,7 @@ class LengthDecoder:
 
     def feed_eof(self) -> None:
         if not self.done:
-            raise Truncated(f"the connection ended {self._left} bytes before the end of the body")
+            raise TruncatedError(f"the connection ended {self._left} bytes before the end of the body")
 
 
 class UntilCloseDecoder:
@@ -122,21 +122,21 @@ class ChunkedDecoder:
 
     def feed_eof(self) -> None:
         if not self.done:
-            raise Truncated("the connection ended within a chunked body")
+            raise TruncatedError("the connection ended within a chunked body")
 
     # Each step consumes data from `at` on and returns the position after it: `at` itself if it needs more data.
 
     def _size(self, data: bytes, at: int, parts: list[bytes]) -> int:
-        limit = self._limits.chunk_line
+        limit = self._limits.max_chunk_line
         line = _CHUNK_LINE.match(data, at)
         if line is None:
             if data[at] not in _HEX or data.find(b"\n", at, at + limit) >= 0:
-                raise malformed(f"a malformed chunk size line {data[at : at + 40]!r}")
+                raise bad_message(f"a malformed chunk size line {data[at : at + 40]!r}")
             if len(data) - at > limit:
-                raise malformed(f"a chunk size line longer than {limit} bytes")
+                raise bad_message(f"a chunk size line longer than {limit} bytes")
             return at
         if line.end() - at > limit:
-            raise malformed(f"a chunk size line longer than {limit} bytes")
+            raise bad_message(f"a chunk size line longer than {limit} bytes")
         self._left = int(line[1], 16)
         self._step = self._data if self._left else self._trailers
         return line.end()
@@ -156,13 +156,13 @@ class ChunkedDecoder:
             return at + 2
         if end == b"\r":
             return at
-        raise malformed("a chunk is longer than its size line says")
+        raise bad_message("a chunk is longer than its size line says")
 
     def _trailers(self, data: bytes, at: int, parts: list[bytes]) -> int:
         if data.startswith(b"\r\n", at):
             self.done = True
             return at + 2
-        end = data.find(b"\r\n\r\n", at, at + self._limits.trailers + 4)
+        end = data.find(b"\r\n\r\n", at, at + self._limits.max_trailers + 4)
         if end < 0:
             self._check_partial_trailers(data, at)
             return at
@@ -172,10 +172,10 @@ class ChunkedDecoder:
         return end + 4
 
     def _check_partial_trailers(self, data: bytes, at: int) -> None:
-        if len(data) - at > self._limits.trailers + 3:
-            raise malformed(f"trailers larger than {self._limits.trailers} bytes", 431)
+        if len(data) - at > self._limits.max_trailers + 3:
+            raise bad_message(f"trailers larger than {self._limits.max_trailers} bytes", 431)
         if data.count(b"\n", at) != data.count(b"\r\n", at):
-            raise malformed("a bare LF in the trailers")
+            raise bad_message("a bare LF in the trailers")
 
 
 def _checked(trailers: Headers) -> Headers:
@@ -183,7 +183,7 @@ def _checked(trailers: Headers) -> Headers:
     for key in tuple(trailers.names):
         plain = key.replace("_", "-")  # many applications treat "_" and "-" as equal
         if plain in _NEVER_TRAILERS:
-            raise malformed(f"{key} among the trailers")
+            raise bad_message(f"{key} among the trailers")
         if plain in _NOT_IN_TRAILERS:
             trailers.discard(key)
     return trailers

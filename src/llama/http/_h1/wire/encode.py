@@ -16,7 +16,7 @@ _REASON = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _HOP = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding"})
 _HOP_AND_LENGTH = _HOP | {"content-length"}
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-_BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+_METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 def status_line(status: int, reason: str = "") -> str:
@@ -73,10 +73,10 @@ def encode_response(
         told = framing if method != "HEAD" else length
         if told or method != "HEAD":
             extra = f"Content-Length: {told}\r\n{extra}"
-    return f"{status_line(status, reason)}{_joined(headers, gone)}{extra}\r\n".encode("latin-1")
+    return f"{status_line(status, reason)}{_join(headers, gone)}{extra}\r\n".encode("latin-1")
 
 
-def _joined(headers: Headers, gone: frozenset[str]) -> str:
+def _join(headers: Headers, gone: frozenset[str]) -> str:
     """Join the lines of the fields that are not in `gone`, each ending with CRLF."""
     lines, keys = headers._lines, headers._keys
     if not gone.isdisjoint(keys):
@@ -102,9 +102,9 @@ def encode_request(method: str, target: str, headers: Headers, framing: int, ext
         raise ValueError(f"invalid request target {target!r}: expected no spaces or control characters")
     if framing == CHUNKED:
         extra = f"Transfer-Encoding: chunked\r\n{extra}"
-    elif "content-length" not in headers._keys and (framing or method in _BODY_EXPECTED):
+    elif "content-length" not in headers._keys and (framing or method in _METHODS_WITH_BODY):
         extra = f"Content-Length: {framing}\r\n{extra}"
-    return f"{method} {target} HTTP/1.1\r\n{_joined(headers, _HOP)}{extra}\r\n".encode("latin-1")
+    return f"{method} {target} HTTP/1.1\r\n{_join(headers, _HOP)}{extra}\r\n".encode("latin-1")
 
 
 def encode_chunk(data: bytes) -> bytes:

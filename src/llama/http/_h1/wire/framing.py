@@ -4,7 +4,7 @@ Ambiguous framing is rejected, because two peers that read it differently allow 
 """
 
 from llama._core.errors import ProtocolError
-from llama.http._h1.wire.fields import malformed
+from llama.http._h1.wire.fields import bad_message
 from llama.http._messages.headers import Headers
 
 CHUNKED = -1
@@ -12,7 +12,7 @@ CHUNKED = -1
 UNTIL_CLOSE = -2
 """A length: the body ends with the connection."""
 
-_USUAL = frozenset({"keep-alive", "Keep-Alive"})
+_COMMON = frozenset({"keep-alive", "Keep-Alive"})
 _AFTER_LENGTH = len("content-length: ")
 
 
@@ -22,10 +22,10 @@ def content_length(headers: Headers) -> int | None:
     if "content-length" not in keys:
         return None
     if (count := keys.count("content-length")) > 1:
-        raise malformed(f"{count} Content-Length fields")
+        raise bad_message(f"{count} Content-Length fields")
     value = headers._lines[keys.index("content-length")][_AFTER_LENGTH:]
     if not (value.isascii() and value.isdecimal()) or len(value) > 18 or (value[0] == "0" and value != "0"):
-        raise malformed(f"invalid Content-Length {value[:40]!r}")
+        raise bad_message(f"invalid Content-Length {value[:40]!r}")
     return int(value)
 
 
@@ -48,14 +48,14 @@ def _is_chunked(headers: Headers, version: str) -> bool:
         part.strip(" \t").lower() for v in headers.get_all("transfer-encoding") for part in v.split(",")
     ]
     if version == "1.0":
-        raise malformed("Transfer-Encoding in an HTTP/1.0 message")
+        raise bad_message("Transfer-Encoding in an HTTP/1.0 message")
     if "content-length" in headers.names:
-        raise malformed("both Transfer-Encoding and Content-Length")
+        raise bad_message("both Transfer-Encoding and Content-Length")
     if codings == ["chunked"]:
         return True
     if codings.count("chunked") > 1 or "" in codings or "chunked" in codings[:-1]:
-        raise malformed("Transfer-Encoding must end with chunked, once")
-    raise malformed(f"unknown transfer coding {', '.join(codings)[:60]!r}", 501)
+        raise bad_message("Transfer-Encoding must end with chunked, once")
+    raise bad_message(f"unknown transfer coding {', '.join(codings)[:60]!r}", 501)
 
 
 def request_length(method: str, version: str, headers: Headers) -> int:
@@ -65,7 +65,7 @@ def request_length(method: str, version: str, headers: Headers) -> int:
         return 0
     length = CHUNKED if _is_chunked(headers, version) else content_length(headers) or 0
     if length and method == "CONNECT":
-        raise malformed("CONNECT with a body")
+        raise bad_message("CONNECT with a body")
     return length
 
 
@@ -104,7 +104,7 @@ def keeps_alive(version: str, headers: Headers) -> bool:
     keys = headers._keys
     if "connection" not in keys:
         return version != "1.0"
-    if headers._lines[keys.index("connection")][12:] in _USUAL and keys.count("connection") == 1:
+    if headers._lines[keys.index("connection")][12:] in _COMMON and keys.count("connection") == 1:
         return True
     tokens = headers.tokens("connection")
     if "close" in tokens:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from http import HTTPStatus
 
 from llama._core.errors import ProtocolError
-from llama.http._h1.wire.fields import malformed, parse_fields
+from llama.http._h1.wire.fields import bad_message, parse_fields
 from llama.http._h1.wire.framing import (
     drop_framing,
     ends_with_head,
@@ -24,8 +24,8 @@ _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]+)(.*)")
 _TARGET = re.compile(r'[!"$-~\x80-\xff]+')
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"})
-_MEANING = frozenset({"connection", "content-length", "expect", "transfer-encoding", "upgrade"})
-_usual_lines = {
+_METHODS_WITH_BODY = frozenset({"connection", "content-length", "expect", "transfer-encoding", "upgrade"})
+_cached_status_lines = {
     f"HTTP/1.1 {each.value} {each.phrase}": ("1.1", each.value, each.phrase) for each in HTTPStatus
 }
 _TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -39,8 +39,18 @@ class RequestHead:
     """The validated head of a request, with its target and the framing of its body."""
 
     __slots__ = (
-        "absolute", "authority", "expects_continue", "headers", "keep_alive",
-        "length", "method", "path", "protocol", "scheme", "target", "version",
+        "authority",
+        "expects_continue",
+        "headers",
+        "is_absolute_form",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "scheme",
+        "target",
+        "upgrade_protocol",
+        "version",
     )  # fmt: skip
 
     method: str
@@ -53,18 +63,18 @@ class RequestHead:
     authority: str | None
     """The authority of a target in absolute-form or of CONNECT, else None: then Host is the authority."""
     path: str
-    absolute: bool
+    is_absolute_form: bool
     length: int
     keep_alive: bool
     expects_continue: bool
-    protocol: str
+    upgrade_protocol: str
     """The protocols of Upgrade in lower case, joined by ", "; empty if the request stays HTTP."""
 
 
 class ResponseHead:
     """The validated head of a response."""
 
-    __slots__ = ("headers", "keep_alive", "length", "protocol", "reason", "status", "version")
+    __slots__ = ("headers", "keep_alive", "length", "reason", "status", "upgrade_protocol", "version")
 
     status: int
     reason: str
@@ -72,7 +82,7 @@ class ResponseHead:
     headers: Headers
     length: int
     keep_alive: bool
-    protocol: str
+    upgrade_protocol: str
 
 
 def parse_request(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> RequestHead:
@@ -87,16 +97,16 @@ def parse_request(raw: bytes, limits: Limits = DEFAULT_LIMITS) -> RequestHead:
     _request_line(head, text[:end], limits)
     keys = headers.names
     _check_host(head, keys)
-    if _MEANING.isdisjoint(keys):
+    if _METHODS_WITH_BODY.isdisjoint(keys):
         head.length = 0
         head.keep_alive = head.version != "1.0"
         head.expects_continue = False
-        head.protocol = ""
+        head.upgrade_protocol = ""
         return head
     head.length = request_length(head.method, head.version, headers)
     head.keep_alive = keeps_alive(head.version, headers)
     head.expects_continue = "expect" in keys and _expects_continue(head)
-    head.protocol = _requested_upgrade(head) if "upgrade" in keys else ""
+    head.upgrade_protocol = _requested_upgrade(head) if "upgrade" in keys else ""
     return head
 
 
@@ -106,7 +116,7 @@ def parse_response(raw: bytes, method: str, limits: Limits = DEFAULT_LIMITS) -> 
     end = text.find("\r\n")
     head = ResponseHead()
     line = text[:end]
-    head.version, head.status, head.reason = _usual_lines.get(line) or _status_line(line, limits)
+    head.version, head.status, head.reason = _cached_status_lines.get(line) or _status_line(line, limits)
     try:
         head.headers = headers = parse_fields(raw, text, end + 2, limits)
         if bodiless := ends_with_head(method, head.status):
@@ -114,62 +124,62 @@ def parse_response(raw: bytes, method: str, limits: Limits = DEFAULT_LIMITS) -> 
         else:
             head.length = response_length(method, head.status, head.version, headers)
     except ProtocolError as error:
-        raise malformed(f"in a response: {error}", 502) from None
+        raise bad_message(f"in a response: {error}", 502) from None
     head.keep_alive = head.length != -2 and keeps_alive(head.version, headers)
     if bodiless and drop_framing(headers):
         head.keep_alive = False
-    head.protocol = _upgrade(head.version, headers) if "upgrade" in headers.names else ""
+    head.upgrade_protocol = _upgrade(head.version, headers) if "upgrade" in headers.names else ""
     return head
 
 
 def _status_line(line: str, limits: Limits) -> tuple[str, int, str]:
     match = _STATUS_LINE.fullmatch(line)
-    if match is None or len(line) > limits.line:
-        raise malformed(f"a malformed status line {line[:60]!r}", 502)
+    if match is None or len(line) > limits.max_start_line:
+        raise bad_message(f"a malformed status line {line[:60]!r}", 502)
     return "1.1" if match[1] == "1" else "1.0", int(match[2]), match[3] or ""
 
 
 def _request_line(head: RequestHead, line: str, limits: Limits) -> None:
     parts = line.split(" ")
-    if len(line) > limits.line:
-        raise malformed(f"the request line is longer than {limits.line} bytes", 414)
+    if len(line) > limits.max_start_line:
+        raise bad_message(f"the request line is longer than {limits.max_start_line} bytes", 414)
     if len(parts) != 3:
-        raise malformed(f"a malformed request line {line[:60]!r}")
+        raise bad_message(f"a malformed request line {line[:60]!r}")
     head.method, target, version = parts
     if head.method not in _METHODS and _METHOD.fullmatch(head.method) is None:
-        raise malformed(f"method {head.method[:60]!r} is not a token")
+        raise bad_message(f"method {head.method[:60]!r} is not a token")
     if version not in _VERSIONS:
-        raise _wrong_version(version)
+        raise _version_error(version)
     head.version = _VERSIONS[version]
     if _TARGET.fullmatch(target) is None:
-        raise malformed(f"a malformed request target {target[:60]!r}")
+        raise bad_message(f"a malformed request target {target[:60]!r}")
     head.target = target
     head.scheme = ""
     head.authority = None
-    head.absolute = False
+    head.is_absolute_form = False
     head.path = target
     if target[0] != "/" or head.method == "CONNECT":
-        _other_form(head, target)
+        _parse_other_form(head, target)
 
 
-def _wrong_version(version: str) -> ProtocolError:
+def _version_error(version: str) -> ProtocolError:
     known = re.fullmatch(r"HTTP/[0-9]\.[0-9]", version) is not None
-    return malformed(f"HTTP version {version[:20]!r} is not supported", 505 if known else 400)
+    return bad_message(f"HTTP version {version[:20]!r} is not supported", 505 if known else 400)
 
 
-def _other_form(head: RequestHead, target: str) -> None:
+def _parse_other_form(head: RequestHead, target: str) -> None:
     """Parse a target in absolute-form, authority-form or asterisk-form (RFC 9112 section 3.2)."""
     if head.method == "CONNECT":
         if not is_host_and_port(target):
-            raise malformed(f"CONNECT target {target[:60]!r} is not host:port")
+            raise bad_message(f"CONNECT target {target[:60]!r} is not host:port")
         head.authority, head.path = target, ""
         return
     if target == "*" and head.method == "OPTIONS":
         return
     match = _ABSOLUTE.fullmatch(target)
     if match is None or not _may_be_authority(match[2]):
-        raise malformed(f"request target {target[:60]!r} does not fit {head.method}")
-    head.absolute = True
+        raise bad_message(f"request target {target[:60]!r} does not fit {head.method}")
+    head.is_absolute_form = True
     head.scheme, head.authority, head.path = match[1].lower(), match[2], match[3]
 
 
@@ -202,13 +212,13 @@ def _check_host(head: RequestHead, keys: list[str]) -> None:
     count = keys.count("host")
     if count != 1:
         if count:
-            raise malformed(f"{count} Host fields")
+            raise bad_message(f"{count} Host fields")
         if head.version != "1.0":
-            raise malformed("no Host field")
+            raise bad_message("no Host field")
         return
     host = head.headers["host"]
     if not _may_be_authority(host):
-        raise malformed(f"a malformed Host {host[:60]!r}")
+        raise bad_message(f"a malformed Host {host[:60]!r}")
 
 
 def _expects_continue(head: RequestHead) -> bool:
@@ -221,7 +231,7 @@ def _expects_continue(head: RequestHead) -> bool:
 def check_expectation(headers: Headers) -> None:
     """Raise ProtocolError (417) if Expect is not 100-continue (RFC 9110 section 10.1.1)."""
     if headers.tokens("expect") != ["100-continue"]:
-        raise malformed(f"expectation {headers['expect'][:60]!r} cannot be met", 417)
+        raise bad_message(f"expectation {headers['expect'][:60]!r} cannot be met", 417)
 
 
 def _requested_upgrade(head: RequestHead) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from llama._core.errors import ProtocolError
-from llama.http._h1.wire.fields import malformed
+from llama.http._h1.wire.fields import bad_message
 from llama.http._h1.wire.framing import content_length, ends_with_head, response_content_length
 from llama.http._h1.wire.head import is_authority, is_host_and_port
-from llama.http._h2.wire.hpack_decode import MALFORMED
+from llama.http._h2.wire.hpack_decode import MALFORMED_BLOCK
 from llama.http._h2.wire.hpack_table import Field
 from llama.http._limits import H2Limits
 from llama.http._messages.headers import Headers, headers_from_wire
@@ -17,7 +17,7 @@ PSEUDO_FIELDS = 6
 """The most pseudo-header fields of one head, which do not count against the limit on fields."""
 _CONNECTION = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
 _PSEUDO = frozenset({":method", ":scheme", ":authority", ":path", ":protocol", ":status"})
-_FORBIDDEN = _CONNECTION | _PSEUDO | {MALFORMED}
+_FORBIDDEN = _CONNECTION | _PSEUDO | {MALFORMED_BLOCK}
 _DROPPED = _CONNECTION | {"http2-settings"}
 _DROPPED_OF_BODILESS = _DROPPED | {"content-length"}
 _DROPPED_OF_REQUESTS = _DROPPED | {"host"}
@@ -88,24 +88,24 @@ class ResponseHead:
 
 def oversized(size: int, limits: H2Limits) -> ProtocolError:
     """Return the error (431) for a field list of this size, which exceeds a limit."""
-    if size > limits.header_list:
-        return malformed(f"the head is larger than {limits.header_list} bytes", 431)
-    return malformed(f"more than {limits.fields} header fields", 431)
+    if size > limits.max_header_list_size:
+        return bad_message(f"the head is larger than {limits.max_header_list_size} bytes", 431)
+    return bad_message(f"more than {limits.max_headers} header fields", 431)
 
 
 def _regular(fields: list[Field], names: list[str]) -> Headers:
     """Return Headers with these fields. Rejects connection-specific and pseudo-header fields."""
     if not _FORBIDDEN.isdisjoint(names):
         name, value = next(field for field in fields if field[0] in _FORBIDDEN)
-        if name == MALFORMED:
-            raise malformed(value)
-        raise malformed(f"{name} is not allowed among the fields of an HTTP/2 message")
+        if name == MALFORMED_BLOCK:
+            raise bad_message(value)
+        raise bad_message(f"{name} is not allowed among the fields of an HTTP/2 message")
     if "te" in names and any(value.lower() != "trailers" for name, value in fields if name == "te"):
-        raise malformed("expected TE to be 'trailers'")
+        raise bad_message("expected TE to be 'trailers'")
     return headers_from_wire(fields, names)
 
 
-def _parted(fields: list[Field]) -> tuple[dict[str, str], list[Field]]:
+def _split_pseudo(fields: list[Field]) -> tuple[dict[str, str], list[Field]]:
     """Split a field list into its pseudo-header fields, by name, and its regular fields."""
     at = 0
     for name, _ in fields:
@@ -114,13 +114,13 @@ def _parted(fields: list[Field]) -> tuple[dict[str, str], list[Field]]:
         at += 1
     pseudo = dict(fields[:at])
     if len(pseudo) != at:
-        raise malformed("a pseudo-header field occurs twice")
+        raise bad_message("a pseudo-header field occurs twice")
     return pseudo, fields[at:]
 
 
 def parse_request(fields: list[Field], limits: H2Limits) -> RequestHead:
     """Parse a request's head. Raises ProtocolError if it is malformed, with 414 if its path is too long."""
-    pseudo, regular = _parted(fields)
+    pseudo, regular = _split_pseudo(fields)
     head = RequestHead()
     head.headers = headers = _regular(regular, [name for name, _ in regular])
     names = headers._keys
@@ -130,7 +130,7 @@ def parse_request(fields: list[Field], limits: H2Limits) -> RequestHead:
         head.protocol = pseudo.get(":protocol", "").lower()
     head.method = method = pseudo[":method"]
     if _METHOD.fullmatch(method) is None:
-        raise malformed(f"method {method[:60]!r} is not a token")
+        raise bad_message(f"method {method[:60]!r} is not a token")
     head.scheme = scheme = pseudo.get(":scheme", "")
     if scheme not in ("https", "http") and ":scheme" in pseudo:
         head.scheme = _scheme(scheme)
@@ -149,30 +149,30 @@ def _check_pseudo(pseudo: dict[str, str]) -> None:
     known = pseudo.keys()
     method = pseudo.get(":method")
     if method is None:
-        raise malformed("a request without :method")
+        raise bad_message("a request without :method")
     if ":status" in known:
-        raise malformed(":status in a request")
+        raise bad_message(":status in a request")
     if method == "CONNECT" and ":protocol" not in known:
         if known != {":method", ":authority"} or not is_host_and_port(pseudo[":authority"]):
-            raise malformed("expected CONNECT to have only :authority, with a host and a port")
+            raise bad_message("expected CONNECT to have only :authority, with a host and a port")
         return
     if ":protocol" in known and (method != "CONNECT" or _PROTOCOL.fullmatch(pseudo[":protocol"]) is None):
-        raise malformed("expected :protocol only with CONNECT, and a token")
+        raise bad_message("expected :protocol only with CONNECT, and a token")
     if ":scheme" not in known or ":path" not in known:
-        raise malformed("a request without :scheme or :path")
+        raise bad_message("a request without :scheme or :path")
 
 
 def _scheme(scheme: str) -> str:
     if _SCHEME.fullmatch(scheme) is None:
-        raise malformed(f"malformed scheme {scheme[:40]!r}")
+        raise bad_message(f"malformed scheme {scheme[:40]!r}")
     return scheme.lower()
 
 
 def _check_path(path: str, method: str, limits: H2Limits) -> None:
-    if len(path) > limits.path:
-        raise malformed(f"the path is longer than {limits.path} bytes", 414)
+    if len(path) > limits.max_path:
+        raise bad_message(f"the path is longer than {limits.max_path} bytes", 414)
     if _PATH.fullmatch(path) is None and not (path == "*" and method == "OPTIONS"):
-        raise malformed(f"malformed path {path[:60]!r}")
+        raise bad_message(f"malformed path {path[:60]!r}")
 
 
 def _set_host(headers: Headers, names: list[str], authority: str, *, bare_connect: bool) -> None:
@@ -180,15 +180,15 @@ def _set_host(headers: Headers, names: list[str], authority: str, *, bare_connec
     if "host" in names:
         hosts = headers.get_all("host")
         if len(hosts) > 1 or (authority and hosts[0] != authority):
-            raise malformed("Host differs from :authority")
+            raise bad_message("Host differs from :authority")
         authority = hosts[0]
         headers.discard("host")
         names = headers._keys
     if not authority:
-        raise malformed("neither :authority nor Host")
+        raise bad_message("neither :authority nor Host")
     if authority not in _authorities:
         if not is_authority(authority):
-            raise malformed(f"malformed authority {authority[:60]!r}")
+            raise bad_message(f"malformed authority {authority[:60]!r}")
         if len(authority) < 80 and len(_authorities) < 1024:
             _authorities[authority] = True
     headers._lines.insert(0, f"host: {authority}")
@@ -202,11 +202,11 @@ def _join_cookies(headers: Headers) -> None:
 
 def parse_response(fields: list[Field]) -> ResponseHead:
     """Parse a response's head. Raises ProtocolError if it is malformed."""
-    pseudo, regular = _parted(fields)
+    pseudo, regular = _split_pseudo(fields)
     head = ResponseHead()
     status = _STATUSES.get(pseudo.get(":status", ""))
     if status is None or len(pseudo) != 1:
-        raise malformed(f"expected a valid :status and no other pseudo-header field, got {pseudo!r}"[:120])
+        raise bad_message(f"expected a valid :status and no other pseudo-header field, got {pseudo!r}"[:120])
     head.status = status
     head.headers = headers = _regular(regular, [name for name, _ in regular])
     head.length = None
@@ -245,7 +245,7 @@ def request_fields(
         and not (path == "*" and method == "OPTIONS")
     ):
         raise ValueError(f"malformed path {path!r}")
-    return fields + _kept(headers, _DROPPED_OF_REQUESTS)
+    return fields + _without(headers, _DROPPED_OF_REQUESTS)
 
 
 def response_fields(status: int, headers: Headers) -> list[Field]:
@@ -253,15 +253,15 @@ def response_fields(status: int, headers: Headers) -> list[Field]:
     if not 100 <= status <= 999 or status == 101:
         raise ValueError(f"expected a status from 100 to 999 but not 101, got {status}")
     dropped = _DROPPED_OF_BODILESS if ends_with_head("", status) else _DROPPED
-    return [(":status", str(status)), *_kept(headers, dropped)]
+    return [(":status", str(status)), *_without(headers, dropped)]
 
 
 def trailer_fields(trailers: Headers) -> list[Field]:
     """Return trailers as a field list."""
-    return _kept(trailers, _FORBIDDEN | _DROPPED_OF_REQUESTS | {"te", "content-length", "trailer"})
+    return _without(trailers, _FORBIDDEN | _DROPPED_OF_REQUESTS | {"te", "content-length", "trailer"})
 
 
-def _kept(headers: Headers, dropped: frozenset[str]) -> list[Field]:
+def _without(headers: Headers, dropped: frozenset[str]) -> list[Field]:
     """Return the fields without connection-specific ones, with names in lower case."""
     names = headers._keys
     fields = [(name, line[len(name) + 2 :]) for name, line in zip(names, headers._lines, strict=True)]

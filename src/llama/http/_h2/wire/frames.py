@@ -53,7 +53,7 @@ FRAME_SIZE = 16384
 """The default largest payload of a frame."""
 WINDOW = 65535
 """The default flow-control window."""
-MOST = (1 << 31) - 1
+MAX_WINDOW = (1 << 31) - 1
 """The largest window, and the highest stream id."""
 
 _header = struct.Struct(">HBBBL")

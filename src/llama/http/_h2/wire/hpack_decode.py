@@ -21,7 +21,7 @@ from llama.http._h2.wire.hpack_table import (
     NeverIndexed,
 )
 
-MALFORMED = ""
+MALFORMED_BLOCK = ""
 """The name given to a malformed field; its value is the reason."""
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -35,19 +35,19 @@ _SIZE_UPDATES = (
     2  # at the start of a block (RFC 7541 section 4.2): the smallest size since the last one, and the latest
 )
 _PSEUDO = (":method", ":scheme", ":authority", ":path", ":protocol", ":status")
-_REMEMBERED, _REMEMBERED_SIZE = 2048, 40  # the most cached names, and the most characters of one
+_CACHE_SIZE, _MAX_CACHED_NAME = 2048, 40  # the most cached names, and the most characters of one
 _known = {*_PSEUDO, *(name for name, _ in STATIC[1:])}
 
 
 def _is_name(name: str) -> bool:
     if _NAME.fullmatch(name) is None:
         return False
-    if len(_known) < _REMEMBERED and len(name) <= _REMEMBERED_SIZE:
+    if len(_known) < _CACHE_SIZE and len(name) <= _MAX_CACHED_NAME:
         _known.add(name)
     return True
 
 
-def _complaint(name: str, value: str) -> str:
+def _explain(name: str, value: str) -> str:
     """Return what is wrong with a field; empty if it is well-formed."""
     if name not in _known and not _is_name(name):
         return f"malformed field name {name[:40]!r}"
@@ -59,7 +59,7 @@ def _complaint(name: str, value: str) -> str:
 class Decoder:
     """The decoder of one direction of a connection.
 
-    It returns fields as `(name, value)`. A malformed field is named MALFORMED instead of raising at once, so that
+    It returns fields as `(name, value)`. A malformed field is named MALFORMED_BLOCK instead of raising at once, so that
     the table stays the same on both sides. Raises ProtocolError for invalid HPACK, which is a connection error.
     """
 
@@ -169,9 +169,9 @@ class Decoder:
             or value[:1] == " "
             or value[-1:] == " "
         ):
-            complaint = _complaint(name, value)
+            complaint = _explain(name, value)
             if complaint:
-                return (MALFORMED, complaint), at, size
+                return (MALFORMED_BLOCK, complaint), at, size
         return (name, NeverIndexed(value) if byte & 0xF0 == 0x10 else value), at, size
 
     def _skip(self, block: bytes, at: int) -> None:

@@ -17,7 +17,7 @@ from llama.http._h2.wire.hpack_table import (
 # Secrets are never indexed, so that another sender on the same connection cannot guess them by the sizes of blocks.
 SECRET = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie"})
 # Values that rarely repeat are not indexed, because they would evict values that do.
-_VARYING = frozenset(
+_NEVER_CACHED = frozenset(
     {
         ":path",
         "age",
@@ -32,7 +32,7 @@ _VARYING = frozenset(
         "range",
     }
 )
-_PLAIN = SECRET | _VARYING
+_PLAIN = SECRET | _NEVER_CACHED
 _LONGEST = 1024  # larger fields are not added to the dynamic table
 _DYNAMIC = 1 << 20  # number of the first dynamic entry, above every static index
 _INDEXED = [bytes((0x80 | index,)) for index in range(127)]

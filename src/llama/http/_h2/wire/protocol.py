@@ -21,7 +21,7 @@ from llama.http._h2.wire.frames import (
     CONTINUATION,
     END_HEADERS,
     END_STREAM,
-    MOST,
+    MAX_WINDOW,
     PADDED,
     PREFACE,
     SETTINGS,
@@ -33,8 +33,8 @@ from llama.http._h2.wire.frames import (
 from llama.http._h2.wire.hpack_decode import Decoder
 from llama.http._h2.wire.hpack_table import Field
 from llama.http._h2.wire.priority import parse_priority
-from llama.http._h2.wire.receive import EXCESS, Control
-from llama.http._h2.wire.send import CONNECTION_WINDOW, LARGEST_CONNECTION_WINDOW
+from llama.http._h2.wire.receive import EXCESS, ReceiveHalf
+from llama.http._h2.wire.send import CONNECTION_WINDOW, MAX_CONNECTION_WINDOW
 from llama.http._h2.wire.states import CLOSED, RECV_DATA, RECV_HEADERS, RESET_BY_US
 from llama.http._h2.wire.stream import UNKNOWN, Events, Stream
 from llama.http._limits import DEFAULT_H2_LIMITS, H2Limits
@@ -44,7 +44,7 @@ _BODILESS = (204, 304)
 Head = TypeVar("Head", RequestHead, ResponseHead)
 
 
-class Engine(Control):
+class H2Protocol(ReceiveHalf):
     """One side of one connection.
 
     `receive` parses received bytes and calls the methods of `events` and of each stream's `events`; `take` returns
@@ -63,9 +63,9 @@ class Engine(Control):
         super().__init__(events, limits, client=client, clock=clock)
         self._rest = b""
         self._decoder = Decoder(
-            header_list=limits.header_list,
-            fields=limits.fields + PSEUDO_FIELDS,
-            excess=limits.fields * EXCESS,
+            header_list=limits.max_header_list_size,
+            fields=limits.max_headers + PSEUDO_FIELDS,
+            excess=limits.max_headers * EXCESS,
         )
         self._heads: dict[bytes, RequestHead | ResponseHead] = {}
         self._heads_at = 0
@@ -82,19 +82,19 @@ class Engine(Control):
             self._data, self._headers, self._priority, self._rst_stream, self._settings, self._push_promise,
             self._ping, self._goaway, self._window_update, self._continuation,
         )  # fmt: skip
-        self._greet()
+        self._send_preface()
 
-    def _greet(self) -> None:
+    def _send_preface(self) -> None:
         """Send the connection preface with this side's SETTINGS."""
         limits = self.limits
-        values = {frames.MAX_HEADER_LIST_SIZE: limits.header_list}
-        if limits.window != WINDOW:
-            values[frames.INITIAL_WINDOW_SIZE] = limits.window
+        values = {frames.MAX_HEADER_LIST_SIZE: limits.max_header_list_size}
+        if limits.initial_window != WINDOW:
+            values[frames.INITIAL_WINDOW_SIZE] = limits.initial_window
         if self.client:
             values[frames.ENABLE_PUSH] = 0
             self._put(PREFACE)
         else:
-            values[frames.MAX_CONCURRENT_STREAMS] = limits.streams
+            values[frames.MAX_CONCURRENT_STREAMS] = limits.max_concurrent_streams
             values[frames.ENABLE_CONNECT_PROTOCOL] = 1
             values[frames.NO_RFC7540_PRIORITIES] = 1
         self._put(frames.settings(values) + frames.window_update(0, CONNECTION_WINDOW - WINDOW))
@@ -128,7 +128,7 @@ class Engine(Control):
         buffer = self._rest + data if self._rest else data
         at, end = 0, len(buffer)
         if self._preface:
-            at = self._begin(buffer)
+            at = self._receive_preface(buffer)
             if at < 0:
                 self._rest = buffer
                 return
@@ -143,20 +143,20 @@ class Engine(Control):
                 )
             stop = at + 9 + length
             if self._order:
-                self._check_order(kind, flags, id & MOST)
+                self._check_order(kind, flags, id & MAX_WINDOW)
             if stop > end:
                 break
             payload = buffer[at + 9 : stop]
             at = stop
             if kind < 10:
-                handlers[kind](flags, id & MOST, payload)
+                handlers[kind](flags, id & MAX_WINDOW, payload)
             elif kind == frames.PRIORITY_UPDATE and not self.client:
-                self._priority_update(id & MOST, payload)
+                self._priority_update(id & MAX_WINDOW, payload)
             else:
                 self._is_noise(f"type {kind}")
         self._rest = buffer[at:]
 
-    def _begin(self, buffer: bytes) -> int:
+    def _receive_preface(self, buffer: bytes) -> int:
         """Check the client's preface and return the position of the first frame, or -1 if it is incomplete."""
         told = buffer[: len(PREFACE)]
         if not PREFACE.startswith(told):
@@ -207,8 +207,8 @@ class Engine(Control):
         if not payload:
             if not ended:
                 self._is_noise("empty DATA")
-        elif self._noise.count:
-            self._noise.count -= 1
+        elif self._control_frames.count:
+            self._control_frames.count -= 1
         if stream.expected != UNKNOWN:
             left = stream.expected - len(payload)
             if left < 0 or (ended and left):
@@ -221,13 +221,13 @@ class Engine(Control):
         if ended:
             stream.state = state
             if state == CLOSED:
-                self._forget(stream, CLOSED)
+                self._remove_stream(stream, CLOSED)
         stream.events.data(payload, ended == END_STREAM)
 
     def _return_credit(self) -> None:
         """Return the connection's credit on arrival: the streams' windows already bound the buffered bytes."""
         credit, self._unreturned = self._unreturned, 0
-        if self._size < LARGEST_CONNECTION_WINDOW:
+        if self._size < MAX_CONNECTION_WINDOW:
             credit += self._size
             self._size *= 2
         self._window += credit
@@ -250,7 +250,7 @@ class Engine(Control):
         if flags & WITH_PRIORITY:
             if len(payload) < 5:
                 raise H2Error(frames.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
-            depends_on_itself = int.from_bytes(payload[:4], "big") & MOST == id
+            depends_on_itself = int.from_bytes(payload[:4], "big") & MAX_WINDOW == id
             payload = payload[5:]
         flags = flags & (END_STREAM | END_HEADERS) | (PADDED if depends_on_itself else 0)
         if flags & END_HEADERS:
@@ -267,11 +267,13 @@ class Engine(Control):
             raise H2Error(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._block.append(payload)
         self._block_size += len(payload)
-        if self._block_size > self.limits.block:
-            raise H2Error(frames.ENHANCE_YOUR_CALM, f"the header block exceeds {self.limits.block} bytes")
-        if len(self._block) - 1 > self.limits.continuations:
+        if self._block_size > self.limits.max_header_block:
             raise H2Error(
-                frames.ENHANCE_YOUR_CALM, f"more than {self.limits.continuations} CONTINUATION frames"
+                frames.ENHANCE_YOUR_CALM, f"the header block exceeds {self.limits.max_header_block} bytes"
+            )
+        if len(self._block) - 1 > self.limits.max_continuations:
+            raise H2Error(
+                frames.ENHANCE_YOUR_CALM, f"more than {self.limits.max_continuations} CONTINUATION frames"
             )
         if flags & END_HEADERS:
             block = b"".join(self._block)
@@ -282,15 +284,15 @@ class Engine(Control):
 
     def _head(self, flags: int, id: int, block: bytes) -> None:
         """Process a complete header block."""
-        if self._noise.count:
-            self._noise.count -= 1
+        if self._control_frames.count:
+            self._control_frames.count -= 1
         stream = self.streams.get(id)
         if stream is None:
             if id > self.highest and id & 1 and not self.client:
                 self._request(flags, id, block)
                 return
             self._decode(block)
-            self._late_head(flags & END_STREAM, id)
+            self._head_on_closed_stream(flags & END_STREAM, id)
             return
         state = RECV_HEADERS[flags & END_STREAM][stream.state]
         if state < 0 or flags & PADDED:
@@ -304,9 +306,9 @@ class Engine(Control):
         else:
             self._trailers(stream, state, flags, block)
 
-    def _late_head(self, ended: int, id: int) -> None:
+    def _head_on_closed_stream(self, ended: int, id: int) -> None:
         state = self._state_of(id)
-        if id not in self._past:
+        if id not in self._closed_streams:
             raise H2Error(frames.PROTOCOL_ERROR, f"HEADERS on stream {id}, which cannot be opened")
         self._unexpected(RECV_HEADERS[ended][state], id, "HEADERS")
 
@@ -324,7 +326,7 @@ class Engine(Control):
         if self._decoder.is_truncated:
             raise oversized(self._decoder.list_size, self.limits)
 
-    def _known(self, block: bytes, kind: type[Head]) -> Head | None:
+    def _cached_head(self, block: bytes, kind: type[Head]) -> Head | None:
         """Return the cached head of an identical block. The cache is valid until the dynamic table changes."""
         if self._decoder.changes != self._heads_at:
             self._heads.clear()
@@ -333,7 +335,7 @@ class Engine(Control):
         found = self._heads.get(block)
         return found.copy() if isinstance(found, kind) else None
 
-    def _remember(self, block: bytes, head: RequestHead | ResponseHead) -> None:
+    def _cache_head(self, block: bytes, head: RequestHead | ResponseHead) -> None:
         if len(block) <= _HEAD_SIZE and self._decoder.changes == self._heads_at:
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
@@ -342,14 +344,14 @@ class Engine(Control):
     def _request(self, flags: int, id: int, block: bytes) -> None:
         self.highest = id
         ended = flags & END_STREAM
-        head = self._known(block, RequestHead)
+        head = self._cached_head(block, RequestHead)
         fields = self._decode(block) if head is None else []
         if id > self.last:
-            self._past[id] = RESET_BY_US
+            self._closed_streams[id] = RESET_BY_US
             return
-        stream = Stream(id, self._first_window, self.limits.window)
-        if len(self.streams) + self.lingering >= self.limits.streams:
-            self._past[id] = RESET_BY_US
+        stream = Stream(id, self._first_window, self.limits.initial_window)
+        if len(self.streams) + self.lingering >= self.limits.max_concurrent_streams:
+            self._closed_streams[id] = RESET_BY_US
             self._reply(frames.rst_stream(id, frames.REFUSED_STREAM))
             self._is_cancelled()
             return
@@ -360,7 +362,7 @@ class Engine(Control):
             if head is None:
                 self._check_size()
                 head = parse_request(fields, self.limits)
-                self._remember(block, head)
+                self._cache_head(block, head)
         except ProtocolError as error:
             if error.status == 400:
                 self._stream_error(stream, frames.PROTOCOL_ERROR)
@@ -378,13 +380,13 @@ class Engine(Control):
 
     def _response(self, stream: Stream, state: int, flags: int, block: bytes) -> None:
         ended = flags & END_STREAM
-        head = self._known(block, ResponseHead)
+        head = self._cached_head(block, ResponseHead)
         try:
             if head is None:
                 fields = self._decode(block)
                 self._check_size()
                 head = parse_response(fields)
-                self._remember(block, head)
+                self._cache_head(block, head)
         except H2Error:
             raise
         except ProtocolError:
@@ -407,7 +409,7 @@ class Engine(Control):
                 return
         stream.state = state
         if state == CLOSED:
-            self._forget(stream, CLOSED)
+            self._remove_stream(stream, CLOSED)
         stream.events.response(head, ended == END_STREAM)
 
     def _trailers(self, stream: Stream, state: int, flags: int, block: bytes) -> None:
@@ -423,5 +425,5 @@ class Engine(Control):
             return
         stream.state = state
         if state == CLOSED:
-            self._forget(stream, CLOSED)
+            self._remove_stream(stream, CLOSED)
         stream.events.trailers(trailers)

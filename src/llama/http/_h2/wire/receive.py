@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llama.http._h2.wire import frames
-from llama.http._h2.wire.frames import MOST, H2Error
+from llama.http._h2.wire.frames import MAX_WINDOW, H2Error
 from llama.http._h2.wire.hpack_decode import Decoder
 from llama.http._h2.wire.priority import parse_priority
-from llama.http._h2.wire.send import LARGEST_FRAME, Sending
+from llama.http._h2.wire.send import MAX_FRAME_SIZE, SendHalf
 from llama.http._h2.wire.states import (
     CLOSED,
     CLOSED_ERROR,
@@ -22,18 +22,18 @@ from llama.http._h2.wire.states import (
 )
 from llama.http._h2.wire.stream import Stream
 
-DRAINING = b"draining"
+MAX_STREAM_ID = b"draining"
 EXCESS = 8
-"""A header block with this many times `fields` beyond a limit ends the connection at once."""
-_EXCESS_WEIGHT = 4  # a block counts once for each quarter of `fields` beyond the limit
+"""A header block with this many times `max_headers` beyond a limit ends the connection at once."""
+_EXCESS_WEIGHT = 4  # a block counts once for each quarter of `max_headers` beyond the limit
 
 
-class Control(Sending):
+class ReceiveHalf(SendHalf):
     """Handles SETTINGS, PING, GOAWAY, WINDOW_UPDATE, RST_STREAM and PRIORITY, and counts abuse."""
 
     is_draining = False
     """Whether the first of two GOAWAYs was sent."""
-    last = MOST
+    last = MAX_WINDOW
     """The highest stream id that is still accepted."""
     is_acknowledged = False
     """Whether the peer has acknowledged this side's SETTINGS."""
@@ -42,36 +42,36 @@ class Control(Sending):
 
     def _is_noise(self, what: str) -> None:
         """Count a frame that carries no message data."""
-        if self._noise.overflows():
+        if not self._control_frames.try_take():
             raise H2Error(
                 frames.ENHANCE_YOUR_CALM, f"too many frames without message data, the last was {what}"
             )
 
     def _is_cancelled(self) -> None:
         """Count a stream that ended before its response."""
-        if self._cancelled.overflows():
+        if not self._cancelled.try_take():
             raise H2Error(frames.ENHANCE_YOUR_CALM, "too many cancelled streams")
 
     def _is_oversized(self, decoder: Decoder) -> None:
-        """Count a header block over `header_list` or `fields`, weighted by its decoded size and decoding work."""
+        """Count a header block over a limit, weighted by its decoded size and decoding work."""
         limits, size = self.limits, decoder.list_size
         if decoder.is_abandoned:
             raise H2Error(
                 frames.ENHANCE_YOUR_CALM,
-                f"the header block has more than {EXCESS} times {limits.fields} fields",
+                f"the header block has more than {EXCESS} times {limits.max_headers} fields",
             )
-        count = max(size // limits.block, decoder.excess * _EXCESS_WEIGHT // limits.fields)
-        if self._oversized.overflows(max(1, min(count, limits.oversized // 10))):
+        count = max(size // limits.max_header_block, decoder.excess * _EXCESS_WEIGHT // limits.max_headers)
+        if not self._oversized.try_take(max(1, min(count, limits.oversized // 10))):
             raise H2Error(
                 frames.ENHANCE_YOUR_CALM,
-                f"too many header blocks over {limits.header_list} bytes or {limits.fields} fields, the last "
-                f"had {size} bytes",
+                f"too many header blocks over {limits.max_header_list_size} bytes or {limits.max_headers} fields, "
+                f"the last had {size} bytes",
             )
 
     def _stream_error(self, stream: Stream, code: int) -> None:
         """Reset a stream on which the peer violated the protocol."""
         if stream.state < CLOSED:
-            self._forget(stream, RESET_BY_US)
+            self._remove_stream(stream, RESET_BY_US)
             self._reply(frames.rst_stream(stream.id, code))
             stream.events.reset(code, False)
             self._is_cancelled()
@@ -80,7 +80,7 @@ class Control(Sending):
         """The state of a stream that is not open."""
         if id > self.highest or not id & 1:
             return IDLE
-        return self._past.get(id, CLOSED)
+        return self._closed_streams.get(id, CLOSED)
 
     def _unexpected(self, outcome: int, id: int, what: str) -> None:
         """Apply the outcome in the state table for a frame that its stream's state does not allow."""
@@ -103,7 +103,7 @@ class Control(Sending):
             raise H2Error(frames.PROTOCOL_ERROR, "PRIORITY on stream 0")
         self._is_noise("PRIORITY")
         wrong = len(payload) != 5
-        if wrong or int.from_bytes(payload[:4], "big") & MOST == id:
+        if wrong or int.from_bytes(payload[:4], "big") & MAX_WINDOW == id:
             code = frames.FRAME_SIZE_ERROR if wrong else frames.PROTOCOL_ERROR
             stream = self.streams.get(id)
             if stream is not None:
@@ -115,7 +115,7 @@ class Control(Sending):
         self._is_noise("PRIORITY_UPDATE")
         if id or len(payload) < 4:
             raise H2Error(frames.PROTOCOL_ERROR, "malformed PRIORITY_UPDATE")
-        stream = self.streams.get(int.from_bytes(payload[:4], "big") & MOST)
+        stream = self.streams.get(int.from_bytes(payload[:4], "big") & MAX_WINDOW)
         if stream is not None:
             stream.urgency, stream.incremental = parse_priority(payload[4:].decode("latin-1"))
 
@@ -128,7 +128,7 @@ class Control(Sending):
             self._unexpected(RECV_RST_STREAM[self._state_of(id)], id, "RST_STREAM")
             return
         answered = stream.state == HALF_CLOSED_LOCAL
-        self._forget(stream, RECV_RST_STREAM[stream.state])
+        self._remove_stream(stream, RECV_RST_STREAM[stream.state])
         stream.events.reset(int.from_bytes(payload, "big"), True)
         if not answered and not self.client:
             self._is_cancelled()
@@ -159,7 +159,7 @@ class Control(Sending):
         elif key == frames.MAX_FRAME_SIZE:
             if not frames.FRAME_SIZE <= value < 1 << 24:
                 raise H2Error(frames.PROTOCOL_ERROR, f"invalid MAX_FRAME_SIZE {value}")
-            self.max_frame = min(value, LARGEST_FRAME)
+            self.max_frame = min(value, MAX_FRAME_SIZE)
         elif key == frames.MAX_CONCURRENT_STREAMS:
             self.max_streams = value
         elif key == frames.ENABLE_PUSH:
@@ -172,14 +172,15 @@ class Control(Sending):
 
     def _set_first_window(self, value: int) -> None:
         """Adjust the send windows of all open streams by the difference, possibly below 0 (RFC 9113 section 6.9.2)."""
-        if value > MOST:
-            raise H2Error(frames.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE {value} exceeds {MOST}")
+        if value > MAX_WINDOW:
+            raise H2Error(frames.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE {value} exceeds {MAX_WINDOW}")
         change, self._first_window = value - self._first_window, value
         for stream in self.streams.values():
             stream.send_window += change
-            if stream.send_window > MOST:
+            if stream.send_window > MAX_WINDOW:
                 raise H2Error(
-                    frames.FLOW_CONTROL_ERROR, f"the window of {stream} exceeds {MOST}: {stream.send_window}"
+                    frames.FLOW_CONTROL_ERROR,
+                    f"the window of {stream} exceeds {MAX_WINDOW}: {stream.send_window}",
                 )
 
     def _push_promise(self, flags: int, id: int, payload: bytes) -> None:
@@ -193,7 +194,7 @@ class Control(Sending):
         self._is_noise("PING")
         if not flags & frames.ACK:
             self._reply(frames.frame(frames.PING, frames.ACK, 0, payload))
-        elif payload == DRAINING and self.is_draining:
+        elif payload == MAX_STREAM_ID and self.is_draining:
             self._drained()
         else:
             self.events.pong(payload)
@@ -201,7 +202,7 @@ class Control(Sending):
     @property
     def is_drained(self) -> bool:
         """Whether the second GOAWAY, with the final last stream id, was sent."""
-        return self.last != MOST
+        return self.last != MAX_WINDOW
 
     def drain(self) -> None:
         """Stop accepting streams with two GOAWAYs, as requests may already be in flight (RFC 9113 section 6.8).
@@ -210,11 +211,11 @@ class Control(Sending):
         """
         if not self.is_draining and not self.failed:
             self.is_draining = True
-            self.goaway(frames.NO_ERROR, MOST)
-            self.ping(DRAINING)
+            self.goaway(frames.NO_ERROR, MAX_WINDOW)
+            self.ping(MAX_STREAM_ID)
 
     def _drained(self) -> None:
-        if self.last == MOST:
+        if self.last == MAX_WINDOW:
             self.last = self.highest
             self.goaway(frames.NO_ERROR, self.last)
 
@@ -224,26 +225,27 @@ class Control(Sending):
         if len(payload) < 8:
             raise H2Error(frames.FRAME_SIZE_ERROR, f"expected GOAWAY of at least 8 bytes, got {len(payload)}")
         self._is_noise("GOAWAY")
-        last = int.from_bytes(payload[:4], "big") & MOST
+        last = int.from_bytes(payload[:4], "big") & MAX_WINDOW
         code = int.from_bytes(payload[4:8], "big")
         if self.client:
             for stream in [each for each in self.streams.values() if each.id > last]:
-                self._forget(stream, RESET_BY_PEER)
+                self._remove_stream(stream, RESET_BY_PEER)
                 stream.events.reset(frames.REFUSED_STREAM, True)
         self.events.goaway(last, code, payload[8:200])
 
     def _window_update(self, flags: int, id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise H2Error(frames.FRAME_SIZE_ERROR, f"expected WINDOW_UPDATE of 4 bytes, got {len(payload)}")
-        credit = int.from_bytes(payload, "big") & MOST
+        credit = int.from_bytes(payload, "big") & MAX_WINDOW
         self._is_noise("WINDOW_UPDATE")
         if not id:
             self.send_window += credit
             if not credit:
                 raise H2Error(frames.PROTOCOL_ERROR, "WINDOW_UPDATE with an increment of 0")
-            if self.send_window > MOST:
+            if self.send_window > MAX_WINDOW:
                 raise H2Error(
-                    frames.FLOW_CONTROL_ERROR, f"the connection's window exceeds {MOST}: {self.send_window}"
+                    frames.FLOW_CONTROL_ERROR,
+                    f"the connection's window exceeds {MAX_WINDOW}: {self.send_window}",
                 )
             self.events.window()
             return
@@ -254,7 +256,7 @@ class Control(Sending):
         stream.send_window += credit
         if not credit:
             self._stream_error(stream, frames.PROTOCOL_ERROR)
-        elif stream.send_window > MOST:
+        elif stream.send_window > MAX_WINDOW:
             self._stream_error(stream, frames.FLOW_CONTROL_ERROR)
         else:
             stream.events.window()

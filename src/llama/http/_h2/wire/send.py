@@ -19,16 +19,18 @@ from llama.http._h2.wire.states import (
     STATE_NAMES,
 )
 from llama.http._h2.wire.stream import Events, Stream, StreamEvents
-from llama.http._limits import Bucket, H2Limits
+from llama.http._limits import H2Limits, TokenBucket
 
-REMEMBERED = 1024  # closed streams whose way of closing is remembered, as it decides what late frames mean
-LARGEST_FRAME = 65_536  # upper bound on the peer's MAX_FRAME_SIZE, so that streams take turns
-FIRST_STREAMS = 100  # concurrent streams before the peer's SETTINGS arrive
+MAX_CLOSED_STREAMS = (
+    1024  # closed streams whose way of closing is remembered, as it decides what late frames mean
+)
+MAX_FRAME_SIZE = 65_536  # upper bound on the peer's MAX_FRAME_SIZE, so that streams take turns
+INITIAL_MAX_STREAMS = 100  # concurrent streams before the peer's SETTINGS arrive
 CONNECTION_WINDOW = 1 << 20
-LARGEST_CONNECTION_WINDOW = 1 << 24
+MAX_CONNECTION_WINDOW = 1 << 24
 
 
-class Sending:
+class SendHalf:
     """The sending half: streams, the output buffer, and the send windows."""
 
     def __init__(
@@ -46,7 +48,7 @@ class Sending:
         self.send_window: int = WINDOW
         """The connection's flow-control window for sending, in bytes."""
         self.max_frame = FRAME_SIZE
-        self.max_streams = FIRST_STREAMS
+        self.max_streams = INITIAL_MAX_STREAMS
         """The number of concurrent streams that the peer allows."""
         self.extended_connect = False
         """Whether the peer allows extended CONNECT (RFC 8441)."""
@@ -57,19 +59,19 @@ class Sending:
         self._out: list[bytes] = []
         self._encoder = Encoder()
         self._first_window = WINDOW
-        self._past: dict[int, int] = {}
-        self._replies = 0
-        self._growth = limits.growth
-        self._noise = Bucket(limits.noise, limits.noise_per_second, clock)
-        self._oversized = Bucket(limits.oversized, limits.oversized_per_second, clock)
-        self._cancelled = Bucket(limits.resets, limits.resets_per_second, clock)
+        self._closed_streams: dict[int, int] = {}
+        self._pending_replies = 0
+        self._window_budget = limits.window_budget
+        self._control_frames = TokenBucket(limits.max_control_frames, limits.control_frames_per_second, clock)
+        self._oversized = TokenBucket(limits.oversized, limits.oversized_per_second, clock)
+        self._cancelled = TokenBucket(limits.max_resets, limits.resets_per_second, clock)
 
     # bytes
 
     def take(self) -> bytes:
         """Remove and return the bytes in the output buffer."""
         out = self._out
-        self.pending = self._replies = 0
+        self.pending = self._pending_replies = 0
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
@@ -80,9 +82,9 @@ class Sending:
 
     def _reply(self, data: bytes) -> None:
         """Send a reply to a peer's frame. Raises H2Error if a peer that does not read has caused too many."""
-        self._replies += 1
-        if self._replies > self.limits.replies:
-            raise H2Error(frames.ENHANCE_YOUR_CALM, f"the peer has not read {self._replies} replies")
+        self._pending_replies += 1
+        if self._pending_replies > self.limits.max_pending_replies:
+            raise H2Error(frames.ENHANCE_YOUR_CALM, f"the peer has not read {self._pending_replies} replies")
         self._put(data)
 
     # streams
@@ -92,7 +94,7 @@ class Sending:
     ) -> Stream:
         """Open a stream by sending a request's head."""
         self.highest += 2 if self.highest else 1
-        stream = Stream(self.highest, self._first_window, self.limits.window)
+        stream = Stream(self.highest, self._first_window, self.limits.initial_window)
         stream.events = events
         stream.is_bodiless = is_bodiless
         self.streams[stream.id] = stream
@@ -101,7 +103,7 @@ class Sending:
 
     def send_head(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
         """Send the head of a request or of a response, final or informational, or trailers."""
-        self._move(stream, SEND_HEADERS[end], "HEADERS")
+        self._transition(stream, SEND_HEADERS[end], "HEADERS")
         self._put(frames.header_frames(stream.id, self._encoder.encode(fields), self.max_frame, end=end))
 
     def room(self, stream: Stream) -> int:
@@ -113,10 +115,10 @@ class Sending:
         length = len(data)
         if length and (length > stream.send_window or length > self.send_window):
             raise ValueError(f"{length} bytes on {stream}, which has room for {self.room(stream)}")
-        self._move(stream, SEND_DATA[end], "DATA")
+        self._transition(stream, SEND_DATA[end], "DATA")
         stream.send_window -= length
         self.send_window -= length
-        noise = self._noise
+        noise = self._control_frames
         if noise.count:
             noise.count = max(
                 0, noise.count - 4
@@ -131,30 +133,30 @@ class Sending:
             last = end and at + self.max_frame >= length
             self._put(frames.frame(frames.DATA, last, stream.id, part))
 
-    def _move(self, stream: Stream, row: tuple[int, ...], what: str) -> None:
+    def _transition(self, stream: Stream, row: tuple[int, ...], what: str) -> None:
         state = row[stream.state]
         if state < 0:
             raise ValueError(f"{what} on {stream}, which is {STATE_NAMES[stream.state]}")
         stream.state = state
         if state == CLOSED:
-            self._forget(stream, CLOSED)
+            self._remove_stream(stream, CLOSED)
 
     def reset(self, stream: Stream, code: int) -> None:
         """Reset a stream. Does nothing if it is closed."""
         if stream.state < CLOSED:
             idle = stream.state == IDLE
-            self._forget(stream, RESET_BY_US)
+            self._remove_stream(stream, RESET_BY_US)
             if not idle:
                 self._put(frames.rst_stream(stream.id, code))
 
-    def _forget(self, stream: Stream, how: int) -> None:
+    def _remove_stream(self, stream: Stream, how: int) -> None:
         stream.state = how
         self.streams.pop(stream.id, None)
-        past = self._past
+        past = self._closed_streams
         past[stream.id] = how
-        if len(past) > 2 * REMEMBERED:
-            self._past = dict(islice(past.items(), REMEMBERED, None))
-        self._growth += stream.size - self.limits.window
+        if len(past) > 2 * MAX_CLOSED_STREAMS:
+            self._closed_streams = dict(islice(past.items(), MAX_CLOSED_STREAMS, None))
+        self._window_budget += stream.size - self.limits.initial_window
 
     # the connection
 
@@ -171,9 +173,9 @@ class Sending:
         stream.unreturned += count
         if stream.unreturned * 2 >= stream.size and stream.state < CLOSED:
             credit, stream.unreturned = stream.unreturned, 0
-            more = min(stream.size, self.limits.max_window - stream.size, self._growth)
+            more = min(stream.size, self.limits.max_window - stream.size, self._window_budget)
             if more > 0:
-                self._growth -= more
+                self._window_budget -= more
                 stream.size += more
                 credit += more
             stream.window += credit

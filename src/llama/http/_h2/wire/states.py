@@ -12,7 +12,7 @@ STATE_NAMES = (
 )  # fmt: skip
 
 # Outcomes that are not states: ignore the frame, a stream error, two connection errors, or misuse by this side.
-IGNORED, STREAM_ERROR, CLOSED_ERROR, IDLE_ERROR, MISUSE = -1, -2, -3, -4, -5
+IGNORED, STREAM_ERROR, CLOSED_ERROR, IDLE_ERROR, LOCAL_ERROR = -1, -2, -3, -4, -5
 
 _OUTCOMES = {
     "open": OPEN,
@@ -25,7 +25,7 @@ _OUTCOMES = {
     "stream!": STREAM_ERROR,  # RST_STREAM with STREAM_CLOSED
     "closed!": CLOSED_ERROR,  # GOAWAY with STREAM_CLOSED
     "idle!": IDLE_ERROR,  # GOAWAY with PROTOCOL_ERROR
-    "misuse": MISUSE,
+    "misuse": LOCAL_ERROR,
 }
 
 _TABLE = """

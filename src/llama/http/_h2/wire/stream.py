@@ -66,7 +66,7 @@ class Events(Protocol):
         ...
 
 
-class Nobody:
+class NullStreamEvents:
     """Ignores all events."""
 
     def response(self, head: ResponseHead, ended: bool, /) -> None: ...
@@ -82,7 +82,7 @@ class Nobody:
     def window(self) -> None: ...
 
 
-NOBODY = Nobody()
+NULL_EVENTS = NullStreamEvents()
 UNKNOWN = -1
 """The length of a body without Content-Length."""
 
@@ -98,7 +98,7 @@ class Stream:
     def __init__(self, id: int, send_window: int, window: int) -> None:
         self.id = id
         self.state = IDLE
-        self.events: StreamEvents = NOBODY
+        self.events: StreamEvents = NULL_EVENTS
         self.send_window = send_window
         """Flow-control window for sending, in bytes."""
         self.window = self.size = window

@@ -13,14 +13,14 @@ from llama._core.target import Target, split_address
 from llama.http._messages.origin import Origin
 
 V = TypeVar("V")
-KNOWN = 1024
-LIFE = 86_400
-BROKEN = 300.0  # seconds without a retry after an alternative failed
+MAX_ORIGINS = 1024
+DEFAULT_MAX_AGE = 86_400
+BROKEN_TTL = 300.0  # seconds without a retry after an alternative failed
 _ENTRY = re.compile(r'\s*([A-Za-z0-9%.-]+)="([^"]*)"((?:\s*;\s*[a-z]+=(?:"[^"]*"|[^;,"]*))*)\s*(?:,|$)')
 _AGE = re.compile(r"\bma=\"?(\d{1,9})")
 
 
-class Alternatives:
+class AltSvcCache:
     """A bounded cache of advertised HTTP/3 alternatives; each expires after the `ma` that its origin sent."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Alternatives:
             return None
         return found[1]
 
-    def learn(self, origin: Origin, values: Iterable[str]) -> None:
+    def update(self, origin: Origin, values: Iterable[str]) -> None:
         """Store the first HTTP/3 alternative in a response's Alt-Svc fields. Skips entries that it cannot parse."""
         text = ",".join(values).strip()
         if text == "clear":
@@ -51,19 +51,19 @@ class Alternatives:
             except ConfigError:
                 continue
             age = _AGE.search(match[3])
-            until = time.monotonic() + (int(age[1]) if age else LIFE)
+            until = time.monotonic() + (int(age[1]) if age else DEFAULT_MAX_AGE)
             # Restrictions on the origin's target also apply to the alternative, whatever its address.
             target = Target(host or origin.target.host, port, origin.target.extensions)
             _keep(self._known, origin, (until, Origin("https", target)))
             return
 
-    def failed(self, origin: Origin) -> None:
+    def mark_broken(self, origin: Origin) -> None:
         """The alternative could not be reached."""
-        _keep(self._broken, origin, time.monotonic() + BROKEN)
+        _keep(self._broken, origin, time.monotonic() + BROKEN_TTL)
 
 
 def _keep(table: OrderedDict[Origin, V], origin: Origin, value: V) -> None:
     table.pop(origin, None)
     table[origin] = value
-    if len(table) > KNOWN:
+    if len(table) > MAX_ORIGINS:
         table.popitem(last=False)

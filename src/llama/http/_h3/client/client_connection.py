@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from llama._core.errors import LlamaError, Unreachable
+from llama._core.errors import LlamaError, UnreachableError
 from llama._core.packets import Packets
 from llama._core.shutdown import Shutdown
-from llama.http._h3.connection import Address, Link, Quic
-from llama.http._h3.stream import Channel
+from llama.http._h3.connection import Address, H3Transport, PausableQuicConnection
+from llama.http._h3.stream import H3Stream
 from llama.http._limits import Limits
 from llama.http._messages.origin import Origin
 
@@ -18,13 +18,15 @@ BURST = 64  # packets received before other tasks get a turn
 PEER = ("192.0.2.1", 443)  # placeholder address for the only peer of the packets
 
 
-class Dialled:
+class H3ClientConnection:
     """A connection that owns its packets; two tasks send and receive them."""
 
-    def __init__(self, packets: Packets, quic: Quic, origin: Origin, limits: Limits) -> None:
+    def __init__(
+        self, packets: Packets, quic: PausableQuicConnection, origin: Origin, limits: Limits
+    ) -> None:
         self.packets = packets
         self.origin = origin
-        self.link = Link(quic, self._queue_up, limits)
+        self.link = H3Transport(quic, self._queue_up, limits)
         self._queue: deque[bytes] = deque()
         self._more: asyncio.Future[None] | None = None
         self._taken: list[bytes] = []
@@ -49,12 +51,12 @@ class Dialled:
             quic.max_concurrent_bidi_streams - quic.get_next_available_stream_id() // 4 if self.is_open else 0
         )
 
-    def open(self) -> Channel:
+    def open(self) -> H3Stream:
         """Open a channel for a request."""
         link = self.link
         link.begin()
         number = link.quic.get_next_available_stream_id()
-        channel = link.channels[number] = Channel(link, number)
+        channel = link.channels[number] = H3Stream(link, number)
         return channel
 
     async def _receive(self) -> None:
@@ -69,7 +71,7 @@ class Dialled:
                     await asyncio.sleep(0)
         except (LlamaError, OSError) as error:
             self._received()
-            link.fail(Unreachable(f"cannot reach {self.origin}: {error}"))
+            link.fail(UnreachableError(f"cannot reach {self.origin}: {error}"))
         finally:
             self.close()
 
@@ -95,7 +97,7 @@ class Dialled:
                 self._more = self.link.loop.create_future()
                 await asyncio.wait((self._more, self.link.closed), return_when=asyncio.FIRST_COMPLETED)
         except (LlamaError, OSError) as error:
-            self.link.fail(Unreachable(f"cannot reach {self.origin}: {error}"))
+            self.link.fail(UnreachableError(f"cannot reach {self.origin}: {error}"))
         finally:
             self.packets.abort()
 

@@ -11,34 +11,36 @@ from functools import partial
 from qh3.quic.configuration import QuicConfiguration
 from qh3.tls import SessionTicket
 
-from llama._core.errors import LlamaError, Overloaded, Refused, TLSError, Unreachable
+from llama._core.errors import LlamaError, OverloadedError, RefusedError, TLSError, UnreachableError
 from llama._core.packets import PacketConnector, Packets
 from llama._core.shutdown import Shutdown
 from llama._core.target import Target
-from llama.http._h3.client.alt_svc_cache import Alternatives
-from llama.http._h3.client.client_connection import Dialled
-from llama.http._h3.connection import Quic
-from llama.http._h3.early_data import Acquaintances
+from llama.http._h3.client.alt_svc_cache import AltSvcCache
+from llama.http._h3.client.client_connection import H3ClientConnection
+from llama.http._h3.connection import PausableQuicConnection
+from llama.http._h3.early_data import TicketCache
 from llama.http._h3.settings import H3ClientSettings
-from llama.http._h3.stream import Channel
+from llama.http._h3.stream import H3Stream
 from llama.http._messages.origin import Origin
 from llama.tcp._connect import interleave
-from llama.tcp._policy.address_filter import allowed
-from llama.tls import Wanted
+from llama.tcp._policy.address_filter import filter_addresses
+from llama.tls import TLSParams
 from llama.udp._connect import UdpConnect
 
 RETRY_AFTER = 1.0
-PLACES = 1024
-ALIVE = (
+MAX_ORIGINS = 1024
+KEEPALIVE_INTERVAL = (
     15.0  # seconds after which a connection with requests is kept from seeming idle (RFC 9114 section 5.1)
 )
-FIRST_TRY = 2.0  # seconds to try an address before the next one
+PER_ADDRESS_TIMEOUT = 2.0  # seconds to try an address before the next one
 
 
-class Member(Dialled):
+class PooledH3Connection(H3ClientConnection):
     """A connection of the pool."""
 
-    def __init__(self, packets: Packets, quic: Quic, place: Place, state: State) -> None:
+    def __init__(
+        self, packets: Packets, quic: PausableQuicConnection, place: H3OriginPool, state: H3Pool
+    ) -> None:
         super().__init__(packets, quic, place.origin, state.limits)
         self.place = place
         self.used = False
@@ -46,68 +48,68 @@ class Member(Dialled):
         self._state = state
         self._timer: asyncio.TimerHandle | None = None
         self.link.on_packets = place.wake
-        self.link.on_room = self._less
-        self.link.closed.add_done_callback(self._gone)
+        self.link.on_room = self._on_stream_done
+        self.link.closed.add_done_callback(self._on_closed)
 
     @property
     def is_idle(self) -> bool:
         """Whether it carries no request."""
         return not self.link.channels
 
-    def open(self) -> Channel:
+    def open(self) -> H3Stream:
         channel = super().open()
         self.used = True
         self._state.idle.pop(self, None)
         if self._timer is None:
-            self._timer = self.link.loop.call_later(self._state.period, self._stay)
+            self._timer = self.link.loop.call_later(self._state.period, self._keepalive)
         return channel
 
-    async def shaken(self) -> bool:
+    async def wait_handshake(self) -> bool:
         """Wait for the handshake and return whether it succeeded."""
         established = self.link.established
         if not established.done():
             await asyncio.wait((established,))
         return established.exception() is None
 
-    async def hurry(self, seconds: float | None) -> None:
+    async def close_unless_handshaken(self, seconds: float | None) -> None:
         """Close the connection if the handshake fails or takes longer than `seconds`."""
         try:
             async with asyncio.timeout(seconds):
-                if await self.shaken():
+                if await self.wait_handshake():
                     return
         except TimeoutError:
             text = f"no HTTP/3 connection to {self.origin} within {seconds} s"
-            self.link.fail(Unreachable(text, status=504))
+            self.link.fail(UnreachableError(text, status=504))
         self.close()
 
-    def _stay(self) -> None:
+    def _keepalive(self) -> None:
         self._timer = None
         if not self.is_idle and not self.link.closed.done():
             self.link.quic.send_ping(0)
             self.link.flush()
-            self._timer = self.link.loop.call_later(self._state.period, self._stay)
+            self._timer = self.link.loop.call_later(self._state.period, self._keepalive)
 
-    def _less(self) -> None:
+    def _on_stream_done(self) -> None:
         """A request has ended."""
         if self.is_idle and not self.link.closed.done():
-            self._state.idled(self)
+            self._state.on_idle(self)
         self.place.wake()
 
-    def _gone(self, _: object) -> None:
+    def _on_closed(self, _: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._state.gone(self)
+        self._state.on_closed(self)
 
 
-class Place:
+class H3OriginPool:
     """The pool of one origin: its connections, the task that connects, and the waiting requests."""
 
     __slots__ = ("_state", "connections", "dialling", "origin", "waiting")
 
-    def __init__(self, origin: Origin, state: State) -> None:
+    def __init__(self, origin: Origin, state: H3Pool) -> None:
         self.origin = origin
-        self.connections: list[Member] = []
-        self.dialling: asyncio.Task[Member] | None = None
+        self.connections: list[PooledH3Connection] = []
+        self.dialling: asyncio.Task[PooledH3Connection] | None = None
         self.waiting: deque[asyncio.Future[None]] = deque()
         self._state = state
 
@@ -122,7 +124,7 @@ class Place:
                 future.set_result(None)
                 room -= 1
 
-    def with_room(self) -> Member | None:
+    def with_room(self) -> PooledH3Connection | None:
         """Return a connection that accepts another request now, or None."""
         for each in self.connections:
             if each.room > 0:
@@ -130,20 +132,20 @@ class Place:
         return None
 
 
-class State:
+class H3Pool:
     """The state of a client in the running loop."""
 
     def __init__(
         self, connect: PacketConnector, configuration: QuicConfiguration, settings: H3ClientSettings
     ) -> None:
         self.tasks = Shutdown()
-        self.places: OrderedDict[str, Place] = OrderedDict()
-        self.idle: OrderedDict[Member, None] = OrderedDict()  # longest idle first
-        self.alternatives = Alternatives()
-        self.known = Acquaintances()
+        self.origin_pools: OrderedDict[str, H3OriginPool] = OrderedDict()
+        self.idle: OrderedDict[PooledH3Connection, None] = OrderedDict()  # longest idle first
+        self.alternatives = AltSvcCache()
+        self.tickets = TicketCache()
         self.entered = 0
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.period = min(ALIVE, settings.idle_timeout / 3)
+        self.period = min(KEEPALIVE_INTERVAL, settings.idle_timeout / 3)
         self._connect = connect
         self._configuration = configuration
         self._settings = settings
@@ -155,7 +157,7 @@ class State:
         if self.loop is loop:
             return
         self.loop = loop
-        self.tasks, self.places, self.idle = Shutdown(), OrderedDict(), OrderedDict()
+        self.tasks, self.origin_pools, self.idle = Shutdown(), OrderedDict(), OrderedDict()
         if not self.entered:
             try:
                 Shutdown.current().on_close(self.close)
@@ -166,13 +168,13 @@ class State:
     def connections(self) -> int:
         """The number of connections that are open or being opened."""
         return sum(
-            len(each.connections) + (each.dialling is not None) for each in tuple(self.places.values())
+            len(each.connections) + (each.dialling is not None) for each in tuple(self.origin_pools.values())
         )
 
     async def close(self) -> None:
         """Close all connections; the next request opens new ones."""
         self.loop = None
-        for place in tuple(self.places.values()):
+        for place in tuple(self.origin_pools.values()):
             if place.dialling is not None:
                 place.dialling.cancel()
             for each in tuple(place.connections):
@@ -181,33 +183,33 @@ class State:
 
     # connections
 
-    def place(self, origin: Origin) -> Place:
+    def origin_pool(self, origin: Origin) -> H3OriginPool:
         """Return the pool of an origin."""
-        place = self.places.get(origin.key)
+        place = self.origin_pools.get(origin.pool_key)
         if place is None:
-            place = self.places[origin.key] = Place(origin, self)
-            for key in list(self.places)[: max(0, len(self.places) - PLACES)]:
-                old = self.places[key]
+            place = self.origin_pools[origin.pool_key] = H3OriginPool(origin, self)
+            for key in list(self.origin_pools)[: max(0, len(self.origin_pools) - MAX_ORIGINS)]:
+                old = self.origin_pools[key]
                 if not (old.connections or old.waiting) and old.dialling is None and old is not place:
-                    del self.places[key]
+                    del self.origin_pools[key]
         return place
 
-    async def connection(self, origin: Origin, other: Origin, *, early: bool = False) -> Member:
+    async def connection(self, origin: Origin, other: Origin, *, early: bool = False) -> PooledH3Connection:
         """Return a connection to an origin that accepts a request now; `other` is the origin to connect to.
 
-        With `early`, its handshake may be incomplete. Raises Overloaded if too many requests wait or the wait
+        With `early`, its handshake may be incomplete. Raises OverloadedError if too many requests wait or the wait
         exceeds `pool_timeout`, and the errors of connecting.
         """
-        place = self.place(origin)
+        place = self.origin_pool(origin)
         deadline: float | None = None
         while True:
             if (found := place.with_room()) is not None:
                 if early or found.link.established.done():
                     return found
-                await found.shaken()  # other requests may have used the room: check again
+                await found.wait_handshake()  # other requests may have used the room: check again
                 continue
-            self.places[origin.key] = place  # it may have been evicted
-            if place.dialling is not None or self._make_way(place):
+            self.origin_pools[origin.pool_key] = place  # it may have been evicted
+            if place.dialling is not None or self._evict_one(place):
                 await asyncio.shield(self.dial(place, other, early=early))
                 continue
             patience = self._settings.pool_timeout
@@ -215,7 +217,7 @@ class State:
                 deadline = asyncio.get_running_loop().time() + patience
             await self._wait(place, deadline)
 
-    def may_dial(self, place: Place) -> bool:
+    def may_dial(self, place: H3OriginPool) -> bool:
         """Whether another connection may be opened, possibly in place of an idle one of another origin."""
         settings, here = self._settings, [each for each in place.connections if each.is_open]
         if place.dialling is not None or any(each.is_idle for each in here):
@@ -226,7 +228,7 @@ class State:
             settings.max_connections is None or self.connections < settings.max_connections or bool(self.idle)
         )
 
-    def _make_way(self, place: Place) -> bool:
+    def _evict_one(self, place: H3OriginPool) -> bool:
         if not self.may_dial(place):
             return False
         most = self._settings.max_connections
@@ -234,9 +236,9 @@ class State:
             next(iter(self.idle)).close()
         return True
 
-    async def _wait(self, place: Place, deadline: float | None) -> None:
+    async def _wait(self, place: H3OriginPool, deadline: float | None) -> None:
         settings = self._settings
-        if sum(len(each.waiting) for each in self.places.values()) >= settings.max_waiting:
+        if sum(len(each.waiting) for each in self.origin_pools.values()) >= settings.max_waiting:
             raise self._overloaded(place, f"{settings.max_waiting} wait for one already")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         place.waiting.append(future)
@@ -252,10 +254,12 @@ class State:
                 raise self._overloaded(place, f"none was free within {settings.pool_timeout:g} s") from None
             raise
 
-    def _overloaded(self, place: Place, why: str) -> Overloaded:
-        return Overloaded(f"no HTTP/3 connection to {place.origin} is free: {why}", retry_after=RETRY_AFTER)
+    def _overloaded(self, place: H3OriginPool, why: str) -> OverloadedError:
+        return OverloadedError(
+            f"no HTTP/3 connection to {place.origin} is free: {why}", retry_after=RETRY_AFTER
+        )
 
-    def idled(self, member: Member) -> None:
+    def on_idle(self, member: PooledH3Connection) -> None:
         """Keep a connection that carries no request, or close it if there are too many or others need its place."""
         self.idle[member] = None
         most = self._settings.max_connections
@@ -265,92 +269,98 @@ class State:
         elif len(self.idle) > self._settings.max_idle:
             asyncio.get_running_loop().call_soon(self._evict, next(iter(self.idle)))
 
-    def _is_waited_for(self, besides: Place) -> bool:
-        return any(each.waiting for each in self.places.values() if each is not besides)
+    def _is_waited_for(self, besides: H3OriginPool) -> bool:
+        return any(each.waiting for each in self.origin_pools.values() if each is not besides)
 
-    def _evict(self, member: Member) -> None:
+    def _evict(self, member: PooledH3Connection) -> None:
         if member in self.idle:
             member.close()
 
-    def gone(self, member: Member) -> None:
+    def on_closed(self, member: PooledH3Connection) -> None:
         """Remove a connection that has ended, and wake the requests that wait for its place."""
         self.idle.pop(member, None)
         if member in member.place.connections:
             member.place.connections.remove(member)
-        for each in tuple(self.places.values()):
+        for each in tuple(self.origin_pools.values()):
             each.wake()
 
     # connecting
 
-    def dial(self, place: Place, other: Origin, *, early: bool = False) -> asyncio.Task[Member]:
+    def dial(
+        self, place: H3OriginPool, other: Origin, *, early: bool = False
+    ) -> asyncio.Task[PooledH3Connection]:
         """Return the task that connects, shared by all waiting requests; callers must shield it."""
         if place.dialling is None:
             place.dialling = self.tasks.spawn(self._open(place, other, early))
             place.dialling.add_done_callback(lambda task: task.cancelled() or task.exception())
         return place.dialling
 
-    async def _open(self, place: Place, other: Origin, early: bool) -> Member:
+    async def _open(self, place: H3OriginPool, other: Origin, early: bool) -> PooledH3Connection:
         try:
-            if early and (member := await self._greet(place)) is not None:
+            if early and (member := await self._connect_0rtt(place)) is not None:
                 place.connections.append(member)
                 return member
             async with asyncio.timeout(self._settings.connect_timeout):
-                member = await self._reach(place, other.target)
+                member = await self._connect_any(place, other.target)
         except TimeoutError as error:
             text = f"no HTTP/3 connection to {place.origin} within {self._settings.connect_timeout} s"
-            raise Unreachable(str(error) or text, status=504) from error
-        except (Unreachable, TLSError, Refused, Overloaded):
+            raise UnreachableError(str(error) or text, status=504) from error
+        except (UnreachableError, TLSError, RefusedError, OverloadedError):
             raise
         except (LlamaError, OSError) as error:
-            raise Unreachable(f"cannot reach {place.origin}: {error}") from error
+            raise UnreachableError(f"cannot reach {place.origin}: {error}") from error
         finally:
             place.dialling = None
         place.connections.append(member)
         return member
 
-    async def _greet(self, place: Place) -> Member | None:
+    async def _connect_0rtt(self, place: H3OriginPool) -> PooledH3Connection | None:
         """Return a connection that accepts early requests during its handshake; None if the server is unknown."""
-        known = self.known.take(place.origin.key)
+        known = self.tickets.take(place.origin.pool_key)
         if known is None:
             return None
         try:
             member = await self._start(place, known.target, known.ticket)
         except (LlamaError, OSError):
             return None
-        self.tasks.spawn(member.hurry(self._settings.connect_timeout))
+        self.tasks.spawn(member.close_unless_handshaken(self._settings.connect_timeout))
         return member
 
-    async def _reach(self, place: Place, target: Target) -> Member:
+    async def _connect_any(self, place: H3OriginPool, target: Target) -> PooledH3Connection:
         """Connect to the first of a target's addresses that completes the handshake."""
-        *others, last = await self._ways(target)
+        *others, last = await self._resolve(target)
         for each in others:
             try:
-                async with asyncio.timeout(FIRST_TRY):
-                    return await self._shake(place, each)
-            except (TimeoutError, Unreachable):
+                async with asyncio.timeout(PER_ADDRESS_TIMEOUT):
+                    return await self._handshake(place, each)
+            except (TimeoutError, UnreachableError):
                 continue
-        return await self._shake(place, last)
+        return await self._handshake(place, last)
 
-    async def _ways(self, target: Target) -> Sequence[Target]:
+    async def _resolve(self, target: Target) -> Sequence[Target]:
         if not isinstance(self._connect, UdpConnect):
             return (target,)  # another connector resolves the name itself
-        found = interleave(allowed(target, await self._connect.resolver(target.host, target.port)))
+        found = interleave(filter_addresses(target, await self._connect.resolver(target.host, target.port)))
         return [Target(each, target.port, target.extensions) for each in found] or (target,)
 
-    async def _start(self, place: Place, target: Target, ticket: SessionTicket | None = None) -> Member:
+    async def _start(
+        self, place: H3OriginPool, target: Target, ticket: SessionTicket | None = None
+    ) -> PooledH3Connection:
         origin = place.origin.target
-        wanted = origin.extensions.get(Wanted)
+        wanted = origin.extensions.get(TLSParams)
         name = (wanted.server_name if wanted is not None else None) or self._configuration.server_name
         configuration = dataclasses.replace(
             self._configuration, server_name=name or origin.host, session_ticket=ticket
         )
-        keep = partial(self.known.keep, place.origin.key, target) if self._settings.early_data else None
-        quic = Quic(configuration=configuration, session_ticket_handler=keep)
-        member = Member(await self._connect(target), quic, place, self)
+        keep = (
+            partial(self.tickets.keep, place.origin.pool_key, target) if self._settings.early_data else None
+        )
+        quic = PausableQuicConnection(configuration=configuration, session_ticket_handler=keep)
+        member = PooledH3Connection(await self._connect(target), quic, place, self)
         member.start(self.tasks)
         return member
 
-    async def _shake(self, place: Place, target: Target) -> Member:
+    async def _handshake(self, place: H3OriginPool, target: Target) -> PooledH3Connection:
         member = await self._start(place, target)
         try:
             await asyncio.shield(member.link.established)

@@ -23,7 +23,7 @@ from llama.tls._certificates.files import load_authority, load_pair
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
-def trust(configuration: QuicConfiguration, identity: H3Identity) -> None:
+def configure_verification(configuration: QuicConfiguration, identity: H3Identity) -> None:
     """Configure a client's authorities, by default the system's, and its own certificate."""
     if identity.verify:
         # Read once: the library would read the system's for every connection, and does not support directories.

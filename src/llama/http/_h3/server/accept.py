@@ -11,10 +11,10 @@ from qh3.quic.connection import QuicConnectionError
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsTrafficSecret
 from qh3.tls import Direction, Epoch, ExtensionType
 
-from llama.http._h3.connection import Quic
-from llama.http._h3.early_data import Tickets
+from llama.http._h3.connection import PausableQuicConnection
+from llama.http._h3.early_data import ServerTickets
 from llama.http._h3.server.certificates import Identities, tls_info, use_names
-from llama.http._h3.server.migration import Address, Moves
+from llama.http._h3.server.migration import Address, PathMigration
 from llama.http._h3.server.packet_protection import PacketKeys
 from llama.tls._info import TLSInfo
 
@@ -23,7 +23,7 @@ CIPHERS = ("aes-128-gcm", "aes-128-ecb")
 INITIAL = 0
 
 
-class Accepted(Quic):
+class ServerQuicConnection(PausableQuicConnection):
     """A connection opened by a client.
 
     Browsers use empty connection ids. The library sends to the id that the client first wrote to until it learns
@@ -39,7 +39,7 @@ class Accepted(Quic):
         retry_source: bytes | None = None,
         *,
         own: bytes | None = None,
-        tickets: Tickets | None = None,
+        tickets: ServerTickets | None = None,
     ) -> None:
         """`own` is set for a client with an empty id: the unused id that it wrote to, which becomes the server's.
 
@@ -58,7 +58,7 @@ class Accepted(Quic):
         """The stateless reset token; None for one that the library chooses."""
         if own is not None:
             self.host_cid = own
-        self._moves: Moves | None = None
+        self._moves: PathMigration | None = None
         self._home: Address | None = None
         """The client's address as the library knows it; it stays the same when the client moves."""
         self._received = self._sent = 0
@@ -94,7 +94,7 @@ class Accepted(Quic):
             for each in datagrams:
                 self._receive_elsewhere(moves, each, address, now)
 
-    def _receive_elsewhere(self, moves: Moves, data: bytes, address: Address, now: float) -> None:
+    def _receive_elsewhere(self, moves: PathMigration, data: bytes, address: Address, now: float) -> None:
         core = self._require_core()
         accepted = self._call_core(core.receive_datagram, data, self._home, now, None)[2]
         self._drain_core()
@@ -111,13 +111,13 @@ class Accepted(Quic):
         peer = self._tls.remote_initial_source_connection_id or b""
         self._written_to = self.host_cid
         self._phase = self._require_core().receive_key_phase
-        self._moves = Moves(
+        self._moves = PathMigration(
             home,
             PacketKeys(received.cipher_suite, received.secret, len(self.host_cid)),
             PacketKeys(sent.cipher_suite, sent.secret, len(peer)),
         )
 
-    def _follow_keys(self, moves: Moves) -> None:
+    def _follow_keys(self, moves: PathMigration) -> None:
         phase = self._require_core().receive_key_phase
         if phase != self._phase:
             self._phase = phase

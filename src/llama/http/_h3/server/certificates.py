@@ -25,8 +25,8 @@ from llama.http._h3.server.client_auth import (
     alert,
     certificate_request,
 )
-from llama.tls._certificates.files import Certificate, Policy, Site
-from llama.tls._certificates.store import SiteGroup, Sites
+from llama.tls._certificates.files import Certificate, CertificateEntry, Policy
+from llama.tls._certificates.store import CertificateStore, SiteGroup
 from llama.tls._client_hello.client_hello import ClientHello
 from llama.tls._info import TLSInfo
 
@@ -51,12 +51,12 @@ class Identities:
         policy: Policy = Policy(),  # noqa: B008 - it is immutable
     ) -> None:
         """`configuration` is shared by all certificates. Raises ConfigError if a file cannot be used."""
-        sites = [Site(each, each.policy(policy)) for each in certificates]
+        sites = [CertificateEntry(each, each.policy(policy)) for each in certificates]
         self._shared = configuration
-        self._sites = Sites(sites)
+        self._sites = CertificateStore(sites)
         self._loaded = {site: (site.leaf, self._load(site)) for site in sites}
 
-    def _load(self, site: Site) -> Identity:
+    def _load(self, site: CertificateEntry) -> Identity:
         made = copy.copy(self._shared)
         load_identity(made, site.certificate.cert, site.certificate.key, site.certificate.password)
         is_authenticated = site.context().verify_mode != ssl.CERT_NONE
@@ -68,7 +68,7 @@ class Identities:
         members = found.members if isinstance(found, SiteGroup) else (found,)
         return self._current(next((each for each in members if _schemes(each) & set(schemes)), members[0]))
 
-    def _current(self, site: Site) -> Identity:
+    def _current(self, site: CertificateEntry) -> Identity:
         site.refresh()
         leaf, identity = self._loaded[site]
         if leaf is not site.leaf:
@@ -80,7 +80,7 @@ class Identities:
         return identity
 
 
-def _schemes(site: Site) -> set[int]:
+def _schemes(site: CertificateEntry) -> set[int]:
     """The signature schemes that the library has for the key of a certificate (RFC 8446 section 4.2.3)."""
     key = site.leaf.public_key()
     if isinstance(key, rsa.RSAPublicKey):

@@ -15,7 +15,7 @@ from qh3._hazmat import Buffer, BufferReadError
 from qh3.tls import Alert, AlertDescription, pull_certificate, pull_certificate_verify
 
 from llama._core.errors import ConfigError
-from llama.tls._certificates.files import Site
+from llama.tls._certificates.files import CertificateEntry
 
 CERTIFICATE, CERTIFICATE_REQUEST, CERTIFICATE_VERIFY = 11, 13, 15
 SIGNATURE_ALGORITHMS = 13
@@ -53,7 +53,7 @@ class ClientVerifier:
     handshake in memory, and the result is the same as over TCP: trust anchors, purposes, times, and alerts.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: CertificateEntry) -> None:
         """Raises ConfigError for files that do not work."""
         self._context = site.load()
         self._context.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -11,11 +11,11 @@ opens a connection only with a well-formed Initial packet of at least 1,200 byte
 progress, the client must first return a token that is bound to its address (Retry), and nothing is stored until
 then. Above `max_connections` such packets are dropped without a reply. Other packets with unknown ids get a stateless
 reset, which is shorter than the packet and limited in rate. A round of the loop reads at most
-`BURST` packets and passes those of one connection on together, so that one pass through the QUIC library and one
+`ACCEPT_BATCH` packets and passes those of one connection on together, so that one pass through the QUIC library and one
 system call can answer them.
 
 After a reload in the same process, several endpoints share one socket. The newest reads for all of them, through the
-`Place` that they share: two readers on one socket would take each other's packets. After a reload with workers, the
+`PortGroup` that they share: two readers on one socket would take each other's packets. After a reload with workers, the
 new process reads, and passes packets with unknown ids on to the process that it replaced (`_h3_handover`). A socket
 of its own for each generation (SO_REUSEPORT) would not do: the kernel chooses one by a hash of the addresses, so
 packets of open connections would reach the wrong process.
@@ -33,12 +33,12 @@ from typing import Protocol, TypeAlias
 
 from qh3.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 
-from llama._core.server import Local
+from llama._core.server import LocalAddress
 from llama._core.shutdown import Shutdown
 from llama.http._h3.connection import Address
-from llama.http._h3.early_data import Tickets
+from llama.http._h3.early_data import ServerTickets
 from llama.http._h3.server import server_connection
-from llama.http._h3.server.accept import Accepted
+from llama.http._h3.server.accept import ServerQuicConnection
 from llama.http._h3.server.certificates import Identities
 from llama.http._h3.server.packet_header import (
     ID_LENGTH,
@@ -48,9 +48,9 @@ from llama.http._h3.server.packet_header import (
     destination_of,
     long_header,
 )
-from llama.http._h3.server.reload_forwarding import WORKS, Inbox, Outbox
-from llama.http._h3.server.server_connection import Served
-from llama.http._h3.server.udp_send import Outgoing
+from llama.http._h3.server.reload_forwarding import WORKS, ForwardedInbox, ForwardingOutbox
+from llama.http._h3.server.server_connection import H3ServerConnection
+from llama.http._h3.server.udp_send import UdpSender
 from llama.tcp._io.readiness import Port
 
 log = logging.getLogger("llama.http3")
@@ -59,7 +59,7 @@ SMALLEST_INITIAL = 1200  # RFC 9000 section 14.1
 VERSIONS = [1]
 
 
-class Site(server_connection.Site, Protocol):
+class H3Listener(server_connection.ServerConfig, Protocol):
     """The handler, the settings and the certificates of a server."""
 
     @property
@@ -69,14 +69,14 @@ class Site(server_connection.Site, Protocol):
     def secret(self) -> bytes: ...
 
 
-class Place:
+class PortGroup:
     """The shared state of the endpoints at one address, of which a reload makes several.
 
     They share one socket, so the newest endpoint reads for all. `links` maps connection ids to connections.
     """
 
     def __init__(self) -> None:
-        self.links: dict[bytes, Served] = {}
+        self.links: dict[bytes, H3ServerConnection] = {}
         self._endpoints: list[Endpoint] = []
 
     @property
@@ -87,7 +87,7 @@ class Place:
     def join(self, endpoint: Endpoint) -> None:
         """Add an endpoint, which reads the socket from now on."""
         if self._endpoints:
-            self._endpoints[-1].rest()
+            self._endpoints[-1].pause()
         self._endpoints.append(endpoint)
         endpoint.read()
 
@@ -95,48 +95,48 @@ class Place:
         """Remove an endpoint; the newest remaining one reads the socket."""
         was_last = self._endpoints[-1] is endpoint
         self._endpoints.remove(endpoint)
-        endpoint.rest()
+        endpoint.pause()
         if was_last and self._endpoints:
             self._endpoints[-1].read()
 
 
-_Places: TypeAlias = weakref.WeakValueDictionary[object, Place]
-_places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Places] = weakref.WeakKeyDictionary()
+_PortGroups: TypeAlias = weakref.WeakValueDictionary[object, PortGroup]
+_places: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _PortGroups] = weakref.WeakKeyDictionary()
 
 
-def place(loop: asyncio.AbstractEventLoop, name: object) -> Place:
+def port_group(loop: asyncio.AbstractEventLoop, name: object) -> PortGroup:
     """Return the shared state of the endpoints at an address in this loop."""
     known = _places.setdefault(loop, weakref.WeakValueDictionary())
     found = known.get(name)
     if found is None:
-        found = known[name] = Place()
+        found = known[name] = PortGroup()
     return found
 
 
 class Endpoint:
     """One socket and the connections on it."""
 
-    def __init__(self, sock: socket.socket, server: Site, shutdown: Shutdown) -> None:
+    def __init__(self, sock: socket.socket, server: H3Listener, shutdown: Shutdown) -> None:
         self._sock = sock
         self._server = server
         self._shutdown = shutdown
-        self._all: set[Served] = set()
-        self._shaking = 0
+        self._all: set[H3ServerConnection] = set()
+        self._handshaking = 0
         self._stopping = False
         self._tokens = Tokens(server.secret)
-        self._tickets_given = Tickets() if server.settings.early_data else None
+        self._tickets_given = ServerTickets() if server.settings.early_data else None
         name = sock.getsockname()
-        self.local = Local(str(name[0]), int(name[1]))
+        self.local = LocalAddress(str(name[0]), int(name[1]))
         self.context = contextvars.copy_context()
         """The context of the task that serves, for handlers; callbacks of the socket run without it."""
         self._port = Port(sock.fileno())
-        self._outgoing = Outgoing(sock, self._port)
+        self._outgoing = UdpSender(sock, self._port)
         loop = self._port.loop
         self._resets = Resets(server.secret, loop.time())
-        self._place = place(loop, name)
+        self._place = port_group(loop, name)
         self._links = self._place.links
-        self._outbox = Outbox(sock, server.secret)
-        self._inbox: Inbox | None = None
+        self._outbox = ForwardingOutbox(sock, server.secret)
+        self._inbox: ForwardedInbox | None = None
         self._place.join(self)
 
     # receiving
@@ -146,17 +146,17 @@ class Endpoint:
         self._port.readable = True
         self._port.on_readable(self._readable)
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """Stop reading packets: another endpoint reads them."""
         self._port.on_readable(None)
 
     def _readable(self) -> None:
-        batches: dict[Served, tuple[Address, list[bytes]]] = {}
+        batches: dict[H3ServerConnection, tuple[Address, list[bytes]]] = {}
         for _ in range(BURST):
             try:
                 data, address = self._sock.recvfrom(65536)
             except BlockingIOError:
-                self._port.unreadable()
+                self._port.clear_readable()
                 break
             except OSError:  # an ICMP error caused by an earlier packet
                 continue
@@ -176,14 +176,14 @@ class Endpoint:
         for served, (address, packets) in batches.items():
             served.received(packets, address)
 
-    def _find(self, data: bytes, address: Address) -> Served | None:
+    def _find(self, data: bytes, address: Address) -> H3ServerConnection | None:
         to = destination_of(data)
         if to is None:
             return None
         served = self._links.get(to)
         return served if served is not None else self._admit(data, address)
 
-    def _admit(self, data: bytes, address: Address) -> Served | None:
+    def _admit(self, data: bytes, address: Address) -> H3ServerConnection | None:
         """Handle a packet with an unknown connection id; return the new connection if it opens one."""
         if self._stopping:
             return None
@@ -210,12 +210,12 @@ class Endpoint:
             known = self._tokens.read(where, header.token)
             if known is not None and known[1] == header.destination:
                 original, source = known
-        if source is None and (self._shaking >= settings.retry_from or not _fits(header)):
-            self._ask_back(header, where, address)
+        if source is None and (self._handshaking >= settings.retry_threshold or not _fits(header)):
+            self._send_retry(header, where, address)
             return None
         return self._open(header, original, source, address)
 
-    def _ask_back(self, header: LongHeader, where: tuple[str, int], address: Address) -> None:
+    def _send_retry(self, header: LongHeader, where: tuple[str, int], address: Address) -> None:
         """Send Retry: the client must validate its address before any state is kept (RFC 9000 section 8.1.2)."""
         source = os.urandom(ID_LENGTH)
         token = self._tokens.make(where, header.destination, source)
@@ -231,21 +231,25 @@ class Endpoint:
         ):
             self.send(packet, address)
 
-    def _open(self, header: LongHeader, original: bytes, source: bytes | None, address: Address) -> Served:
+    def _open(
+        self, header: LongHeader, original: bytes, source: bytes | None, address: Address
+    ) -> H3ServerConnection:
         own = None if header.source else header.destination
-        quic = Accepted(self._server.identities, original, source, own=own, tickets=self._tickets_given)
+        quic = ServerQuicConnection(
+            self._server.identities, original, source, own=own, tickets=self._tickets_given
+        )
         quic.reset_token = self._resets.token(quic.host_cid, _plain(address))
-        served = Served(self, quic, self._server, self._shutdown, address)
+        served = H3ServerConnection(self, quic, self._server, self._shutdown, address)
         self._all.add(served)
-        self._shaking += 1
-        self.learn(header.destination, served, known=True)
-        self.learn(quic.host_cid, served, known=True)
+        self._handshaking += 1
+        self.register_id(header.destination, served, known=True)
+        self.register_id(quic.host_cid, served, known=True)
         self._shutdown.spawn(served.run())
         return served
 
     # calls from connections
 
-    def learn(self, number: bytes, served: Served, *, known: bool) -> None:
+    def register_id(self, number: bytes, served: H3ServerConnection, *, known: bool) -> None:
         """Add a connection id to a connection, or remove it."""
         if known:
             self._links[number] = served
@@ -254,11 +258,11 @@ class Endpoint:
             del self._links[number]
             served.names.discard(number)
 
-    def shaken(self) -> None:
+    def on_handshake(self) -> None:
         """A handshake finished."""
-        self._shaking -= 1
+        self._handshaking -= 1
 
-    def gone(self, served: Served) -> None:
+    def on_closed(self, served: H3ServerConnection) -> None:
         """A connection has ended."""
         self._all.discard(served)
         for number in served.names:
@@ -279,14 +283,14 @@ class Endpoint:
         """Stop, and leave the socket to an endpoint of this process or of the process that replaces it."""
         if WORKS and self._all and self._place.newest is self:
             try:
-                self._inbox = Inbox(self._sock, self._server.secret, self._handed)
+                self._inbox = ForwardedInbox(self._sock, self._server.secret, self._on_forwarded)
             except OSError as error:
                 log.warning("%s: packets of open connections may be lost: %s", self.local, error)
             else:
-                self.rest()
+                self.pause()
         self.stop()
 
-    def _handed(self, data: bytes, address: Address) -> None:
+    def _on_forwarded(self, data: bytes, address: Address) -> None:
         if (served := self._find(data, address)) is not None:
             served.received([data], address)
 
@@ -304,7 +308,7 @@ class Endpoint:
         if self._inbox is not None:
             self._inbox.close()
         self._outgoing.close()
-        self._port.leave(closing=False)
+        self._port.unregister(closing=False)
 
 
 def _fits(header: LongHeader) -> bool:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llama._core.errors import ConfigError
-from llama._core.server import Peer, Server
+from llama._core.server import PeerAddress, Server
 from llama._core.shutdown import Shutdown
 from llama._core.target import split_address
 from llama.http._h3.connection import new_configuration
 from llama.http._h3.server.certificates import Identities
 from llama.http._h3.server.endpoint import VERSIONS, Endpoint
 from llama.http._h3.settings import H3Settings
-from llama.http._messages.message import Exchange
+from llama.http._messages.message import RequestHandler
 from llama.tls._certificates.files import Certificate, Policy
 from llama.udp._bind import bind_packets
 
@@ -27,8 +27,8 @@ SECRET = os.urandom(32)
 class H3Server(Server):
     """Accepts HTTP/3 connections at one UDP address."""
 
-    where: str | int | tuple[str, int]
-    exchange: Exchange
+    listen_address: str | int | tuple[str, int]
+    handler: RequestHandler
     identities: Identities
     settings: H3Settings
     secret: bytes
@@ -39,16 +39,22 @@ class H3Server(Server):
 
     @property
     def address(self) -> str:
-        return str(Peer(*self.where)) if isinstance(self.where, tuple) else str(self.where)
+        return (
+            str(PeerAddress(*self.listen_address))
+            if isinstance(self.listen_address, tuple)
+            else str(self.listen_address)
+        )
 
     @property
-    def service(self) -> Exchange:
-        return self.exchange
+    def service(self) -> RequestHandler:
+        return self.handler
 
-    def bind(self, *, shared: bool = False, like: Sequence[socket.socket] = ()) -> list[socket.socket]:
-        where = f":{self.where}" if isinstance(self.where, int) else self.where
+    def bind(
+        self, *, reuse_port: bool = False, same_ports_as: Sequence[socket.socket] = ()
+    ) -> list[socket.socket]:
+        where = f":{self.listen_address}" if isinstance(self.listen_address, int) else self.listen_address
         host, port = split_address(where) if isinstance(where, str) else where
-        return bind_packets(host, port, shared=shared, like=like)
+        return bind_packets(host, port, shared=reuse_port, like=same_ports_as)
 
     async def serve(self, sockets: Sequence[socket.socket], shutdown: Shutdown) -> None:
         stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -74,7 +80,7 @@ def _set(future: asyncio.Future[None]) -> None:
 
 def build_server(
     where: str | int | tuple[str, int],
-    exchange: Exchange,
+    exchange: RequestHandler,
     certificates: Sequence[Certificate],
     settings: H3Settings,
     policy: Policy,

@@ -38,7 +38,7 @@ class Path:
     """The number of outgoing packets that may still be searched for the response."""
 
 
-class Moves:
+class PathMigration:
     """The addresses of one client after the handshake.
 
     An authentic packet that is the newest and not a probe moves the client to its source address. Until the client

@@ -31,7 +31,7 @@ def _names(sock: socket.socket, secret: bytes) -> list[str]:
     ]
 
 
-class Inbox:
+class ForwardedInbox:
     """Receives the packets that a newer process forwards; calls `receive` with each packet and its address."""
 
     def __init__(self, sock: socket.socket, secret: bytes, receive: Callable[[bytes, Address], None]) -> None:
@@ -63,7 +63,7 @@ class Inbox:
         try:
             taken, _ = self._socket.accept()
         except OSError:
-            port.unreadable()
+            port.clear_readable()
             return
         taken.setblocking(False)
         self._watch(taken, self._read)
@@ -74,7 +74,7 @@ class Inbox:
             try:
                 data = self._ports[port].recv(65536)
             except BlockingIOError:
-                port.unreadable()
+                port.clear_readable()
                 return
             except OSError:
                 data = b""
@@ -93,7 +93,7 @@ class Inbox:
 
     def _leave(self, port: Port) -> None:
         port.on_readable(None)
-        port.leave()
+        port.unregister()
         self._ports.pop(port).close()
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Inbox:
             self._leave(port)
 
 
-class Outbox:
+class ForwardingOutbox:
     """Forwards packets to replaced processes; it looks for them when a packet has an unknown connection id."""
 
     def __init__(self, sock: socket.socket, secret: bytes) -> None:

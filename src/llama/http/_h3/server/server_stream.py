@@ -8,46 +8,46 @@ from collections.abc import Callable
 
 from llama._core.errors import LlamaError, ProtocolError
 from llama._core.extensions import Extensions
-from llama.http._h3.fields import Fields, encode_head, encode_response, encode_trailers, request_of
+from llama.http._h3.fields import Fields, decode_request, encode_head, encode_response, encode_trailers
 from llama.http._h3.stream import (
     H3_INTERNAL_ERROR,
     H3_MESSAGE_ERROR,
     H3_NO_ERROR,
     H3_REQUEST_CANCELLED,
-    SLICE,
-    Channel,
-    ChannelBody,
+    WRITE_SLICE,
+    H3Body,
+    H3Stream,
 )
-from llama.http._h3.tunnel import ChannelStream
+from llama.http._h3.tunnel import H3Tunnel
 from llama.http._messages.body import EMPTY
-from llama.http._messages.error_response import answer_error, error_response
+from llama.http._messages.error_response import error_response, log_and_render_error
 from llama.http._messages.headers import Headers
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 from llama.http._responder import answer
-from llama.http._server_settings import Settings
+from llama.http._server_settings import ServerSettings
 
 log = logging.getLogger("llama.server")
 
 
-class H3Exchange:
+class H3ServerStream:
     """Responds to one request. The caller runs it in a task, which is cancelled when the client resets the stream."""
 
     __slots__ = (
-        "_answered",
         "_channel",
         "_drain",
         "_expects",
         "_extensions",
         "_inner",
+        "_response_started",
         "_settings",
         "_where",
     )
 
     def __init__(
         self,
-        channel: Channel,
-        inner: Exchange,
-        settings: Settings,
+        channel: H3Stream,
+        inner: RequestHandler,
+        settings: ServerSettings,
         extensions: Extensions,
         where: str,
         drain: Callable[[], None],
@@ -59,7 +59,7 @@ class H3Exchange:
         self._extensions = extensions
         self._where = where
         self._drain = drain
-        self._answered = self._expects = False
+        self._response_started = self._expects = False
 
     async def run(self) -> None:
         """Call the handler, send its response and close the stream; log errors."""
@@ -89,26 +89,26 @@ class H3Exchange:
     def _request(self) -> Request | Response:
         channel = self._channel
         try:
-            request, channel.declared = request_of(
-                channel.fields or [], self._settings.limits, self._extensions, self._inform
+            request, channel.declared = decode_request(
+                channel.fields or [], self._settings.limits, self._extensions, self._send_informational
             )
             if channel.ended and channel.declared not in (None, channel.received):
                 raise ProtocolError(f"the body does not have the {channel.declared} bytes it declared")
         except LlamaError as error:
             if getattr(error, "status", 400) in (414, 431, 501):
-                return error_response(error, self._settings.error_page, None)
+                return error_response(error, self._settings.error_handler, None)
             channel.abort(H3_MESSAGE_ERROR)
             raise
         if channel.ended and not (channel.unread or channel.trailers):
             request._body = EMPTY
         else:
             self._expects = not channel.received and "expect" in request.headers._keys
-            request._body = ChannelBody(channel, self._settings.body_timeout, wanted=self._wanted)
+            request._body = H3Body(channel, self._settings.body_timeout, wanted=self._wanted)
         return request
 
     def _wanted(self) -> None:
         """Send 100 (Continue) to a client that waits for it."""
-        if self._expects and not self._answered and not self._is_gone:
+        if self._expects and not self._response_started and not self._is_gone:
             self._channel.send_fields(encode_head(100, Headers()))
         self._expects = False
 
@@ -134,8 +134,8 @@ class H3Exchange:
         finally:
             await response.aclose()
 
-    async def _inform(self, status: int, headers: Headers) -> None:
-        if self._answered or self._is_gone:
+    async def _send_informational(self, status: int, headers: Headers) -> None:
+        if self._response_started or self._is_gone:
             return
         if status == 100:
             self._expects = False
@@ -153,7 +153,7 @@ class H3Exchange:
 
     async def _send_page(self, request: Request, error: Exception) -> None:
         """Answer with an error page instead of a response that cannot be sent."""
-        page = answer_error(error, self._settings.error_page, request, self._where)
+        page = log_and_render_error(error, self._settings.error_handler, request, self._where)
         try:
             await self._send_now(request.method, page)
         except ValueError:  # the page cannot be sent either
@@ -168,10 +168,10 @@ class H3Exchange:
 
     async def _send_encoded(self, method: str, response: Response, fields: Fields, framing: int) -> None:
         channel = self._channel
-        self._answered = True
+        self._response_started = True
         if "connection" in response.headers._keys and "close" in response.headers.tokens("connection"):
             self._drain()
-        data = response._body.data
+        data = response._body.buffered
         if not framing or (data is not None and not data):
             trailers = response.trailers if framing or method != "HEAD" else None
             channel.send_fields(fields, end=not trailers)
@@ -190,7 +190,7 @@ class H3Exchange:
         left = framing
         while True:
             try:
-                chunk = await body.chunk()
+                chunk = await body.read_chunk()
             except Exception as error:
                 self._broke(error)
                 return
@@ -222,19 +222,21 @@ class H3Exchange:
         if seconds is None:
             await self._channel.send(data, end=end)
             return
-        for start in range(0, len(data), SLICE):
+        for start in range(0, len(data), WRITE_SLICE):
             async with asyncio.timeout(seconds):
-                await self._channel.send(data[start : start + SLICE], end=end and start + SLICE >= len(data))
+                await self._channel.send(
+                    data[start : start + WRITE_SLICE], end=end and start + WRITE_SLICE >= len(data)
+                )
 
     async def _switch(self, response: Response) -> None:
         """Accept CONNECT and run the upgrade's handler on a tunnel over the stream (RFC 9114 section 4.4)."""
         upgrade = response.upgrade
-        self._answered = True
+        self._response_started = True
         self._channel.task = None  # the handler gets an error from the tunnel when it is reset
         status = response.status if 200 <= response.status < 300 else 200
         response.headers.discard("content-length")
         self._channel.send_fields(encode_head(status, response.headers))
-        stream = ChannelStream(self._channel)
+        stream = H3Tunnel(self._channel)
         stream.extensions = self._extensions.fork()
         try:
             if upgrade is not None:

@@ -18,16 +18,16 @@ from typing import Any
 from llama.tcp._io.readiness import Port
 
 log = logging.getLogger("llama.http3")
-QUEUE = 1024  # packets queued while the socket is full; further ones are dropped and QUIC resends them
-AT_ONCE = 256  # queued packets that are sent before the end of the round
-SEGMENTS = 64
-LARGEST = 65_000  # bytes in one call
+MAX_QUEUED = 1024  # packets queued while the socket is full; further ones are dropped and QUIC resends them
+MAX_BATCH = 256  # queued packets that are sent before the end of the round
+MAX_SEGMENTS = 64
+MAX_DATAGRAM = 65_000  # bytes in one call
 UDP_SEGMENT = 103
-_NOT_TOGETHER = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
+_GSO_UNSUPPORTED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
 Address = Any  # an address of the socket module
 
 
-class Outgoing:
+class UdpSender:
     """Sends packets over a socket; `port` reports when the socket is writable."""
 
     def __init__(self, sock: socket.socket, port: Port) -> None:
@@ -35,22 +35,22 @@ class Outgoing:
         self._port = port
         self._queue: deque[tuple[bytes, Address]] = deque()
         self._is_due = self._is_full = False
-        self._segments = SEGMENTS if sys.platform == "linux" else 1
+        self._segments = MAX_SEGMENTS if sys.platform == "linux" else 1
 
     def send(self, data: bytes, address: Address) -> None:
         """Send a packet at the end of this round of the loop, or once the socket is writable."""
         queue = self._queue
-        if len(queue) < QUEUE:
+        if len(queue) < MAX_QUEUED:
             queue.append((data, address))
         if self._is_full:
             return
         if not self._is_due:
             self._is_due = True
             self._port.send_soon(self)
-        elif len(queue) >= AT_ONCE:
+        elif len(queue) >= MAX_BATCH:
             self._send_all()
 
-    def send_taken(self) -> None:
+    def flush_buffered(self) -> None:
         """Send the queue at the end of the round."""
         self._is_due = False
         if not self._is_full:
@@ -67,7 +67,7 @@ class Outgoing:
         while queue:
             gone = self._send_next()
             if not gone:
-                self._port.unwritable()
+                self._port.clear_writable()
                 if not self._is_full:
                     self._is_full = True
                     self._port.on_writable(self._writable)
@@ -75,12 +75,12 @@ class Outgoing:
             for _ in range(gone):
                 queue.popleft()
 
-    def _together(self) -> int:
+    def _group(self) -> int:
         """Return how many of the next packets fit in one call: one size, one address; the last may be shorter."""
         queue = self._queue
         first, address = queue[0]
         size = len(first)
-        most = min(self._segments, LARGEST // (size or 1))
+        most = min(self._segments, MAX_DATAGRAM // (size or 1))
         count = 0
         for data, to in queue:
             if count >= most or len(data) > size or to != address:
@@ -94,12 +94,12 @@ class Outgoing:
         """Send one batch; return how many packets were sent or dropped, 0 if the socket is full."""
         data, address = self._queue[0]
         try:
-            if (many := self._together()) > 1:
+            if (many := self._group()) > 1:
                 try:
-                    self._send_together(many, len(data), address)
+                    self._send_gso(many, len(data), address)
                     return many
                 except OSError as error:
-                    if error.errno not in _NOT_TOGETHER:
+                    if error.errno not in _GSO_UNSUPPORTED:
                         raise
                     if error.errno != errno.EMSGSIZE:  # EMSGSIZE concerns this size only
                         self._segments = 1
@@ -110,7 +110,7 @@ class Outgoing:
             log.debug("%s: %s", address, error)
         return 1
 
-    def _send_together(self, many: int, size: int, address: Address) -> None:
+    def _send_gso(self, many: int, size: int, address: Address) -> None:
         packets = [data for data, _ in islice(self._queue, many)]
         self._sock.sendmsg(packets, [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", size))], 0, address)
 

@@ -12,9 +12,9 @@ from typing import ClassVar, TypeAlias
 
 from llama._core.server import User
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._messages.headers import checked_value
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 Check: TypeAlias = Mapping[str, str] | Callable[[str, str], bool | Awaitable[bool]]
 """Passwords by name, or a function, async or not, that returns whether a name and a password are valid."""
@@ -24,12 +24,12 @@ Check: TypeAlias = Mapping[str, str] | Callable[[str, str], bool | Awaitable[boo
 class BasicAuth:
     """Passes on requests with valid Basic credentials."""
 
-    inner: Exchange
+    inner: RequestHandler
     check: Check
     realm: str
     proxy: bool
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "http.proxy_auth()" if self.proxy else "http.basic_auth()"
@@ -37,7 +37,7 @@ class BasicAuth:
     async def __call__(self, request: Request, /) -> Response:
         header = "Proxy-Authorization" if self.proxy else "Authorization"
         given = credentials(request.headers.get_all(header))
-        if given is None or not await is_right(self.check, *given):
+        if given is None or not await is_accepted(self.check, *given):
             return self._challenge()
         request.extensions.set(User(given[0]))
         if self.proxy:
@@ -67,7 +67,7 @@ def credentials(values: list[str]) -> tuple[str, str] | None:
     return (name, password) if colon else None
 
 
-async def is_right(check: Check, name: str, password: str) -> bool:
+async def is_accepted(check: Check, name: str, password: str) -> bool:
     """Return whether the credentials are valid; a mapping is compared in constant time."""
     if callable(check):
         answer = check(name, password)
@@ -77,7 +77,7 @@ async def is_right(check: Check, name: str, password: str) -> bool:
     return same and known is not None
 
 
-@factory("http.basic_auth")
+@layer_factory("http.basic_auth")
 def basic_auth(check: Check, *, realm: str = "llama") -> Middleware[Request, Response]:
     """Require Basic credentials (RFC 7617); respond with 401 otherwise.
 
@@ -90,7 +90,7 @@ def basic_auth(check: Check, *, realm: str = "llama") -> Middleware[Request, Res
     return _auth(check, realm, proxy=False)
 
 
-@factory("http.proxy_auth")
+@layer_factory("http.proxy_auth")
 def proxy_auth(check: Check, *, realm: str = "llama") -> Middleware[Request, Response]:
     """Require Basic credentials of a proxy's clients; respond with 407 otherwise.
 
@@ -105,9 +105,9 @@ def _auth(check: Check, realm: str, *, proxy: bool) -> Middleware[Request, Respo
     if '"' in checked_value(realm) or "\\" in realm:
         raise ValueError(f"expected a realm without quotes and backslashes, got {realm!r}")
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return BasicAuth(inner, check, realm, proxy)
 
     return named_layer(
-        "http.proxy_auth()" if proxy else "http.basic_auth()", build, takes=Request, gives=Request
+        "http.proxy_auth()" if proxy else "http.basic_auth()", build, input_type=Request, inner_type=Request
     )

@@ -10,8 +10,8 @@ from typing import ClassVar, TypeAlias
 
 from llama._core.server import User
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http._messages.message import Exchange, Request, Response
+from llama._core.stack import layer_factory, named_layer
+from llama.http._messages.message import Request, RequestHandler, Response
 
 TokenCheck: TypeAlias = Collection[str] | Callable[[str], str | bool | Awaitable[str | bool]]
 """The valid tokens, or a function, async or not, that returns whether a token is valid, or the user's name."""
@@ -21,10 +21,10 @@ TokenCheck: TypeAlias = Collection[str] | Callable[[str], str | bool | Awaitable
 class BearerAuth:
     """Passes on requests with a valid bearer token."""
 
-    inner: Exchange
+    inner: RequestHandler
     check: TokenCheck
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "http.bearer_auth()"
@@ -49,7 +49,7 @@ class BearerAuth:
         return sum(hmac.compare_digest(given, known.encode()) for known in self.check) > 0
 
 
-@factory("http.bearer_auth")
+@layer_factory("http.bearer_auth")
 def bearer_auth(check: TokenCheck) -> Middleware[Request, Response]:
     """Require a bearer token (RFC 6750); respond with 401 otherwise.
 
@@ -61,7 +61,7 @@ def bearer_auth(check: TokenCheck) -> Middleware[Request, Response]:
     if isinstance(check, str):
         raise TypeError("http.bearer_auth(): expected a collection of tokens, got a string")
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return BearerAuth(inner, check)
 
-    return named_layer("http.bearer_auth()", build, takes=Request, gives=Request)
+    return named_layer("http.bearer_auth()", build, input_type=Request, inner_type=Request)

@@ -9,9 +9,9 @@ from typing import ClassVar, TypeAlias
 
 from llama._core.server import User
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._messages.headers import checked_value
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 Verdict: TypeAlias = str | bool | Response | None
 """The user's name, True to accept without a name, a response to send instead, or None or False to reject."""
@@ -22,11 +22,11 @@ RequestCheck: TypeAlias = Callable[[Request], Verdict | Awaitable[Verdict]]
 class Auth:
     """Passes on the requests that a function accepts."""
 
-    inner: Exchange
+    inner: RequestHandler
     check: RequestCheck
     challenge: str | None
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "http.auth()"
@@ -49,7 +49,7 @@ class Auth:
         return Response(401, fields, b"401 Unauthorized\n")
 
 
-@factory("http.auth")
+@layer_factory("http.auth")
 def auth(check: RequestCheck, *, challenge: str | None = None) -> Middleware[Request, Response]:
     """Authenticate requests with a function, for example by a cookie, a signature or a client certificate.
 
@@ -63,7 +63,7 @@ def auth(check: RequestCheck, *, challenge: str | None = None) -> Middleware[Req
     if challenge is not None:
         checked_value(challenge)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return Auth(inner, check, challenge)
 
-    return named_layer("http.auth()", build, takes=Request, gives=Request)
+    return named_layer("http.auth()", build, input_type=Request, inner_type=Request)

@@ -9,17 +9,17 @@ from typing import ClassVar
 
 from llama._core.errors import ConfigError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http._codings.transform import encoder, known_codings, missing
+from llama._core.stack import layer_factory, named_layer
+from llama.http._codings.accept import coding_weights
+from llama.http._codings.transform import encoder, explain_unsupported, known_codings
 from llama.http._messages.body import TransformedBody
 from llama.http._messages.headers import Headers
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
-_WORTH_IT = re.compile(
+_COMPRESSIBLE = re.compile(
     r"text/.*|application/(?:.*\+)?(?:json|xml|javascript|wasm|graphql|x-ndjson|manifest\+json)"
     r"|image/(?:svg\+xml|bmp)|font/(?:ttf|otf)",
 )
-_QUALITY = re.compile(r"[ \t]*q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)[ \t]*", re.IGNORECASE)
 # Flushed after each chunk even if their length is known; others wait until the compressor has enough data.
 _STREAMED = frozenset({"text/event-stream", "application/x-ndjson"})
 
@@ -28,13 +28,13 @@ _STREAMED = frozenset({"text/event-stream", "application/x-ndjson"})
 class Compress:
     """Compresses response bodies for clients that accept it."""
 
-    inner: Exchange
+    inner: RequestHandler
     level: int
     minimum: int
     codings: tuple[str, ...]
-    is_worth: Callable[[str], bool]
+    is_compressible: Callable[[str], bool]
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "http.compress()"
@@ -62,10 +62,10 @@ class Compress:
             return False
         length = response.body.length
         if method == "HEAD" and not length:
-            length = _told_length(headers)
+            length = _declared_length(headers)
         if length is not None and length < self.minimum:
             return False
-        return self.is_worth(media_type(headers))
+        return self.is_compressible(media_type(headers))
 
     def _compress(self, response: Response, coding: str) -> None:
         source, headers = response.body, response.headers
@@ -81,7 +81,7 @@ class Compress:
             headers["ETag"] = f"W/{tag}"
 
 
-def _told_length(headers: Headers) -> int | None:
+def _declared_length(headers: Headers) -> int | None:
     told = headers.get("content-length", "")
     return int(told) if told.isdecimal() and told.isascii() else None
 
@@ -97,32 +97,27 @@ def media_type(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def is_worth_it(media: str) -> bool:
+def is_compressible_type(media: str) -> bool:
     """Return whether bodies of this type usually compress well: text, JSON, XML, scripts, SVG and the like."""
-    return _WORTH_IT.fullmatch(media) is not None
+    return _COMPRESSIBLE.fullmatch(media) is not None
 
 
 def preferred(accepted: str, codings: Collection[str]) -> str | None:
     """Return the available coding that the client prefers (RFC 9110 section 12.5.3), or None."""
-    weights: dict[str, float] = {}
-    for part in accepted.split(","):
-        name, *parameters = part.lower().split(";")
-        quality = _QUALITY.fullmatch(parameters[0]) if parameters else None
-        if name.strip() and (quality is not None or not parameters):
-            weights[name.strip().removeprefix("x-")] = float(quality[1]) if quality is not None else 1.0
+    weights = coding_weights(accepted)
     rest = weights.get("*", 0.0)
     best = max(codings, key=lambda coding: weights.get(coding, rest), default="")
     weight = weights.get(best, rest)
     return best if weight > 0 and weight >= weights.get("identity", 0.0) else None
 
 
-@factory("http.compress")
+@layer_factory("http.compress")
 def compress(
     *,
     level: int = 6,
     minimum: int = 1024,
     codings: tuple[str, ...] | None = None,
-    types: Callable[[str], bool] = is_worth_it,
+    types: Callable[[str], bool] = is_compressible_type,
 ) -> Middleware[Request, Response]:
     """Compress response bodies while they stream, with the content coding that the client prefers.
 
@@ -147,16 +142,16 @@ def compress(
         raise ConfigError(f"http.compress(minimum={minimum}): expected 0 or more bytes")
     chosen = known_codings() if codings is None else _checked(tuple(codings))
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return Compress(inner, level, minimum, chosen, types)
 
-    return named_layer("http.compress()", build, takes=Request, gives=Request)
+    return named_layer("http.compress()", build, input_type=Request, inner_type=Request)
 
 
 def _checked(codings: tuple[str, ...]) -> tuple[str, ...]:
     known = known_codings()
     for coding in codings:
-        if coding not in known and (what := missing(coding)):
+        if coding not in known and (what := explain_unsupported(coding)):
             raise ConfigError(f"http.compress(codings={codings!r}): for {coding} {what}")
     if not codings or not set(codings) <= set(known):
         raise ConfigError(f"http.compress(codings={codings!r}): expected one or more of {', '.join(known)}")

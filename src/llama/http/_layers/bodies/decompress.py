@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import ConfigError, TooLarge
+from llama._core.errors import ConfigError, TooLargeError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._messages.body import TransformedBody
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 _MAX_CODINGS = 3
 _DIGESTS = ("content-md5", "content-digest", "digest")
 
 
-class _Bound:
+class _OutputLimit:
     """Counts the decompressed bytes and fails above the limit."""
 
     __slots__ = ("_left", "_limit")
@@ -23,16 +23,16 @@ class _Bound:
     def __init__(self, limit: int) -> None:
         self._left = self._limit = limit
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         self._left -= len(data)
         if self._left < 0:
-            raise TooLarge(f"the decompressed request body exceeds the limit of {self._limit} bytes")
+            raise TooLargeError(f"the decompressed request body exceeds the limit of {self._limit} bytes")
         return data
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         return b""
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         return b""
 
 
@@ -40,10 +40,10 @@ class _Bound:
 class Decompress:
     """Decompresses request bodies."""
 
-    inner: Exchange
+    inner: RequestHandler
     limit: int
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.decompress({self.limit})"
@@ -51,17 +51,19 @@ class Decompress:
     async def __call__(self, request: Request, /) -> Response:
         codings = request.headers.tokens("content-encoding")
         if len(codings) > _MAX_CODINGS:
-            raise TooLarge(f"expected at most {_MAX_CODINGS} content codings, got {len(codings)}", status=415)
+            raise TooLargeError(
+                f"expected at most {_MAX_CODINGS} content codings, got {len(codings)}", status=415
+            )
         if codings and request.body.length != 0:
             decoded = request.body.decoded()
             if decoded is not request.body:
-                bounded = TransformedBody(decoded, _Bound(self.limit))
+                bounded = TransformedBody(decoded, _OutputLimit(self.limit))
                 request.body = bounded
                 request.headers.discard("content-encoding", *_DIGESTS)
         return await self.inner(request)
 
 
-@factory("http.decompress")
+@layer_factory("http.decompress")
 def decompress(limit: int = 10_000_000) -> Middleware[Request, Response]:
     """Decompress request bodies while they stream, and remove Content-Encoding and digest fields.
 
@@ -74,7 +76,7 @@ def decompress(limit: int = 10_000_000) -> Middleware[Request, Response]:
     if limit < 0:
         raise ConfigError(f"http.decompress({limit}): expected 0 or more bytes")
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return Decompress(inner, limit)
 
-    return named_layer(f"http.decompress({limit})", build, takes=Request, gives=Request)
+    return named_layer(f"http.decompress({limit})", build, input_type=Request, inner_type=Request)

@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http._layers.headers.base import Side, Value, check_field, check_side, made
-from llama.http._messages.message import Exchange, Message, Request, Response
+from llama._core.stack import layer_factory, named_layer
+from llama.http._layers.headers.base import Side, Value, check_field, check_side, resolve_value
+from llama.http._messages.message import Message, Request, RequestHandler, Response
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class AddHeader:
     """Adds a field and keeps the existing ones of its name."""
 
-    inner: Exchange
+    inner: RequestHandler
     name: str
     value: Value
     on: Side
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.add_header({self.name!r})"
 
     async def __call__(self, request: Request, /) -> Response:
-        value = made(self.value, request)
+        value = resolve_value(self.value, request)
         if self.on == "request":
             self._change(request, value)
             return await self.inner(request)
@@ -39,7 +39,7 @@ class AddHeader:
             message.headers.add(self.name, value)
 
 
-@factory("http.add_header")
+@layer_factory("http.add_header")
 def add_header(name: str, value: Value, *, on: Side = "response") -> Middleware[Request, Response]:
     """Add a field to every response, or with `on="request"` to every request; fields of the same name are kept.
 
@@ -50,7 +50,7 @@ def add_header(name: str, value: Value, *, on: Side = "response") -> Middleware[
     check_side(on, "http.add_header()")
     check_field(name, value)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return AddHeader(inner, name, value, on)
 
-    return named_layer(f"http.add_header({name!r})", build, takes=Request, gives=Request)
+    return named_layer(f"http.add_header({name!r})", build, input_type=Request, inner_type=Request)

@@ -27,6 +27,6 @@ def check_field(name: str, value: Value | None = None) -> None:
         checked_value(value)
 
 
-def made(value: Value, request: Request) -> str | None:
+def resolve_value(value: Value, request: Request) -> str | None:
     """Return the value for this request."""
     return value if isinstance(value, str) else value(request)

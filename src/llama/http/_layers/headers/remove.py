@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._layers.headers.base import Side, check_field, check_side
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class RemoveHeader:
     """Removes every field with one of the given names."""
 
-    inner: Exchange
+    inner: RequestHandler
     names: tuple[str, ...]
     on: Side
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.remove_header({', '.join(map(repr, self.names))})"
@@ -33,7 +33,7 @@ class RemoveHeader:
         return response
 
 
-@factory("http.remove_header")
+@layer_factory("http.remove_header")
 def remove_header(*names: str, on: Side = "response") -> Middleware[Request, Response]:
     """Remove every field with one of these names from responses, or with `on="request"` from requests.
 
@@ -43,9 +43,9 @@ def remove_header(*names: str, on: Side = "response") -> Middleware[Request, Res
     for name in names:
         check_field(name)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return RemoveHeader(inner, names, on)
 
     return named_layer(
-        f"http.remove_header({', '.join(map(repr, names))})", build, takes=Request, gives=Request
+        f"http.remove_header({', '.join(map(repr, names))})", build, input_type=Request, inner_type=Request
     )

@@ -6,30 +6,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import Refused
+from llama._core.errors import RefusedError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._layers.headers.base import check_field
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class RequireHeader:
     """Passes on requests that have the required field."""
 
-    inner: Exchange
+    inner: RequestHandler
     name: str
     value: str | Callable[[str], bool] | None
     status: int
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.require_header({self.name!r})"
 
     async def __call__(self, request: Request, /) -> Response:
         if not any(map(self._fits, request.headers.get_all(self.name))):
-            raise Refused(f"the request has no acceptable {self.name} field", status=self.status)
+            raise RefusedError(f"the request has no acceptable {self.name} field", status=self.status)
         return await self.inner(request)
 
     def _fits(self, value: str) -> bool:
@@ -37,7 +37,7 @@ class RequireHeader:
         return wanted is None or (value == wanted if isinstance(wanted, str) else wanted(value))
 
 
-@factory("http.require_header")
+@layer_factory("http.require_header")
 def require_header(
     name: str, value: str | Callable[[str], bool] | None = None, *, status: int = 400
 ) -> Middleware[Request, Response]:
@@ -50,7 +50,7 @@ def require_header(
     """
     check_field(name)
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return RequireHeader(inner, name, value, status)
 
-    return named_layer(f"http.require_header({name!r})", build, takes=Request, gives=Request)
+    return named_layer(f"http.require_header({name!r})", build, input_type=Request, inner_type=Request)

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http._layers.headers.base import Side, Value, check_field, check_side, made
+from llama._core.stack import layer_factory, named_layer
+from llama.http._layers.headers.base import Side, Value, check_field, check_side, resolve_value
 from llama.http._messages.headers import checked_name, checked_value
-from llama.http._messages.message import Exchange, Message, Request, Response
+from llama.http._messages.message import Message, Request, RequestHandler, Response
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class SetHeader:
     """Sets a field and removes the existing ones of its name."""
 
-    inner: Exchange
+    inner: RequestHandler
     name: str
     value: Value
     on: Side
@@ -24,7 +24,7 @@ class SetHeader:
     line: str
     """The field line; empty if the value is a function."""
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.set_header({self.name!r})"
@@ -33,7 +33,7 @@ class SetHeader:
         if self.line:
             line = self.line
         else:
-            value = made(self.value, request)
+            value = resolve_value(self.value, request)
             line = "" if value is None else _line(self.name, value)
         if self.on == "request":
             self._change(request, line)
@@ -51,7 +51,7 @@ def _line(name: str, value: str) -> str:
     return f"{checked_name(name)}: {checked_value(value)}"
 
 
-@factory("http.set_header")
+@layer_factory("http.set_header")
 def set_header(name: str, value: Value, *, on: Side = "response") -> Middleware[Request, Response]:
     """Set a field of every response, or with `on="request"` of every request, replacing all of the same name.
 
@@ -64,7 +64,7 @@ def set_header(name: str, value: Value, *, on: Side = "response") -> Middleware[
 
     line = _line(name, value) if isinstance(value, str) else ""
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return SetHeader(inner, name, value, on, name.lower(), line)
 
-    return named_layer(f"http.set_header({name!r})", build, takes=Request, gives=Request)
+    return named_layer(f"http.set_header({name!r})", build, input_type=Request, inner_type=Request)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llama._core.errors import ConfigError, TooLarge
+from llama._core.errors import ConfigError, TooLargeError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._messages.body import TransformedBody
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 
 class _Counter:
@@ -20,31 +20,31 @@ class _Counter:
     def __init__(self, limit: int) -> None:
         self._left = self._limit = limit
 
-    def feed(self, data: bytes) -> bytes:
+    def update(self, data: bytes) -> bytes:
         self._left -= len(data)
         if self._left < 0:
             raise _too_large(self._limit)
         return data
 
-    def more(self) -> bytes:
+    def pending(self) -> bytes:
         return b""
 
-    def finish(self) -> bytes:
+    def flush(self) -> bytes:
         return b""
 
 
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the request body exceeds the limit of {limit} bytes")
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"the request body exceeds the limit of {limit} bytes")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class BodyLimit:
     """Rejects request bodies above a limit, before or while they are read."""
 
-    inner: Exchange
+    inner: RequestHandler
     limit: int
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.body_limit({self.limit})"
@@ -58,7 +58,7 @@ class BodyLimit:
         return await self.inner(request)
 
 
-@factory("http.body_limit")
+@layer_factory("http.body_limit")
 def body_limit(limit: int) -> Middleware[Request, Response]:
     """Reject requests with a body of more than `limit` bytes with 413.
 
@@ -69,7 +69,7 @@ def body_limit(limit: int) -> Middleware[Request, Response]:
     if limit < 0:
         raise ConfigError(f"http.body_limit({limit}): expected 0 or more bytes")
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return BodyLimit(inner, limit)
 
-    return named_layer(f"http.body_limit({limit})", build, takes=Request, gives=Request)
+    return named_layer(f"http.body_limit({limit})", build, input_type=Request, inner_type=Request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._messages.message import Request, Response
 from llama.layers._peer_key import network_of
 from llama.layers._rate_limit import IPV6_PREFIX
@@ -18,7 +18,7 @@ def client_key(request: Request) -> Hashable:
     return None if client is None else network_of(client.host, IPV6_PREFIX)
 
 
-@factory("http.rate_limit")
+@layer_factory("http.rate_limit")
 def rate_limit(
     rate: float,
     burst: float | None = None,
@@ -36,4 +36,4 @@ def rate_limit(
         stack(http.server(), http.rate_limit(10, burst=50, key=lambda request: request.authority), application)
     """
     made = any_rate_limit(rate, burst, key=key, keys=keys)
-    return named_layer(f"http.{made!r}", made, takes=Request, gives=Request)
+    return named_layer(f"http.{made!r}", made, input_type=Request, inner_type=Request)

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from llama._core.errors import ConfigError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
+from llama._core.stack import layer_factory, named_layer
 from llama.http._messages.body import Body
 from llama.http._messages.headers import Headers
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
 
 class BoundedBody(Body):
@@ -30,13 +30,13 @@ class BoundedBody(Body):
     def trailers(self) -> Headers | None:
         return self._source.trailers
 
-    async def chunk(self) -> bytes:
-        if part := self._source.chunk_nowait():
+    async def read_chunk(self) -> bytes:
+        if part := self._source.read_chunk_nowait():
             return part
         bound = asyncio.timeout_at(self._bound)
         try:
             async with bound:
-                part = await self._source.chunk()
+                part = await self._source.read_chunk()
         except TimeoutError:
             if not bound.expired():
                 raise
@@ -56,14 +56,14 @@ class BoundedBody(Body):
 class Timeout:
     """Cancels exchanges that exceed a time limit."""
 
-    inner: Exchange
+    inner: RequestHandler
     seconds: float | Callable[[Request], float | None]
-    whole: bool
+    per_exchange: bool
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
-        return _spelling(self.seconds, self.whole)
+        return _spec(self.seconds, self.per_exchange)
 
     async def __call__(self, request: Request, /) -> Response:
         seconds = self.seconds(request) if callable(self.seconds) else self.seconds
@@ -79,33 +79,33 @@ class Timeout:
                 raise
             raise TimeoutError(text) from None
         deadline, body = bound.when(), response.body
-        if self.whole and deadline is not None and body.data is None and response.upgrade is None:
+        if self.per_exchange and deadline is not None and body.buffered is None and response.upgrade is None:
             response.replace_body(BoundedBody(body, deadline, text))
         return response
 
 
-def _spelling(seconds: float | Callable[[Request], float | None], whole: bool) -> str:
+def _spec(seconds: float | Callable[[Request], float | None], whole: bool) -> str:
     shown = "function" if callable(seconds) else f"{seconds:g}"
     return f"http.timeout({shown}{', whole=True' if whole else ''})"
 
 
-@factory("http.timeout")
+@layer_factory("http.timeout")
 def timeout(
-    seconds: float | Callable[[Request], float | None], *, whole: bool = False
+    seconds: float | Callable[[Request], float | None], *, per_exchange: bool = False
 ) -> Middleware[Request, Response]:
     """Cancel exchanges that take longer than `seconds`; the client gets 504.
 
     Like `timeout`, but `seconds` can also be a function of the request, which returns the seconds, or None for no
-    limit. By default the timeout ends with the response head; with `whole` it includes the response body. If the body
-    is late, the client's connection is aborted, because the head has been sent. Upgrades such as WebSocket are not
-    limited.
+    limit. By default the timeout ends with the response head; with `per_exchange` it includes the response body. If
+    the body is late, the client's connection is aborted, because the head has been sent. Upgrades such as WebSocket
+    are not limited.
 
         stack(http.server(), http.timeout(lambda request: 60 if request.method == "POST" else 5), application)
     """
     if not callable(seconds) and seconds <= 0:
         raise ConfigError(f"http.timeout({seconds:g}): expected more than 0 seconds")
 
-    def build(inner: Exchange) -> Exchange:
-        return Timeout(inner, seconds, whole)
+    def build(inner: RequestHandler) -> RequestHandler:
+        return Timeout(inner, seconds, per_exchange)
 
-    return named_layer(_spelling(seconds, whole), build, takes=Request, gives=Request)
+    return named_layer(_spec(seconds, per_exchange), build, input_type=Request, inner_type=Request)

@@ -8,29 +8,29 @@ from typing import ClassVar
 
 from llama._core.errors import ProtocolError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http._messages.message import Exchange, Request, Response
+from llama._core.stack import layer_factory, named_layer
+from llama.http._messages.message import Request, RequestHandler, Response
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_UNUSUAL = re.compile(r"%|//|/\.|\\")
+_NEEDS_NORMALIZING = re.compile(r"%|//|/\.|\\")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class NormalizePath:
     """Normalizes the paths of requests."""
 
-    inner: Exchange
+    inner: RequestHandler
     merge_slashes: bool
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return "http.normalize_path()"
 
     async def __call__(self, request: Request, /) -> Response:
-        if _UNUSUAL.search(request.path):
+        if _NEEDS_NORMALIZING.search(request.path):
             path, question, query = request.path.partition("?")
             request.path = normalized(path, merge_slashes=self.merge_slashes) + question + query
         return await self.inner(request)
@@ -64,7 +64,7 @@ def _unescape(match: re.Match[str]) -> str:
     return char if char in _UNRESERVED else match[0].upper()
 
 
-@factory("http.normalize_path")
+@layer_factory("http.normalize_path")
 def normalize_path(*, merge_slashes: bool = True) -> Middleware[Request, Response]:
     """Normalize the path of each request (RFC 3986 section 6.2.2), so that no other spelling bypasses path rules.
 
@@ -75,7 +75,7 @@ def normalize_path(*, merge_slashes: bool = True) -> Middleware[Request, Respons
         stack(http.server(), http.normalize_path(), application)
     """
 
-    def build(inner: Exchange) -> Exchange:
+    def build(inner: RequestHandler) -> RequestHandler:
         return NormalizePath(inner, merge_slashes)
 
-    return named_layer("http.normalize_path()", build, takes=Request, gives=Request)
+    return named_layer("http.normalize_path()", build, input_type=Request, inner_type=Request)

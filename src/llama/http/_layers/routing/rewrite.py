@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from llama._core.errors import ConfigError
 from llama._core.service import Middleware
-from llama._core.stack import factory, named_layer
-from llama.http._messages.message import Exchange, Request, Response
+from llama._core.stack import layer_factory, named_layer
+from llama.http._messages.message import Request, RequestHandler, Response
 from llama.http._messages.normalized_path import decoded, has_dot_segments, respelled, without_prefix
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
@@ -21,14 +21,14 @@ _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 class Rewrite:
     """Rewrites the paths of requests."""
 
-    inner: Exchange
-    strip: str
-    add: str
+    inner: RequestHandler
+    strip_prefix: str
+    add_prefix: str
     pattern: re.Pattern[str] | None
     replacement: str
     name: str
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return self.name
@@ -43,11 +43,11 @@ class Rewrite:
         return await self.inner(request)
 
     def _changed(self, path: str) -> str | None:
-        if self.strip or self.add:
-            rest = without_prefix(path, self.strip)
+        if self.strip_prefix or self.add_prefix:
+            rest = without_prefix(path, self.strip_prefix)
             if rest is None:
                 return None
-            path = self.add + (rest or "/")
+            path = self.add_prefix + (rest or "/")
         if self.pattern is not None:
             changed, count = self.pattern.subn(self.replacement, respelled(path))
             if count:
@@ -56,23 +56,23 @@ class Rewrite:
         return path
 
 
-@factory("http.rewrite")
+@layer_factory("http.rewrite")
 def rewrite(
-    pattern: str | None = None, replacement: str = "", *, strip: str = "", add: str = ""
+    pattern: str | None = None, replacement: str = "", *, strip_prefix: str = "", add_prefix: str = ""
 ) -> Middleware[Request, Response]:
     r"""Rewrite the paths of requests: strip a prefix, add a prefix, then replace the matches of a regular expression.
 
-    `strip` is removed from the beginning of the path (404 if the path is not below it), then `add` is prepended. Every
-    match of `pattern` is replaced by `replacement`, in which `\1` is the first group: `http.rewrite(r"^/(\d+)$",
-    r"/user/\1")`. Both `strip` and `pattern` are compared with the normalized path (`Request.normalized_path`), for
-    `pattern` with special characters percent-encoded. The rest after the prefix, a path without a match, and the query
-    stay as sent. Dot segments after the prefix are rejected with 400. An expression that backtracks on long paths
-    blocks the event loop.
+    `strip_prefix` is removed from the beginning of the path (404 if the path is not below it), then `add_prefix` is
+    prepended. Every match of `pattern` is replaced by `replacement`, in which `\1` is the first group:
+    `http.rewrite(r"^/(\d+)$", r"/user/\1")`. Both `strip_prefix` and `pattern` are compared with the normalized path
+    (`Request.normalized_path`), for `pattern` with special characters percent-encoded. The rest after the prefix, a
+    path without a match, and the query stay as sent. Dot segments after the prefix are rejected with 400. An
+    expression that backtracks on long paths blocks the event loop.
 
-        stack(http.server(), http.rewrite(strip="/api", add="/v2"), application)
+        stack(http.server(), http.rewrite(strip_prefix="/api", add_prefix="/v2"), application)
     """
-    name = f"http.rewrite({_arguments(pattern, replacement, strip, add)})"
-    for prefix in (strip, add):
+    name = f"http.rewrite({_arguments(pattern, replacement, strip_prefix, add_prefix)})"
+    for prefix in (strip_prefix, add_prefix):
         if _PREFIX.fullmatch(prefix) is None or has_dot_segments(prefix):
             raise ConfigError(f"{name}: expected a path prefix such as /api, got {prefix!r}")
     compiled = None
@@ -83,13 +83,15 @@ def rewrite(
         except (re.error, IndexError) as error:
             raise ConfigError(f"{name}: {error}") from None
 
-    def build(inner: Exchange) -> Exchange:
-        return Rewrite(inner, decoded(strip.rstrip("/")), add.rstrip("/"), compiled, replacement, name)
+    def build(inner: RequestHandler) -> RequestHandler:
+        return Rewrite(
+            inner, decoded(strip_prefix.rstrip("/")), add_prefix.rstrip("/"), compiled, replacement, name
+        )
 
-    return named_layer(name, build, takes=Request, gives=Request)
+    return named_layer(name, build, input_type=Request, inner_type=Request)
 
 
 def _arguments(pattern: str | None, replacement: str, strip: str, add: str) -> str:
     given = [repr(pattern), repr(replacement)] if pattern is not None else []
-    given += [f"{name}={value!r}" for name, value in (("strip", strip), ("add", add)) if value]
+    given += [f"{name}={value!r}" for name, value in (("strip_prefix", strip), ("add_prefix", add)) if value]
     return ", ".join(given)

@@ -9,9 +9,9 @@ from typing import ClassVar, TypeAlias
 from urllib.parse import parse_qsl
 
 from llama._core.errors import ConfigError
-from llama._core.stack import check_takes, factory, name_of
+from llama._core.stack import check_accepts, display_name, layer_factory
 from llama.http._messages.headers import checked_name
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 from llama.http._messages.normalized_path import (
     check_literal,
     decoded,
@@ -34,7 +34,7 @@ class PathParameters(dict[str, str]):
 
 
 @dataclass(frozen=True, slots=True)
-class When:
+class RouteMatcher:
     """The condition of a route."""
 
     method: str
@@ -61,7 +61,7 @@ class When:
                 return False
         return not self.query or self._has_query(request.query)
 
-    def takes(self, method: str) -> bool:
+    def accepts_method(self, method: str) -> bool:
         """Return whether the method matches; GET includes HEAD."""
         return not self.method or method == self.method or (method == "HEAD" and self.method == "GET")
 
@@ -80,14 +80,14 @@ def _is_host(wanted: str, name: str) -> bool:
     return name == wanted
 
 
-@factory("http.when", "condition")
+@layer_factory("http.when", "condition")
 def when(
-    what: str,
+    pattern: str,
     *,
     host: str = "",
     headers: Mapping[str, str | None] | None = None,
     query: Mapping[str, str | None] | None = None,
-) -> When:
+) -> RouteMatcher:
     """A condition for a route: a method and a path such as `GET /users/{id}`, or a path for every method.
 
     `{id}` matches one segment, `{rest...}` at the end matches the rest of the path with its slashes: `/a/{rest...}`
@@ -99,13 +99,13 @@ def when(
 
         stack(http.server(), http.route((http.when("GET /v2/{rest...}", host="a.example"), application)))
     """
-    method, space, path = what.rpartition(" ")
+    method, space, path = pattern.rpartition(" ")
     if space and _METHOD.fullmatch(method) is None:
-        raise ConfigError(f"http.when({what!r}): expected a method such as GET, got {method!r}")
+        raise ConfigError(f"http.when({pattern!r}): expected a method such as GET, got {method!r}")
     fields = tuple((headers or {}).items())
     for name, _ in fields:
         checked_name(name)
-    return When(method, path, _pattern(path), hostname(host), fields, tuple((query or {}).items()))
+    return RouteMatcher(method, path, _pattern(path), hostname(host), fields, tuple((query or {}).items()))
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -144,20 +144,20 @@ def _literal(text: str, path: str) -> str:
     return decoded(text)
 
 
-To: TypeAlias = tuple[str | When, Exchange]
+To: TypeAlias = tuple[str | RouteMatcher, RequestHandler]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Route:
     """Passes each request to the handler of the first route that matches."""
 
-    routes: tuple[tuple[When, Exchange], ...]
-    default: Exchange | None
+    routes: tuple[tuple[RouteMatcher, RequestHandler], ...]
+    default: RequestHandler | None
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
-        return f"http.route({', '.join(f'({test!r}, {name_of(inner)})' for test, inner in self.routes)})"
+        return f"http.route({', '.join(f'({test!r}, {display_name(inner)})' for test, inner in self.routes)})"
 
     async def __call__(self, request: Request, /) -> Response:
         allowed: list[str] = []
@@ -168,7 +168,7 @@ class Route:
             match = test.pattern.fullmatch(path)
             if match is None or not test.fits(request):
                 continue
-            if test.takes(request.method):
+            if test.accepts_method(request.method):
                 if given := match.groupdict(""):
                     request.extensions.set(PathParameters(given))
                 return await exchange(request)
@@ -195,8 +195,8 @@ class Route:
         request.path = respelled(sent) + question + query
 
 
-@factory("http.route", "service")
-def route(*routes: To, default: Exchange | None = None) -> Exchange:
+@layer_factory("http.route", "service")
+def route(*routes: To, default: RequestHandler | None = None) -> RequestHandler:
     """Pass each request to the request handler of the first route that matches.
 
     A route is a pair of a condition and a request handler; the condition is text such as `GET /users/{id}`, or an
@@ -208,10 +208,10 @@ def route(*routes: To, default: Exchange | None = None) -> Exchange:
 
         stack(http.server(), http.route(("GET /users/{id}", application), ("/files/{path...}", application)))
     """
-    made: list[tuple[When, Exchange]] = []
+    made: list[tuple[RouteMatcher, RequestHandler]] = []
     for test, exchange in routes:
-        check_takes(exchange, Request, "http.route()")
-        made.append((test if isinstance(test, When) else when(test), exchange))
+        check_accepts(exchange, Request, "http.route()")
+        made.append((test if isinstance(test, RouteMatcher) else when(test), exchange))
     if default is not None:
-        check_takes(default, Request, "http.route()")
+        check_accepts(default, Request, "http.route()")
     return Route(tuple(made), default)

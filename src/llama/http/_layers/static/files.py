@@ -14,7 +14,7 @@ from typing import BinaryIO, ClassVar, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
 from llama._core.errors import ConfigError
-from llama._core.stack import factory
+from llama._core.stack import layer_factory
 from llama.http._layers.static.conditions import (
     Validators,
     is_fresh,
@@ -24,9 +24,9 @@ from llama.http._layers.static.conditions import (
 from llama.http._layers.static.listing import listing as listing_of
 from llama.http._messages.body import Body
 from llama.http._messages.headers import Headers
-from llama.http._messages.message import Exchange, Request, Response
+from llama.http._messages.message import Request, RequestHandler, Response
 
-PIECE = 1 << 17
+READ_SIZE = 1 << 17
 _TEXT = {"Content-Type": "text/plain"}
 _ALLOW = {"Allow": "GET, HEAD", **_TEXT}
 
@@ -44,11 +44,11 @@ class FileBody(Body):
         self._lock = threading.Lock()
         file.seek(start)
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         if self.ended or not self._left:
             self.ended = True
             return b""
-        data = await asyncio.to_thread(self._read, min(PIECE, self._left))
+        data = await asyncio.to_thread(self._read, min(READ_SIZE, self._left))
         self._left -= len(data)
         # A file that was truncated ends early: the server then aborts the response.
         self.ended = not data
@@ -71,7 +71,7 @@ class FileBody(Body):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """An open file with its metadata."""
 
     file: BinaryIO
@@ -80,7 +80,7 @@ class Found:
     validators: Validators
 
 
-Looked: TypeAlias = Found | bytes | str | None
+FileLookup: TypeAlias = FoundFile | bytes | str | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
@@ -93,7 +93,7 @@ class Static:
     dotfiles: bool
     listing: bool
 
-    __takes__: ClassVar[type] = Request
+    __input_type__: ClassVar[type] = Request
 
     def __repr__(self) -> str:
         return f"http.static({self.root.name!r})"
@@ -137,7 +137,7 @@ class Static:
             return None
         return [part for part in parts if part]
 
-    def _open(self, parts: list[str], is_directory: bool) -> Looked:
+    def _open(self, parts: list[str], is_directory: bool) -> FileLookup:
         """Return the file, a directory's page, or the name of a directory to redirect to; None if not found."""
         try:
             path = self.root.joinpath(*parts).resolve(strict=True)
@@ -151,7 +151,7 @@ class Static:
         except (OSError, RuntimeError, ValueError):  # a symlink loop, a name that is too long, no permission
             return None
 
-    def _in_directory(self, path: Path, parts: list[str]) -> Looked:
+    def _in_directory(self, path: Path, parts: list[str]) -> FileLookup:
         if self.index is not None:
             try:
                 inside = (path / self.index).resolve(strict=True)
@@ -185,7 +185,7 @@ class Static:
         names = path.relative_to(self.root).parts
         return self.dotfiles or not any(name.startswith(".") for name in names)
 
-    def _answer(self, request: Request, found: Found) -> Response:
+    def _answer(self, request: Request, found: FoundFile) -> Response:
         headers = Headers({"Accept-Ranges": "bytes", "Last-Modified": found.validators.modified_text})
         headers.add("ETag", found.validators.etag)
         if self.cache_control is not None:
@@ -200,7 +200,7 @@ class Static:
         headers.add("X-Content-Type-Options", "nosniff")
         return self._send(request, found, headers)
 
-    def _send(self, request: Request, found: Found, headers: Headers) -> Response:
+    def _send(self, request: Request, found: FoundFile, headers: Headers) -> Response:
         start, end, status = 0, found.size, 200
         wanted = requested_range(request, found.validators, found.size)
         if wanted is not None:
@@ -219,8 +219,8 @@ class Static:
 
 
 async def _in_thread(
-    look: Callable[[list[str], bool], Looked], parts: list[str], is_directory: bool
-) -> Looked:
+    look: Callable[[list[str], bool], FileLookup], parts: list[str], is_directory: bool
+) -> FileLookup:
     """Run `look` in a thread; if cancelled, close the file that it opens."""
     looking = asyncio.get_running_loop().run_in_executor(None, look, parts, is_directory)
     try:
@@ -230,12 +230,12 @@ async def _in_thread(
         raise
 
 
-def _discard(looking: asyncio.Future[Looked]) -> None:
-    if not looking.cancelled() and isinstance(found := looking.result(), Found):
+def _discard(looking: asyncio.Future[FileLookup]) -> None:
+    if not looking.cancelled() and isinstance(found := looking.result(), FoundFile):
         found.file.close()
 
 
-def _opened(path: Path) -> Found | None:
+def _opened(path: Path) -> FoundFile | None:
     """Open the regular file at a resolved path, without following a symlink that replaced it meanwhile."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
@@ -243,7 +243,7 @@ def _opened(path: Path) -> Found | None:
     try:
         info = os.fstat(descriptor)
         if stat.S_ISREG(info.st_mode):
-            return Found(file, _media_type(path.name), info.st_size, Validators.of(info))
+            return FoundFile(file, _media_type(path.name), info.st_size, Validators.of(info))
     except BaseException:
         file.close()
         raise
@@ -262,7 +262,7 @@ def _not_found() -> Response:
     return Response(404, _TEXT, b"404 Not Found\n")
 
 
-@factory("http.static", "service")
+@layer_factory("http.static", "service")
 def static(
     root: str | os.PathLike[str],
     *,
@@ -270,7 +270,7 @@ def static(
     cache_control: str | None = None,
     dotfiles: bool = False,
     listing: bool = False,
-) -> Exchange:
+) -> RequestHandler:
     """Serve the files below a directory for GET and HEAD, with ETag, Last-Modified and single ranges (RFC 9110).
 
     A path that ends in a slash serves the file `index` in that directory (None: 404); a directory without the slash is

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-MOST = 10_000
+MAX_ENTRIES = 10_000
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title></head>
@@ -24,13 +24,13 @@ _PAGE = """<!DOCTYPE html>
 
 
 def listing(directory: Path, title: str, is_shown: Callable[[Path], bool], *, has_parent: bool) -> bytes:
-    """Return the page, directories first, with at most `MOST` entries."""
+    """Return the page, directories first, with at most `MAX_ENTRIES` entries."""
     with os.scandir(directory) as entries:
-        found = heapq.nsmallest(MOST + 1, ((not each.is_dir(), each.name) for each in entries))
-    names = [(is_file, name) for is_file, name in found[:MOST] if is_shown(directory / name)]
+        found = heapq.nsmallest(MAX_ENTRIES + 1, ((not each.is_dir(), each.name) for each in entries))
+    names = [(is_file, name) for is_file, name in found[:MAX_ENTRIES] if is_shown(directory / name)]
     items = ['<li><a href="../">../</a></li>'] if has_parent else []
     items += [_item(name, "" if is_file else "/") for is_file, name in names]
-    note = f"\n<p>Only the first {MOST} entries are shown.</p>" if len(found) > MOST else ""
+    note = f"\n<p>Only the first {MAX_ENTRIES} entries are shown.</p>" if len(found) > MAX_ENTRIES else ""
     page = _PAGE.format(title=_shown(title), items="\n".join(items), note=note)
     return page.encode()
 
