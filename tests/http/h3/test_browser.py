@@ -97,7 +97,7 @@ async def told(page: Page, profile: Path, **options: float) -> object:
             return await page.told
 
 
-@pytest.mark.parametrize("options", [{}, {"retry_from": 0}], ids=["at once", "asked back"])
+@pytest.mark.parametrize("options", [{}, {"retry_threshold": 0}], ids=["at once", "asked back"])
 async def test_a_page_with_many_requests_and_large_ones(options: dict[str, float], tmp_path: Path) -> None:
     page = Page(ALL)
     assert await told(page, tmp_path, **options) == {

@@ -74,7 +74,7 @@ async def exchange(said: bytes, origin: Callable[[Stream], object], make: Make) 
 
 def by_h11(wire: bytes) -> list[tuple[str, bytes]]:
     """Return the requests that an independent parser finds: targets and bodies."""
-    connection = h11.ServerConnection(h11.SERVER)
+    connection = h11.Connection(h11.SERVER)
     connection.receive_data(wire)
     found: list[tuple[str, bytes]] = []
     target, body = "", b""
@@ -145,7 +145,7 @@ ANSWER_CHANGES = st.lists(
 def answers_by_h11(heard: bytes) -> list[tuple[int, bytes, bool]]:
     """Return the responses that an independent parser finds: status, body, and whether it was complete."""
     found: list[tuple[int, bytes, bool]] = []
-    connection = h11.ServerConnection(h11.CLIENT)
+    connection = h11.Connection(h11.CLIENT)
     connection.receive_data(heard)
     connection.receive_data(b"")
     while len(found) < 3:
