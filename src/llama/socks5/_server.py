@@ -171,20 +171,11 @@ def _bound_address(upstream: Stream) -> Address:
 
 @layer_factory("socks5.server", "handler")
 def server(
-    *,
-    auth: Auth | None = None,
-    connect: Connector | None = None,
-    relay: Relay | None = None,
-    rules: Rule | None = None,
-    private: bool | None = None,
-    socks4: bool = False,
-    bind: bool = False,
-    udp: bool | PacketConnector = False,
-    host: str | None = None,
-    handshake_timeout: float | None = None,
-    idle_timeout: float | None = None,
-    max_associations: int = 1024,
-) -> ConnectionHandler:
+    *, auth: Auth | None = None, connect: Connector | None = None, relay: Relay | None = None,
+    rules: Rule | None = None, private: bool | None = None, socks4: bool = False, bind: bool = False,
+    udp: bool | PacketConnector = False, host: str | None = None, handshake_timeout: float | None = None,
+    idle_timeout: float | None = None, max_associations: int = 1024,
+) -> ConnectionHandler:  # fmt: skip
     """Serve SOCKS5 (RFC 1928): connect clients to the targets they name.
 
     `auth` requires a user name and a password (RFC 1929): a mapping of users to passwords, or a function that checks
@@ -217,17 +208,6 @@ def server(
         raise ConfigError(f"socks5.server(max_associations={max_associations}): expected at least 1")
     deadlines = SharedTimeout(handshake_timeout) if handshake_timeout is not None else None
     return Socks5Server(
-        *(
-            connect,
-            relay,
-            checker(auth),
-            rules,
-            private,
-            socks4,
-            bind,
-            opener,
-            FairSemaphore(max_associations),
-            host,
-        ),
-        *(idle_timeout, handshake_timeout, deadlines),
-    )
+        connect, relay, checker(auth), rules, private, socks4, bind, opener, FairSemaphore(max_associations), host,
+        idle_timeout, handshake_timeout, deadlines,
+    )  # fmt: skip

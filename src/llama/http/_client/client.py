@@ -209,23 +209,13 @@ def _state(
 
 @layer_factory("http.client", "request handler")
 def client(
-    connect: Connector | None = None,
-    *,
-    tls: Connector | None = None,
-    h3: RequestHandler | None = None,
-    connect_timeout: float | None = None,
-    pool_timeout: float | None = None,
-    response_header_timeout: float | None = None,
-    body_timeout: float | None = None,
-    write_timeout: float | None = None,
-    idle_timeout: float | None = 60.0,
-    max_connections: int | None = 16_384,
-    max_per_host: int | None = 8_192,
-    max_idle: int = 1024,
-    max_idle_per_host: int = 256,
-    max_waiting: int = 1024,
-    limits: Limits = DEFAULT_LIMITS,
-) -> Client:
+    connect: Connector | None = None, *, tls: Connector | None = None, h3: RequestHandler | None = None,
+    connect_timeout: float | None = None, pool_timeout: float | None = None,
+    response_header_timeout: float | None = None, body_timeout: float | None = None,
+    write_timeout: float | None = None, idle_timeout: float | None = 60.0, max_connections: int | None = 16_384,
+    max_per_host: int | None = 8_192, max_idle: int = 1024, max_idle_per_host: int = 256,
+    max_waiting: int = 1024, limits: Limits = DEFAULT_LIMITS,
+) -> Client:  # fmt: skip
     """Send each request to the origin of its URL, or to the `http.Origin` in its extensions.
     Uses HTTP/2 if ALPN selects it and for `h2c://`, and HTTP/3 for `h3://`, with concurrent requests on a connection.
 

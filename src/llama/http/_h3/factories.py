@@ -31,29 +31,15 @@ if TYPE_CHECKING:  # needs the extra
 
 
 def h3_server(
-    address: str | int | tuple[str, int],
-    handler: RequestHandler,
-    cert: PathLike | Certificate,
-    key: PathLike | None = None,
-    *more: Certificate,
-    password: str | Callable[[], str] | None = None,
-    client_ca: PathLike | None = None,
-    client_auth: ClientAuth | None = None,
-    handshake_timeout: float = 10.0,
-    idle_timeout: float = 30.0,
-    handler_timeout: float | None = None,
-    body_timeout: float | None = None,
-    write_timeout: float | None = None,
-    max_connections: int = 10_000,
-    max_requests: int | None = None,
-    retry_threshold: int = 128,
-    reset_key: bytes | None = None,
-    early_data: bool = False,
-    error_handler: ErrorHandler = plain_text_error,
-    proxy_name: str = "llama",
-    limits: Limits = DEFAULT_LIMITS,
+    address: str | int | tuple[str, int], handler: RequestHandler, cert: PathLike | Certificate,
+    key: PathLike | None = None, *more: Certificate, password: str | Callable[[], str] | None = None,
+    client_ca: PathLike | None = None, client_auth: ClientAuth | None = None, handshake_timeout: float = 10.0,
+    idle_timeout: float = 30.0, handler_timeout: float | None = None, body_timeout: float | None = None,
+    write_timeout: float | None = None, max_connections: int = 10_000, max_requests: int | None = None,
+    retry_threshold: int = 128, reset_key: bytes | None = None, early_data: bool = False,
+    error_handler: ErrorHandler = plain_text_error, proxy_name: str = "llama", limits: Limits = DEFAULT_LIMITS,
     keylog: PathLike | None = None,
-) -> Server:
+) -> Server:  # fmt: skip
     """Serve HTTP/3 (RFC 9114) at a UDP address, next to `tcp.server` in one `run`.
 
     `cert` and `key`, further certificates, `client_ca`, `client_auth`, `keylog` and the `TLSInfo` in the extensions are
@@ -94,29 +80,15 @@ def _certificate(
 
 
 def h3_client(
-    *,
-    connect: PacketConnector | None = None,
-    fallback: RequestHandler | None = None,
-    alt_svc_timeout: float | None = None,
-    ca: PathLike | None = None,
-    verify: bool = True,
-    server_name: str | None = None,
-    cert: PathLike | None = None,
-    key: PathLike | None = None,
-    password: str | Callable[[], str] | None = None,
-    connect_timeout: float | None = 10.0,
-    pool_timeout: float | None = None,
-    idle_timeout: float = 30.0,
-    response_header_timeout: float | None = None,
-    body_timeout: float | None = None,
-    write_timeout: float | None = None,
-    max_connections: int | None = 256,
-    max_per_host: int | None = MAX_CONNECTIONS_PER_ORIGIN,
-    max_waiting: int = 1024,
-    early_data: bool = False,
-    limits: Limits = DEFAULT_LIMITS,
-    keylog: PathLike | None = None,
-) -> H3Client:
+    *, connect: PacketConnector | None = None, fallback: RequestHandler | None = None,
+    alt_svc_timeout: float | None = None, ca: PathLike | None = None, verify: bool = True,
+    server_name: str | None = None, cert: PathLike | None = None, key: PathLike | None = None,
+    password: str | Callable[[], str] | None = None, connect_timeout: float | None = 10.0,
+    pool_timeout: float | None = None, idle_timeout: float = 30.0, response_header_timeout: float | None = None,
+    body_timeout: float | None = None, write_timeout: float | None = None, max_connections: int | None = 256,
+    max_per_host: int | None = MAX_CONNECTIONS_PER_ORIGIN, max_waiting: int = 1024, early_data: bool = False,
+    limits: Limits = DEFAULT_LIMITS, keylog: PathLike | None = None,
+) -> H3Client:  # fmt: skip
     """Send requests over HTTP/3. A connection carries as many concurrent requests as its server allows.
 
     `connect` opens the packets, by default `udp.connect()`, which tries the addresses of a name in turn. With a

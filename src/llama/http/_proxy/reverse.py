@@ -200,20 +200,11 @@ class ReverseProxy:
 
 @layer_factory("http.reverse_proxy", "service")
 def reverse_proxy(
-    upstreams: Upstreams,
-    *,
-    client: RequestHandler | None = None,
-    connect: Connector | None = None,
-    balance: Policy = "round_robin",
-    host: str | None = None,
-    strip_prefix: str = "",
-    add_prefix: str = "",
-    via: str | None = "llama",
-    retries: int = 1,
-    retry_budget: float | None = 0.2,
-    max_failures: int = 3,
+    upstreams: Upstreams, *, client: RequestHandler | None = None, connect: Connector | None = None,
+    balance: Policy = "round_robin", host: str | None = None, strip_prefix: str = "", add_prefix: str = "",
+    via: str | None = "llama", retries: int = 1, retry_budget: float | None = 0.2, max_failures: int = 3,
     ejection_time: float = 10.0,
-) -> RequestHandler:
+) -> RequestHandler:  # fmt: skip
     """Forward requests to one or more upstreams.
 
     An upstream is a URL: `http://HOST:PORT`, `https://`, `h2c://`, `h3://`, `http+unix:PATH` or `unix:PATH`. `balance`
